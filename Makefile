@@ -1,0 +1,41 @@
+# Everything runs in .venv, which `make` makes. Paths with spaces are fine: every path below is relative.
+PYTHON ?= python3
+BIN := .venv/bin
+PACKED := visualglm/mini
+
+.PHONY: install base demo test lint types bench full-size mini-train mini-eval clean
+
+# the base install is enough for the demo; `install` adds every extra but vllm and ray
+.venv/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/.all: .venv/.base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
+	touch $@
+
+base: .venv/.base
+install: .venv/.all
+
+demo: .venv/.base
+	$(BIN)/python examples/demo.py
+
+test: .venv/.all lint types
+	$(BIN)/python -m pytest
+
+lint: .venv/.all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.all
+	$(BIN)/mypy
+
+bench: .venv/.all
+	$(BIN)/python benchmarks/first_answer.py
+
+full-size: .venv/.all
+	$(BIN)/python benchmarks/full_size.py
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
