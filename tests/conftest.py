@@ -1,0 +1,79 @@
+"""Fixtures that many tests share: the reference set, and the small random model opened from upstream's files."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub; before transformers is imported
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.tokenizer import ChatGLMTokenizer
+
+REFERENCE = Path(__file__).parent / "reference"
+torch.set_num_threads(1)
+transformers.logging.disable_progress_bar()
+
+
+class Reference:
+    """What upstream's code computed, by case (see reference/README.md)."""
+
+    @cached_property
+    def arrays(self) -> Any:
+        return np.load(REFERENCE / "reference.npz")
+
+    @cached_property
+    def cases(self) -> dict[str, Any]:
+        return json.loads((REFERENCE / "cases.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def names(self) -> list[str]:
+        return sorted(key.split("/")[0] for key in self.arrays.files if key.endswith("/input_ids"))
+
+    def has(self, case: str, name: str) -> bool:
+        return f"{case}/{name}" in self.arrays.files
+
+    def tensor(self, case: str, name: str) -> torch.Tensor:
+        return torch.tensor(self.arrays[f"{case}/{name}"])
+
+    def inputs(self, case: str, image_token_id: int = 767, image_length: int = 32) -> dict[str, torch.Tensor]:
+        """The case as our model takes it: upstream's unk or pad slots become `image_token_id`."""
+        inputs = {"input_ids": self.tensor(case, "input_ids").clone()}
+        if self.has(case, "pixel_values"):
+            start = int(self.tensor(case, "pre_image_length"))
+            inputs["input_ids"][:, start : start + image_length] = image_token_id
+            inputs["pixel_values"] = self.tensor(case, "pixel_values")
+        if self.has(case, "attention_mask"):
+            inputs["attention_mask"] = self.tensor(case, "attention_mask")
+        return inputs
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    return Reference()
+
+
+def open_reference(layout: str = "hf", **kwargs: Any) -> VisualGLMForConditionalGeneration:
+    """The small random model from upstream's files."""
+    kwargs = {"dtype": torch.float32, **kwargs}
+    return VisualGLMForConditionalGeneration.from_pretrained(str(REFERENCE / layout), **kwargs).eval()
+
+
+@pytest.fixture(scope="session")
+def model() -> VisualGLMForConditionalGeneration:
+    """Shared: tests must leave it as it was."""
+    return open_reference()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> ChatGLMTokenizer:
+    return ChatGLMTokenizer(vocab_file=str(REFERENCE / "hf" / "ice_text.model"))

@@ -1,0 +1,65 @@
+"""visualglm: talk with a picture in Chinese and English. The public names; nothing heavy is imported before it is used.
+
+    picture -- images --> vision --> qformer --> the prompt's slots --> glm --> answer
+
+`import visualglm.auto` registers the classes with transformers' Auto classes; this package alone registers nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
+    from .conversation import Answer, Conversation, VisualGLM, load, packed_model
+    from .errors import VisualGLMError
+    from .images import VisualGLMImageProcessor
+    from .model import VisualGLMForConditionalGeneration
+    from .processor import VisualGLMProcessor
+    from .tokenizer import ChatGLMTokenizer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Answer": "conversation",
+    "ChatGLMTokenizer": "tokenizer",
+    "Conversation": "conversation",
+    "QFormerConfig": "configuration",
+    "VisionConfig": "configuration",
+    "VisualGLM": "conversation",
+    "VisualGLMConfig": "configuration",
+    "VisualGLMError": "errors",
+    "VisualGLMForConditionalGeneration": "model",
+    "VisualGLMImageProcessor": "images",
+    "VisualGLMProcessor": "processor",
+    "load": "conversation",
+    "packed_model": "conversation",
+}
+
+__all__ = [
+    "Answer",
+    "ChatGLMTokenizer",
+    "Conversation",
+    "QFormerConfig",
+    "VisionConfig",
+    "VisualGLM",
+    "VisualGLMConfig",
+    "VisualGLMError",
+    "VisualGLMForConditionalGeneration",
+    "VisualGLMImageProcessor",
+    "VisualGLMProcessor",
+    "__version__",
+    "load",
+    "packed_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

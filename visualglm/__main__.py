@@ -1,0 +1,5 @@
+"""`python -m visualglm` is the `visualglm` program."""
+
+from .commands import main
+
+main()

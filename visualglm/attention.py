@@ -1,0 +1,113 @@
+"""attention: softmax(q k / sqrt(d)) v through the kernel that the configuration names (eager, sdpa, flex).
+
+The one place where the three networks meet transformers' attention kernels, and the two plain attentions of the image
+side: self-attention (ViT, Q-Former) and cross-attention (Q-Former). Heads are [batch, heads, tokens, head_dim];
+the result is [batch, tokens, heads * head_dim]. Knows nothing about positions, caches or masks' meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration import QFormerConfig, VisionConfig
+
+
+def split_heads(hidden_states: Tensor, num_heads: int) -> Tensor:
+    """[batch, tokens, heads * head_dim] -> [batch, heads, tokens, head_dim]."""
+    return hidden_states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention written out; also returns the probabilities [batch, heads, queries, keys].
+
+    The query is scaled before the product, and the softmax runs in float32, so that float16 does not overflow.
+    """
+    scores = (query * scaling) @ key.transpose(-1, -2)
+    if attention_mask is not None:
+        scores = scores + attention_mask[..., : key.shape[-2]]
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return (probabilities @ value).transpose(1, 2).contiguous(), probabilities
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    output_attentions: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of `query` over `key` and `value`, [batch, heads, tokens, head_dim] each.
+
+    Without a mask every query sees every key. Returns the context [batch, queries, heads * head_dim] and, where the
+    kernel has them or `output_attentions` asks, the probabilities.
+    """
+    name = kernel_name(module.config._attn_implementation, query.shape[2], output_attentions)  # type: ignore[union-attr,arg-type]
+    if attention_mask is None and name == "flex_attention":
+        name = "sdpa"  # nothing to skip without a mask, and flex refuses some head sizes
+    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+    scaling = query.shape[-1] ** -0.5
+    context, probabilities = kernel(module, query, key, value, attention_mask, scaling=scaling, is_causal=False)
+    return context.flatten(2), probabilities
+
+
+def kernel_name(configured: str | None, query_length: int, output_attentions: bool) -> str:
+    """The kernel that really runs, and so the form of the mask it reads.
+
+    Only the eager one has probabilities to hand out. One query has no blocks to skip, and flex compiles anew for every
+    length of the cache, so a decoding step takes sdpa in its place.
+    """
+    if output_attentions or configured is None:
+        return "eager"
+    return "sdpa" if configured == "flex_attention" and query_length == 1 else configured
+
+
+class SelfAttention(nn.Module):
+    """Full self-attention; the fused rows are all queries, then all keys, then all values."""
+
+    def __init__(self, config: VisionConfig | QFormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[P, N, hidden] -> [P, N, hidden]."""
+        query, key, value = (split_heads(x, self.num_heads) for x in self.query_key_value(hidden_states).chunk(3, -1))
+        context, _ = attend(self, query, key, value)
+        return self.dense(context)
+
+
+class CrossAttention(nn.Module):
+    """Queries read the picture; the fused rows of `key_value` are all keys, then all values."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key_value = nn.Linear(config.cross_attn_hidden_size, 2 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: Tensor, image_features: Tensor, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """[P, Q, hidden] over [P, N, cross] -> [P, Q, hidden] and, if asked, probabilities [P, heads, Q, N]."""
+        query = split_heads(self.query(hidden_states), self.num_heads)
+        key, value = (split_heads(x, self.num_heads) for x in self.key_value(image_features).chunk(2, -1))
+        context, probabilities = attend(self, query, key, value, output_attentions=output_attentions)
+        return self.dense(context), probabilities

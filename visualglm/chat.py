@@ -1,0 +1,212 @@
+"""chat: upstream's own calls, `model.chat` and `model.stream_chat`, with its signatures and return values.
+
+A tokenizer, a picture and a question go in, `(response, history)` comes out. They take the same road as `Conversation`:
+prompt.py makes the ids, generation.py the answer. Source: `chat`, `stream_chat` and `process_image` of upstream's
+`modeling_chatglm.py`. Different on purpose: a question is never searched for `<img>` tags, so no text opens a file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import PromptError, UsageError
+from .generation import Limits, Reply, generation_settings
+from .images import ImageSource, VisualGLMImageProcessor, open_image
+from .prompt import Language, Prompt, Turn, build_prompt
+from .tokenizer import ChatGLMTokenizer
+
+
+class History(list[tuple[str, str]]):
+    """Upstream's history, a list of (question, answer), that also remembers the picture they were about."""
+
+    source: ImageSource | None = None
+    image_embeds: Tensor | None = None
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def encode_picture(model: Any, source: ImageSource, upstream: bool = False) -> Tensor:
+    """Any picture -> the vectors of its slots [1, image_length, hidden].
+
+    Raises:
+        ImageError: the picture cannot be opened.
+    """
+    size = model.config.vision.image_size
+    processor = VisualGLMImageProcessor(size={"height": size, "width": size})
+    pixel_values = processor(open_image(source, upstream=upstream), return_tensors="pt")["pixel_values"]
+    return model.encode_images(pixel_values.to(model.device))  # type: ignore[no-any-return]
+
+
+def ask_prompt(
+    model: Any, tokenizer: ChatGLMTokenizer, turns: list[Turn], language: Language, limits: Limits
+) -> Prompt:
+    """The ids that ask the last of `turns`; the oldest turns stay out where the answer would have no room.
+
+    Raises:
+        PromptError: the question alone does not fit into the model.
+    """
+    asked = partial(
+        build_prompt,
+        tokenizer,
+        turns,
+        language=language,
+        image_token_id=model.config.image_token_id,
+        image_length=model.config.image_length,
+    )
+    try:
+        return asked(max_tokens=limits.prompt_goal)
+    except PromptError:  # no room for a whole answer: what is left must do
+        return asked(max_tokens=limits.total - 1)
+
+
+def start_reply(
+    model: Any,
+    tokenizer: ChatGLMTokenizer,
+    turns: list[Turn],
+    image_embeds: Tensor | None,
+    language: Language,
+    **arguments: Any,
+) -> tuple[Reply, int]:
+    """Starts the answer to the last of `turns`; returns it and how many of the oldest turns had to stay out.
+
+    `arguments` are transformers' sampling arguments, `preset` (see sampling.py), `invalid_slices` and `seed`.
+
+    Raises:
+        PromptError: the question alone does not fit into the model.
+    """
+    settings = generation_settings(model, **arguments)
+    prompt = ask_prompt(model, tokenizer, turns, language, settings.limits)
+    return Reply(model, tokenizer, prompt.input_ids, image_embeds, settings), prompt.dropped_turns
+
+
+class UpstreamChat:
+    """Upstream's methods, mixed into the model."""
+
+    def chat(
+        self,
+        tokenizer: ChatGLMTokenizer,
+        image_path: ImageSource | None,
+        query: str | None = None,
+        history: Iterable[tuple[str, str]] | None = None,
+        max_length: int | None = None,
+        min_length: int | None = None,
+        do_sample: bool | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        temperature: float | None = None,
+        repetition_penalty: float | None = None,
+        logits_processor: Any = None,
+        **kwargs: Any,
+    ) -> tuple[str, History]:
+        """Answers `query` about the picture; returns the answer and the history with this turn.
+
+        `chat(tokenizer, question, history=history)` without a picture goes on with the picture of that history. What
+        is None comes from the checkpoint's generation config (upstream's files: max_length 1024, min_length 100,
+        top_p 0.4, top_k 100, temperature 0.8, repetition_penalty 1.2, do_sample). `kwargs` are more sampling arguments
+        of transformers, and: `preset` ("hf", "sat", "sat_cli", "greedy"), `language` ("zh" as upstream, or "en"),
+        `upstream_images` (ignore EXIF and drop transparency as upstream did), `seed`.
+
+        Raises:
+            ImageError: the picture cannot be opened.
+            PromptError: the question alone does not fit into the model.
+        """
+        answered = self.stream_chat(
+            tokenizer,
+            image_path,
+            query,
+            history,
+            max_length,
+            min_length,
+            do_sample,
+            top_p,
+            top_k,
+            temperature,
+            repetition_penalty,
+            logits_processor,
+            **kwargs,
+        )
+        *_, last = answered
+        return last
+
+    def stream_chat(
+        self,
+        tokenizer: ChatGLMTokenizer,
+        image_path: ImageSource | None,
+        query: str | None = None,
+        history: Iterable[tuple[str, str]] | None = None,
+        max_length: int | None = None,
+        min_length: int | None = None,
+        do_sample: bool | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        temperature: float | None = None,
+        repetition_penalty: float | None = None,
+        logits_processor: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[str, History]]:
+        """As `chat`, but yields the answer so far, with its history, as it grows. Closing the iterator stops it.
+
+        The last pair is what `chat` returns (upstream's stream lacks the final token when max_length ends it).
+        """
+        sampled = {
+            "max_length": max_length,
+            "min_length": min_length,
+            "do_sample": do_sample,
+            "top_p": top_p,
+            "top_k": top_k,
+            "temperature": temperature,
+            "repetition_penalty": repetition_penalty,
+            "logits_processor": logits_processor,
+        }
+        reply, new_turn = self._start_chat(tokenizer, image_path, query, history, **sampled, **kwargs)
+        with reply:
+            for _ in reply:
+                yield reply.text, new_turn(reply.text)
+            if not reply.text:
+                yield "", new_turn("")
+
+    def _start_chat(
+        self,
+        tokenizer: ChatGLMTokenizer,
+        image_path: ImageSource | None,
+        query: str | None,
+        history: Iterable[tuple[str, str]] | None,
+        language: Language = "zh",
+        upstream_images: bool = False,
+        **arguments: Any,
+    ) -> tuple[Reply, Any]:
+        if query is None:
+            image_path, query = None, _question(image_path)
+        past = history if isinstance(history, History) else History(history or [])
+        source, image_embeds = past.source, past.image_embeds
+        if image_path is not None and not (isinstance(image_path, str) and image_path == ""):
+            if not (isinstance(image_path, (str, Path)) and image_path == source):
+                image_embeds = encode_picture(self, image_path, upstream_images)
+            source = image_path
+        pictures = 0 if image_embeds is None else 1
+        questions = [*((question, answer) for question, answer in past), (query, None)]
+        turns = [Turn(q, a, pictures if index == 0 else 0) for index, (q, a) in enumerate(questions)]
+        reply, dropped = start_reply(self, tokenizer, turns, image_embeds, language, **arguments)
+        if dropped:
+            warnings.warn(f"the dialogue is too long: its {dropped} oldest turns stay out of the prompt", stacklevel=3)
+
+        def with_answer(response: str) -> History:
+            extended = History([*past, (query, response)])
+            extended.source, extended.image_embeds = source, image_embeds
+            return extended
+
+        return reply, with_answer
+
+
+def _question(argument: Any) -> str:
+    """The question of `chat(tokenizer, question)`; a lone picture is a forgotten question."""
+    if not isinstance(argument, str):
+        raise UsageError("chat got a picture but no question: call chat(tokenizer, picture, question).")
+    return argument

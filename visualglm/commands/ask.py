@@ -1,0 +1,58 @@
+"""commands/ask: one question about one picture, the answer streamed to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def ask(
+    image: Annotated[str, typer.Argument(help="The picture's path; - reads it from stdin.")],
+    question: Annotated[
+        str | None, typer.Argument(help="Chinese or English; without one, describes the picture.")
+    ] = None,
+    model: options.Model = None,
+    tokenizer: options.Tokenizer = None,
+    device: options.Device = "auto",
+    dtype: options.DtypeOption = "auto",
+    language: options.LanguageOption = "auto",
+    greedy: options.Greedy = False,
+    seed: options.Seed = None,
+    preset: options.PresetOption = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    max_new_tokens: options.MaxNewTokens = None,
+    upstream_images: options.UpstreamImages = False,
+    as_json: options.Json = False,
+) -> None:
+    """One answer about a picture, streamed. / 就一张图片回答一个问题。"""
+    from ..conversation import QUESTIONS
+
+    opened = options.open_model(model, tokenizer, device, dtype, upstream_images)
+    conversation = opened.conversation(sys.stdin.buffer.read() if image == "-" else image, language)
+    question = question if question is not None else QUESTIONS[options.spoken_language(language)]
+    arguments = options.sampling(
+        greedy,
+        seed=seed,
+        preset=preset,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
+    )
+    for piece in conversation.stream(question, **arguments):
+        if not as_json:
+            print(piece, end="", flush=True)
+    if as_json and conversation.answer is not None:
+        record = {"image": image, "question": question, **conversation.answer.to_dict()}
+        print(json.dumps(record, ensure_ascii=False))
+    elif not as_json:
+        print()

@@ -1,0 +1,158 @@
+"""commands/chat: a dialogue in the terminal; what it says itself is in the language of the question."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import UsageError, VisualGLMError
+from . import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..conversation import Conversation
+
+MESSAGES: dict[str, dict[str, str]] = {
+    "zh": {
+        "greeting": "欢迎使用 VisualGLM。输入问题即可；/image 路径 换图片，clear 清空，/save 文件 保存，stop 退出。",
+        "picture": "图片：{}",
+        "none": "还没有图片：/image 路径 可以给一张。",
+        "cleared": "对话已清空，图片保留。",
+        "saved": "已保存到 {}",
+        "stopped": "（已停止）",
+        "dropped": "（对话太长，最早的 {} 轮没有进入提示）",
+        "mini": "这是内置的小模型 visualglm-mini，只认识画出来的简单图形；照片请用 --model 打开 VisualGLM-6B。",
+        "usage": "请写明路径，例如：{} 文件",
+    },
+    "en": {
+        "greeting": "Welcome to VisualGLM. Type a question; /image PATH shows a picture, clear forgets the dialogue, "
+        "/save FILE keeps it, stop leaves.",
+        "picture": "picture: {}",
+        "none": "No picture yet: /image PATH shows one.",
+        "cleared": "Dialogue forgotten, pictures kept.",
+        "saved": "saved to {}",
+        "stopped": "(stopped)",
+        "dropped": "(too long: the {} oldest turns stay out of the prompt)",
+        "mini": "This is the packed visualglm-mini, which knows simple drawn pictures only; for photographs open "
+        "VisualGLM-6B with --model.",
+        "usage": "name a path, as in: {} FILE",
+    },
+}
+
+
+def chat(
+    image: Annotated[str | None, typer.Argument(help="A picture to begin with.")] = None,
+    model: options.Model = None,
+    tokenizer: options.Tokenizer = None,
+    device: options.Device = "auto",
+    dtype: options.DtypeOption = "auto",
+    language: options.LanguageOption = "auto",
+    greedy: options.Greedy = False,
+    seed: options.Seed = None,
+    preset: options.PresetOption = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    max_new_tokens: options.MaxNewTokens = None,
+    upstream_images: options.UpstreamImages = False,
+) -> None:
+    """A dialogue in the terminal. / 在终端里对话。"""
+    from rich.console import Console
+
+    arguments = options.sampling(
+        greedy,
+        seed=seed,
+        preset=preset,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
+    )
+    opened = options.open_model(model, tokenizer, device, dtype, upstream_images)
+    dialogue = Dialogue(opened.conversation(image, language), Console(highlight=False), arguments)
+    dialogue.say("greeting")
+    if model is None:
+        dialogue.say("mini")
+    dialogue.say("picture" if image else "none", image)
+    dialogue.run()
+
+
+class Dialogue:
+    """Reads lines until `stop` or the end of input, and streams answers."""
+
+    def __init__(self, conversation: Conversation, console: Console, sampling: dict[str, Any]) -> None:
+        self.conversation = conversation
+        self.console = console
+        self.sampling = sampling
+        self.spoken: Literal["zh", "en"] = options.spoken_language(conversation.language)
+
+    def say(self, message: str, *values: object) -> None:
+        """One of the program's own messages."""
+        self.console.print(MESSAGES[self.spoken][message].format(*values), style="dim", markup=False)
+
+    def run(self) -> None:
+        """The loop. Ctrl-C while waiting, and the end of input, leave."""
+        while True:
+            try:
+                line = self.console.input("[bold cyan]> [/]").strip()
+            except (EOFError, KeyboardInterrupt):
+                self.console.print()
+                return
+            if line == "stop":
+                return
+            if line:
+                self.take(line)
+
+    def take(self, line: str) -> None:
+        """One line: a command or a question. A mistake is said, and the dialogue goes on."""
+        verb, _, rest = line.partition(" ")
+        try:
+            if line == "clear":
+                self.conversation.clear()
+                self.say("cleared")
+            elif verb == "/image":
+                self.conversation.show(self._path(verb, rest))
+                self.say("picture", rest.strip())
+            elif verb == "/save":
+                self.save(self._path(verb, rest))
+            else:
+                self.answer(line)
+        except VisualGLMError as error:
+            self.console.print(str(error), style="red", markup=False)
+
+    def _path(self, verb: str, rest: str) -> Path:
+        if not rest.strip():
+            raise UsageError(MESSAGES[self.spoken]["usage"].format(verb))
+        return Path(rest.strip()).expanduser()
+
+    def answer(self, question: str) -> None:
+        """Streams the answer; Ctrl-C stops it, not the program."""
+        from ..prompt import language_of
+
+        if self.conversation.language == "auto":
+            self.spoken = language_of(question)
+        pieces = self.conversation.stream(question, **self.sampling)
+        try:
+            for piece in pieces:
+                self.console.print(piece, end="", markup=False, soft_wrap=True)
+        except KeyboardInterrupt:
+            pieces.close()  # type: ignore[attr-defined]
+            self.say("stopped")
+        self.console.print()
+        if self.conversation.answer is not None and self.conversation.answer.dropped_turns:
+            self.say("dropped", self.conversation.answer.dropped_turns)
+
+    def save(self, path: Path) -> None:
+        """Writes the turns as JSON."""
+        turns = [{"question": question, "answer": answer} for question, answer in self.conversation.history]
+        try:
+            path.write_text(json.dumps(turns, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written ({error.strerror}): choose another place.") from error
+        self.say("saved", path)

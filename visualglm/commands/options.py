@@ -1,0 +1,67 @@
+"""commands/options: the flags that several verbs share, and how they open a model."""
+
+from __future__ import annotations
+
+import locale
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from ..conversation import VisualGLM
+
+Language = Literal["auto", "zh", "en"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Preset = Literal["hf", "sat", "sat_cli"]
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="A folder of any format (Hugging Face, sat, ours) or a hub id; default: the packed miniature."),
+]
+Tokenizer = Annotated[
+    str | None, typer.Option(help="The vocabulary file ice_text.model, or its folder, if not beside the weights.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="What to compute in.")]
+LanguageOption = Annotated[Language, typer.Option(help="问/答 or Q/A; auto: by the question.")]
+Greedy = Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
+PresetOption = Annotated[
+    Preset | None, typer.Option(help="Upstream's sampling: its Hugging Face code's, sat's, sat's command line's.")
+]
+Temperature = Annotated[float | None, typer.Option(min=0, help="0 is --greedy.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1)]
+TopK = Annotated[int | None, typer.Option(min=0)]
+RepetitionPenalty = Annotated[float | None, typer.Option(min=0.01)]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Where the answer must stop.")]
+UpstreamImages = Annotated[
+    bool, typer.Option("--upstream-images", help="Ignore EXIF orientation and drop transparency, as upstream did.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
+
+
+def sampling(greedy: bool, **arguments: Any) -> dict[str, Any]:
+    """The sampling arguments that were given."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return {"do_sample": False, **given} if greedy else given
+
+
+def open_model(model: str | None, tokenizer: str | None, device: str, dtype: Dtype, upstream_images: bool) -> VisualGLM:
+    """Loads the model without transformers' progress bars and notices on the terminal."""
+    import transformers
+
+    from ..conversation import load
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return load(model, tokenizer=tokenizer, device=device, dtype=dtype, upstream_images=upstream_images)
+
+
+def spoken_language(language: Language) -> Literal["zh", "en"]:
+    """The language of greetings and notes where no question tells: the flag's, else the system's."""
+    if language != "auto":
+        return language
+    names = [os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG")]
+    system = next((name for name in names if name), locale.getlocale()[0] or "")
+    return "zh" if system.lower().startswith(("zh", "chinese")) else "en"

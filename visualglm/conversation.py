@@ -1,0 +1,261 @@
+"""conversation: the friendly end of the road: a model opened by name, dialogues that remember their pictures, answers.
+
+    visualglm.load() -> VisualGLM -- .conversation(picture) --> Conversation -- .ask(question) --> Answer
+
+A picture is encoded once, however many questions follow. Knows nothing about files' formats (checkpoints does) or ids
+(prompt does).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .chat import ask_prompt, encode_picture, start_reply
+from .configuration import VisualGLMConfig
+from .errors import TokenizerError
+from .generation import FinishReason, Reply, generate_rows, generation_settings
+from .images import ImageSource
+from .model import VisualGLMForConditionalGeneration
+from .processor import VisualGLMProcessor
+from .prompt import Language, Turn, language_of
+from .tokenizer import ChatGLMTokenizer, process_response
+
+QUESTIONS = {"zh": "描述这张图片。", "en": "Describe this picture."}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What was said, why it ended (`stop`, `length`, `cancelled`), its cost, and how many old turns it did not see."""
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    dropped_turns: int = 0
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+
+class Conversation:
+    """A dialogue about pictures, or about none.
+
+    `turns` are what was said; `language` is `auto` (Q/A when the question has no Chinese character), `zh` or `en`.
+    """
+
+    def __init__(self, model: VisualGLM, image: ImageSource | None = None, language: Language = "auto") -> None:
+        self.model = model
+        self.language: Language = language
+        self.turns: list[Turn] = []
+        self.answer: Answer | None = None
+        self._image_embeds: list[Tensor] = []
+        self._shown = 0
+        if image is not None:
+            self.show(image)
+
+    @property
+    def history(self) -> list[tuple[str, str]]:
+        """(question, answer) pairs."""
+        return [(turn.question, turn.answer or "") for turn in self.turns]
+
+    def show(self, image: ImageSource) -> None:
+        """Puts a picture before the next question; it is encoded now, once.
+
+        Raises:
+            ImageError: the picture cannot be opened.
+        """
+        self._image_embeds.append(encode_picture(self.model.model, image, self.model.upstream_images))
+        self._shown += 1
+
+    def clear(self) -> None:
+        """Forgets all turns; the pictures stay and come before the next question."""
+        self.turns = []
+        self._shown = len(self._image_embeds)
+
+    def ask(self, text: str, image: ImageSource | None = None, **sampling: Any) -> Answer:
+        """The whole answer. `sampling`: transformers' names (`do_sample`, `top_p`, `max_new_tokens`, ...), `preset`,
+        `seed`.
+
+        Raises:
+            ImageError: the picture cannot be opened.
+            PromptError: the question does not fit into the model.
+        """
+        for _ in self.stream(text, image, **sampling):
+            pass
+        assert self.answer is not None
+        return self.answer
+
+    def stream(self, text: str, image: ImageSource | None = None, **sampling: Any) -> Iterator[str]:
+        """The answer, piece by piece; `answer` holds it whole afterwards.
+
+        Closing the iterator stops the generation; what was said by then is the turn's answer. A question that got no
+        token at all leaves no turn.
+        """
+        if image is not None:
+            self.show(image)
+        asked = Turn(text, pictures=self._shown)
+        language = language_of(text) if self.language == "auto" else self.language
+        embeds = torch.cat(self._image_embeds) if self._image_embeds else None
+        turns = [*self.turns, asked]
+        reply, dropped = start_reply(self.model.model, self.model.tokenizer, turns, embeds, language, **sampling)
+        try:
+            with reply:
+                yield from reply
+        finally:
+            self._finish(asked, reply, dropped)
+
+    def _finish(self, asked: Turn, reply: Reply, dropped: int) -> None:
+        self.answer = Answer(
+            reply.text, reply.finish_reason or "cancelled", reply.prompt_tokens, len(reply.ids), reply.seconds, dropped
+        )
+        if reply.ids:
+            self.turns.append(dataclasses.replace(asked, answer=reply.text))
+            self._shown = 0
+
+
+class VisualGLM:
+    """An opened model: `.model`, `.processor` and `.tokenizer` are the transformers objects inside."""
+
+    def __init__(
+        self,
+        model: VisualGLMForConditionalGeneration,
+        processor: VisualGLMProcessor | None,
+        upstream_images: bool = False,
+    ) -> None:
+        self.model = model
+        self._processor = processor
+        self.upstream_images = upstream_images
+
+    @property
+    def processor(self) -> VisualGLMProcessor:
+        """Raises `TokenizerError` where no vocabulary file was found or given."""
+        if self._processor is None:
+            raise TokenizerError(
+                f"no vocabulary file (ice_text.model) lies beside the weights in {self.model.name_or_path}, so text "
+                "cannot be read: give one with tokenizer=... (--tokenizer on the command line)."
+            )
+        return self._processor
+
+    @property
+    def tokenizer(self) -> ChatGLMTokenizer:
+        """Raises `TokenizerError` where no vocabulary file was found or given."""
+        return self.processor.tokenizer
+
+    def conversation(self, image: ImageSource | None = None, language: Language = "auto") -> Conversation:
+        """A new dialogue, with a picture if one is given."""
+        return Conversation(self, image, language)
+
+    def ask(self, image: ImageSource | None, question: str, language: Language = "auto", **sampling: Any) -> Answer:
+        """One question about one picture, without a memory."""
+        return self.conversation(image, language).ask(question, **sampling)
+
+    def caption(
+        self,
+        images: Sequence[ImageSource],
+        question: str = QUESTIONS["zh"],
+        language: Language = "auto",
+        batch_size: int = 8,
+        **sampling: Any,
+    ) -> list[Answer]:
+        """The same question about many pictures, `batch_size` at a time; a row's answer is that of `ask`.
+
+        Raises:
+            ImageError: one of the pictures cannot be opened.
+        """
+        answers: list[Answer] = []
+        for start in range(0, len(images), batch_size):
+            answers += self._caption_batch(images[start : start + batch_size], question, language, sampling)
+        return answers
+
+    def _caption_batch(
+        self, images: Sequence[ImageSource], question: str, language: Language, sampling: dict[str, Any]
+    ) -> list[Answer]:
+        started = time.perf_counter()
+        settings = generation_settings(self.model, **sampling)
+        language = language_of(question) if language == "auto" else language
+        embeds = torch.cat([encode_picture(self.model, image, self.upstream_images) for image in images])
+        prompt = ask_prompt(self.model, self.tokenizer, [Turn(question, pictures=1)], language, settings.limits)
+        rows = generate_rows(self.model, [prompt.input_ids] * len(images), embeds, settings)
+        seconds = time.perf_counter() - started
+        return [self._answer(ids, settings.eos, len(prompt.input_ids), seconds) for ids in rows]
+
+    def _answer(self, ids: list[int], eos: set[int], prompt_tokens: int, seconds: float) -> Answer:
+        ended = bool(ids) and ids[-1] in eos
+        text = process_response(self.tokenizer.decode(ids[:-1] if ended else ids))
+        return Answer(text, "stop" if ended else "length", prompt_tokens, len(ids), seconds)
+
+
+def load(
+    name_or_dir: str | Path | None = None,
+    *,
+    tokenizer: str | Path | None = None,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    upstream_images: bool = False,
+    **kwargs: Any,
+) -> VisualGLM:
+    """Opens a model: the packed one, a folder of any format, or a hub id.
+
+    Args:
+        name_or_dir: None for the packed miniature.
+        tokenizer: the vocabulary file or its folder, where it does not lie beside the weights.
+        device: `auto` (cuda, then mps, then cpu), or a torch device.
+        dtype: `auto`: the checkpoint's on a GPU; on a CPU float32 up to a billion parameters, bfloat16 above.
+        upstream_images: open pictures as upstream did: EXIF orientation ignored, transparency dropped.
+        kwargs: more arguments of `from_pretrained` (`device_map`, `attn_implementation`, ...).
+
+    Raises:
+        CheckpointError: the files are not a complete VisualGLM checkpoint.
+        TokenizerError: the vocabulary file that was given is none.
+    """
+    from .checkpoints import find_vocabulary, local_folder, open_checkpoint
+
+    folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
+    device = best_device() if device == "auto" else device
+    if dtype == "auto" and device == "cpu":
+        dtype = cpu_dtype(open_checkpoint(folder).config)
+    model = VisualGLMForConditionalGeneration.from_pretrained(
+        str(folder), dtype=dtype, **{"device_map": device, **kwargs}
+    ).eval()
+    vocabulary = find_vocabulary(folder) if tokenizer is None else _given_vocabulary(Path(tokenizer))
+    processor = None if vocabulary is None else VisualGLMProcessor.for_config(model.config, vocabulary)
+    return VisualGLM(model, processor, upstream_images)
+
+
+def _given_vocabulary(path: Path) -> Path:
+    from .checkpoints import find_vocabulary
+
+    vocabulary = path if path.is_file() else find_vocabulary(path)
+    if vocabulary is None:
+        raise TokenizerError(f"there is no vocabulary file (ice_text.model) at {path}: give its path or folder.")
+    return vocabulary
+
+
+def cpu_dtype(config: VisualGLMConfig) -> torch.dtype:
+    """float32 for a language model of up to a billion parameters, bfloat16 above: half the memory, and faster."""
+    blocks = 12 * config.num_layers * config.hidden_size**2
+    return torch.float32 if blocks + 2 * config.vocab_size * config.hidden_size <= 1e9 else torch.bfloat16
+
+
+def packed_model() -> Path:
+    """The folder of the packed model, for `load` and transformers' Auto classes."""
+    return Path(__file__).parent / "mini"
+
+
+def best_device() -> str:
+    """cuda, else mps, else cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,238 @@
+"""generation: a prompt's ids and picture features -> text that arrives piece by piece and can be stopped.
+
+`Reply` runs transformers' `generate` in a thread and hands its ids, decoded, to whoever iterates. The one road to an
+answer: `model.chat`, `Conversation` and the command line all take it. Knows nothing about turns or pictures' pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from . import sampling
+from .streaming import StreamDecoder
+from .tokenizer import ChatGLMTokenizer
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many tokens a dialogue may have: `total` with the answer, `answer` to keep free for it when old turns are
+    dropped, and `answer_limit` where it must stop."""
+
+    total: int
+    answer: int
+    answer_limit: int
+
+    @property
+    def prompt_goal(self) -> int:
+        """The prompt's length that leaves room for the whole answer."""
+        return max(self.total - self.answer, 0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to generate: the config, what `generate` takes beside it (logits processors), and the limits on length."""
+
+    config: GenerationConfig
+    beside: dict[str, Any]
+    limits: Limits
+    counts_new_tokens: bool
+
+    @property
+    def eos(self) -> set[int]:
+        """Ids that end an answer."""
+        return set(torch.as_tensor(self.config.eos_token_id).flatten().tolist())
+
+    def arguments(self, prompt_tokens: int) -> dict[str, Any]:
+        """Keyword arguments for `generate` after a prompt of so many tokens.
+
+        Writes the limit where the checkpoint's own config has one: transformers fills what is None from there, and
+        warns where both kinds are set.
+        """
+        config = copy.deepcopy(self.config)
+        new_tokens = max(1, min(self.limits.answer_limit, self.limits.total - prompt_tokens))
+        if self.counts_new_tokens:
+            config.max_new_tokens, config.max_length = new_tokens, None
+        else:
+            config.max_new_tokens, config.max_length = None, prompt_tokens + new_tokens
+        return {"generation_config": config, **self.beside}
+
+
+def generation_settings(
+    model: PreTrainedModel, preset: str | None = None, seed: int | None = None, **arguments: Any
+) -> Settings:
+    """The checkpoint's generation config with a preset's and the caller's arguments on top.
+
+    The limit on length is the smaller of what the caller allows (`max_length`, which counts the prompt, or
+    `max_new_tokens`) and `max_sequence_length`. A `seed` seeds torch's generators now.
+    """
+    if seed is not None:
+        torch.manual_seed(seed)
+    resolved = sampling.resolve(preset, **arguments)
+    beside = {"logits_processor": resolved.pop("logits_processor")} if "logits_processor" in resolved else {}
+    config = copy.deepcopy(model.generation_config)
+    if "max_length" in resolved:
+        config.max_new_tokens = None
+    beside |= config.update(**resolved)
+    capacity = model.config.max_sequence_length
+    if config.max_new_tokens is not None:
+        limits = Limits(capacity, min(config.max_new_tokens, capacity), config.max_new_tokens)
+    else:
+        total = min(config.max_length or capacity, capacity)
+        limits = Limits(total, total // 4, total)
+    return Settings(config, beside, limits, model.generation_config.max_new_tokens is not None)
+
+
+def generate_rows(
+    model: Any, rows: list[list[int]], image_embeds: Tensor | None, settings: Settings
+) -> list[list[int]]:
+    """New ids of several prompts at once, each as if alone: left padding, ended rows cut after their `<eop>`.
+
+    `image_embeds` [pictures of all rows in order, image_length, hidden].
+    """
+    longest = max(len(row) for row in rows)
+    pad = model.config.pad_token_id
+    input_ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    arguments = settings.arguments(longest)
+    output = model.generate(input_ids=input_ids, attention_mask=mask, image_embeds=image_embeds, **arguments)
+    return [until_end(row, settings.eos) for row in output[:, longest:].tolist()]
+
+
+def until_end(ids: list[int], eos: set[int]) -> list[int]:
+    """The ids up to and with the first that ends an answer."""
+    end = next((position for position, index in enumerate(ids) if index in eos), len(ids) - 1)
+    return ids[: end + 1]
+
+
+class _IdQueue(BaseStreamer):
+    """Hands ids from the generating thread to the reading one; the first call brings the prompt and is passed over."""
+
+    def __init__(self, ids: queue.SimpleQueue[Any]) -> None:
+        self.ids = ids
+        self.prompt_seen = False
+
+    def put(self, value: Tensor) -> None:
+        if self.prompt_seen:
+            for index in value.flatten().tolist():
+                self.ids.put(index)
+        self.prompt_seen = True
+
+    def end(self) -> None:
+        """The thread itself reports the end, so that an error is one too."""
+
+
+class _Cancelled(StoppingCriteria):
+    def __init__(self, event: threading.Event) -> None:
+        self.event = event
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device, dtype=torch.bool)
+
+
+class Reply(Iterator[str]):
+    """One answer on its way: iterate for the pieces of text; their concatenation is `text`.
+
+    `close()` (or leaving the `with` block) stops the generation within one token. `finish_reason` is None until the
+    end. An error in the generating thread is raised from the iteration.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: ChatGLMTokenizer,
+        input_ids: list[int],
+        image_embeds: Tensor | None,
+        settings: Settings,
+    ) -> None:
+        self.prompt_tokens = len(input_ids)
+        self.ids: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self._decoder = StreamDecoder(tokenizer, process=True)
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._cancelled = threading.Event()
+        self._eos = settings.eos
+        self._started = time.perf_counter()
+        self._seconds: float | None = None
+        prompt = torch.tensor([input_ids], device=model.device)
+        arguments = {"image_embeds": image_embeds, **settings.arguments(len(input_ids))}
+        self._thread = threading.Thread(target=self._generate, args=(model, prompt, arguments), daemon=True)
+        self._thread.start()
+
+    def _generate(self, model: Any, prompt: Tensor, arguments: dict[str, Any]) -> None:
+        """Runs in the thread. Beam search cannot stream: its ids come all at once."""
+        streams = (arguments["generation_config"].num_beams or 1) == 1
+        try:
+            output = model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                stopping_criteria=StoppingCriteriaList([_Cancelled(self._cancelled)]),
+                streamer=_IdQueue(self._queue) if streams else None,
+                **arguments,
+            )
+            if not streams:
+                for index in until_end(output[0, prompt.shape[1] :].tolist(), self._eos):
+                    self._queue.put(index)
+            self._queue.put(None)
+        except BaseException as error:  # it must reach the reader, whatever it is: nobody waits for a dead thread
+            self._queue.put(error)
+
+    @property
+    def text(self) -> str:
+        """What has been said so far."""
+        return self._decoder.text
+
+    @property
+    def seconds(self) -> float:
+        """Wall time from the start to the end, or until now."""
+        return self._seconds if self._seconds is not None else time.perf_counter() - self._started
+
+    def __next__(self) -> str:
+        while self.finish_reason is None:
+            item = self._queue.get()
+            if isinstance(item, BaseException):
+                self.finish_reason = "cancelled"
+                raise item
+            piece = self._end() if item is None else self._accept(item)
+            if piece:
+                return piece
+        raise StopIteration
+
+    def _accept(self, index: int) -> str:
+        self.ids.append(index)
+        return "" if index in self._eos else self._decoder.push(index)
+
+    def _end(self) -> str:
+        self._thread.join()
+        self._seconds = time.perf_counter() - self._started
+        ended = bool(self.ids) and self.ids[-1] in self._eos
+        self.finish_reason = "stop" if ended else "cancelled" if self._cancelled.is_set() else "length"
+        return self._decoder.finish()
+
+    def close(self) -> None:
+        """Stops the generation and waits for the token under way; what was said stays in `text`."""
+        self._cancelled.set()
+        while self.finish_reason is None:
+            item = self._queue.get()
+            if item is None:
+                self._end()
+            elif isinstance(item, BaseException):
+                self.finish_reason = "cancelled"
+
+    def __enter__(self) -> Reply:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

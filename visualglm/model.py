@@ -1,0 +1,306 @@
+"""model: ids with image slots and pictures -> logits, and everything `generate` needs to go on from there.
+
+    pixel_values [P, 3, 224, 224] -- vision --> [P, 257, 1408] -- qformer --> [P, 32, 768] -- glm_proj --> [P, 32, 4096]
+    input_ids [B, T] -- word_embeddings --> [B, T, 4096], slots filled with the pictures in order -- glm --> logits
+
+Prefix, mask and both position channels come from `input_ids` alone. Knows nothing about files or text; its doors to the
+checkpoints room open inside `from_pretrained`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers.utils import ModelOutput
+
+from . import sampling
+from .attention import kernel_name
+from .chat import UpstreamChat
+from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
+from .errors import PromptError
+from .glm import GLM, prefix_mask, prefix_positions
+from .qformer import QFormer
+from .vision import VisionTransformer
+
+
+@dataclass
+class VisualGLMOutput(ModelOutput):
+    """What `forward` returns; a field is None unless asked for.
+
+    `loss` []; `logits` [B, T, vocabulary]; `hidden_states`: layers + 1 of [B, T, hidden] (the inputs of the blocks,
+    then the last norm's output); `attentions`: per block [B, heads, T, keys]; `image_embeds` [P, image_length, hidden];
+    `cross_attentions`: per crossing Q-Former layer [P, heads, queries, patches + 1].
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    image_embeds: Tensor | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+class ImageEncoder(nn.Module):
+    """Picture -> the vectors that fill its slots: ViT, Q-Former, projection."""
+
+    def __init__(self, vision: VisionConfig, qformer: QFormerConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.vit = VisionTransformer(vision)
+        self.qformer = QFormer(qformer)
+        self.glm_proj = nn.Linear(qformer.hidden_size, hidden_size)
+
+    def forward(
+        self, pixel_values: Tensor, output_attentions: bool = False
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """[P, 3, H, W] -> [P, image_length, hidden] and, if asked, the Q-Former's cross-attentions."""
+        queries, attentions = self.qformer(self.vit(pixel_values), output_attentions)
+        return self.glm_proj(queries), attentions
+
+
+class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, UpstreamChat):
+    """VisualGLM as a transformers model; see the head of this file for the shapes."""
+
+    config_class = VisualGLMConfig
+    config: VisualGLMConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["GLMBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _tied_weights_keys = {"lm_head.weight": "transformer.word_embeddings.weight"}
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def __init__(self, config: VisualGLMConfig) -> None:
+        super().__init__(config)
+        self.image_encoder = ImageEncoder(config.vision, config.qformer, config.hidden_size)
+        self.transformer = GLM(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | None, *args: Any, **kwargs: Any
+    ) -> VisualGLMForConditionalGeneration:
+        """Opens a checkpoint of any layout: a folder (Hugging Face, sat, ours) or a hub id.
+
+        Keyword arguments are transformers' (`dtype`, `device_map`, `tp_plan`, `attn_implementation`, ...).
+
+        Raises:
+            CheckpointError: the files are not a complete VisualGLM checkpoint; the message names what is wrong.
+        """
+        from .checkpoints import load_model
+
+        return load_model(cls, pretrained_model_name_or_path, *args, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's word embeddings [vocabulary, hidden]."""
+        return self.transformer.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replaces the word embeddings."""
+        self.transformer.word_embeddings = value
+
+    def resize_image_size(self, image_size: int) -> None:
+        """Reads pictures at `image_size` pixels from now on; the ViT's position table is interpolated and saved so.
+
+        Raises:
+            ImageError: `image_size` is not a multiple of the patch size.
+        """
+        self.image_encoder.vit.resize_positions(image_size)
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Pictures [P, 3, H, W] -> the vectors of their slots [P, image_length, hidden], for `image_embeds`."""
+        return self.image_encoder(pixel_values)[0]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        image_embeds: Tensor | None = None,
+        rotary_positions: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> VisualGLMOutput | tuple[Any, ...]:
+        """One pass.
+
+        Args:
+            input_ids: [B, T]; picture slots hold `config.image_token_id`, a prompt ends with `[gMASK] <sop>`.
+            pixel_values: [pictures in the batch, 3, H, W], row by row.
+            attention_mask: [B, T], 0 at pads; or a ready 4-D mask.
+            labels: [B, T], the ids themselves, -100 where nothing is learned; shifted here.
+            past_key_values: a cache; its positions go on from where it stopped.
+            image_embeds: [pictures, image_length, hidden] from `encode_images`, instead of `pixel_values`.
+            rotary_positions: [B, 2, T], only to override what the ids say.
+            position_ids: ignored: upstream's tokenizer hands them out, and they equal what is derived here.
+            logits_to_keep: only the last n positions' logits (0: all), or the indices to keep.
+
+        Raises:
+            PromptError: slots and pictures do not match, or a prompt has no end.
+        """
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = (
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        )
+        use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+
+        rotary_positions, prefix_lengths = self._positions(input_ids, attention_mask, past_key_values, rotary_positions)
+        inputs_embeds = self.transformer.word_embeddings(input_ids)
+        cross_attentions = None
+        if prefix_lengths is not None:
+            if image_embeds is None and pixel_values is not None:
+                image_embeds, cross_attentions = self.image_encoder(pixel_values, output_attentions)
+            inputs_embeds = self._fill_slots(inputs_embeds, input_ids, prefix_lengths, image_embeds)
+        kernel = kernel_name(self.config._attn_implementation, input_ids.shape[1], output_attentions)
+        mask = prefix_mask(kernel, inputs_embeds, attention_mask, past_key_values, prefix_lengths)
+        glm = self.transformer(
+            inputs_embeds, rotary_positions, mask, past_key_values, output_hidden_states, output_attentions
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(glm.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        output = VisualGLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values,
+            hidden_states=glm.hidden_states,
+            attentions=glm.attentions,
+            image_embeds=image_embeds if prefix_lengths is not None else None,
+            cross_attentions=cross_attentions,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+    def _positions(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None,
+        rotary_positions: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Rotary positions [B, 2, T], and the prefix lengths [B] unless this pass continues a prompt already read.
+
+        The cache remembers the last positions, so that a hand-written loop may feed it bare next ids.
+        """
+        last = getattr(past_key_values, "last_rotary_positions", None)
+        prefix_lengths = None
+        if last is None or past_key_values is None or past_key_values.get_seq_length() == 0:
+            derived, prefix_lengths = prefix_positions(input_ids, attention_mask, self.config)
+            rotary_positions = derived if rotary_positions is None else rotary_positions
+        elif rotary_positions is None:
+            steps = torch.arange(1, input_ids.shape[1] + 1, device=last.device)
+            rotary_positions = torch.stack([last[:, :1].expand(-1, len(steps)), last[:, 1:] + steps], dim=1)
+        if past_key_values is not None:
+            past_key_values.last_rotary_positions = rotary_positions[..., -1]  # type: ignore[attr-defined]
+        return rotary_positions, prefix_lengths
+
+    def _fill_slots(
+        self, inputs_embeds: Tensor, input_ids: Tensor, prefix_lengths: Tensor, image_embeds: Tensor | None
+    ) -> Tensor:
+        """Puts the pictures' vectors into the slots of the prefix, row by row, in order."""
+        slots = self._slots(input_ids, prefix_lengths)
+        if not torch.compiler.is_compiling():
+            self._check_slots(slots, 0 if image_embeds is None else len(image_embeds))
+        if image_embeds is None:
+            return inputs_embeds
+        return inputs_embeds.masked_scatter(slots[..., None], image_embeds.to(inputs_embeds))
+
+    def _slots(self, input_ids: Tensor, prefix_lengths: Tensor) -> Tensor:
+        """[B, T] True at picture slots; an image id that was *generated* stands behind the prefix and is none."""
+        index = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return (input_ids == self.config.image_token_id) & (index < prefix_lengths[:, None])
+
+    def _check_slots(self, slots: Tensor, pictures: int) -> None:
+        per_row = slots.sum(-1)
+        if (
+            bool((per_row % self.config.image_length).any())
+            or int(per_row.sum()) != pictures * self.config.image_length
+        ):
+            raise PromptError(
+                f"{pictures} pictures need {self.config.image_length} slots each, but the rows of input_ids have "
+                f"{per_row.tolist()} slots (id {self.config.image_token_id} before <sop>): "
+                "build ids and pixel_values together with the processor."
+            )
+
+    def generate(
+        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
+    ) -> Any:
+        """transformers' `generate`; `do_sample=False` or `temperature=0` also switch the checkpoint's own
+        repetition penalty and min_length off unless they are given."""
+        if generation_config is None:
+            kwargs = sampling.resolve(**kwargs)
+        return super().generate(inputs, generation_config, **kwargs)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Positions come from the whole row so far; pictures go in with the prompt only."""
+        kwargs.pop("position_ids", None)
+        cache, attention_mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        if cache is not None and hasattr(cache, "last_rotary_positions"):
+            new_tokens = model_inputs["input_ids"].shape[1]
+            rotary = prefix_positions(input_ids, attention_mask, self.config).rotary
+            model_inputs["rotary_positions"] = rotary[..., -new_tokens:]
+        return model_inputs
+
+    @staticmethod
+    def create_masks_for_generate(**kwargs: Any) -> Tensor | None:
+        """Leaves the padding mask as it is: `forward` makes the prefix mask, which only it knows."""
+        return kwargs.get("attention_mask")
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Encodes the pictures once and repeats them as the rows are repeated (beams, return sequences).
+
+        transformers would repeat each picture in place, which mixes up rows that hold several.
+        """
+        pixel_values, image_embeds = kwargs.pop("pixel_values", None), kwargs.pop("image_embeds", None)
+        attention_mask = kwargs.get("attention_mask")
+        if image_embeds is None and pixel_values is not None:
+            image_embeds = self.encode_images(pixel_values)
+        if image_embeds is not None and expand_size > 1 and input_ids is not None:
+            prefix_lengths = prefix_positions(input_ids, attention_mask, self.config).prefix_lengths
+            per_row = self._slots(input_ids, prefix_lengths).sum(-1) // self.config.image_length
+            rows = image_embeds.split(per_row.tolist())
+            image_embeds = torch.cat([row for row in rows for _ in range(expand_size)])
+        input_ids, kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
+        )
+        return input_ids, {**kwargs, "image_embeds": image_embeds}
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        """Puts upstream's repetition penalty, which knows about picture slots, in the place of transformers'."""
+        model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
+        mask = model_kwargs.get("attention_mask")
+        padding = None if mask is None or mask.dim() != 2 else (mask != 0).int().argmax(-1)
+        processors = super()._get_logits_processor(*args, **kwargs)
+        return LogitsProcessorList(
+            sampling.SlotAwareRepetitionPenalty(
+                processor.penalty, self.config.image_token_id or 0, self.config.unk_token_id, padding
+            )
+            if isinstance(processor, RepetitionPenaltyLogitsProcessor)
+            else processor
+            for processor in processors
+        )
