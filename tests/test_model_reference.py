@@ -123,4 +123,4 @@ def test_float16_is_near_upstreams_float16(reference: Reference, case: str) -> N
 
 
 def test_reference_files_stay_small() -> None:
-    assert sum(file.stat().st_size for file in REFERENCE.rglob("*") if file.is_file()) <= 6 * 2**20
+    assert sum(file.stat().st_size for file in REFERENCE.rglob("*") if file.is_file()) <= 6_000_000
