@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "visualglm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ANYWHERE = ["configuration", "errors"]
 ROAD = [
-    "images", "tokenizer", "streaming", "prompt", "messages", "processor", "attention", "vision", "qformer", "glm",
+    "images", "vocabulary", "tokenizer", "streaming", "prompt", "messages", "processor", "attention", "vision", "qformer", "glm",
     "sampling", "generation", "chat", "model", "conversation", "auto",
 ]  # fmt: skip
 ROOMS = ["quantization", "checkpoints", "mini", "adapters", "scenes", "evaluation", "training", "explain", "fetch",

@@ -148,6 +148,9 @@ class VisualGLMConfig(PreTrainedConfig):
     def _check(self) -> None:
         """Raises `ConfigurationError` where two fields contradict each other."""
         vision, qformer = self.vision, self.qformer
+        _check_sizes("", self, halves=4)  # a head is two halves, each rotated in two parts
+        _check_sizes("vision_config.", vision)
+        _check_sizes("qformer_config.", qformer)
         if self.rotary_frequencies not in get_args(RotaryFrequencies):
             raise ConfigurationError(
                 f"rotary_frequencies is {self.rotary_frequencies!r}: it says how the checkpoint's source rounded its "
@@ -163,6 +166,23 @@ class VisualGLMConfig(PreTrainedConfig):
                 f"qformer_config.cross_attn_hidden_size is {qformer.cross_attn_hidden_size} but the ViT's hidden_size "
                 f"is {vision.hidden_size}: the Q-Former reads the ViT's tokens, so make them equal."
             )
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A folder's or hub repository's `config.json`. transformers would take all defaults where there is none.
+
+        Raises:
+            ConfigurationError: there is none, as in a sat folder, or it is that of another model.
+        """
+        stored, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if stored.get("model_type") not in (cls.model_type, ChatGLMConfig.model_type):
+            raise ConfigurationError(
+                f"{pretrained_model_name_or_path} has no config.json of VisualGLM (model_type visualglm or chatglm): a "
+                "sat folder is opened by visualglm.load or the model's from_pretrained, or converted by `convert`."
+            )
+        return stored, unused
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -188,6 +208,18 @@ class VisualGLMConfig(PreTrainedConfig):
         return self.qformer_config
 
 
+def _check_sizes(where: str, config: Any, halves: int = 1) -> None:
+    for key in ("num_layers", "hidden_size", "num_attention_heads", "inner_hidden_size"):
+        value = getattr(config, key)
+        if not isinstance(value, int) or value < 1:
+            raise ConfigurationError(f"{where}{key} is {value!r}: write a whole number above 0.")
+    if config.hidden_size % (halves * config.num_attention_heads):
+        raise ConfigurationError(
+            f"{where}hidden_size is {config.hidden_size}, which {config.num_attention_heads} attention heads cannot "
+            f"share evenly{f' in parts of {halves}' if halves > 1 else ''}: one of the two is wrong."
+        )
+
+
 def _as_config(kind: type[Any], value: Any) -> Any:
     if value is None:
         return kind()
@@ -205,7 +237,7 @@ class ChatGLMConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Upstream's dictionary -> `VisualGLMConfig` (with the unused keyword arguments if asked, as transformers does).
+        """Upstream's dictionary -> `VisualGLMConfig` (and unused keyword arguments, as transformers does).
 
         Raises:
             ConfigurationError: the dictionary is that of another model.
@@ -231,7 +263,7 @@ def _in_our_words(upstream: dict[str, Any]) -> dict[str, Any]:
         )
     if not upstream.get("position_encoding_2d", True):
         raise ConfigurationError(
-            "position_encoding_2d is false in the configuration: VisualGLM has two position channels, so set it to true."
+            "position_encoding_2d is false in the configuration: VisualGLM has two channels, so set it to true."
         )
     ours = {key: value for key, value in upstream.items() if key not in (*UPSTREAMS_OWN, "eva_config")}
     ours["vision_config"] = _vision_in_our_words(upstream["eva_config"])

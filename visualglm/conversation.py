@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .chat import ask_prompt, encode_picture, start_reply
 from .configuration import VisualGLMConfig
-from .errors import TokenizerError
+from .errors import TokenizerError, UsageError
 from .generation import FinishReason, Reply, generate_rows, generation_settings
 from .images import ImageSource
 from .model import VisualGLMForConditionalGeneration
@@ -219,11 +219,12 @@ def load(
     Raises:
         CheckpointError: the files are not a complete VisualGLM checkpoint.
         TokenizerError: the vocabulary file that was given is none.
+        UsageError: this machine has no such device.
     """
     from .checkpoints import find_vocabulary, local_folder, open_checkpoint
 
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
-    device = best_device() if device == "auto" else device
+    device = checked_device(device)
     if dtype == "auto" and device == "cpu":
         dtype = cpu_dtype(open_checkpoint(folder).config)
     model = VisualGLMForConditionalGeneration.from_pretrained(
@@ -254,8 +255,17 @@ def packed_model() -> Path:
     return Path(__file__).parent / "mini"
 
 
-def best_device() -> str:
-    """cuda, else mps, else cpu."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def checked_device(name: str) -> str:
+    """`auto` becomes cuda, else mps, else cpu; any other name must be a device of this machine.
+
+    Raises:
+        UsageError: torch knows no such device, or the machine has none.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(kind for kind, there in present.items() if there)
+    kind = name.split(":")[0]
+    if not present.get(kind, False):
+        there = ", ".join(kind for kind in present if present[kind])
+        raise UsageError(f"device {name!r} is not on this machine: choose from {there}, or auto.")
+    return name

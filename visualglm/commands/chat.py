@@ -75,7 +75,7 @@ def chat(
         max_new_tokens=max_new_tokens,
     )
     opened = options.open_model(model, tokenizer, device, dtype, upstream_images)
-    dialogue = Dialogue(opened.conversation(image, language), Console(highlight=False), arguments)
+    dialogue = Dialogue(opened.conversation(image, language), Console(highlight=False, emoji=False), arguments)
     dialogue.say("greeting")
     if model is None:
         dialogue.say("mini")
@@ -127,9 +127,10 @@ class Dialogue:
             self.console.print(str(error), style="red", markup=False)
 
     def _path(self, verb: str, rest: str) -> Path:
-        if not rest.strip():
+        name = rest.strip().strip("'\"")  # terminals quote a file that is dropped on them
+        if not name:
             raise UsageError(MESSAGES[self.spoken]["usage"].format(verb))
-        return Path(rest.strip()).expanduser()
+        return Path(name).expanduser()
 
     def answer(self, question: str) -> None:
         """Streams the answer; Ctrl-C stops it, not the program."""
