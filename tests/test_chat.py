@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REFERENCE, Reference
 
 from visualglm.errors import ImageError, PromptError, UsageError
+
+from .conftest import REFERENCE, Reference
 
 PICTURE = str(REFERENCE / "images" / "rgb.png")
 GREEDY = {"do_sample": False, "max_new_tokens": 24}

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REFERENCE
 from PIL import Image
 
 import visualglm
 from visualglm.errors import ImageError, TokenizerError
+
+from .conftest import REFERENCE
 
 PICTURE = REFERENCE / "images" / "rgb.png"
 OTHER = REFERENCE / "images" / "odd.png"

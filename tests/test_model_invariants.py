@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Reference, open_reference
 
 from visualglm import VisualGLMConfig, VisualGLMForConditionalGeneration
 from visualglm.errors import ImageError, PromptError
+
+from .conftest import Reference, open_reference
 
 SLOT = 767
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REFERENCE, Reference, open_reference
+
+from .conftest import REFERENCE, Reference, open_reference
 
 CASES = Reference().names
 VISION = 1e-5

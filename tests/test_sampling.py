@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REFERENCE, Reference
 from transformers import (
     LogitsProcessorList,
     MinLengthLogitsProcessor,
@@ -19,6 +18,8 @@ from transformers import (
 from visualglm.errors import UsageError
 from visualglm.generation import generation_settings
 from visualglm.sampling import PRESETS, GeneratedOnlyPenalty, SlotAwareRepetitionPenalty, SuppressSlices, resolve
+
+from .conftest import REFERENCE, Reference
 
 STORED = np.load(REFERENCE / "sampling.npz")
 CASES = sorted({key.split("/")[0] for key in STORED.files})

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import REFERENCE
+from .conftest import REFERENCE
 
 PROGRAM = """
 import json, os, sys

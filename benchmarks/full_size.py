@@ -1,0 +1,234 @@
+"""benchmarks/full_size: the full 7.8B on this machine: write random weights, load, answer once (`make full-size`).
+
+The checkpoint is upstream's layout (five float16 shards, 15.6 GB) with random numbers of a realistic scale and a
+stand-in vocabulary; it is deleted afterwards. Prints one JSON object (load seconds, peak anonymous memory, seconds per
+token) and stores it in `benchmarks/results/full_size.json`. Says nothing about quality.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+
+import visualglm
+from visualglm.checkpoints import Checkpoint, hugging_face
+from visualglm.checkpoints.convert import MAX_SHARD_SIZE
+from visualglm.checkpoints.lazy import LazyTensor
+from visualglm.checkpoints.strict import expected_shapes
+from visualglm.configuration import VisualGLMConfig
+from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.processor import VisualGLMProcessor
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "full_size.json"
+VOCABULARY = ROOT / "tests" / "reference" / "hf" / "ice_text.model"
+QUESTION = "描述这张图片。"
+SPREAD = 0.02  # standard deviation of the random weights, as such models are initialised
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="where the 15.6 GB go (a temporary folder if not given)"
+    )
+    parser.add_argument("--tokens", type=int, default=16, help="tokens to generate")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where the figures go")
+    parser.add_argument(
+        "--scale", type=int, choices=(1, 2, 4, 8), default=1, help="divide every width by this: a trial"
+    )
+    arguments = parser.parse_args()
+    figures = measure(configuration(arguments.scale), arguments.folder, arguments.tokens)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(figures, indent=2, ensure_ascii=False)
+    arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def configuration(scale: int) -> VisualGLMConfig:
+    """VisualGLM-6B's, with widths divided by `scale`; ids are those of the stand-in vocabulary's layout."""
+    vision = {"hidden_size": 1408 // scale, "inner_hidden_size": 6144 // scale}
+    qformer = {"hidden_size": 768 // scale, "cross_attn_hidden_size": 1408 // scale}
+    ids = {"mask_token_id": 400, "gmask_token_id": 401, "bos_token_id": 404, "eos_token_id": 405}
+    return VisualGLMConfig(
+        hidden_size=4096 // scale,
+        inner_hidden_size=16384 // scale,
+        vision_config=vision,
+        qformer_config=qformer,
+        dtype="float16",
+        **ids,
+    )
+
+
+def measure(config: VisualGLMConfig, parent: Path | None, tokens: int) -> dict[str, Any]:
+    """Writes, loads, asks; the folder is gone afterwards.
+
+    Raises:
+        SystemExit: too little room on the disk or in memory.
+    """
+    shapes = expected_shapes(VisualGLMForConditionalGeneration, config)
+    parameters = sum(math.prod(shape) for shape in shapes.values())
+    refuse_if_too_small(parent or Path(tempfile.gettempdir()), 2 * parameters)
+    with tempfile.TemporaryDirectory(dir=parent, prefix="visualglm-full-size-") as name:
+        folder = Path(name)
+        _, writing = timed(write_random, folder, config, shapes)
+        with peak_memory() as peak:
+            model, loading = timed(VisualGLMForConditionalGeneration.from_pretrained, folder, dtype="bfloat16")
+        after = anonymous_memory()
+        asked = ask(model, VisualGLMProcessor.for_config(model.config, VOCABULARY), tokens)
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    return {
+        "command": "python " + " ".join(["benchmarks/full_size.py", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "parameters": parameters,
+        "model_gb": round(size / 1e9, 2),
+        "write_seconds": round(writing, 1),
+        "load_seconds": round(loading, 1),
+        "peak_anonymous_gb": round(peak[0] / 1e9, 2),
+        "peak_over_model": round(peak[0] / size, 3),
+        "anonymous_after_load_gb": round(after / 1e9, 2),
+        **asked,
+    }
+
+
+def refuse_if_too_small(folder: Path, model_bytes: int) -> None:
+    """The checkpoint and one scratch shard on disk, the model and 3 GB beside it in memory."""
+    free, wanted = shutil.disk_usage(folder).free, model_bytes + MAX_SHARD_SIZE + 10**9
+    if free < wanted:
+        raise SystemExit(f"{folder} has {free / 1e9:.0f} GB free, {wanted / 1e9:.0f} GB are needed: give --folder.")
+    available, wanted = available_memory(), int(1.1 * model_bytes) + 2 * 10**9
+    if available < wanted:
+        raise SystemExit(f"{available / 1e9:.0f} GB of memory are available, {wanted / 1e9:.0f} GB are needed.")
+
+
+def write_random(folder: Path, config: VisualGLMConfig, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Upstream's layout, each tensor made when it is written; the head is not tied, so that all 7.8B are loaded."""
+    tensors = {name: random_tensor(index, name, shape) for index, (name, shape) in enumerate(shapes.items())}
+    hugging_face.write(folder, Checkpoint(folder, "native", config, tensors, {}), MAX_SHARD_SIZE)
+
+
+def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> LazyTensor:
+    """Norms start at one, everything else is normal around zero."""
+
+    def read() -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        numbers = torch.empty(shape, dtype=torch.float16)
+        for rows in numbers.view(-1).split(1 << 24):
+            rows.copy_(SPREAD * torch.randn(rows.shape, generator=generator))
+        return numbers + 1 if "layernorm.weight" in name or "ln_vision.weight" in name else numbers
+
+    return LazyTensor(shape, torch.float16, read)
+
+
+@torch.inference_mode()
+def ask(model: VisualGLMForConditionalGeneration, processor: VisualGLMProcessor, tokens: int) -> dict[str, Any]:
+    """One question about a picture, greedily; the first pass is the prompt's, each later one a token's."""
+    picture = Image.linear_gradient("L").convert("RGB").resize((640, 480))
+    inputs = processor(images=picture, text=QUESTION, return_tensors="pt")
+    pixel_values = inputs["pixel_values"].to(model.dtype)
+    image_embeds, seeing = timed(model.encode_images, pixel_values)
+    step, first = timed(model, inputs["input_ids"], image_embeds=image_embeds, logits_to_keep=1)
+    seconds = []
+    for _ in range(tokens):
+        step, elapsed = timed(model, step.logits[:, -1:].argmax(-1), past_key_values=step.past_key_values)
+        seconds.append(elapsed)
+    return {
+        "prompt_tokens": inputs["input_ids"].shape[1],
+        "picture_seconds": round(seeing, 2),
+        "prompt_seconds": round(first, 2),
+        "generated_tokens": tokens,
+        "seconds_per_token": round(sorted(seconds)[len(seconds) // 2], 3),
+    }
+
+
+def timed(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
+    """The result and the seconds it took."""
+    start = time.perf_counter()
+    result = call(*args, **kwargs)
+    return result, time.perf_counter() - start
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """A list whose only element is the largest anonymous memory seen inside the block, in bytes."""
+    peak, done = [anonymous_memory()], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.01):
+            peak[0] = max(peak[0], anonymous_memory())
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def anonymous_memory() -> int:
+    """RssAnon of this process in bytes (pages of mapped files do not count)."""
+    return status_field(Path("/proc/self/status"), "RssAnon")
+
+
+def available_memory() -> int:
+    """What the machine can still give, in bytes."""
+    return status_field(Path("/proc/meminfo"), "MemAvailable")
+
+
+def status_field(file: Path, name: str) -> int:
+    """One field of a Linux status file, in bytes."""
+    line = next(line for line in file.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "unknown")
+    total = status_field(Path("/proc/meminfo"), "MemTotal")
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(total / 1e9, 1),
+        "load_average_1_min": round(os.getloadavg()[0], 2),
+    }
+
+
+def cpu_lines() -> list[str]:
+    """Linux' description of the processors."""
+    return Path("/proc/cpuinfo").read_text().splitlines()
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {
+        "visualglm": visualglm.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""auto: registers our classes with transformers' Auto classes, once; importing this file is all there is to do.
+
+After it, `AutoConfig`, `AutoModel` (and its CausalLM, ImageTextToText and Seq2SeqLM kin), `AutoTokenizer`,
+`AutoImageProcessor` and `AutoProcessor` open a converted folder, THUDM/visualglm-6b's own files and the packed model
+alike, whether `trust_remote_code` is unset, False or True, and never run the checkpoint's code. Knows nothing about
+files: opening them is `from_pretrained`'s affair.
+"""
+
+from __future__ import annotations
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    AutoProcessor,
+)
+from transformers.models.auto.image_processing_auto import AutoImageProcessor  # at the top it wants torchvision in 5.16
+from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
+
+from .configuration import ChatGLMConfig, VisualGLMConfig
+from .images import VisualGLMImageProcessor
+from .model import VisualGLMForConditionalGeneration
+from .processor import VisualGLMProcessor
+from .tokenizer import ChatGLMTokenizer
+
+AUTO_MODELS = (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM)
+
+
+def register() -> None:
+    """Registers everything; a second call changes nothing.
+
+    `model_type: chatglm` is read by `ChatGLMConfig`, which returns a `VisualGLMConfig`, so the other classes need be
+    registered for that one only.
+    """
+    AutoConfig.register(VisualGLMConfig.model_type, VisualGLMConfig, exist_ok=True)
+    AutoConfig.register(ChatGLMConfig.model_type, ChatGLMConfig, exist_ok=True)
+    for auto_class in AUTO_MODELS:
+        auto_class.register(VisualGLMConfig, VisualGLMForConditionalGeneration, exist_ok=True)
+    AutoImageProcessor.register(
+        VisualGLMConfig, image_processor_classes={"pil": VisualGLMImageProcessor}, exist_ok=True
+    )
+    AutoProcessor.register(VisualGLMConfig, VisualGLMProcessor, exist_ok=True)
+    # By name: where a class is registered for the configuration, AutoTokenizer prefers the checkpoint's own code as
+    # soon as trust_remote_code is True. The table is not documented; tests/test_auto.py watches it.
+    REGISTERED_TOKENIZER_CLASSES["ChatGLMTokenizer"] = ChatGLMTokenizer
+
+
+register()

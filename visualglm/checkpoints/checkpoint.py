@@ -1,0 +1,102 @@
+"""checkpoints/checkpoint: what every layout of files is turned into: a configuration and tensors under our names.
+
+In: a folder of any layout. Out: `Checkpoint`, whose `tensors` have the names, shapes and row orders of
+`VisualGLMForConditionalGeneration.state_dict()`, none of them read yet. Knows the layouts only by their names: each has
+a file of its own. Knows nothing about networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..configuration import VisualGLMConfig
+from ..errors import CheckpointError
+from .lazy import LazyTensor, same_bits
+
+Layout = Literal["native", "hf", "sat"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+WORD_EMBEDDINGS = "transformer.word_embeddings.weight"
+LM_HEAD = "lm_head.weight"
+VOCABULARY = "ice_text.model"
+DESCRIPTION: dict[Layout, str] = {
+    "native": "a visualglm folder (safetensors)",
+    "hf": "a Hugging Face folder (config.json)",
+    "sat": "a sat folder (model_config.json, latest)",
+}
+HINT = ": use visualglm.load, which takes every layout, or `visualglm convert` it."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint on disk.
+
+    `tensors`: everything the model is made of, `lm_head.weight` left out where the file's equals the word embeddings
+    (then `config.tie_word_embeddings` is true). `dead`: what the files carry but no network reads (sat's position
+    table, rotary buffers), under the file's names, so that a conversion and back is the identity. `raw_config` is the
+    configuration file as it stands.
+    """
+
+    folder: Path
+    layout: Layout
+    config: VisualGLMConfig
+    tensors: Mapping[str, LazyTensor]
+    raw_config: Mapping[str, Any]
+    dead: Mapping[str, LazyTensor] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the model's tensors in their stored dtypes."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def settle_head(config: VisualGLMConfig, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
+    """Ties `lm_head` to the word embeddings where, and only where, the file's two tensors are equal.
+
+    Sets `config.tie_word_embeddings`; a file of a tied model may lack `lm_head.weight`.
+    """
+    head, words = tensors.get(LM_HEAD), tensors.get(WORD_EMBEDDINGS)
+    if head is None or words is None:
+        return tensors
+    config.tie_word_embeddings = same_bits(head, words)
+    if not config.tie_word_embeddings:
+        return tensors
+    return {name: tensor for name, tensor in tensors.items() if name != LM_HEAD}
+
+
+def settle_dtype(config: VisualGLMConfig, tensors: Mapping[str, LazyTensor]) -> None:
+    """A configuration that names no dtype gets that of the word embeddings (most of the model is stored so)."""
+    if config.dtype is None and WORD_EMBEDDINGS in tensors:
+        config.dtype = tensors[WORD_EMBEDDINGS].dtype
+
+
+def find_vocabulary(folder: str | Path) -> Path | None:
+    """The SentencePiece file beside the weights (or beside sat's step folders), or None.
+
+    `folder` may be what `open_checkpoint` takes: a file inside the folder, too. Loading the model never needs it.
+    """
+    folder = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+    places = [folder, folder.parent] if (folder / "mp_rank_00_model_states.pt").exists() else [folder]
+    return next((place / VOCABULARY for place in places if (place / VOCABULARY).is_file()), None)
+
+
+def open_checkpoint(folder: str | Path, *, expect: Layout | None = None) -> Checkpoint:
+    """Recognises a folder's layout and reads names, shapes and configuration; no weights yet.
+
+    Args:
+        folder: the folder, sat's step folder, or a file inside either.
+        expect: refuse any other layout, naming the one found.
+
+    Raises:
+        CheckpointError: it is no VisualGLM checkpoint, or its files are broken.
+        ConfigurationError: it is a checkpoint of another model.
+    """
+    from . import hugging_face, native, sat
+    from .recognise import recognise
+
+    found, layout = recognise(Path(folder))
+    if expect is not None and layout != expect:
+        raise CheckpointError(f"{found} is {DESCRIPTION[layout]}, but {DESCRIPTION[expect]} is expected here{HINT}")
+    return {"native": native.read, "hf": hugging_face.read, "sat": sat.read}[layout](found)

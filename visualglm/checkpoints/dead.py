@@ -1,0 +1,80 @@
+"""checkpoints/dead: tensors that upstream's files carry and no network reads.
+
+Hugging Face files have one rotary buffer per layer, sat files one in all and an unused position table. They are ignored
+when a model loads, and written again when a checkpoint is converted: as the source had them, else as upstream would
+write them. What a layout has no place for travels in the folder `carried/`, so that any cycle of conversions gives back
+the very same file contents. Knows nothing about networks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ..configuration import VisualGLMConfig
+from .checkpoint import WORD_EMBEDDINGS, Checkpoint
+from .lazy import LazyTensor, same_bits
+from .weights_file import open_safetensors
+from .write import write_safetensors
+
+POSITION_TABLE = "transformer.position_embeddings.weight"
+SAT_BUFFER = "mixins.chatglm-attn.rotary_emb.inv_freq"
+HF_BUFFER = re.compile(r"transformer\.layers\.\d+\.attention\.rotary_emb\.inv_freq")
+CARRIED = Path("carried") / "dead.safetensors"
+
+
+def is_hf_buffer(name: str) -> bool:
+    """Whether the name is a rotary buffer of the Hugging Face layout."""
+    return HF_BUFFER.fullmatch(name) is not None
+
+
+def hf_buffers(source: Checkpoint) -> dict[str, LazyTensor]:
+    """The rotary buffers of a Hugging Face file, one per layer."""
+    names = [f"transformer.layers.{i}.attention.rotary_emb.inv_freq" for i in range(source.config.num_layers)]
+    return {name: source.dead.get(name) or _rotary_buffer(source.config) for name in names}
+
+
+def sat_dead(source: Checkpoint) -> dict[str, LazyTensor]:
+    """The position table and the rotary buffer of a sat file."""
+    return {
+        SAT_BUFFER: source.dead.get(SAT_BUFFER) or _rotary_buffer(source.config),
+        POSITION_TABLE: source.dead.get(POSITION_TABLE) or _empty_table(source),
+    }
+
+
+def _rotary_buffer(config: VisualGLMConfig) -> LazyTensor:
+    """As upstream's constructor makes it: half of a head's half, rounded to float16 (`modeling_chatglm.py` 123-128)."""
+    width = config.hidden_size // config.num_attention_heads // 2
+    frequencies = 1.0 / 10000 ** (torch.arange(0, width, 2).float() / width)
+    return LazyTensor.of(frequencies.half())
+
+
+def _empty_table(source: Checkpoint) -> LazyTensor:
+    shape = (source.config.max_sequence_length, source.config.hidden_size)
+    dtype = source.tensors[WORD_EMBEDDINGS].dtype
+    return LazyTensor(shape, dtype, lambda: torch.zeros(shape, dtype=dtype))
+
+
+def read_carried(folder: Path) -> dict[str, LazyTensor]:
+    """What an earlier conversion put aside."""
+    return open_safetensors(folder / CARRIED) if (folder / CARRIED).is_file() else {}
+
+
+def write_carried(folder: Path, source: Checkpoint, stored: Mapping[str, LazyTensor]) -> None:
+    """Puts aside what the layout just written does not store and what could not be made again."""
+    again = {**hf_buffers(_without_dead(source)), **sat_dead(_without_dead(source))}
+    homeless = {
+        name: tensor
+        for name, tensor in source.dead.items()
+        if name not in stored and not (name in again and same_bits(tensor, again[name]))
+    }
+    if homeless:
+        (folder / CARRIED).parent.mkdir()
+        write_safetensors(folder / CARRIED, homeless)
+
+
+def _without_dead(source: Checkpoint) -> Checkpoint:
+    return Checkpoint(source.folder, source.layout, source.config, source.tensors, source.raw_config)

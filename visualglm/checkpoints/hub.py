@@ -1,0 +1,70 @@
+"""checkpoints/hub: a folder or a hub id -> a folder on this machine. The only network client of this room.
+
+Downloads only what was asked for by name, only weights, configuration and vocabulary (never code), goes on where an
+earlier download stopped, and works from the local cache when there is no network. Knows nothing about layouts.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+SMALL = ["*.json", "*.model", "*.jinja", "latest"]
+UNSHARDED = ["model.safetensors", "pytorch_model.bin", "*/mp_rank_00_model_states.pt", "carried/*"]
+
+
+def local_folder(name_or_dir: str | Path, **options: Any) -> Path:
+    """The folder (or file) itself if it exists, else the downloaded snapshot of that hub id.
+
+    Args:
+        name_or_dir: a path, or `owner/name`.
+        options: `snapshot_download`'s: revision, cache_dir, token, local_files_only, force_download.
+
+    Raises:
+        CheckpointError: neither; or the hub has no such model, or cannot be reached.
+    """
+    path = Path(name_or_dir).expanduser()
+    if path.exists():
+        return path
+    name = str(name_or_dir)
+    if _is_path(name):
+        raise CheckpointError(f"{name} does not exist: give the model's folder, or a hub id like THUDM/visualglm-6b.")
+    return _download(name, options)
+
+
+def _is_path(name: str) -> bool:
+    """`models/glm` may be both: where `models` is a folder here, it is a path."""
+    return HUB_ID.fullmatch(name) is None or Path(name.split("/")[0]).is_dir()
+
+
+def _download(name: str, options: dict[str, Any]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=SMALL, **options))
+        return Path(snapshot_download(name, allow_patterns=[*SMALL, *_weights(folder)], **options))
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"the hub's {name} has no revision {options.get('revision')!r}: check it.") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{name} is neither a folder here nor a model on the hub (or a private one): check the spelling, or pass a "
+            "token."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{name} is not a folder here, is not in the local cache and the hub cannot be reached: download it where "
+            f"there is a network (`hf download {name}`), or give the folder."
+        ) from error
+
+
+def _weights(folder: Path) -> list[str]:
+    """Not both kinds of weights where the repository has both."""
+    for kind in ("safetensors", "bin"):
+        if any(folder.glob(f"*.{kind}.index.json")):
+            return [f"*.{kind}", "carried/*"]
+    return UNSHARDED

@@ -1,0 +1,127 @@
+"""checkpoints/load: a folder of any layout, or a hub id -> the model, with its weights.
+
+The files' headers are checked against the model before a number is read. The numbers then go through transformers' own
+loader, so that dtype, device maps, tensor parallelism and quantization work as everywhere: our own layout as a folder,
+upstream's as a mapping of lazy tensors. Memory stays near one copy of the model in its target dtype. Knows nothing
+about text or pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from ..configuration import VisualGLMConfig
+from ..errors import CheckpointError
+from ..sampling import PRESETS
+from . import strict
+from .checkpoint import Checkpoint, open_checkpoint
+from .hub import local_folder
+
+GENERATION_CONFIG = "generation_config.json"
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+REPORTED = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs", "conversion_errors")
+NOT_CONFIGURATION = ("dtype", "torch_dtype", "quantization_config", "model_type", "architectures")
+
+
+def load_model(cls: Any, name_or_dir: str | Path | None, *args: Any, config: Any = None, **kwargs: Any) -> Any:
+    """The model of class `cls` from a checkpoint; what `from_pretrained` calls.
+
+    Args:
+        cls: `VisualGLMForConditionalGeneration` or a subclass.
+        name_or_dir: a folder of any layout, a file inside one, or a hub id; None with `state_dict` as in transformers.
+        config: a `VisualGLMConfig` to use instead of the folder's. A larger `image_size` interpolates the ViT's
+            position table.
+        kwargs: `from_pretrained`'s of transformers, or fields of the configuration.
+
+    Raises:
+        CheckpointError: the files are not a complete VisualGLM checkpoint.
+        ConfigurationError: they are a checkpoint of another model.
+    """
+    if name_or_dir is None:
+        return _transformers_load(cls, None, *args, config=config, **kwargs)
+    options = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
+    folder = local_folder(name_or_dir, **{key: value for key, value in options.items() if value is not None})
+    checkpoint = open_checkpoint(folder / kwargs.pop("subfolder", ""))
+    config, image_size = _configuration(checkpoint, config, kwargs)
+    with_info = kwargs.pop("output_loading_info", False)
+    if getattr(config, "quantization_config", None) is None:  # a quantizer's own tensors are checked by itself
+        strict.check(checkpoint, strict.expected_shapes(cls, config))
+    model, info = _read_numbers(cls, checkpoint, *args, config=config, **kwargs)
+    _check_again(checkpoint, info)
+    model.config.name_or_path = model.name_or_path = str(name_or_dir)
+    if image_size != config.vision.image_size:
+        model.resize_image_size(image_size)
+    return (model, info) if with_info else model
+
+
+def _configuration(
+    checkpoint: Checkpoint, given: VisualGLMConfig | None, kwargs: dict[str, Any]
+) -> tuple[VisualGLMConfig, int]:
+    """The configuration to build the model with, and the picture size wanted.
+
+    Fields are taken out of `kwargs`. Whether the head is tied, and the size of the position table, are facts of the
+    file.
+    """
+    stored = checkpoint.config
+    wanted = (given or stored).to_dict()
+    fields = [key for key in kwargs if key in wanted and key not in NOT_CONFIGURATION]
+    for key in fields:
+        value = kwargs.pop(key)
+        wanted[key] = wanted[key] | value if isinstance(wanted[key], dict) and isinstance(value, dict) else value
+    config = VisualGLMConfig.from_dict(wanted)
+    config.tie_word_embeddings = stored.tie_word_embeddings
+    config.dtype = config.dtype or stored.dtype
+    if given is not None:
+        config._attn_implementation = given._attn_implementation
+    image_size = config.vision.image_size
+    config.vision.image_size = stored.vision.image_size
+    return config, image_size
+
+
+def _read_numbers(cls: Any, checkpoint: Checkpoint, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    if checkpoint.layout == "native":
+        return _transformers_load(cls, str(checkpoint.folder), *args, output_loading_info=True, **kwargs)
+    if kwargs.get("generation_config") is None:
+        kwargs["generation_config"] = generation_defaults(checkpoint)
+    model, info = _transformers_load(
+        cls, None, *args, state_dict=dict(checkpoint.tensors), output_loading_info=True, **kwargs
+    )
+    _own_memory(model, checkpoint)
+    return model, info
+
+
+def generation_defaults(checkpoint: Checkpoint) -> GenerationConfig:
+    """The folder's `generation_config.json`. Upstream's folders have none: its defaults stand in its code."""
+    if (checkpoint.folder / GENERATION_CONFIG).is_file():
+        return GenerationConfig.from_pretrained(checkpoint.folder)
+    defaults = GenerationConfig.from_model_config(checkpoint.config)
+    if checkpoint.layout != "native":
+        defaults.update(**PRESETS["hf"])
+    return defaults
+
+
+def _transformers_load(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    return PreTrainedModel.from_pretrained.__func__(cls, *args, **kwargs)
+
+
+def _own_memory(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Copies parameters that still are pages of the checkpoint's files, one at a time.
+
+    transformers takes a mapped tensor as it is where the dtype fits; saving over the same file, or moving it on a
+    network disk, would then pull the numbers from under the model.
+    """
+    pages = {tensor.read().data_ptr() for tensor in checkpoint.tensors.values() if tensor.mapped}
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and parameter.data_ptr() in pages:
+            parameter.data = parameter.data.clone()
+
+
+def _check_again(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
+    """What transformers' loader reports must agree with the headers."""
+    faults = [f"{key.removesuffix('_keys')}: {sorted(map(str, info[key]))[:8]}" for key in REPORTED if info.get(key)]
+    if faults:
+        raise CheckpointError(f"{checkpoint.folder} was not loaded completely: {'; '.join(faults)}.")

@@ -1,0 +1,50 @@
+"""checkpoints/native: our own layout: `config.json` (`model_type: visualglm`) and safetensors under our names.
+
+It is what `save_pretrained` writes; a converted folder may also hold `golden.json` and `carried/`. In: the folder. Out:
+a `Checkpoint`, and the way back. Knows nothing about upstream's layouts or networks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..configuration import VisualGLMConfig
+from ..errors import ConfigurationError
+from .checkpoint import Checkpoint, settle_dtype, settle_head
+from .dead import read_carried
+from .shards import CONFIG, read_weights, shard_names, write_index
+from .weights_file import read_json
+from .write import split, write_safetensors
+
+ARCHITECTURES = ["VisualGLMForConditionalGeneration"]
+
+
+def read(folder: Path) -> Checkpoint:
+    """The folder as a `Checkpoint`.
+
+    Raises:
+        CheckpointError: broken or missing files.
+        ConfigurationError: the configuration contradicts itself.
+    """
+    raw = read_json(folder / CONFIG)
+    try:
+        config = VisualGLMConfig.from_dict(dict(raw))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{folder}: {error}") from error
+    tensors = read_weights(folder)
+    settle_dtype(config, tensors)
+    return Checkpoint(folder, "native", config, settle_head(config, tensors), raw, read_carried(folder))
+
+
+def write(folder: Path, source: Checkpoint, max_shard_size: int) -> None:
+    """Writes `config.json` and `model.safetensors` (with an index where one file would be too large)."""
+    config = VisualGLMConfig.from_dict(source.config.to_dict())
+    config.architectures = ARCHITECTURES
+    config.save_pretrained(folder)
+    shards = split(source.tensors, max_shard_size)
+    names = ["model.safetensors"]
+    if len(shards) > 1:
+        names = shard_names("safetensors", len(shards))
+        write_index(folder, "safetensors", shards, names)
+    for shard, name in zip(shards, names, strict=True):
+        write_safetensors(folder / name, shard)

@@ -1,0 +1,133 @@
+"""checkpoints/sat: SwissArmyTransformer's layout: `model_config.json`, `latest`, `1/mp_rank_00_model_states.pt`.
+
+In: the folder (or its step folder). Out: a `Checkpoint`: tensors renamed, the language model's query_key_value rows
+regrouped. Two generations exist: files since July 2023, told by `pad_token_id` in `model_config.json`, hold all
+queries, then keys, then values; older ones hold them head by head, as the Hugging Face files do (upstream's issues 102,
+180, 200). Also the way back, always in the newer order. Knows nothing about Hugging Face files or networks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ..configuration import ChatGLMConfig, VisualGLMConfig
+from ..errors import CheckpointError, ConfigurationError
+from . import upstream_config
+from .checkpoint import LM_HEAD, WORD_EMBEDDINGS, Checkpoint, settle_dtype, settle_head
+from .dead import POSITION_TABLE, SAT_BUFFER, read_carried, sat_dead
+from .lazy import LazyTensor, per_head_rows, thirds_rows
+from .recognise import SAT_CONFIG, SAT_WEIGHTS
+from .weights_file import open_torch, read_json, tensors_only
+from .write import write_torch
+
+DEAD = (POSITION_TABLE, SAT_BUFFER)
+HEAD = "mixins.chatglm-final.lm_head.weight"
+IMAGE_ENCODER = "mixins.eva.model."
+FUSED_ROWS = re.compile(r"transformer\.layers\.\d+\.attention\.query_key_value\.(weight|bias)")
+
+
+def our_name(name: str) -> str:
+    """sat's name of a tensor -> ours (upstream's Hugging Face name)."""
+    if name == HEAD:
+        return LM_HEAD
+    return "image_encoder." + name.removeprefix(IMAGE_ENCODER) if name.startswith(IMAGE_ENCODER) else name
+
+
+def sat_name(name: str) -> str:
+    """Our name of a tensor -> sat's."""
+    if name == LM_HEAD:
+        return HEAD
+    return IMAGE_ENCODER + name.removeprefix("image_encoder.") if name.startswith("image_encoder.") else name
+
+
+def read(folder: Path) -> Checkpoint:
+    """The folder as a `Checkpoint`.
+
+    Raises:
+        CheckpointError: broken or missing files, or a model-parallel checkpoint.
+        ConfigurationError: the configuration is that of another model.
+    """
+    root, step = _places(folder)
+    raw = read_json(root / SAT_CONFIG)
+    config = _read_config(root, raw)
+    stored = _stored(step)
+    newer = "pad_token_id" in raw
+    tensors = {our_name(name): tensor for name, tensor in stored.items() if name not in DEAD}
+    if newer:
+        tensors = {name: _per_head(name, tensor, config) for name, tensor in tensors.items()}
+    settle_dtype(config, tensors)
+    dead = read_carried(root) | {name: stored[name] for name in DEAD if name in stored}
+    return Checkpoint(root, "sat", config, settle_head(config, tensors), raw, dead)
+
+
+def _per_head(name: str, tensor: LazyTensor, config: VisualGLMConfig) -> LazyTensor:
+    if not FUSED_ROWS.fullmatch(name) or tensor.shape[0] != 3 * config.hidden_size:
+        return tensor  # a misshapen one is named by the check of all shapes
+    return per_head_rows(tensor, config.num_attention_heads)
+
+
+def _places(folder: Path) -> tuple[Path, Path]:
+    """The folder of `model_config.json` and the step folder with the weights."""
+    step = folder if (folder / SAT_WEIGHTS).exists() else _step(folder)
+    root = next((place for place in (folder, folder.parent) if (place / SAT_CONFIG).is_file()), None)
+    if root is None:
+        raise CheckpointError(f"{folder} lacks {SAT_CONFIG}: it belongs beside the step folder; download it too.")
+    if (step / "mp_rank_01_model_states.pt").exists():
+        raise CheckpointError(
+            f"{step} is split over several processes (mp_rank_01_model_states.pt): merge it with sat's "
+            "`split_model_parallel`/`--model_parallel_size 1` first; only single-process checkpoints can be opened."
+        )
+    return root, step
+
+
+def _step(root: Path) -> Path:
+    latest = root / "latest"
+    names = [latest.read_text(encoding="utf-8").strip()] if latest.is_file() else []
+    steps = [root / name for name in names if name] or sorted(child.parent for child in root.glob(f"*/{SAT_WEIGHTS}"))
+    if not steps:
+        raise CheckpointError(f"{root} has no {SAT_WEIGHTS} in any step folder: download the weights too.")
+    if not (steps[-1] / SAT_WEIGHTS).is_file():
+        raise CheckpointError(f"{steps[-1] / SAT_WEIGHTS} is missing, which {latest} asks for: download it.")
+    return steps[-1]
+
+
+def _read_config(root: Path, raw: dict[str, Any]) -> VisualGLMConfig:
+    missing = [key for key in ("eva_args", "qformer_args", "hidden_size", "num_layers") if key not in raw]
+    if missing:
+        raise ConfigurationError(
+            f"{root / SAT_CONFIG} lacks {', '.join(missing)}: it is the configuration of another sat model."
+        )
+    try:
+        return ChatGLMConfig.from_dict(upstream_config.from_sat(raw))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{root}: {error}") from error
+
+
+def _stored(step: Path) -> dict[str, LazyTensor]:
+    file = step / SAT_WEIGHTS
+    content = open_torch(file)
+    if not isinstance(content, dict) or "module" not in content:
+        raise CheckpointError(f"{file} has no `module`, where sat keeps its tensors: it is no sat checkpoint.")
+    return tensors_only(content["module"], file)
+
+
+def write(folder: Path, source: Checkpoint) -> None:
+    """Writes `model_config.json`, `latest` and one `.pt`, the query_key_value rows in thirds (the newer generation)."""
+    step = folder / "1"
+    step.mkdir()
+    write_torch(step / SAT_WEIGHTS, stored_tensors(source), wrap="module")
+    (folder / "latest").write_text("1", encoding="utf-8")
+    raw = upstream_config.sat(source.config)
+    (folder / SAT_CONFIG).write_text(json.dumps(raw, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def stored_tensors(source: Checkpoint) -> dict[str, LazyTensor]:
+    """Everything that this layout stores, under its names."""
+    tensors = dict(source.tensors)
+    tensors.setdefault(LM_HEAD, source.tensors[WORD_EMBEDDINGS])
+    heads = source.config.num_attention_heads
+    ours = {name: thirds_rows(t, heads) if FUSED_ROWS.fullmatch(name) else t for name, t in tensors.items()}
+    return {**{sat_name(name): tensor for name, tensor in ours.items()}, **sat_dead(source)}

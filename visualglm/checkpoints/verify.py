@@ -1,0 +1,131 @@
+"""checkpoints/verify: is this checkpoint whole and does it compute what it should? Six checks, each with one line.
+
+In: a folder. Out: `Check`s: files, tensors, numbers, golden, picture, vocabulary. What `visualglm doctor` prints. Holds
+one block of the model in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ..configuration import VisualGLMConfig
+from ..errors import CheckpointError, VisualGLMError
+from ..model import VisualGLMForConditionalGeneration
+from . import golden, strict
+from .checkpoint import Checkpoint, find_vocabulary, open_checkpoint
+from .layerwise import Run
+from .lazy import LazyTensor
+
+PIECE = 1 << 24
+SPECIAL_PIECES = {
+    "<sop>": "bos_token_id",
+    "<eop>": "eos_token_id",
+    "[MASK]": "mask_token_id",
+    "[gMASK]": "gmask_token_id",
+    "<pad>": "pad_token_id",
+    "<unk>": "unk_token_id",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: `passed`, `failed`, or `skipped` (nothing to check, or an earlier failure stands before it)."""
+
+    name: str
+    result: Literal["passed", "failed", "skipped"]
+    detail: str
+
+
+def verify(folder: str | Path) -> Iterator[Check]:
+    """Runs the checks, cheapest first, and yields each as it ends."""
+    try:
+        checkpoint = open_checkpoint(folder)
+    except VisualGLMError as error:
+        yield Check("files", "failed", str(error))
+        return
+    size = checkpoint.nbytes / 1e9
+    yield Check("files", "passed", f"{checkpoint.layout} layout, {len(checkpoint.tensors)} tensors, {size:.2f} GB")
+    tensors = _tensors(checkpoint)
+    yield tensors
+    if tensors.result == "passed":
+        yield _numbers(checkpoint)
+        measured = golden.measure(checkpoint)
+        yield _golden(checkpoint, measured)
+        yield _picture(measured)
+    yield _vocabulary(checkpoint)
+
+
+def _tensors(checkpoint: Checkpoint) -> Check:
+    expected = strict.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config)
+    found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    faults = strict.differences(found, expected)
+    if faults:
+        return Check("tensors", "failed", "; ".join(faults))
+    return Check("tensors", "passed", "all there, with the right shapes, and none too many")
+
+
+def _numbers(checkpoint: Checkpoint) -> Check:
+    dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.tensors.values())
+    found = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.most_common())
+    broken = [name for name, tensor in checkpoint.tensors.items() if not _finite(tensor)]
+    if broken:
+        return Check("numbers", "failed", f"NaN or infinite values in {len(broken)} tensors: {', '.join(broken[:8])}")
+    return Check("numbers", "passed", f"no NaN, no infinity ({found})")
+
+
+def _finite(tensor: LazyTensor) -> bool:
+    return all(bool(torch.isfinite(piece).all()) for piece in tensor.read().flatten().split(PIECE))
+
+
+def _golden(checkpoint: Checkpoint, measured: Run) -> Check:
+    try:
+        stored = golden.read(checkpoint.folder)
+    except CheckpointError as error:
+        return Check("golden", "failed", str(error))
+    if stored is None:
+        return Check("golden", "passed", "no golden stored (visualglm convert stores one)")
+    faults = golden.disagreements(stored, golden.record(checkpoint, measured))
+    if faults:
+        return Check("golden", "failed", "; ".join(faults))
+    return Check("golden", "passed", "tensors, blocks and logits are those of the conversion")
+
+
+def _picture(measured: Run) -> Check:
+    """The two rows of the fixed input differ in their picture only."""
+    one, other = measured.logits
+    change = (one - other).abs().max().item() / max(one.abs().max().item(), torch.finfo(torch.float32).tiny)
+    if not change > 1e-5:
+        return Check("picture", "failed", "two different pictures give the same logits: the model does not see")
+    return Check("picture", "passed", f"another picture changes the logits (by {change:.2g} of the largest)")
+
+
+def _vocabulary(checkpoint: Checkpoint) -> Check:
+    path = find_vocabulary(checkpoint.folder)
+    if path is None:
+        return Check("vocabulary", "skipped", "no ice_text.model beside the weights: pass --tokenizer when you ask")
+    fault = _vocabulary_fault(path, checkpoint.config)
+    return Check("vocabulary", "failed" if fault else "passed", fault or f"{path.name} fits the model")
+
+
+def _vocabulary_fault(path: Path, config: VisualGLMConfig) -> str | None:
+    import sentencepiece
+
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except (RuntimeError, OSError):
+        return f"{path} is no SentencePiece model: download it again"
+    if pieces.get_piece_size() > config.vocab_size:
+        return f"{path} has {pieces.get_piece_size()} pieces, the model only {config.vocab_size} rows"
+    for piece, key in SPECIAL_PIECES.items():
+        if pieces.piece_to_id(piece) != getattr(config, key):
+            return (
+                f"{path} is another model's vocabulary: it has {piece} at {pieces.piece_to_id(piece)}, the "
+                f"configuration's {key} is {getattr(config, key)}"
+            )
+    return None

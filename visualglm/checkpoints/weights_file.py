@@ -1,0 +1,212 @@
+"""checkpoints/weights_file: one file of weights -> its tensors, not yet read.
+
+In: a `.safetensors`, `.bin` or `.pt` file. Out: names -> `LazyTensor` (safetensors), or what was pickled with the
+tensors mapped from the file (PyTorch). The file is never read whole and nothing in it is executed
+(`weights_only=True`). A file that is no weights at all - a web page, a git-lfs pointer, half a download - is told
+apart here, in one sentence. Knows nothing about names, layouts or networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import mmap
+import pickle
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .lazy import LazyTensor
+
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+DOWNLOAD_AGAIN = "so download it again"
+
+# What training frameworks store beside the weights, random states and options: plain values. numpy 1 and 2 name their
+# array builder differently.
+ARRAY_BUILDER = np.empty(0).__reduce__()[0]
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.ndarray,
+    np.dtype,
+    type(np.dtype(np.uint32)),
+    (ARRAY_BUILDER, "numpy.core.multiarray._reconstruct"),
+    (ARRAY_BUILDER, "numpy._core.multiarray._reconstruct"),
+]
+
+
+def open_safetensors(path: Path) -> dict[str, LazyTensor]:
+    """Names -> tensors of a safetensors file, mapped.
+
+    Raises:
+        CheckpointError: not such a file, or not all of it.
+    """
+    refuse_what_is_no_weights(path)
+    header, start = _safetensors_header(path)
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return {name: _mapped(pages, start, name, header[name], path) for name in header if name != "__metadata__"}
+
+
+def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > size - 8:
+            raise CheckpointError(f"{path} is not a complete safetensors file, {DOWNLOAD_AGAIN}.")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read ({error}).") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} is not a safetensors file: its header is no list of tensors.")
+    return header, 8 + length
+
+
+def _mapped(pages: mmap.mmap, start: int, name: str, entry: Any, path: Path) -> LazyTensor:
+    try:
+        shape, kind, (begin, end) = tuple(entry["shape"]), entry["dtype"], entry["data_offsets"]
+        dtype = SAFETENSORS_DTYPES.get(kind)
+        fits = dtype is None or end - begin == math.prod(shape) * dtype.itemsize
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged (its entry of {name} makes no sense), {DOWNLOAD_AGAIN}.") from error
+    if dtype is None:
+        raise CheckpointError(f"{path} has a tensor of type {kind}, which is none of {', '.join(SAFETENSORS_DTYPES)}.")
+    if not fits or begin < 0 or start + end > len(pages):
+        raise CheckpointError(f"{path} is truncated: the numbers of {name} are not all there, {DOWNLOAD_AGAIN}.")
+
+    def read() -> Tensor:
+        if math.prod(shape) == 0:
+            return torch.empty(shape, dtype=dtype)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            return torch.frombuffer(pages, dtype=dtype, count=math.prod(shape), offset=start + begin).view(shape)
+
+    return LazyTensor(shape, dtype, read, mapped=True)
+
+
+def open_torch(path: Path) -> Any:
+    """What `torch.save` put into the file, its tensors mapped from it.
+
+    A file of PyTorch < 1.6 cannot be mapped; it is first rewritten into a temporary file that can (one file's size of
+    memory for a moment, and of disk until the tensors are let go).
+
+    Raises:
+        CheckpointError: not such a file, not all of it, or it wants to run code.
+    """
+    refuse_what_is_no_weights(path)
+    if _is_zip(path):
+        return _load(path, mmap=True)
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head == b"PK\x03\x04":
+        raise CheckpointError(f"{path} is truncated: its end is missing, {DOWNLOAD_AGAIN}.")
+    if head[:1] != b"\x80":
+        raise CheckpointError(f"{path} is not a file of PyTorch weights, {DOWNLOAD_AGAIN}.")
+    with tempfile.NamedTemporaryFile(prefix="visualglm-", suffix=".bin") as rewritten:
+        torch.save(_load(path, mmap=False), rewritten.name)
+        return _load(Path(rewritten.name), mmap=True)  # the mapping outlives the name
+
+
+def _load(path: Path, mmap: bool) -> Any:
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged or holds more than numbers ({_reason(error)}), and is not opened, because a pickle can "
+            "run code: download it again, or ask its author for safetensors."
+        ) from error
+    except Exception as error:  # a damaged pickle fails in every way there is
+        if _is_zip(path) and not _has_pickle(path):
+            raise CheckpointError(f"{path} is a zip archive, not weights: unpack it and give the folder.") from error
+        raise CheckpointError(f"{path} is truncated or damaged ({_reason(error)}), {DOWNLOAD_AGAIN}.") from error
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
+
+
+def _has_pickle(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # too damaged to tell
+        return True
+
+
+def _reason(error: Exception) -> str:
+    """The one line of torch's message that says what it met."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    met = next((line.split("error:", 1)[1] for line in lines if "error:" in line), lines[0])
+    return met.split(". ")[0].strip(" .")
+
+
+def tensors_only(content: Any, file: Path) -> dict[str, LazyTensor]:
+    """A pickled dictionary of tensors as lazy ones.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{file} holds no dictionary of tensors: it is no checkpoint of this model.")
+    odd = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if odd:
+        raise CheckpointError(f"{file} holds {', '.join(odd[:8])} beside tensors: it is no checkpoint of this model.")
+    return {name: LazyTensor.of(tensor.detach(), mapped=True) for name, tensor in content.items()}
+
+
+def refuse_what_is_no_weights(path: Path) -> None:
+    """Raises `CheckpointError` for a web page, a git-lfs pointer or an empty file."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise CheckpointError(f"{path} is empty, {DOWNLOAD_AGAIN}.")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder.")
+    # without the NUL: a safetensors file whose header has 60 bytes begins with "<", too
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" and b"\0" not in head:
+        raise CheckpointError(
+            f"{path} is a web page, not weights: the download link answered with HTML, {DOWNLOAD_AGAIN} from "
+            "a link that works."
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: it is none, or a web page, or a git-lfs pointer.
+    """
+    refuse_what_is_no_weights(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}), {DOWNLOAD_AGAIN}.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} should hold a JSON object with names and values, not a {type(value).__name__}.")
+    return value

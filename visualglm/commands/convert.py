@@ -1,0 +1,63 @@
+"""commands/convert: `visualglm convert SOURCE TARGET --to {native,hf,sat}`; the work is `checkpoints.convert`'s."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError
+
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+class To(str, Enum):
+    """The layouts that can be written."""
+
+    native = "native"
+    hf = "hf"
+    sat = "sat"
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="Folder of any layout, or a hub id.")],
+    target: Annotated[Path, typer.Argument(help="New folder.")],
+    to: Annotated[To, typer.Option("--to", help="Layout to write.")] = To.native,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="Vocabulary (ice_text.model) to take along, or its folder.")
+    ] = None,
+    golden: Annotated[
+        bool, typer.Option("--golden/--no-golden", help="Store what the model computes, for `visualglm doctor`.")
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a target that is not empty.")] = False,
+    max_shard_size: Annotated[str, typer.Option("--max-shard-size", help="Largest weights file, e.g. 2GB.")] = "3.5GB",
+) -> None:
+    """Change a checkpoint's layout, bit for bit, in bounded memory."""
+    from ..checkpoints import convert as change_layout
+
+    folder = change_layout(
+        source,
+        target,
+        to.value,
+        with_golden=golden,
+        overwrite=overwrite,
+        tokenizer=tokenizer,
+        max_shard_size=size_in_bytes(max_shard_size),
+        report=lambda step: typer.echo(step, err=True),
+    )
+    typer.echo(str(folder))
+
+
+def size_in_bytes(text: str) -> int:
+    """`3.5GB`, `500MB`, `1000000` -> bytes.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|)", text.strip().upper())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"--max-shard-size {text} is no size: write for example 2GB or 500MB.")
+    return int(float(match[1]) * UNITS[match[2]])

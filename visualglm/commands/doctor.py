@@ -1,0 +1,43 @@
+"""commands/doctor: `visualglm doctor --model DIR`: is this checkpoint whole, and does it compute what it should?
+
+One line per check, exit 1 if one failed. The work is `checkpoints.verify`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+MARKS = {"passed": "ok    ", "failed": "FAILED", "skipped": "-     "}
+
+
+def doctor(
+    model: Annotated[
+        str | None, typer.Option("--model", help="Folder of any layout, or a hub id; the packed model if not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Check a checkpoint: files, tensors, numbers, golden record, picture, vocabulary."""
+    from ..checkpoints import local_folder, verify
+
+    folder = local_folder(model or _packed_model())
+    checks = []
+    for check in verify(folder):
+        checks.append(check)
+        if not as_json:
+            typer.echo(f"{MARKS[check.result]} {check.name}: {check.detail}")
+    failed = [check.name for check in checks if check.result == "failed"]
+    if as_json:
+        report = {"model": str(folder), "ok": not failed, "checks": [asdict(check) for check in checks]}
+        typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _packed_model() -> str:
+    import visualglm
+
+    return str(visualglm.packed_model())
