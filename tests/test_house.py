@@ -12,10 +12,40 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "visualglm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ANYWHERE = ["configuration", "errors"]
-ROAD = """images vocabulary tokenizer streaming prompt messages processor attention vision qformer glm sampling
-generation chat model conversation auto""".split()
-ROOMS = """quantization checkpoints mini adapters scenes evaluation training explain fetch compat serving vllm_plugin
-commands""".split()
+ROAD = [
+    "images",
+    "vocabulary",
+    "tokenizer",
+    "streaming",
+    "prompt",
+    "messages",
+    "processor",
+    "attention",
+    "vision",
+    "qformer",
+    "glm",
+    "sampling",
+    "generation",
+    "chat",
+    "model",
+    "conversation",
+    "auto",
+]
+ROOMS = [
+    "quantization",
+    "checkpoints",
+    "mini",
+    "adapters",
+    "scenes",
+    "evaluation",
+    "training",
+    "explain",
+    "fetch",
+    "compat",
+    "serving",
+    "vllm_plugin",
+    "commands",
+]
 DOORS = {"model": ["checkpoints"], "conversation": ["checkpoints"]}
 """Files of the road that may open a room, inside the function that needs it."""
 
