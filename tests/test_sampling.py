@@ -41,7 +41,7 @@ def warpers(preset: str) -> list[Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_hugging_face_rule(case: str) -> None:
     ids = torch.cat([stored(case, "prompt_ids"), stored(case, "generated_ids").long()], dim=1)
-    before = [SlotAwareRepetitionPenalty(1.2, 767, 0), MinLengthLogitsProcessor(100, 405)]
+    before = [SlotAwareRepetitionPenalty(1.2, 767, 0, 404), MinLengthLogitsProcessor(100, 405)]
     scores = LogitsProcessorList([*before, *warpers("hf")])(ids, stored(case, "logits"))
     assert torch.allclose(scores.softmax(-1), stored(case, "hf_image_chat_probs"), atol=1e-6)
 
@@ -57,12 +57,15 @@ def test_sat_rule(case: str, preset: str, name: str) -> None:
 
 
 def test_slots_count_as_unk_and_never_as_themselves() -> None:
-    scores = SlotAwareRepetitionPenalty(2.0, 9, 0)(torch.tensor([[9, 9, 5]]), torch.ones(1, 10))
-    assert scores[0].tolist() == [0.5, 1, 1, 1, 1, 0.5, 1, 1, 1, 1]
+    penalty = SlotAwareRepetitionPenalty(2.0, 9, 0, sop=7)
+    scores = penalty(torch.tensor([[9, 9, 5, 7]]), torch.ones(1, 10))
+    assert scores[0].tolist() == [0.5, 1, 1, 1, 1, 0.5, 1, 0.5, 1, 1]
+    generated = penalty(torch.tensor([[9, 9, 5, 7, 9]]), torch.ones(1, 10))
+    assert generated[0, 9] == 0.5, "behind <sop> it was generated, and counts like any other id"
 
 
 def test_padding_is_not_penalised() -> None:
-    penalty = SlotAwareRepetitionPenalty(2.0, 9, 0, padding=torch.tensor([2, 0]))
+    penalty = SlotAwareRepetitionPenalty(2.0, 9, 0, 7, padding=torch.tensor([2, 0]))
     scores = penalty(torch.tensor([[3, 3, 5], [4, 3, 5]]), torch.ones(2, 10))
     assert (scores == 0.5).nonzero().tolist() == [[0, 5], [1, 3], [1, 4], [1, 5]]
 

@@ -186,7 +186,7 @@ class UpstreamChat:
             image_path, query = None, _question(image_path)
         past = history if isinstance(history, History) else History(history or [])
         source, image_embeds = past.source, past.image_embeds
-        if image_path is not None and not (isinstance(image_path, str) and image_path == ""):
+        if image_path is not None and not (isinstance(image_path, str) and not image_path.strip()):
             if not (isinstance(image_path, (str, Path)) and image_path == source):
                 image_embeds = encode_picture(self, image_path, upstream_images)
             source = image_path

@@ -246,6 +246,7 @@ class ChatGLMConfig(PreTrainedConfig):
 
 
 NEWER_CHATGLM = ("multi_query_attention", "padded_vocab_size", "kv_channels", "ffn_hidden_size")
+SATS_EPSILON = 1e-5  # sat's default where the file names none; the 6B's files name theirs
 UPSTREAMS_OWN = ("model_type", "architectures", "auto_map", "_name_or_path", "transformers_version")
 
 
@@ -277,14 +278,17 @@ def _vision_in_our_words(eva: dict[str, Any]) -> dict[str, Any]:
     if len(set(sides)) != 1:
         raise ConfigurationError(f"eva_config.image_size is {size}: the ViT reads square pictures, so make both equal.")
     hidden_size = eva.get("hidden_size", VisionConfig.hidden_size)
-    return {"inner_hidden_size": 4 * hidden_size, **eva, "image_size": sides[0]}
+    defaults = {"inner_hidden_size": 4 * hidden_size, "layernorm_epsilon": SATS_EPSILON}
+    return {**defaults, **eva, "image_size": sides[0]}
 
 
 def _qformer_in_our_words(qformer: dict[str, Any]) -> dict[str, Any]:
-    ours = {key: value for key, value in qformer.items() if key not in ("is_decoder", "vocab_size")}
-    crossing = qformer.get("is_decoder")
-    if isinstance(crossing, list):
-        ours["cross_attention_layers"] = [index for index, crosses in enumerate(crossing) if crosses]
+    own = {key: value for key, value in qformer.items() if key not in ("is_decoder", "vocab_size")}
+    ours = {"layernorm_epsilon": SATS_EPSILON, **own}
+    crossing = qformer.get("is_decoder", False)
+    if not isinstance(crossing, list):  # sat also takes one flag for all layers
+        crossing = [crossing] * qformer.get("num_layers", QFormerConfig.num_layers)
+    ours["cross_attention_layers"] = [index for index, crosses in enumerate(crossing) if crosses]
     if "vocab_size" in qformer:
         ours["num_queries"] = qformer["vocab_size"]
     return ours

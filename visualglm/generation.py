@@ -26,6 +26,10 @@ from .tokenizer import ChatGLMTokenizer
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
+SHORT_ANSWER = 64
+"""Tokens kept free for the answer when only the whole length is limited; upstream keeps none and cuts its answers."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """How many tokens a dialogue may have: `total` with the answer, `answer` to keep free for it when old turns are
@@ -91,7 +95,7 @@ def generation_settings(
         limits = Limits(capacity, min(config.max_new_tokens, capacity), config.max_new_tokens)
     else:
         total = min(config.max_length or capacity, capacity)
-        limits = Limits(total, total // 4, total)
+        limits = Limits(total, min(SHORT_ANSWER, total // 8), total)
     return Settings(config, beside, limits, model.generation_config.max_new_tokens is not None)
 
 

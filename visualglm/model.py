@@ -298,7 +298,11 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         processors = super()._get_logits_processor(*args, **kwargs)
         return LogitsProcessorList(
             sampling.SlotAwareRepetitionPenalty(
-                processor.penalty, self.config.image_token_id or 0, self.config.unk_token_id, padding
+                processor.penalty,
+                self.config.image_token_id or 0,
+                self.config.unk_token_id,
+                self.config.bos_token_id,
+                padding,
             )
             if isinstance(processor, RepetitionPenaltyLogitsProcessor)
             else processor

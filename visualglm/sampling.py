@@ -39,20 +39,24 @@ SAT_PRESETS = ("sat", "sat_cli")
 class SlotAwareRepetitionPenalty(LogitsProcessor):
     """Upstream's Hugging Face rule: every id so far counts, prompt included; a positive logit is divided by the
     penalty, a negative one multiplied. Upstream's image slots hold the unk id, so a slot here counts as
-    `slot_counts_as` and `image_token_id` itself is never penalised. Left padding does not count: a row in a batch is
-    treated as if it ran alone.
+    `slot_counts_as` and not as itself; a *generated* `image_token_id`, behind `<sop>`, is an id like any other. Left
+    padding does not count: a row in a batch is treated as if it ran alone.
     """
 
-    def __init__(self, penalty: float, image_token_id: int, slot_counts_as: int, padding: Tensor | None = None) -> None:
+    def __init__(
+        self, penalty: float, image_token_id: int, slot_counts_as: int, sop: int, padding: Tensor | None = None
+    ) -> None:
         self.penalty = penalty
         self.image_token_id = image_token_id
         self.slot_counts_as = slot_counts_as
+        self.sop = sop
         self.padding = padding
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
         seen = torch.zeros_like(scores, dtype=torch.bool)
-        counted = torch.where(input_ids == self.image_token_id, self.slot_counts_as, input_ids)
+        slots = (input_ids == self.image_token_id) & ((input_ids == self.sop).cumsum(-1) == 0)
+        counted = torch.where(slots, self.slot_counts_as, input_ids)
         if self.padding is not None:  # repeats the first real id in the place of the pads
             index = torch.arange(counted.shape[-1], device=counted.device)
             first_real = self.padding.to(counted.device).repeat_interleave(len(counted) // len(self.padding))[:, None]
