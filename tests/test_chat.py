@@ -99,6 +99,25 @@ def test_a_question_that_cannot_fit_is_an_error(model: Any, tokenizer: Any) -> N
         model.chat(tokenizer, PICTURE, "猫" * 200, max_length=100)
 
 
+@pytest.mark.parametrize("history", [["ab"], [{"role": "user", "content": "x"}], [("q", None)]])
+def test_a_history_of_another_shape_is_refused(model: Any, tokenizer: Any, history: Any) -> None:
+    with pytest.raises(PromptError, match="pairs"):
+        model.chat(tokenizer, PICTURE, QUESTION, history=history)
+
+
+def test_a_file_that_changed_is_read_again(model: Any, tokenizer: Any, tmp_path: Any) -> None:
+    import os
+    import shutil
+
+    path = tmp_path / "photo.png"
+    shutil.copy(PICTURE, path)
+    _, history = model.chat(tokenizer, str(path), QUESTION, **GREEDY)
+    shutil.copy(REFERENCE / "images" / "odd.png", path)
+    os.utime(path, ns=(1, 1))
+    _, changed = model.chat(tokenizer, str(path), QUESTION, history=history, **GREEDY)
+    assert not torch.equal(changed.image_embeds, history.image_embeds)
+
+
 def test_mistakes_are_one_sentence(model: Any, tokenizer: Any) -> None:
     with pytest.raises(ImageError, match=r"missing\.png"):
         model.chat(tokenizer, "missing.png", QUESTION)

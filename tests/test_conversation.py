@@ -10,7 +10,10 @@ import torch
 from PIL import Image
 
 import visualglm
-from visualglm.errors import ImageError, TokenizerError
+from visualglm.chat import ask_prompt
+from visualglm.errors import ImageError, PromptError, TokenizerError, UsageError
+from visualglm.generation import generation_settings
+from visualglm.prompt import Turn
 
 from .conftest import REFERENCE
 
@@ -71,9 +74,9 @@ def test_a_picture_is_encoded_once(opened: visualglm.VisualGLM, monkeypatch: pyt
     conversation = opened.conversation(PICTURE)
     for _ in range(3):
         conversation.ask(QUESTION, **GREEDY)
-    conversation.clear()
-    conversation.ask(QUESTION, **GREEDY)
     assert len(calls) == 1
+    conversation.clear()
+    assert conversation.ask(QUESTION, **GREEDY).prompt_tokens < 32, "clear forgets the picture too, as upstream"
 
 
 def test_a_later_picture_belongs_to_its_turn(opened: visualglm.VisualGLM) -> None:
@@ -128,5 +131,56 @@ def test_mistakes_leave_the_conversation_as_it_was(opened: visualglm.VisualGLM) 
     conversation = opened.conversation(PICTURE)
     with pytest.raises(ImageError):
         conversation.ask(QUESTION, image="missing.png")
+    with pytest.raises(PromptError):
+        conversation.ask("猫" * 3000, image=OTHER)
+    with pytest.raises(UsageError, match="streamer"):
+        conversation.ask(QUESTION, streamer=None or object())
+    with pytest.raises(UsageError, match="num_return_sequences"):
+        conversation.ask(QUESTION, num_return_sequences=2)
     assert conversation.turns == []
+    assert 32 < conversation.ask(QUESTION, **GREEDY).prompt_tokens < 64, "one picture, not two"
+
+
+def test_a_second_question_waits_for_the_first(opened: visualglm.VisualGLM) -> None:
+    conversation = opened.conversation(PICTURE)
+    pieces = conversation.stream(QUESTION, do_sample=False, max_new_tokens=300, eos_token_id=766)
+    next(pieces)
+    with pytest.raises(UsageError, match="streamed"):
+        conversation.ask(QUESTION)
+    pieces.close()
     assert conversation.ask(QUESTION, **GREEDY).text
+
+
+def test_more_room_for_the_answer_never_makes_it_shorter(opened: visualglm.VisualGLM) -> None:
+    conversation = opened.conversation(PICTURE)
+    conversation.turns = [Turn("猫" * 60, "狗" * 60) for _ in range(12)]
+    lengths = []
+    for wished in (100, 800, 1900, 5000):
+        settings = generation_settings(opened.model, max_new_tokens=wished)
+        turns = [*conversation.turns, Turn(QUESTION, pictures=1)]
+        prompt = ask_prompt(opened.model, opened.tokenizer, turns, "zh", settings.limits)
+        config = settings.arguments(len(prompt.input_ids))["generation_config"]
+        lengths.append(config.max_length - len(prompt.input_ids))
+    assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("wrong", [{"max_length": 0}, {"max_new_tokens": -1}])
+def test_lengths_below_one_are_refused(opened: visualglm.VisualGLM, wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        opened.ask(PICTURE, QUESTION, **wrong)
+
+
+def test_the_smallest_of_two_limits_counts(opened: visualglm.VisualGLM) -> None:
+    answer = opened.ask(PICTURE, QUESTION, max_length=70, max_new_tokens=500, do_sample=False, eos_token_id=766)
+    assert answer.prompt_tokens + answer.completion_tokens == 70
+
+
+@pytest.mark.parametrize("device", ["cpu:x", "quantum", "cuda:99"])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(UsageError, match=device):
+        visualglm.load(REFERENCE / "hf", device=device)
+
+
+def test_caption_wants_a_list(opened: visualglm.VisualGLM) -> None:
+    with pytest.raises(UsageError, match="list"):
+        opened.caption("photo.jpg")

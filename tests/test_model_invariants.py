@@ -163,6 +163,19 @@ def test_a_prompt_without_its_end_is_refused(ids: list[int]) -> None:
         tiny()(torch.tensor([ids]))
 
 
+def test_embeds_of_another_shape_are_refused() -> None:
+    with pytest.raises(PromptError, match="encode_images"):
+        tiny()(torch.tensor([prompt(1, [20])]), image_embeds=torch.randn(1, 4, 24))
+
+
+def test_a_greedy_config_is_greedy(model: Any, reference: Reference) -> None:
+    from transformers import GenerationConfig
+
+    inputs = reference.inputs("img_zh")
+    output = model.generate(**inputs, generation_config=GenerationConfig(do_sample=False, max_new_tokens=6))
+    assert torch.equal(output[0, -6:], reference.tensor("img_zh", "greedy_ids")[:6])
+
+
 def test_a_generated_image_id_is_no_slot() -> None:
     model = tiny()
     ids = torch.tensor([[*prompt(0, [20, 21]), 40, 96, 41]])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,12 @@ from .tokenizer import ChatGLMTokenizer
 
 
 class History(list[tuple[str, str]]):
-    """Upstream's history, a list of (question, answer), that also remembers the picture they were about."""
+    """Upstream's history, a list of (question, answer), that also remembers the picture they were about.
 
-    source: ImageSource | None = None
+    A plain list made of it (`list(history)`, a slice) is upstream's: it remembers no picture.
+    """
+
+    shown: tuple[str, int, bool] | None = None
     image_embeds: Tensor | None = None
 
 
@@ -55,15 +59,17 @@ def ask_prompt(
     asked = partial(
         build_prompt,
         tokenizer,
-        turns,
+        turns=turns,
         language=language,
         image_token_id=model.config.image_token_id,
         image_length=model.config.image_length,
     )
     try:
         return asked(max_tokens=limits.prompt_goal)
-    except PromptError:  # no room for a whole answer: what is left must do
-        return asked(max_tokens=limits.total - 1)
+    except PromptError:  # the bare question leaves less room than wished: it goes alone, and what is left must do
+        pictures = sum(turn.pictures for turn in turns)
+        alone = asked(turns=[replace(turns[-1], pictures=pictures)], max_tokens=limits.total - 1)
+        return replace(alone, dropped_turns=len(turns) - 1)
 
 
 def start_reply(
@@ -184,12 +190,12 @@ class UpstreamChat:
     ) -> tuple[Reply, Any]:
         if query is None:
             image_path, query = None, _question(image_path)
-        past = history if isinstance(history, History) else History(history or [])
-        source, image_embeds = past.source, past.image_embeds
+        past = history if isinstance(history, History) else _checked_history(history or [])
+        shown, image_embeds = past.shown, past.image_embeds
         if image_path is not None and not (isinstance(image_path, str) and not image_path.strip()):
-            if not (isinstance(image_path, (str, Path)) and image_path == source):
+            shown = _identity(image_path, upstream_images)
+            if shown is None or shown != past.shown:
                 image_embeds = encode_picture(self, image_path, upstream_images)
-            source = image_path
         pictures = 0 if image_embeds is None else 1
         questions = [*((question, answer) for question, answer in past), (query, None)]
         turns = [Turn(q, a, pictures if index == 0 else 0) for index, (q, a) in enumerate(questions)]
@@ -199,10 +205,25 @@ class UpstreamChat:
 
         def with_answer(response: str) -> History:
             extended = History([*past, (query, response)])
-            extended.source, extended.image_embeds = source, image_embeds
+            extended.shown, extended.image_embeds = shown, image_embeds
             return extended
 
         return reply, with_answer
+
+
+def _identity(picture: ImageSource, upstream: bool) -> tuple[str, int, bool] | None:
+    """What a file was when it was read, so that the same one is not encoded twice; None for anything but a file."""
+    if not isinstance(picture, (str, Path)) or not Path(picture).is_file():
+        return None
+    return str(picture), Path(picture).stat().st_mtime_ns, upstream
+
+
+def _checked_history(history: Iterable[Any]) -> History:
+    turns = list(history)
+    for turn in turns:
+        if not (isinstance(turn, (tuple, list)) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+            raise PromptError(f"history holds {turn!r:.60}: give a list of (question, answer) pairs of text.")
+    return History((question, answer) for question, answer in turns)
 
 
 def _question(argument: Any) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .chat import ask_prompt, encode_picture, start_reply
 from .configuration import VisualGLMConfig
-from .errors import TokenizerError, UsageError
+from .errors import TokenizerError, UsageError, VisualGLMError
 from .generation import FinishReason, Reply, generate_rows, generation_settings
 from .images import ImageSource
 from .model import VisualGLMForConditionalGeneration
@@ -62,6 +62,7 @@ class Conversation:
         self.answer: Answer | None = None
         self._image_embeds: list[Tensor] = []
         self._shown = 0
+        self._streaming = False
         if image is not None:
             self.show(image)
 
@@ -80,9 +81,8 @@ class Conversation:
         self._shown += 1
 
     def clear(self) -> None:
-        """Forgets all turns; the pictures stay and come before the next question."""
-        self.turns = []
-        self._shown = len(self._image_embeds)
+        """Forgets turns and pictures, as upstream's `clear` does."""
+        self.turns, self._image_embeds, self._shown = [], [], 0
 
     def ask(self, text: str, image: ImageSource | None = None, **sampling: Any) -> Answer:
         """The whole answer. `sampling`: transformers' names (`do_sample`, `top_p`, `max_new_tokens`, ...), `preset`,
@@ -103,18 +103,31 @@ class Conversation:
         Closing the iterator stops the generation; what was said by then is the turn's answer. A question that got no
         token at all leaves no turn.
         """
+        if self._streaming:
+            raise UsageError("an answer is still being streamed: read it to its end or close it, then ask again.")
         if image is not None:
             self.show(image)
         asked = Turn(text, pictures=self._shown)
-        language = language_of(text) if self.language == "auto" else self.language
-        embeds = torch.cat(self._image_embeds) if self._image_embeds else None
-        turns = [*self.turns, asked]
-        reply, dropped = start_reply(self.model.model, self.model.tokenizer, turns, embeds, language, **sampling)
+        try:
+            reply, dropped = self._start(asked, sampling)
+        except VisualGLMError:
+            if image is not None:  # the question was not asked, so its picture was not shown
+                self._image_embeds.pop()
+                self._shown -= 1
+            raise
+        self._streaming = True
         try:
             with reply:
                 yield from reply
         finally:
+            self._streaming = False
             self._finish(asked, reply, dropped)
+
+    def _start(self, asked: Turn, sampling: dict[str, Any]) -> tuple[Reply, int]:
+        language = language_of(asked.question) if self.language == "auto" else self.language
+        embeds = torch.cat(self._image_embeds) if self._image_embeds else None
+        turns = [*self.turns, asked]
+        return start_reply(self.model.model, self.model.tokenizer, turns, embeds, language, **sampling)
 
     def _finish(self, asked: Turn, reply: Reply, dropped: int) -> None:
         self.answer = Answer(
@@ -169,11 +182,16 @@ class VisualGLM:
         batch_size: int = 8,
         **sampling: Any,
     ) -> list[Answer]:
-        """The same question about many pictures, `batch_size` at a time; a row's answer is that of `ask`.
+        """The same question about many pictures, `batch_size` at a time; a row's greedy answer is that of `ask`.
 
         Raises:
             ImageError: one of the pictures cannot be opened.
+            UsageError: `images` is one picture, or `batch_size` below 1.
         """
+        if isinstance(images, (str, bytes)) or not isinstance(images, Sequence) or batch_size < 1:
+            raise UsageError(
+                "caption takes a list of pictures and a batch_size of at least 1: use ask for one picture."
+            )
         answers: list[Answer] = []
         for start in range(0, len(images), batch_size):
             answers += self._caption_batch(images[start : start + batch_size], question, language, sampling)
@@ -201,7 +219,7 @@ def load(
     name_or_dir: str | Path | None = None,
     *,
     tokenizer: str | Path | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     upstream_images: bool = False,
     **kwargs: Any,
@@ -224,7 +242,8 @@ def load(
     from .checkpoints import find_vocabulary, local_folder, open_checkpoint
 
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
-    device = checked_device(device)
+    device = checked_device(str(device))
+    dtype = checked_dtype(dtype)
     if dtype == "auto" and device == "cpu":
         dtype = cpu_dtype(open_checkpoint(folder).config)
     model = VisualGLMForConditionalGeneration.from_pretrained(
@@ -255,6 +274,18 @@ def packed_model() -> Path:
     return Path(__file__).parent / "mini"
 
 
+def checked_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
+    """A float dtype by name or itself, or `auto`.
+
+    Raises:
+        UsageError: it is none that the model can compute in.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in ("auto", "float32", "bfloat16", "float16", "float64"):
+        raise UsageError(f"dtype {name} is none to compute in: choose auto, float32, bfloat16 or float16.")
+    return dtype
+
+
 def checked_device(name: str) -> str:
     """`auto` becomes cuda, else mps, else cpu; any other name must be a device of this machine.
 
@@ -264,8 +295,12 @@ def checked_device(name: str) -> str:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return next(kind for kind, there in present.items() if there)
-    kind = name.split(":")[0]
-    if not present.get(kind, False):
-        there = ", ".join(kind for kind in present if present[kind])
+    there = ", ".join(kind for kind in present if present[kind])
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r} is none: choose from {there}, or auto.") from error
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if not present.get(device.type, False) or (device.index or 0) >= count:
         raise UsageError(f"device {name!r} is not on this machine: choose from {there}, or auto.")
-    return name
+    return str(device)

@@ -20,29 +20,32 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, St
 from transformers.generation.streamers import BaseStreamer
 
 from . import sampling
+from .errors import UsageError
 from .streaming import StreamDecoder
 from .tokenizer import ChatGLMTokenizer
 
 FinishReason = Literal["stop", "length", "cancelled"]
+TAKEN = {"generation_config", "streamer", "stopping_criteria", "return_dict_in_generate", "inputs", "input_ids"}
+"""Arguments of `generate` that a dialogue fills by itself."""
 
 
 SHORT_ANSWER = 64
-"""Tokens kept free for the answer when only the whole length is limited; upstream keeps none and cuts its answers."""
+"""Tokens kept free for the answer where only `max_length` is limited; upstream keeps none and cuts its answers."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many tokens a dialogue may have: `total` with the answer, `answer` to keep free for it when old turns are
-    dropped, and `answer_limit` where it must stop."""
+    """How long a dialogue may get: `total` tokens with the answer, `answer` tokens for the answer, of which `reserve`
+    are kept free when old turns have to go."""
 
     total: int
     answer: int
-    answer_limit: int
+    reserve: int
 
     @property
     def prompt_goal(self) -> int:
-        """The prompt's length that leaves room for the whole answer."""
-        return max(self.total - self.answer, 0)
+        """The prompt's length that leaves room for the reserve."""
+        return max(self.total - self.reserve, 0)
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,12 @@ class Settings:
         warns where both kinds are set.
         """
         config = copy.deepcopy(self.config)
-        new_tokens = max(1, min(self.limits.answer_limit, self.limits.total - prompt_tokens))
+        new_tokens = max(1, min(self.limits.answer, self.limits.total - prompt_tokens))
         if self.counts_new_tokens:
             config.max_new_tokens, config.max_length = new_tokens, None
         else:
             config.max_new_tokens, config.max_length = None, prompt_tokens + new_tokens
+        config.min_length = min(config.min_length or 0, prompt_tokens + new_tokens)
         return {"generation_config": config, **self.beside}
 
 
@@ -79,24 +83,44 @@ def generation_settings(
 ) -> Settings:
     """The checkpoint's generation config with a preset's and the caller's arguments on top.
 
-    The limit on length is the smaller of what the caller allows (`max_length`, which counts the prompt, or
-    `max_new_tokens`) and `max_sequence_length`. A `seed` seeds torch's generators now.
+    The limit on length is the smallest of what the caller allows (`max_length`, which counts the prompt,
+    `max_new_tokens`) and `max_sequence_length`. A `seed` seeds torch's global generators now.
+
+    Raises:
+        UsageError: an argument that has no place in a dialogue, or a length below 1.
     """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    _check_arguments(given)
     if seed is not None:
         torch.manual_seed(seed)
-    resolved = sampling.resolve(preset, **arguments)
+    resolved = sampling.resolve(preset, **given)
     beside = {"logits_processor": resolved.pop("logits_processor")} if "logits_processor" in resolved else {}
     config = copy.deepcopy(model.generation_config)
-    if "max_length" in resolved:
-        config.max_new_tokens = None
+    if "max_length" in given or "max_new_tokens" in given:  # the caller's kind of limit replaces the checkpoint's
+        config.max_length = config.max_new_tokens = None
     beside |= config.update(**resolved)
+    if config.eos_token_id is None:
+        config.eos_token_id = model.config.eos_token_id
+    return Settings(config, beside, _limits(model, config), model.generation_config.max_new_tokens is not None)
+
+
+def _limits(model: PreTrainedModel, config: GenerationConfig) -> Limits:
     capacity = model.config.max_sequence_length
-    if config.max_new_tokens is not None:
-        limits = Limits(capacity, min(config.max_new_tokens, capacity), config.max_new_tokens)
-    else:
-        total = min(config.max_length or capacity, capacity)
-        limits = Limits(total, min(SHORT_ANSWER, total // 8), total)
-    return Settings(config, beside, limits, model.generation_config.max_new_tokens is not None)
+    total = min(config.max_length or capacity, capacity)
+    if config.max_new_tokens is None:
+        return Limits(total, total, min(SHORT_ANSWER, total // 8))
+    return Limits(total, config.max_new_tokens, min(config.max_new_tokens, total // 4))
+
+
+def _check_arguments(arguments: dict[str, Any]) -> None:
+    for name in ("max_length", "max_new_tokens"):
+        if arguments.get(name) is not None and arguments[name] < 1:
+            raise UsageError(f"{name} is {arguments[name]}: an answer needs at least 1 token.")
+    if (arguments.get("num_return_sequences") or 1) > 1:
+        raise UsageError("num_return_sequences is above 1, but a dialogue goes on with one answer: ask several times.")
+    taken = sorted(TAKEN & set(arguments))
+    if taken:
+        raise UsageError(f"{', '.join(taken)} cannot be given here: pass sampling arguments, or use model.generate.")
 
 
 def generate_rows(
@@ -234,6 +258,8 @@ class Reply(Iterator[str]):
                 self._end()
             elif isinstance(item, BaseException):
                 self.finish_reason = "cancelled"
+            else:
+                self._accept(item)
 
     def __enter__(self) -> Reply:
         return self

@@ -76,6 +76,12 @@ def _check_structure(input_ids: Tensor, is_mask: Tensor, config: VisualGLMConfig
         )
 
 
+def inverse_frequencies(head_dim: int, device: torch.device | None = None) -> Tensor:
+    """[head_dim / 4] float32, not rounded: each half of a head is a rotary embedding of its own."""
+    steps = torch.arange(0, head_dim // 2, 2, device=device, dtype=torch.float32)
+    return 1.0 / ROTARY_BASE ** (steps / (head_dim // 2))
+
+
 def rotary_cos_sin(
     positions: Tensor, head_dim: int, frequencies: RotaryFrequencies, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -84,8 +90,7 @@ def rotary_cos_sin(
     `positions` is [B, 2, T]. The inverse frequencies are rounded as the checkpoint's source did: to float16 (`half`),
     not at all (`exact`), to `dtype` (`by_dtype`, sat). Source: upstream `modeling_chatglm.py` 123-160.
     """
-    steps = torch.arange(0, head_dim // 2, 2, device=positions.device, dtype=torch.float32)
-    inv_freq = 1.0 / ROTARY_BASE ** (steps / (head_dim // 2))
+    inv_freq = inverse_frequencies(head_dim, positions.device)
     if frequencies != "exact":
         inv_freq = inv_freq.to(torch.float16 if frequencies == "half" else dtype).float()
     angles = positions.transpose(1, 2)[..., None].float() * inv_freq

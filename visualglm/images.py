@@ -18,6 +18,7 @@ import io
 import os
 import re
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,6 +80,8 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
 def _open_path(path: str, upstream: bool) -> Image.Image:
     if URL.match(path):
         raise ImageError(f"{path[:100]} is a URL, and pictures are not fetched: download it and give the file.")
+    if not path.strip():
+        raise ImageError("No picture was named: give its path.")
     try:
         if Path(path).is_dir():
             raise ImageError(f"{path} is a folder: give one picture in it.")
@@ -115,14 +118,17 @@ def _seekable(file: Any) -> BinaryIO:
 def _decode(file: BinaryIO, name: str, upstream: bool) -> Image.Image:
     """Opens, checks the size that the header states, and only then decodes."""
     try:
-        with Image.open(file, formats=_formats()) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is the one that counts
+            opened = Image.open(file, formats=_formats())
+        with opened as image:
             if image.width * image.height > PIXEL_LIMIT:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height}")
             image.load()
             return _as_upstream(image, name) if upstream else _as_seen(image)
     except ImageError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise ImageError(
             f"{name} is too large to decode safely ({error}): shrink it below {PIXEL_LIMIT:,} pixels."
         ) from error

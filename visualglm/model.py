@@ -9,6 +9,7 @@ checkpoints room open inside `from_pretrained`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -223,6 +224,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         slots = self._slots(input_ids, prefix_lengths)
         if not torch.compiler.is_compiling():
             self._check_slots(slots, 0 if image_embeds is None else len(image_embeds))
+            self._check_embeds(image_embeds)
         if image_embeds is None:
             return inputs_embeds
         return inputs_embeds.masked_scatter(slots[..., None], image_embeds.to(inputs_embeds))
@@ -244,6 +246,14 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
                 "build ids and pixel_values together with the processor."
             )
 
+    def _check_embeds(self, image_embeds: Tensor | None) -> None:
+        shape = (self.config.image_length, self.config.hidden_size)
+        if image_embeds is not None and tuple(image_embeds.shape[1:]) != shape:
+            raise PromptError(
+                f"image_embeds are {list(image_embeds.shape)}, this model's are [pictures, {shape[0]}, {shape[1]}]: "
+                "make them with encode_images."
+            )
+
     def generate(
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
     ) -> Any:
@@ -251,6 +261,9 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         repetition penalty and min_length off unless they are given."""
         if generation_config is None:
             kwargs = sampling.resolve(**kwargs)
+        elif generation_config.do_sample is False:
+            generation_config = copy.deepcopy(generation_config)
+            generation_config.update(**sampling.PRESETS["greedy"], defaults_only=True)
         return super().generate(inputs, generation_config, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:

@@ -128,6 +128,7 @@ class ChatGLMTokenizer(SentencePieceBackend):
         if self.remove_space:
             text = " ".join(text.split())
         text = text.lower() if self.do_lower_case else text
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair, as from a terminal that is no UTF-8
         return fold_whitespace(text).replace(ESCAPE, "")
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:

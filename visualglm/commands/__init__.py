@@ -6,10 +6,14 @@ command line loads neither torch nor transformers, so `--help` is quick: each ve
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
+from typing import Annotated
 
 import typer
 
+from .. import __version__
 from ..errors import VisualGLMError
 from .ask import ask
 from .chat import chat
@@ -20,6 +24,7 @@ app = typer.Typer(
     name="visualglm",
     help="Talk with a picture in Chinese and English.  用中文和英文与图片对话。",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -28,8 +33,18 @@ for verb in (ask, chat, convert, doctor):
     app.command()(verb)
 
 
+@app.callback()
+def common(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
 def main() -> None:
     """The `visualglm` program."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # answers are Chinese, whatever the terminal was set to
+            stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         app()
     except VisualGLMError as error:
@@ -38,7 +53,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away, as `head` does: nothing to complain about
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        print(
+            f"visualglm: {error.strerror}: {error.filename or 'standard output'}; make room or allow it.",
+            file=sys.stderr,
+        )
+        sys.exit(2)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import ImageError
 from . import options
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def ask(
@@ -35,9 +39,6 @@ def ask(
     """One answer about a picture, streamed. / 就一张图片回答一个问题。"""
     from ..conversation import QUESTIONS
 
-    opened = options.open_model(model, tokenizer, device, dtype, upstream_images)
-    conversation = opened.conversation(sys.stdin.buffer.read() if image == "-" else image, language)
-    question = question if question is not None else QUESTIONS[options.spoken_language(language)]
     arguments = options.sampling(
         greedy,
         seed=seed,
@@ -48,6 +49,9 @@ def ask(
         repetition_penalty=repetition_penalty,
         max_new_tokens=max_new_tokens,
     )
+    picture = opened_picture(image, upstream_images)
+    conversation = options.open_model(model, tokenizer, device, dtype, upstream_images).conversation(picture, language)
+    question = question if question is not None else QUESTIONS[options.spoken_language(language)]
     for piece in conversation.stream(question, **arguments):
         if not as_json:
             print(piece, end="", flush=True)
@@ -56,3 +60,19 @@ def ask(
         print(json.dumps(record, ensure_ascii=False))
     elif not as_json:
         print()
+
+
+def opened_picture(image: str, upstream: bool) -> Image:
+    """The picture in RGB, before a model is loaded for it: a wrong path should not cost half a minute.
+
+    Raises:
+        ImageError: it cannot be opened, or nothing came through stdin.
+    """
+    from ..images import open_image
+
+    if image != "-":
+        return open_image(image, upstream=upstream)
+    piped = sys.stdin.buffer.read() if sys.stdin is not None else b""
+    if not piped:
+        raise ImageError("nothing came through stdin: pipe a picture into it, as in `cat photo.jpg | visualglm ask -`.")
+    return open_image(piped, upstream=upstream)

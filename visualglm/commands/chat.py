@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 MESSAGES: dict[str, dict[str, str]] = {
     "zh": {
-        "greeting": "欢迎使用 VisualGLM。输入问题即可；/image 路径 换图片，clear 清空，/save 文件 保存，stop 退出。",
+        "greeting": "欢迎使用 VisualGLM。输入问题即可；/image 路径 加一张图片，"
+        "clear 重新开始，/save 文件 保存，stop 退出。",
         "picture": "图片：{}",
         "none": "还没有图片：/image 路径 可以给一张。",
-        "cleared": "对话已清空，图片保留。",
+        "cleared": "对话与图片都已清空；/image 路径 可以给一张新图片。",
         "saved": "已保存到 {}",
         "stopped": "（已停止）",
         "dropped": "（对话太长，最早的 {} 轮没有进入提示）",
@@ -29,11 +30,11 @@ MESSAGES: dict[str, dict[str, str]] = {
         "usage": "请写明路径，例如：{} 文件",
     },
     "en": {
-        "greeting": "Welcome to VisualGLM. Type a question; /image PATH shows a picture, clear forgets the dialogue, "
-        "/save FILE keeps it, stop leaves.",
+        "greeting": "Welcome to VisualGLM. Type a question; /image PATH adds a picture, clear starts anew, "
+        "/save FILE keeps the dialogue, stop leaves.",
         "picture": "picture: {}",
         "none": "No picture yet: /image PATH shows one.",
-        "cleared": "Dialogue forgotten, pictures kept.",
+        "cleared": "Dialogue and pictures forgotten; /image PATH shows a new one.",
         "saved": "saved to {}",
         "stopped": "(stopped)",
         "dropped": "(too long: the {} oldest turns stay out of the prompt)",
@@ -101,7 +102,7 @@ class Dialogue:
         while True:
             try:
                 line = self.console.input("[bold cyan]> [/]").strip()
-            except (EOFError, KeyboardInterrupt):
+            except (EOFError, KeyboardInterrupt, RuntimeError):  # RuntimeError: started without a stdin
                 self.console.print()
                 return
             if line == "stop":
@@ -130,7 +131,10 @@ class Dialogue:
         name = rest.strip().strip("'\"")  # terminals quote a file that is dropped on them
         if not name:
             raise UsageError(MESSAGES[self.spoken]["usage"].format(verb))
-        return Path(name).expanduser()
+        try:
+            return Path(name).expanduser()
+        except RuntimeError as error:
+            raise UsageError(f"{name}: {error}") from error
 
     def answer(self, question: str) -> None:
         """Streams the answer; Ctrl-C stops it, not the program."""

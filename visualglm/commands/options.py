@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import locale
+import math
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..conversation import VisualGLM
@@ -26,7 +29,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="What to compute in.")]
 LanguageOption = Annotated[Language, typer.Option(help="问/答 or Q/A; auto: by the question.")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same answer.")]
 PresetOption = Annotated[
     Preset | None, typer.Option(help="Upstream's sampling: its Hugging Face code's, sat's, sat's command line's.")
 ]
@@ -42,8 +45,17 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object, for program
 
 
 def sampling(greedy: bool, **arguments: Any) -> dict[str, Any]:
-    """The sampling arguments that were given."""
+    """The sampling arguments that were given.
+
+    Raises:
+        UsageError: two of them contradict each other, or one is no number to compute with.
+    """
     given = {name: value for name, value in arguments.items() if value is not None}
+    if greedy and (given.get("temperature") or "preset" in given):
+        raise UsageError("--greedy takes the likeliest token, so leave --temperature and --preset out.")
+    unusable = [name for name, value in given.items() if isinstance(value, float) and not math.isfinite(value)]
+    if unusable:
+        raise UsageError(f"--{unusable[0].replace('_', '-')} must be a finite number.")
     return {"do_sample": False, **given} if greedy else given
 
 
