@@ -65,7 +65,11 @@ def imported(file: Path) -> list[tuple[str, bool]]:
         if not isinstance(node, ast.ImportFrom):
             continue
         if node.level == depth + 1:
-            names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+            names = (
+                [node.module.split(".")[0]]
+                if node.module
+                else [alias.name for alias in node.names if alias.name != "__version__"]
+            )
         elif (node.module or "").startswith("visualglm."):
             names = [(node.module or "").split(".")[1]]
         else:
