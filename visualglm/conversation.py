@@ -239,13 +239,13 @@ def load(
         TokenizerError: the vocabulary file that was given is none.
         UsageError: this machine has no such device.
     """
-    from .checkpoints import find_vocabulary, local_folder, open_checkpoint
+    from .checkpoints import find_vocabulary, local_folder, read_config
 
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
     device = checked_device(str(device))
     dtype = checked_dtype(dtype)
     if dtype == "auto" and device == "cpu":
-        dtype = cpu_dtype(open_checkpoint(folder).config)
+        dtype = cpu_dtype(read_config(folder))
     model = VisualGLMForConditionalGeneration.from_pretrained(
         str(folder), dtype=dtype, **{"device_map": device, **kwargs}
     ).eval()

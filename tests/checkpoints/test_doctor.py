@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,34 @@ def test_other_records(golden_hf: Path, tmp_path: Path) -> None:
     assert "cannot be read as JSON" in detail(golden_hf, "golden")
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):
         convert(golden_hf, tmp_path / "out")
+
+
+RECORDS: dict[str, dict[str, object]] = {
+    "parts missing": {"logits": None, "blocks": None, "tensors": None},
+    "no table": {"logits": [[1.0], [1.0, 2.0]]},
+    "words": {"logits": [["a"]]},
+    "a list": {"blocks": []},
+    "a number": {"blocks": {"x": 1}},
+    "names only": {"tensors": ["x"]},
+    "too large": {"logits": [[10**400]]},
+}
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_records_that_are_none(golden_hf: Path, tmp_path: Path, edit_json: Callable[..., None], case: str) -> None:
+    edit_json(golden_hf / golden.FILE, **RECORDS[case])
+    assert results(golden_hf)["golden"] == "failed" and "is no whole record" in detail(golden_hf, "golden")
+    with pytest.raises(CheckpointError, match=r"golden\.json is no whole record .*: get it again, or delete it"):
+        convert(golden_hf, tmp_path / "out", report=lambda step: pytest.fail(step))
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_golden_record(golden_hf: Path) -> None:
+    (golden_hf / golden.FILE).write_text("{")
+    found = {check.name: check.result for check in verify(golden_hf, with_golden=False)}
+    assert found.pop("golden") == "skipped" and "failed" not in found.values() and len(found) == 5
+    run = CliRunner().invoke(command_line(), ["doctor", "--model", str(golden_hf), "--no-golden"])
+    assert run.exit_code == 0 and "-      golden" in run.stdout
 
 
 def test_conversion_refuses_a_source_that_disagrees_with_its_record(golden_hf: Path, tmp_path: Path) -> None:

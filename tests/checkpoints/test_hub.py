@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -134,3 +136,47 @@ def test_what_the_hub_does_not_have(kind: str, monkeypatch: pytest.MonkeyPatch) 
     sentence = {"RepositoryNotFoundError": "neither a folder here nor a model", "RevisionNotFoundError": "no revision"}
     with pytest.raises(CheckpointError, match=sentence[kind]):
         hub.local_folder(NAME, revision="v9")
+
+
+@pytest.mark.parametrize("name", ["a/b--c", "a/b.git", "a/b..c", "a/" + "b" * 100])
+def test_names_that_no_hub_id_can_have(name: str) -> None:
+    with pytest.raises(CheckpointError, match="is not a folder here, and no hub id can be spelled so"):
+        local_folder(name)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_cache_that_cannot_be_written(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> str:
+        raise OSError(number, os.strerror(number), "/cache/x")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match=rf"cannot be stored in the cache \({os.strerror(number)}: /cache/x\)"):
+        local_folder(NAME)
+
+
+def test_a_hub_that_answers_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import errors
+
+    failure = errors.HfHubHTTPError.__new__(errors.HfHubHTTPError)
+    failure.args = ("500 Server Error.\nRequest ID: 1",)
+    monkeypatch.setattr(errors.HfHubHTTPError, "__str__", lambda self: str(self.args[0]))
+
+    def refuse(*args: Any, **kwargs: Any) -> str:
+        raise errors.LocalEntryNotFoundError("Got: x") from failure
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(
+        CheckpointError, match=r"the hub did not give THUDM/visualglm-6b \(500 Server Error\): try again"
+    ):
+        local_folder(NAME)
+
+
+def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import errors
+
+    def refuse(*args: Any, **kwargs: Any) -> str:
+        raise errors.HTTPError("proxy")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match="the hub cannot be reached"):
+        local_folder(NAME)

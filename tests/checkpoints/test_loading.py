@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from visualglm.checkpoints import convert, find_vocabulary, open_checkpoint
+from visualglm.checkpoints import convert, find_vocabulary, open_checkpoint, read_config
+from visualglm.checkpoints.dead import _rotary_buffer
 from visualglm.checkpoints.golden import fixed_input
 from visualglm.configuration import VisualGLMConfig
+from visualglm.errors import CheckpointError, ConfigurationError
 from visualglm.model import VisualGLMForConditionalGeneration as Model
 from visualglm.sampling import PRESETS
 
@@ -163,6 +165,41 @@ def test_sampling_defaults(hf: Path, tmp_path: Path) -> None:
     for layout in ("hf", "sat"):
         back = Model.from_pretrained(convert(tmp_path / "plain", tmp_path / layout / "out", layout, with_golden=False))
         assert not back.generation_config.do_sample and back.generation_config.top_k != 100
+
+
+@pytest.mark.parametrize("layout", ["native", "hf", "sat"])
+def test_answers_can_end_whatever_the_file_lacks(odd: Path, tmp_path: Path, layout: str) -> None:
+    folder = convert(odd, tmp_path / layout, layout, with_golden=False)
+    for content, ends in (('{"top_k": 7}', 205), ('{"top_k": 7, "eos_token_id": [205, 7]}', [205, 7])):
+        (folder / "generation_config.json").write_text(content)
+        found = Model.from_pretrained(folder).generation_config
+        assert (found.top_k, found.eos_token_id, found.pad_token_id, found.bos_token_id) == (7, ends, 3, 204)
+
+
+@pytest.mark.parametrize("layout", ["native", "hf", "sat"])
+def test_the_configuration_alone(
+    odd: Path, tmp_path: Path, edit_json: Callable[..., None], layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = convert(odd, tmp_path / layout, layout, with_golden=False)
+    whole = open_checkpoint(folder).config
+    monkeypatch.setattr("visualglm.checkpoints.weights_file.torch.load", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("visualglm.checkpoints.shards.read_weights", lambda *args: 1 / 0)
+    config = read_config(folder)
+    assert (config.hidden_size, config.num_layers, config.vocab_size) == (48, 2, 300)
+    assert config.vision.to_dict() == whole.vision.to_dict()
+    edit_json(folder / ("model_config.json" if layout == "sat" else "config.json"), num_attention_heads=7)
+    with pytest.raises(ConfigurationError, match=f"{folder}.*7 attention heads"):
+        read_config(folder)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_config(folder / "nothing")
+
+
+def test_rotary_buffers_are_made_as_upstream_makes_them() -> None:
+    for head_dim in (16, 64, 128):
+        config = VisualGLMConfig(hidden_size=2 * head_dim, num_attention_heads=2)
+        width = head_dim // 2
+        upstreams = (1.0 / (10000 ** (torch.arange(0, width, 2).float() / width))).half()
+        assert torch.equal(_rotary_buffer(config).read(), upstreams)
 
 
 @pytest.mark.parametrize("layout", ["native", "sat"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import resource
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -120,6 +122,72 @@ def test_json_that_is_no_object(hf: Path) -> None:
 def test_index_without_map(hf: Path) -> None:
     (hf / "pytorch_model.bin.index.json").write_text("{}")
     refused(hf, "has no weight_map")
+
+
+@pytest.mark.parametrize("name", ["../secret.bin", "/etc/passwd", "sub/x.bin", "..\\\\x.bin", "..", "C:x.bin"])
+def test_names_that_lead_elsewhere(hf: Path, sat: Path, name: str, edit_json: Callable[..., None]) -> None:
+    edit_json(hf / "pytorch_model.bin.index.json", weight_map={"x": name.replace("\\\\", "\\")})
+    refused(hf, r"index\.json asks for .* weights lie beside their index and nowhere else")
+    (sat / "latest").write_text(name)
+    refused(sat, "latest asks for .* which is no folder beside it")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"max_new_tokens": "x"}', '{"cache_implementation": "x"}', "<html>"])
+def test_generation_settings(hf: Path, tmp_path: Path, content: str) -> None:
+    from visualglm.checkpoints import convert
+
+    for folder in (hf, convert(hf, tmp_path / "native", with_golden=False)):
+        (folder / "generation_config.json").write_text(content)
+        assert "generation_config.json" in refused(folder, "as JSON|a JSON object|that transformers refuses|web page")
+        with pytest.raises(CheckpointError, match=r"generation_config\.json"):
+            convert(folder, tmp_path / "out", with_golden=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_in_the_place_of_files(hf: Path, odd: Path, sat: Path) -> None:
+    for folder, file, sentence in (
+        (odd, "pytorch_model.bin", "has a config.json but no weights"),
+        (hf, "pytorch_model.bin.index.json", ""),
+        (hf, "config.json", "cannot be read .Is a directory"),
+        (sat, SAT_FILE, "is missing, which"),
+    ):
+        (folder / file).unlink()
+        (folder / file).mkdir()
+        if sentence:
+            assert str(folder) in refused(folder, sentence)
+        else:
+            Model.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("file", ["config.json", "pytorch_model-00002-of-00003.bin", "pytorch_model.bin.index.json"])
+def test_files_that_may_not_be_read(hf: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def refuse(self: Path, *args: object, **kwargs: object) -> object:
+        if self.name == file:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return opened(self, *args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)
+    refused(hf, rf"{file} cannot be read \(Permission denied\): check")
+
+
+def test_a_folder_that_may_not_be_read(hf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    refused(hf, r"hf cannot be read \(Permission denied\): check")
+
+
+def test_no_room_to_rewrite_an_old_file(tmp_path: Path) -> None:
+    old = write_hf(tmp_path / "old", ODD_CONFIG, random_state(ODD_CONFIG), _use_new_zipfile_serialization=False)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+    try:
+        refused(old, r"before 1\.6 and has to be rewritten, but .* cannot take it \(File too large\)")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_sat_files_that_are_something_else(sat: Path, tmp_path: Path) -> None:

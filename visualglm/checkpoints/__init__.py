@@ -1,11 +1,11 @@
 """checkpoints: files <-> model. Hugging Face layout, sat layout and our own; open, check, convert, prove.
 
 `load_model` is what `from_pretrained` calls; `open_checkpoint` gives names, shapes and configuration without the
-numbers; `convert` changes the layout. `torch.load` lives in this room only, and so does the hub download. Knows the
-model's class only where it is handed one or proves a checkpoint.
+numbers, `read_config` the configuration alone; `convert` changes the layout. `torch.load` lives in this room only, and
+so does the hub download. Knows the model's class only where it is handed one or proves a checkpoint.
 """
 
-from .checkpoint import LAYOUTS, Checkpoint, Layout, find_vocabulary, open_checkpoint
+from .checkpoint import LAYOUTS, Checkpoint, Layout, find_vocabulary, open_checkpoint, read_config
 from .convert import convert
 from .hub import local_folder
 from .load import load_model
@@ -21,5 +21,6 @@ __all__ = [
     "load_model",
     "local_folder",
     "open_checkpoint",
+    "read_config",
     "verify",
 ]

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError
 from .lazy import LazyTensor, same_bits
+from .weights_file import readable
 
 Layout = Literal["native", "hf", "sat"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -96,7 +97,26 @@ def open_checkpoint(folder: str | Path, *, expect: Layout | None = None) -> Chec
     from . import hugging_face, native, sat
     from .recognise import recognise
 
-    found, layout = recognise(Path(folder))
-    if expect is not None and layout != expect:
-        raise CheckpointError(f"{found} is {DESCRIPTION[layout]}, but {DESCRIPTION[expect]} is expected here{HINT}")
-    return {"native": native.read, "hf": hugging_face.read, "sat": sat.read}[layout](found)
+    with readable(Path(folder)):
+        found, layout = recognise(Path(folder))
+        if expect is not None and layout != expect:
+            raise CheckpointError(f"{found} is {DESCRIPTION[layout]}, but {DESCRIPTION[expect]} is expected here{HINT}")
+        return {"native": native.read, "hf": hugging_face.read, "sat": sat.read}[layout](found)
+
+
+def read_config(folder: str | Path) -> VisualGLMConfig:
+    """The configuration of what `open_checkpoint` would open, without opening a file of weights.
+
+    What only the weights say is left as the file has it: `dtype` may be None, and `tie_word_embeddings` be wrong.
+
+    Raises:
+        CheckpointError: it is no VisualGLM checkpoint.
+        ConfigurationError: it is a checkpoint of another model.
+    """
+    from . import hugging_face, native, sat
+    from .recognise import recognise
+
+    with readable(Path(folder)):
+        found, layout = recognise(Path(folder))
+        readers = {"native": native.read_config, "hf": hugging_face.read_config, "sat": sat.read_config}
+        return readers[layout](found)[0]

@@ -1,28 +1,30 @@
 """checkpoints/convert: one layout -> another, tensor by tensor, so that nothing but the layout changes.
 
-In: a folder of any layout. Out: a new folder, complete or not there at all (it is written beside its place and renamed
-at the end). dtypes, dead tensors and unknown configuration keys are kept; the vocabulary, tokenizer and generation
-settings come along; `golden.json` records what the *source* computes. `auto_map` (code to download and run) is kept
-only from Hugging Face layout to Hugging Face layout.
+In: a folder of any layout. Out: a new folder, complete or not there at all (`place.py`). dtypes, dead tensors and
+unknown configuration keys are kept; the vocabulary, tokenizer and generation settings come along; `golden.json` records
+what the *source* computes. `auto_map` (code to download and run) is kept only from Hugging Face layout to Hugging Face
+layout.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError, UsageError
 from ..images import VisualGLMImageProcessor
 from ..model import VisualGLMForConditionalGeneration
+from ..vocabulary import open_vocabulary
 from . import dead, golden, hugging_face, native, sat, strict
 from .checkpoint import LAYOUTS, VOCABULARY, Checkpoint, Layout, find_vocabulary, open_checkpoint
 from .hub import local_folder
 from .load import GENERATION_CONFIG, generation_defaults
-from .weights_file import read_json
+from .place import chosen, complete_or_absent, keep_apart, require_room
+from .recognise import root_folder
+from .weights_file import read_json, readable
 
 MAX_SHARD_SIZE = 3_500_000_000  # five files at full size, as upstream published it
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -54,26 +56,32 @@ def convert(
     Args:
         to: `native` (safetensors), `hf` (upstream's Hugging Face files), `sat` (upstream's sat files, newer order).
         with_golden: run the model layer by layer and store what it computes.
-        overwrite: replace a target that is not empty.
+        overwrite: replace a target that holds a checkpoint, and nothing but one.
         tokenizer: a vocabulary file, or a folder with one, where the source has none.
         max_shard_size: bytes in one weights file (sat always has one).
         report: is told each step.
 
     Raises:
         CheckpointError: the source is broken, or does not compute what its own `golden.json` says.
-        UsageError: the target is not empty, or `to` is no layout.
+        TokenizerError: the vocabulary file that was given is none.
+        UsageError: the target cannot be written or replaced, or `to` is no layout.
     """
     if to not in LAYOUTS:
         raise UsageError(f"--to {to} is no layout: write one of {', '.join(LAYOUTS)}.")
-    checkpoint = open_checkpoint(local_folder(source))
+    place, given = chosen(Path(target), overwrite), _given_vocabulary(tokenizer)
+    found = local_folder(source)
+    keep_apart(place, root_folder(found))
+    checkpoint = open_checkpoint(found)
     strict.check(checkpoint, strict.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config))
-    with _complete_or_absent(Path(target), overwrite) as folder:
+    stored = golden.read(checkpoint.folder) if with_golden else None
+    require_room(place, checkpoint.nbytes)
+    with complete_or_absent(place, overwrite) as folder:
         report(f"writing {len(checkpoint.tensors)} tensors, {checkpoint.nbytes / 1e9:.1f} GB")
         _write_weights(folder, checkpoint, to, max_shard_size)
-        _take_along(folder, checkpoint, to, _vocabulary(checkpoint, tokenizer))
+        _take_along(folder, checkpoint, to, given or find_vocabulary(checkpoint.folder))
         if with_golden:
             report("computing the golden record, layer by layer")
-            golden.write(folder, _golden_of_source(checkpoint))
+            golden.write(folder, _golden_of_source(checkpoint, stored))
     return Path(target)
 
 
@@ -89,9 +97,8 @@ def _write_weights(folder: Path, checkpoint: Checkpoint, to: Layout, max_shard_s
         dead.write_carried(folder, checkpoint, sat.stored_tensors(checkpoint))
 
 
-def _golden_of_source(checkpoint: Checkpoint) -> dict[str, object]:
+def _golden_of_source(checkpoint: Checkpoint, stored: dict[str, Any] | None) -> dict[str, Any]:
     found = golden.record(checkpoint)
-    stored = golden.read(checkpoint.folder)
     faults = golden.disagreements(stored, found) if stored else []
     if faults:
         raise CheckpointError(
@@ -101,40 +108,25 @@ def _golden_of_source(checkpoint: Checkpoint) -> dict[str, object]:
     return found
 
 
-@contextmanager
-def _complete_or_absent(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside `target` that takes its place when everything is written, and vanishes when something fails."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())) and not overwrite:
-        raise UsageError(f"{target} is not empty: give another folder, or --overwrite to replace it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        folder = workshop / "new"
-        folder.mkdir()
-        yield folder
-        if target.exists():
-            target.rename(workshop / "old")
-        folder.rename(target)
-    finally:
-        shutil.rmtree(workshop)
-
-
-def _vocabulary(checkpoint: Checkpoint, tokenizer: str | Path | None) -> Path | None:
+def _given_vocabulary(tokenizer: str | Path | None) -> Path | None:
     if tokenizer is None:
-        return find_vocabulary(checkpoint.folder)
+        return None
     path = Path(tokenizer)
     found = path if path.is_file() else find_vocabulary(path) if path.is_dir() else None
     if found is None:
         raise UsageError(f"{path} has no {VOCABULARY}: give the vocabulary file of VisualGLM or ChatGLM-6B.")
+    with readable(found):
+        open_vocabulary(found)
     return found
 
 
 def _take_along(folder: Path, checkpoint: Checkpoint, to: Layout, vocabulary: Path | None) -> None:
+    defaults = generation_defaults(checkpoint)
     for name in COMPANIONS:
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, folder / name)
     if not (folder / GENERATION_CONFIG).exists():
-        generation_defaults(checkpoint).save_pretrained(folder)
+        defaults.save_pretrained(folder)
     if to == "native" and not any((folder / name).exists() for name in PICTURE_CONFIGS):
         size = checkpoint.config.vision.image_size
         VisualGLMImageProcessor(size={"height": size, "width": size}).save_pretrained(folder)

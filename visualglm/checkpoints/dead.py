@@ -3,7 +3,7 @@
 Hugging Face files have one rotary buffer per layer, sat files one in all and an unused position table. They are ignored
 when a model loads, and written again when a checkpoint is converted: as the source had them, else as upstream would
 write them. What a layout has no place for travels in the folder `carried/`, so that any cycle of conversions gives back
-the very same file contents. Knows nothing about networks.
+the very same file contents. Of the networks it knows the rotary frequencies only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from ..configuration import VisualGLMConfig
+from ..glm import inverse_frequencies
 from .checkpoint import WORD_EMBEDDINGS, Checkpoint
 from .lazy import LazyTensor, same_bits
 from .weights_file import open_safetensors
@@ -47,9 +48,7 @@ def sat_dead(source: Checkpoint) -> dict[str, LazyTensor]:
 
 def _rotary_buffer(config: VisualGLMConfig) -> LazyTensor:
     """As upstream's constructor makes it: half of a head's half, rounded to float16 (`modeling_chatglm.py` 123-128)."""
-    width = config.hidden_size // config.num_attention_heads // 2
-    frequencies = 1.0 / 10000 ** (torch.arange(0, width, 2).float() / width)
-    return LazyTensor.of(frequencies.half())
+    return LazyTensor.of(inverse_frequencies(config.hidden_size // config.num_attention_heads).half())
 
 
 def _empty_table(source: Checkpoint) -> LazyTensor:

@@ -79,7 +79,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: it cannot be read, or a newer version of this package wrote it.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / FILE).exists():
         return None
     stored = read_json(folder / FILE)
     if stored.get("format_version") != FORMAT_VERSION:
@@ -87,7 +87,24 @@ def read(folder: Path) -> dict[str, Any] | None:
             f"{folder / FILE} has format_version {stored.get('format_version')!r}, this visualglm reads "
             f"{FORMAT_VERSION}: update visualglm, or convert the checkpoint again."
         )
+    if not _well_formed(stored):
+        raise CheckpointError(
+            f"{folder / FILE} is no whole record (it lacks logits, blocks or tensors): get it again, or delete it."
+        )
     return stored
+
+
+def _well_formed(stored: dict[str, Any]) -> bool:
+    try:
+        rows = [_numbers(values) for values in stored["blocks"].values()]
+        logits, tensors = _numbers(stored["logits"]), stored["tensors"]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError):  # nonsense has many kinds
+        return False
+    return logits.dim() == 2 and all(row.dim() == 1 for row in rows) and isinstance(tensors, dict)
+
+
+def _numbers(values: Any) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def write(folder: Path, golden: dict[str, Any]) -> None:
@@ -114,13 +131,13 @@ def changed_tensors(stored: dict[str, Any], found: dict[str, str]) -> list[str]:
 
 def _changed_blocks(stored: dict[str, Any], found: dict[str, Any]) -> list[str]:
     for name, values in stored["blocks"].items():
-        if not _near(torch.tensor(values), torch.tensor(found["blocks"].get(name, []))):
+        if not _near(_numbers(values), _numbers(found["blocks"].get(name, []))):
             return [f"the output of {name} is another than recorded (and maybe of blocks after it)"]
     return []
 
 
 def _changed_logits(stored: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    then, now = torch.tensor(stored["logits"]), torch.tensor(found["logits"])
+    then, now = _numbers(stored["logits"]), _numbers(found["logits"])
     if _near(then, now):
         return []
     apart = (then - now).abs().max().item() if then.shape == now.shape else math.inf
@@ -128,6 +145,6 @@ def _changed_logits(stored: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 def _near(then: Tensor, now: Tensor) -> bool:
-    if then.shape != now.shape:
+    if then.shape != now.shape or then.numel() == 0:
         return False
     return bool(((then - now).abs() <= TOLERANCE * then.abs().max()).all())

@@ -6,6 +6,7 @@ earlier download stopped, and works from the local cache when there is no networ
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..errors import CheckpointError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SMALL = ["*.json", "*.model", "*.jinja", "latest"]
+DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EEXIST, errno.ENOTDIR)
 UNSHARDED = ["model.safetensors", "pytorch_model.bin", "*/mp_rank_00_model_states.pt", "carried/*"]
 
 
@@ -25,7 +27,7 @@ def local_folder(name_or_dir: str | Path, **options: Any) -> Path:
         options: `snapshot_download`'s: revision, cache_dir, token, local_files_only, force_download.
 
     Raises:
-        CheckpointError: neither; or the hub has no such model, or cannot be reached.
+        CheckpointError: neither; the hub has no such model or cannot be reached; or the cache cannot be written.
     """
     path = Path(name_or_dir).expanduser()
     if path.exists():
@@ -42,24 +44,50 @@ def _is_path(name: str) -> bool:
 
 
 def _download(name: str, options: dict[str, Any]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import errors, snapshot_download
 
+    # what goes wrong on the way to the hub is no OSError in every version of its client
+    on_the_way: type[Exception] = getattr(errors, "HTTPError", OSError)
     try:
         folder = Path(snapshot_download(name, allow_patterns=SMALL, **options))
         return Path(snapshot_download(name, allow_patterns=[*SMALL, *_weights(folder)], **options))
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"the hub's {name} has no revision {options.get('revision')!r}: check it.") from error
-    except RepositoryNotFoundError as error:
+    except errors.HFValidationError as error:
         raise CheckpointError(
+            f"{name} is not a folder here, and no hub id can be spelled so: give the model's folder, or a hub id like "
+            "THUDM/visualglm-6b."
+        ) from error
+    except (OSError, on_the_way) as error:
+        raise CheckpointError(_what_happened(name, error, options.get("revision"))) from error
+
+
+def _what_happened(name: str, error: Exception, revision: str | None) -> str:
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, RevisionNotFoundError):
+        return f"the hub's {name} has no revision {revision!r}: check it."
+    if isinstance(error, RepositoryNotFoundError):
+        return (
             f"{name} is neither a folder here nor a model on the hub (or a private one): check the spelling, or pass a "
             "token."
-        ) from error
-    except OSError as error:
-        raise CheckpointError(
-            f"{name} is not a folder here, is not in the local cache and the hub cannot be reached: download it where "
-            f"there is a network (`hf download {name}`), or give the folder."
-        ) from error
+        )
+    if isinstance(error, OSError) and error.errno in DISK:
+        return _disk(name, error)
+    cause = error.__cause__ or error
+    if isinstance(cause, HfHubHTTPError):
+        reason = (str(cause).splitlines() or ["no reason given"])[0].rstrip(" .")
+        return f"the hub did not give {name} ({reason}): try again later, or pass a token if it is private."
+    return (
+        f"{name} is not a folder here, is not in the local cache and the hub cannot be reached: download it where "
+        f"there is a network (`hf download {name}`), or give the folder."
+    )
+
+
+def _disk(name: str, error: OSError) -> str:
+    where = "" if error.filename is None else f": {error.filename}"
+    return (
+        f"{name} cannot be stored in the cache ({error.strerror}{where}): make room or mend the permissions, or choose "
+        "another cache with HF_HOME or cache_dir."
+    )
 
 
 def _weights(folder: Path) -> list[str]:

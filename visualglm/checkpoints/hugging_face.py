@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..configuration import ChatGLMConfig
+from ..configuration import ChatGLMConfig, VisualGLMConfig
 from ..errors import ConfigurationError
 from . import upstream_config
 from .checkpoint import LM_HEAD, WORD_EMBEDDINGS, Checkpoint, settle_dtype, settle_head
@@ -28,8 +28,7 @@ def read(folder: Path) -> Checkpoint:
         CheckpointError: broken or missing files.
         ConfigurationError: the configuration is that of another model.
     """
-    raw = read_json(folder / CONFIG)
-    config = read_config(folder, raw)
+    config, raw = read_config(folder)
     stored = read_weights(folder)
     tensors = {name: tensor for name, tensor in stored.items() if not is_hf_buffer(name)}
     if LM_HEAD not in tensors and has_safetensors(folder):
@@ -40,10 +39,11 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(folder, "hf", config, settle_head(config, tensors), raw, dead)
 
 
-def read_config(folder: Path, raw: dict[str, Any]) -> Any:
-    """`config.json` as `VisualGLMConfig`; what is wrong with it is said with the folder's name."""
+def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
+    """The configuration, and its file as it stands; what is wrong with it is said with the folder's name."""
+    raw = read_json(folder / CONFIG)
     try:
-        return ChatGLMConfig.from_dict(dict(raw))
+        return ChatGLMConfig.from_dict(dict(raw)), raw
     except ConfigurationError as error:
         raise ConfigurationError(f"{folder}: {error}") from error
 

@@ -20,8 +20,10 @@ from ..sampling import PRESETS
 from . import strict
 from .checkpoint import Checkpoint, open_checkpoint
 from .hub import local_folder
+from .weights_file import read_json
 
 GENERATION_CONFIG = "generation_config.json"
+SPECIAL_TOKENS = ("eos_token_id", "pad_token_id", "bos_token_id")
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 REPORTED = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs", "conversion_errors")
 NOT_CONFIGURATION = ("dtype", "torch_dtype", "quantization_config", "model_type", "architectures")
@@ -83,10 +85,10 @@ def _configuration(
 
 
 def _read_numbers(cls: Any, checkpoint: Checkpoint, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-    if checkpoint.layout == "native":
-        return _transformers_load(cls, str(checkpoint.folder), *args, output_loading_info=True, **kwargs)
     if kwargs.get("generation_config") is None:
         kwargs["generation_config"] = generation_defaults(checkpoint)
+    if checkpoint.layout == "native":
+        return _transformers_load(cls, str(checkpoint.folder), *args, output_loading_info=True, **kwargs)
     model, info = _transformers_load(
         cls, None, *args, state_dict=dict(checkpoint.tensors), output_loading_info=True, **kwargs
     )
@@ -95,13 +97,31 @@ def _read_numbers(cls: Any, checkpoint: Checkpoint, *args: Any, **kwargs: Any) -
 
 
 def generation_defaults(checkpoint: Checkpoint) -> GenerationConfig:
-    """The folder's `generation_config.json`. Upstream's folders have none: its defaults stand in its code."""
-    if (checkpoint.folder / GENERATION_CONFIG).is_file():
-        return GenerationConfig.from_pretrained(checkpoint.folder)
+    """The folder's `generation_config.json`. Upstream's folders have none: its defaults stand in its code.
+
+    Raises:
+        CheckpointError: the file cannot be read, or transformers refuses its values.
+    """
+    file = checkpoint.folder / GENERATION_CONFIG
+    if file.exists():
+        return _stored_defaults(file, checkpoint.config)
     defaults = GenerationConfig.from_model_config(checkpoint.config)
     if checkpoint.layout != "native":
         defaults.update(**PRESETS["hf"])
     return defaults
+
+
+def _stored_defaults(file: Path, config: VisualGLMConfig) -> GenerationConfig:
+    raw = read_json(file)
+    try:
+        stored = GenerationConfig.from_dict(raw)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{file} has values that transformers refuses ({reason}): mend or delete it.") from error
+    for key in SPECIAL_TOKENS:
+        if getattr(stored, key) is None:  # an answer ends at <eop>, whoever wrote the file
+            setattr(stored, key, getattr(config, key))
+    return stored
 
 
 def _transformers_load(cls: Any, *args: Any, **kwargs: Any) -> Any:

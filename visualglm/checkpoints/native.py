@@ -7,6 +7,7 @@ a `Checkpoint`, and the way back. Knows nothing about upstream's layouts or netw
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..configuration import VisualGLMConfig
 from ..errors import ConfigurationError
@@ -26,14 +27,19 @@ def read(folder: Path) -> Checkpoint:
         CheckpointError: broken or missing files.
         ConfigurationError: the configuration contradicts itself.
     """
-    raw = read_json(folder / CONFIG)
-    try:
-        config = VisualGLMConfig.from_dict(dict(raw))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{folder}: {error}") from error
+    config, raw = read_config(folder)
     tensors = read_weights(folder)
     settle_dtype(config, tensors)
     return Checkpoint(folder, "native", config, settle_head(config, tensors), raw, read_carried(folder))
+
+
+def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
+    """The configuration, and its file as it stands; what is wrong with it is said with the folder's name."""
+    raw = read_json(folder / CONFIG)
+    try:
+        return VisualGLMConfig.from_dict(dict(raw)), raw
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{folder}: {error}") from error
 
 
 def write(folder: Path, source: Checkpoint, max_shard_size: int) -> None:

@@ -36,6 +36,13 @@ def recognise(path: Path) -> tuple[Path, Layout]:
     raise CheckpointError(f"{folder} is no VisualGLM checkpoint: {_what_it_may_be(folder)}")
 
 
+def root_folder(path: Path) -> Path:
+    """The folder that a checkpoint is: of a file inside it, or of a sat step folder, the one around."""
+    folder = path if path.is_dir() else path.parent
+    inside = (folder / SAT_WEIGHTS).exists() and not (folder / SAT_CONFIG).exists()
+    return folder.parent if inside else folder
+
+
 def _folder_of(file: Path) -> Path:
     refuse_what_is_no_weights(file)
     if file.suffix in (".zip", ".tar", ".gz", ".7z", ".rar"):

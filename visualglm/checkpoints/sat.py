@@ -20,7 +20,7 @@ from .checkpoint import LM_HEAD, WORD_EMBEDDINGS, Checkpoint, settle_dtype, sett
 from .dead import POSITION_TABLE, SAT_BUFFER, read_carried, sat_dead
 from .lazy import LazyTensor, per_head_rows, thirds_rows
 from .recognise import SAT_CONFIG, SAT_WEIGHTS
-from .weights_file import open_torch, read_json, tensors_only
+from .weights_file import is_plain_name, open_torch, read_json, tensors_only
 from .write import write_torch
 
 DEAD = (POSITION_TABLE, SAT_BUFFER)
@@ -51,8 +51,7 @@ def read(folder: Path) -> Checkpoint:
         ConfigurationError: the configuration is that of another model.
     """
     root, step = _places(folder)
-    raw = read_json(root / SAT_CONFIG)
-    config = _read_config(root, raw)
+    config, raw = read_config(folder)
     stored = _stored(step)
     newer = "pad_token_id" in raw
     tensors = {our_name(name): tensor for name, tensor in stored.items() if name not in DEAD}
@@ -61,6 +60,13 @@ def read(folder: Path) -> Checkpoint:
     settle_dtype(config, tensors)
     dead = read_carried(root) | {name: stored[name] for name in DEAD if name in stored}
     return Checkpoint(root, "sat", config, settle_head(config, tensors), raw, dead)
+
+
+def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
+    """The configuration, and its file as it stands; what is wrong with it is said with the folder's name."""
+    root, _ = _places(folder)
+    raw = read_json(root / SAT_CONFIG)
+    return _configuration(root, raw), raw
 
 
 def _per_head(name: str, tensor: LazyTensor, config: VisualGLMConfig) -> LazyTensor:
@@ -85,8 +91,10 @@ def _places(folder: Path) -> tuple[Path, Path]:
 
 def _step(root: Path) -> Path:
     latest = root / "latest"
-    names = [latest.read_text(encoding="utf-8").strip()] if latest.is_file() else []
-    steps = [root / name for name in names if name] or sorted(child.parent for child in root.glob(f"*/{SAT_WEIGHTS}"))
+    name = latest.read_text(encoding="utf-8", errors="replace").strip() if latest.is_file() else ""
+    if name and not is_plain_name(name):
+        raise CheckpointError(f"{latest} asks for {name!r}, which is no folder beside it: write the step's name there.")
+    steps = [root / name] if name else sorted(child.parent for child in root.glob(f"*/{SAT_WEIGHTS}"))
     if not steps:
         raise CheckpointError(f"{root} has no {SAT_WEIGHTS} in any step folder: download the weights too.")
     if not (steps[-1] / SAT_WEIGHTS).is_file():
@@ -94,7 +102,7 @@ def _step(root: Path) -> Path:
     return steps[-1]
 
 
-def _read_config(root: Path, raw: dict[str, Any]) -> VisualGLMConfig:
+def _configuration(root: Path, raw: dict[str, Any]) -> VisualGLMConfig:
     missing = [key for key in ("eva_args", "qformer_args", "hidden_size", "num_layers") if key not in raw]
     if missing:
         raise ConfigurationError(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .lazy import LazyTensor
-from .weights_file import open_safetensors, open_torch, read_json, tensors_only
+from .weights_file import is_plain_name, open_safetensors, open_torch, read_json, tensors_only
 from .write import Shard
 
 CONFIG = "config.json"
@@ -46,13 +46,10 @@ def has_safetensors(folder: Path) -> bool:
 def _files(folder: Path, suffix: str) -> list[Path]:
     stem = STEMS[suffix]
     single, index = folder / f"{stem}.{suffix}", folder / f"{stem}.{suffix}.index.json"
-    if single.exists():
+    if single.is_file():
         return [single]
-    if index.exists():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise CheckpointError(f"{index} has no weight_map: download it again.")
-        names = sorted(set(weight_map.values()))
+    if index.is_file():
+        names = _indexed(index)
         needed_by = index.name
     else:
         names = _numbered(folder, suffix)
@@ -63,6 +60,20 @@ def _files(folder: Path, suffix: str) -> list[Path]:
             f"{folder} lacks {', '.join(missing)}, which {needed_by} ask for: download what is missing."
         )
     return [folder / name for name in names]
+
+
+def _indexed(index: Path) -> list[str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(f"{index} has no weight_map: download it again.")
+    names = sorted(set(weight_map.values()))
+    elsewhere = next((name for name in names if not is_plain_name(name)), None)
+    if elsewhere is not None:
+        raise CheckpointError(
+            f"{index} asks for {elsewhere!r}, but weights lie beside their index and nowhere else: download it again "
+            "from a source that you trust."
+        )
+    return names
 
 
 def _numbered(folder: Path, suffix: str) -> list[str]:

@@ -16,9 +16,10 @@ import pickle
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -124,9 +125,50 @@ def open_torch(path: Path) -> Any:
         raise CheckpointError(f"{path} is truncated: its end is missing, {DOWNLOAD_AGAIN}.")
     if head[:1] != b"\x80":
         raise CheckpointError(f"{path} is not a file of PyTorch weights, {DOWNLOAD_AGAIN}.")
-    with tempfile.NamedTemporaryFile(prefix="visualglm-", suffix=".bin") as rewritten:
-        torch.save(_load(path, mmap=False), rewritten.name)
-        return _load(Path(rewritten.name), mmap=True)  # the mapping outlives the name
+    return _rewritten(path)
+
+
+def _rewritten(path: Path) -> Any:
+    content = _load(path, mmap=False)
+    try:
+        with tempfile.NamedTemporaryFile(prefix="visualglm-", suffix=".bin") as file:
+            save_torch(content, Path(file.name))
+            return _load(Path(file.name), mmap=True)  # the mapping outlives the name
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} is a file of PyTorch before 1.6 and has to be rewritten, but {tempfile.gettempdir()} cannot take "
+            f"it ({error.strerror or error}): make room there, or set TMPDIR to a folder with room."
+        ) from error
+
+
+class _Noting:
+    """A file to write to that remembers why it could not be written; torch's own writer does not say."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save_torch(content: object, path: Path) -> None:
+    """`torch.save`, where a full disk is the OSError that the system gave."""
+    with path.open("wb") as file:
+        noting = _Noting(file)
+        try:
+            torch.save(content, noting)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            if noting.error is None:
+                raise
+            raise OSError(noting.error.errno, noting.error.strerror, str(path)) from error
 
 
 def _load(path: Path, mmap: bool) -> Any:
@@ -181,8 +223,8 @@ def tensors_only(content: Any, file: Path) -> dict[str, LazyTensor]:
 
 
 def refuse_what_is_no_weights(path: Path) -> None:
-    """Raises `CheckpointError` for a web page, a git-lfs pointer or an empty file."""
-    with path.open("rb") as file:
+    """Raises `CheckpointError` for a web page, a git-lfs pointer, an empty file or one that may not be read."""
+    with readable(path), path.open("rb") as file:
         head = file.read(512)
     if not head:
         raise CheckpointError(f"{path} is empty, {DOWNLOAD_AGAIN}.")
@@ -194,6 +236,22 @@ def refuse_what_is_no_weights(path: Path) -> None:
             f"{path} is a web page, not weights: the download link answered with HTML, {DOWNLOAD_AGAIN} from "
             "a link that works."
         )
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to read into a `CheckpointError` with its reason."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or path} cannot be read ({error.strerror or error}): check its kind and permissions."
+        ) from error
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name that stands inside a file names something beside that file, on every system."""
+    return name != ".." and name == PureWindowsPath(name).name != ""
 
 
 def read_json(path: Path) -> dict[str, Any]:

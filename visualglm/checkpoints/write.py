@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .lazy import LazyTensor, bits
-from .weights_file import SAFETENSORS_DTYPES
+from .weights_file import SAFETENSORS_DTYPES, save_torch
 
 Shard = dict[str, LazyTensor]
 DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
@@ -64,7 +64,7 @@ def write_torch(path: Path, tensors: Mapping[str, LazyTensor], wrap: str | None 
         content = {
             name: _in_a_file(tensor, Path(scratch) / str(index)) for index, (name, tensor) in enumerate(tensors.items())
         }
-        torch.save({wrap: content} if wrap else content, path)
+        save_torch({wrap: content} if wrap else content, path)
 
 
 def _in_a_file(tensor: LazyTensor, scratch: Path) -> Tensor:
@@ -72,5 +72,6 @@ def _in_a_file(tensor: LazyTensor, scratch: Path) -> Tensor:
     whole = numbers.is_contiguous() and numbers.untyped_storage().nbytes() == tensor.nbytes
     if tensor.nbytes == 0 or (tensor.mapped and whole):
         return numbers
-    copy = torch.from_file(str(scratch), shared=True, size=numbers.numel(), dtype=tensor.dtype)
-    return copy.copy_(numbers.flatten()).view(tensor.shape)
+    with scratch.open("wb") as file:  # written before it is mapped: a full disk is an error here, there a crash
+        file.write(bits(numbers).numpy().data)
+    return torch.from_file(str(scratch), shared=True, size=numbers.numel(), dtype=tensor.dtype).view(tensor.shape)

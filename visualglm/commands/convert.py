@@ -32,7 +32,7 @@ def convert(
     golden: Annotated[
         bool, typer.Option("--golden/--no-golden", help="Store what the model computes, for `visualglm doctor`.")
     ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a target that is not empty.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a target that holds a checkpoint.")] = False,
     max_shard_size: Annotated[str, typer.Option("--max-shard-size", help="Largest weights file, e.g. 2GB.")] = "3.5GB",
 ) -> None:
     """Change a checkpoint's layout, bit for bit, in bounded memory."""

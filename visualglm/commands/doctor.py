@@ -18,6 +18,9 @@ def doctor(
     model: Annotated[
         str | None, typer.Option("--model", help="Folder of any layout, or a hub id; the packed model if not given.")
     ] = None,
+    golden: Annotated[
+        bool, typer.Option("--golden/--no-golden", help="Compare with what `visualglm convert` stored.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Check a checkpoint: files, tensors, numbers, golden record, picture, vocabulary."""
@@ -25,7 +28,7 @@ def doctor(
 
     folder = local_folder(model or _packed_model())
     checks = []
-    for check in verify(folder):
+    for check in verify(folder, with_golden=golden):
         checks.append(check)
         if not as_json:
             typer.echo(f"{MARKS[check.result]} {check.name}: {check.detail}")

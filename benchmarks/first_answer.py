@@ -1,0 +1,53 @@
+"""benchmarks/first_answer: from the shell to the packed model's whole answer, against the imports alone (`make bench`).
+
+Each round starts `visualglm ask` and, right before it, a Python that only imports torch and transformers; the ratio of
+the two is what other loads on the machine disturb least. Prints one JSON object and stores it in
+`benchmarks/results/first_answer.json`. Says nothing about quality.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from full_size import machine, timed, versions
+
+import visualglm
+
+RESULT = Path(__file__).parent / "results" / "first_answer.json"
+ROUNDS = 5
+IMPORTS = [sys.executable, "-c", "import torch, transformers.modeling_utils"]
+
+
+def main() -> None:
+    """Runs the pairs."""
+    sample = sorted((visualglm.packed_model() / "samples").glob("*.png"))[0]
+    ask = [sys.executable, "-m", "visualglm", "ask", str(sample), "这张图片里有什么？"]
+    seconds(ask)  # the first start reads the disk
+    pairs = [(seconds(IMPORTS), seconds(ask)) for _ in range(ROUNDS)]
+    figures = {
+        "command": "python benchmarks/first_answer.py",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "rounds": ROUNDS,
+        "imports_seconds": round(statistics.median(imports for imports, _ in pairs), 2),
+        "answer_seconds": round(statistics.median(answer for _, answer in pairs), 2),
+        "answer_over_imports": round(statistics.median(answer / imports for imports, answer in pairs), 2),
+    }
+    text = json.dumps(figures, indent=2, ensure_ascii=False)
+    RESULT.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def seconds(command: list[str]) -> float:
+    """Wall time of a process that must succeed."""
+    return timed(lambda: subprocess.run(command, check=True, capture_output=True))[1]
+
+
+if __name__ == "__main__":
+    main()

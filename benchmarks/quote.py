@@ -1,0 +1,97 @@
+"""Quotes figures in README and docs from files in the repository, between `<!-- name -->` marks.
+
+`python benchmarks/quote.py` rewrites the pages; `--check` only compares, and exits 1 where a page says something else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGES = {"en": ROOT / "README.md", "zh": ROOT / "README_zh.md"}
+WORDS = {
+    "en": {
+        "load": "load",
+        "memory": "peak anonymous memory while loading",
+        "picture": "picture encoded",
+        "prompt": "prompt of {} tokens read",
+        "token": "each token of the answer",
+        "seconds": "{} s",
+        "of": "{} GB, {} x the model ({} GB)",
+        "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
+        "bfloat16, {date}.",
+    },
+    "zh": {
+        "load": "加载",
+        "memory": "加载时匿名内存峰值",
+        "picture": "图片编码",
+        "prompt": "读入 {} 个词的提示",
+        "token": "回答的每个词",
+        "seconds": "{} 秒",
+        "of": "{} GB，模型（{} GB）的 {} 倍",
+        "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
+        "bfloat16，{date}。",
+    },
+}
+
+
+def full_size(language: str) -> str:
+    """The table of `make full-size`."""
+    words, result = WORDS[language], json.loads((ROOT / "benchmarks/results/full_size.json").read_text("utf-8"))
+    table = "\n".join(f"| {name} | {value} |" for name, value in full_size_rows(words, language, result))
+    facts = {**result["machine"], **result["versions"], "date": result["date"][:10]}
+    return f"| | |\n| --- | --- |\n{table}\n\n{words['from'].format(**facts)}"
+
+
+def full_size_rows(words: dict[str, str], language: str, result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of each line."""
+    peak, ratio, size = result["peak_anonymous_gb"], result["peak_over_model"], result["model_gb"]
+    seconds = words["seconds"].format
+    return [
+        (words["load"], seconds(result["load_seconds"])),
+        (words["memory"], words["of"].format(*((peak, ratio, size) if language == "en" else (peak, size, ratio)))),
+        (words["picture"], seconds(result["picture_seconds"])),
+        (words["prompt"].format(result["prompt_tokens"]), seconds(result["prompt_seconds"])),
+        (words["token"], seconds(result["seconds_per_token"])),
+    ]
+
+
+def demo(language: str) -> str:
+    """What `make demo` says in the page's language; the same on every machine, since the packed model is greedy."""
+    sample = json.loads((ROOT / "benchmarks/results/demo.json").read_text("utf-8"))
+    lines = [line for turn in sample["turns"] for line in (f"> {turn['question']}", turn["answer"])]
+    picture = Path(sample["picture"])
+    return f"![{picture.stem}]({picture.as_posix()})\n\n```text\n" + "\n".join(lines) + "\n```"
+
+
+QUOTES = {"full_size": full_size, "demo": demo}
+
+
+def quoted(page: str, language: str) -> str:
+    """The page with every mark's content made anew."""
+    for name, make in QUOTES.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if begin in page:
+            before, rest = page.split(begin, 1)
+            page = f"{before}{begin}{make(language)}\n{end}{rest.split(end, 1)[1]}"
+    return page
+
+
+def main() -> int:
+    """Rewrites or checks the pages."""
+    stale = []
+    for language, path in PAGES.items():
+        page = path.read_text("utf-8")
+        if (new := quoted(page, language)) != page:
+            stale.append(path.name)
+            if "--check" not in sys.argv:
+                path.write_text(new, "utf-8")
+    print(f"{'stale' if '--check' in sys.argv else 'rewritten'}: {stale}" if stale else "every figure is as quoted")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

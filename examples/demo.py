@@ -1,0 +1,49 @@
+"""The first answer: streams what the packed model says about a bundled picture, two turns each in Chinese and English.
+
+`--record FILE` also writes the dialogues as JSON, for the README to quote.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import transformers
+
+import visualglm
+
+PICTURE = visualglm.packed_model() / "samples" / "moon.png"
+DIALOGUES = [
+    ["这张图片里有什么？", "鱼是什么颜色的？"],
+    ["What is in the picture?", "What colour is the fish?"],
+]
+
+
+def main() -> None:
+    """Opens the packed model and talks with it."""
+    transformers.logging.disable_progress_bar()
+    started = time.perf_counter()
+    model = visualglm.load()
+    print(f"visualglm {visualglm.__version__}: visualglm-mini opened in {time.perf_counter() - started:.1f} s")
+    print(f"picture: {PICTURE}")
+    turns = [turn for questions in DIALOGUES for turn in talk(model.conversation(PICTURE), questions)]
+    if sys.argv[1:2] == ["--record"]:
+        place = PICTURE.relative_to(Path(__file__).parents[1]).as_posix()
+        record = {"command": "python examples/demo.py --record FILE", "picture": place, "turns": turns}
+        Path(sys.argv[2]).write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def talk(conversation: visualglm.Conversation, questions: list[str]) -> list[dict[str, str]]:
+    """Asks and streams; returns the turns."""
+    for question in questions:
+        print(f"\n> {question}")
+        for piece in conversation.stream(question):
+            print(piece, end="", flush=True)
+        print()
+    return [{"question": question, "answer": answer} for question, answer in conversation.history]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The cards show the figures that were measured, for the weights that ship."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from visualglm.conversation import packed_model
+from visualglm.evaluation.card import CARDS, refresh
+from visualglm.scenes.vocabulary import Language
+
+FIGURES = Path(__file__).parents[2] / "recipes" / "mini" / "figures.json"
+
+
+@pytest.mark.parametrize("language", list(CARDS))
+def test_a_card_quotes_the_figures(language: Language) -> None:
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    card = (packed_model() / CARDS[language]).read_text(encoding="utf-8")
+    assert refresh(card, figures, language) == card
+    assert figures["weights_sha256"] in card
+
+
+def test_the_figures_are_of_the_weights_that_ship() -> None:
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    weights = (packed_model() / "model.safetensors").read_bytes()
+    assert figures["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert figures["split"] == "test"

@@ -1,0 +1,67 @@
+"""Questions about drawn scenes: every answer is true, and yes and no are asked for evenly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from visualglm.evaluation.judging import is_right
+from visualglm.scenes import exchanges, scene_of
+from visualglm.scenes.dialogue import TASKS, exchange_of, without_picture
+from visualglm.scenes.vocabulary import COLOURS, KINDS, Language
+
+LANGUAGES: tuple[Language, ...] = ("zh", "en")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_true_answer_is_judged_right(language: Language) -> None:
+    for seed in range(60):
+        for exchange in exchanges(scene_of(seed), language, np.random.default_rng(seed)):
+            assert is_right(exchange, exchange.answer), exchange
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_descriptions_name_every_object_with_colour_and_place(language: Language) -> None:
+    for seed in range(30):
+        scene = scene_of(seed)
+        exchange = exchange_of("describe", scene, language, np.random.default_rng(seed))
+        assert exchange is not None
+        for item in scene.items:
+            names = (item.kind.zh[0], item.colour.zh, item.zone.zh)
+            names = names if language == "zh" else (item.kind.en[0], item.colour.key, item.zone.en)
+            assert all(name in exchange.answer for name in names)
+
+
+def test_yes_and_no_are_even() -> None:
+    rng = np.random.default_rng(0)
+    asked = [exchange_of("exists", scene_of(seed), "zh", rng) for seed in range(400)]
+    share = np.mean([exchange is not None and exchange.truth == "yes" for exchange in asked])
+    assert 0.42 < share < 0.58
+
+
+def test_a_follow_up_refers_to_an_earlier_turn() -> None:
+    made = [exchange_of("follow-up", scene_of(s), "zh", np.random.default_rng(s)) for s in range(40)]
+    turns = [exchange for exchange in made if exchange is not None]
+    assert turns
+    assert all(exchange.history for exchange in turns)
+    assert {"它在", "它是"} >= {exchange.answer[:2] for exchange in turns}
+
+
+def test_every_task_arises() -> None:
+    rng = np.random.default_rng(1)
+    for task in TASKS:
+        assert any(exchange_of(task, scene_of(seed), "en", rng) for seed in range(30)), task
+
+
+def test_questions_in_english_have_no_chinese() -> None:
+    for seed in range(20):
+        for exchange in exchanges(scene_of(seed), "en", np.random.default_rng(seed)):
+            assert (exchange.question + exchange.answer).isascii()
+    assert without_picture("en", np.random.default_rng(0)).question.isascii()
+
+
+def test_names_are_unambiguous() -> None:
+    for language in LANGUAGES:
+        names = [name for kind in KINDS for name in (kind.zh if language == "zh" else kind.en)]
+        assert len(set(names)) == len(names)
+    assert len(COLOURS) == 10

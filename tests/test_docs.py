@@ -1,0 +1,88 @@
+"""README and docs are executed: snippets and commands run on the packed model; both languages say the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import visualglm
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs" / "en").glob("*.md"))
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TEXTS = [ROOT / "README.md", ROOT / "README_zh.md", *PAGES, *sorted((ROOT / "docs" / "zh").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+@pytest.mark.parametrize("page", [p for p in TEXTS if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
+def test_snippets_run(page: Path, tmp_path: Path) -> None:
+    """All of a page's Python, in order, as one program."""
+    code = "\n".join(blocks(page, "python"))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_run(page: Path, tmp_path: Path) -> None:
+    """Every `visualglm ...` line of a page, in order, in a folder that has the repository's packed model."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines() if "visualglm " in line]
+    (tmp_path / "visualglm").mkdir()
+    shutil.copytree(visualglm.packed_model(), tmp_path / "visualglm" / "mini")
+    scripts = Path(sys.executable).parent
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "PYTHONSAFEPATH": "1"}
+    for line in lines:
+        done = subprocess.run(
+            line, shell=True, capture_output=True, text=True, timeout=180, env=environment, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
+
+
+def test_both_languages_have_the_same_pages_and_headings() -> None:
+    assert [page.name for page in PAGES] == sorted(page.name for page in (ROOT / "docs" / "zh").glob("*.md"))
+    for english in [*PAGES, ROOT / "README.md"]:
+        chinese = ROOT / "README_zh.md" if english.name == "README.md" else ROOT / "docs" / "zh" / english.name
+        assert headings(english) == headings(chinese), english.name
+        for language in ("sh", "text"):
+            assert blocks(english, language) == blocks(chinese, language), english.name
+        assert [len(block.splitlines()) for block in blocks(english, "python")] == [
+            len(block.splitlines()) for block in blocks(chinese, "python")
+        ]
+
+
+def headings(page: Path) -> list[int]:
+    return [len(marks) for marks in re.findall(r"^(#+) ", page.read_text(encoding="utf-8"), re.MULTILINE)]
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_quoted_figures_are_those_of_the_files() -> None:
+    done = subprocess.run([sys.executable, "benchmarks/quote.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_quoted_demo_is_what_the_model_says() -> None:
+    record = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text(encoding="utf-8"))
+    model = visualglm.load(device="cpu")
+    said: list[dict[str, str]] = []
+    for first in range(0, len(record["turns"]), 2):
+        conversation = model.conversation(ROOT / record["picture"])
+        for turn in record["turns"][first : first + 2]:
+            said.append({"question": turn["question"], "answer": conversation.ask(turn["question"]).text})
+    assert said == record["turns"]

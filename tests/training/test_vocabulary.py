@@ -1,0 +1,76 @@
+"""The small vocabulary has the real one's layout, and what users write rarely falls apart into bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sentencepiece import sentencepiece_model_pb2 as protobuf
+
+from visualglm.conversation import packed_model
+from visualglm.scenes.vocabulary import COLOURS, KINDS
+from visualglm.tokenizer import ChatGLMTokenizer
+from visualglm.training.vocabulary import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    compose_vocabulary,
+    normal_pieces,
+)
+
+
+@pytest.fixture(scope="module")
+def packed() -> ChatGLMTokenizer:
+    return ChatGLMTokenizer(str(packed_model() / "ice_text.model"))
+
+
+@pytest.fixture(scope="module")
+def proto() -> protobuf.ModelProto:
+    return protobuf.ModelProto.FromString((packed_model() / "ice_text.model").read_bytes())
+
+
+def test_the_packed_vocabulary_is_what_the_code_makes() -> None:
+    assert (packed_model() / "ice_text.model").read_bytes() == compose_vocabulary(normal_pieces())
+
+
+def test_special_pieces_stand_where_the_real_file_has_them(proto: protobuf.ModelProto) -> None:
+    pieces = [(piece.piece, piece.type) for piece in proto.pieces]
+    assert pieces[:4] == [("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL), ("<pad>", CONTROL)]
+    assert pieces[4:6] == [("<n>", USER_DEFINED), ("▁", NORMAL)]
+    tail = pieces[-(8 + 80 + 256) :]
+    assert [name for name, _ in tail[:8]] == [
+        *("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
+    ]
+    assert all(kind == CONTROL for _, kind in tail[:8])
+    assert tail[8:88] == [("<|tab|>", USER_DEFINED), *((f"<|blank_{n}|>", USER_DEFINED) for n in range(2, 81))]
+    assert tail[88:] == [(f"<0x{byte:02X}>", BYTE) for byte in range(256)]
+    assert all(kind == NORMAL for _, kind in pieces[5:-344])
+
+
+def test_the_normaliser_is_nfkc_with_a_dummy_prefix(proto: protobuf.ModelProto) -> None:
+    spec = proto.normalizer_spec
+    assert (spec.name, spec.add_dummy_prefix, spec.remove_extra_whitespaces) == ("nmt_nfkc", True, False)
+    assert len(spec.precompiled_charsmap) > 100_000
+    assert proto.trainer_spec.byte_fallback and proto.trainer_spec.split_digits
+
+
+def test_names_are_whole_pieces(packed: ChatGLMTokenizer) -> None:
+    for word in [*(kind.zh[0] for kind in KINDS), *(colour.zh for colour in COLOURS)]:
+        assert len(packed.encode_plain(f"有{word}")) == 3, word
+    for word in [*(kind.en[0] for kind in KINDS), *(kind.plural for kind in KINDS), *(c.key for c in COLOURS)]:
+        assert len(packed.encode_plain(word)) == 1, word
+
+
+@pytest.mark.parametrize(
+    "text", ["请问图片中那个红色的小圆圈旁边是什么东西呀？", "Is the little boat near the big house?"]
+)
+def test_free_wording_needs_no_bytes(packed: ChatGLMTokenizer, text: str) -> None:
+    first_byte = len(packed.sp_model) - 256
+    assert all(index < first_byte for index in packed.encode_plain(text))
+
+
+def test_every_text_survives(packed: ChatGLMTokenizer, tmp_path: Path) -> None:
+    for text in ("图中有两个红色的圆形。", "There is an orange cross.", "🦊 zebra 12345\n\tnew   line"):
+        assert packed.decode(packed.encode_plain(text)) == text

@@ -1,0 +1,27 @@
+"""scenes (a room): drawn pictures with known truth, for training and evaluation.
+
+`compose.scene_of(seed)` is the truth, `compose.picture_of(scene)` the picture, `dialogue.exchanges(scene, ...)` what
+one may ask about it and the right answers. Training, validation, test and the bundled samples never share a seed.
+"""
+
+from .compose import Item, Scene, patch_labels, picture_of, scene_of, zone_labels
+from .dialogue import Exchange, exchanges
+from .seeds import Split, seeds
+from .vocabulary import BACKGROUNDS, COLOURS, KINDS, ZONES
+
+__all__ = [
+    "BACKGROUNDS",
+    "COLOURS",
+    "KINDS",
+    "ZONES",
+    "Exchange",
+    "Item",
+    "Scene",
+    "Split",
+    "exchanges",
+    "patch_labels",
+    "picture_of",
+    "scene_of",
+    "seeds",
+    "zone_labels",
+]

@@ -1,0 +1,1 @@
+"""training (a room): the vocabulary, the batches and the stages of training from scratch. Recipes are data (TOML)."""

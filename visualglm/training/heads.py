@@ -1,0 +1,89 @@
+"""training/heads: throw-away heads under which ViT and Q-Former learn before there is language; nothing of them ships.
+
+In: ViT tokens or queries, and a batch's labels. Out: losses, and the shares that are right. Knows nothing about text.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..scenes.vocabulary import BACKGROUNDS, COLOURS, KINDS, ZONES
+from .batches import Batch
+from .recipe import ModelSizes
+
+
+class LabelHead(nn.Module):
+    """Vectors -> what each shows (kind, colour), and the background: only for training.
+
+    For the ViT the vectors are its patches, the class token tells the background; for the Q-Former they are the first
+    nine queries, one per zone, and the tenth tells the background. Where nothing is weighs `empty` times as much.
+    """
+
+    def __init__(self, hidden: int, empty: float = 1.0) -> None:
+        super().__init__()
+        self.empty = empty
+        self.kind = nn.Linear(hidden, 1 + len(KINDS))
+        self.colour = nn.Linear(hidden, 1 + len(COLOURS))
+        self.ground = nn.Linear(hidden, len(BACKGROUNDS))
+
+    def forward(
+        self, vectors: Tensor, ground: Tensor, kinds: Tensor, colours: Tensor, grounds: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """[P, N, hidden], [P, hidden], labels [P, N], [P, N], [P] -> loss, shares right where there is an object."""
+        kind, colour = self.kind(vectors).float(), self.colour(vectors).float()
+        loss = self._entropy(kind, kinds) + self._entropy(colour, colours)
+        loss = loss + 0.3 * F.cross_entropy(self.ground(ground).float(), grounds)
+        covered = kinds > 0
+        right = [
+            (guess.argmax(-1) == truth)[covered].float().mean() for guess, truth in ((kind, kinds), (colour, colours))
+        ]
+        return loss, {"kinds": float(right[0]), "colours": float(right[1])}
+
+    def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        weights = torch.ones(logits.shape[-1])
+        weights[0] = self.empty
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weights)
+
+
+class PatchHead(LabelHead):
+    """What covers each patch, and three tasks that lead there: the object's outline, zone and centre."""
+
+    def __init__(self, hidden: int, patch_size: int) -> None:
+        super().__init__(hidden)
+        self.outline = nn.Linear(hidden, (patch_size // 2) ** 2)
+        self.zone = nn.Linear(hidden, 1 + len(ZONES))
+        self.offset = nn.Linear(hidden, 3)
+
+    def guide(self, patches: Tensor, batch: Batch) -> Tensor:
+        """ViT patches [P, N, hidden] -> loss of outline, zone and offsets."""
+        inside = F.binary_cross_entropy_with_logits(self.outline(patches).float(), batch.outline.float())
+        zone = F.cross_entropy(self.zone(patches).float().flatten(0, 1), batch.patch_zones.flatten())
+        covered = batch.patch_zones > 0
+        return 2 * inside + zone + 0.5 * F.smooth_l1_loss(self.offset(patches).float()[covered], batch.offsets[covered])
+
+
+class Heads(nn.Module):
+    """The throw-away heads of ViT (`patches`) and Q-Former (`zones`)."""
+
+    def __init__(self, sizes: ModelSizes) -> None:
+        super().__init__()
+        self.patches = PatchHead(sizes.vision_hidden, sizes.patch_size)
+        self.zones = LabelHead(sizes.qformer_hidden, empty=0.15)
+
+    def patch_loss(self, tokens: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """ViT tokens [P, 1 + patches, hidden]."""
+        count = tokens.shape[1] - 1
+        loss, right = self.patches(
+            tokens[:, 1:], tokens[:, 0], batch.kinds[:, :count], batch.colours[:, :count], batch.grounds
+        )
+        guide = self.patches.guide(tokens[:, 1:], batch)
+        return loss + guide, {**right, "guide": float(guide.detach())}
+
+    def zone_loss(self, queries: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Queries [P, Q, hidden]."""
+        zones = len(ZONES)
+        return self.zones(
+            queries[:, :zones], queries[:, zones], batch.kinds[:, -zones:], batch.colours[:, -zones:], batch.grounds
+        )
