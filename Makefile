@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo test lint types bench full-size mini-train mini-eval clean
+.PHONY: install base demo test lint types bench full-size mini-train mini-pack mini-eval clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -40,8 +40,12 @@ full-size: .venv/.all
 mini-train: .venv/.all
 	$(BIN)/python -m visualglm.training.pretrain recipes/mini/recipe.toml
 
+mini-pack: .venv/.all
+	$(BIN)/python -m visualglm.training.pack runs/mini/model visualglm/mini
+
 mini-eval: .venv/.all
-	$(BIN)/python -m visualglm.evaluation.scenes --model visualglm/mini -o recipes/mini/figures.json
+	$(BIN)/python -m visualglm.evaluation.scenes --model visualglm/mini --scenes 160 -o recipes/mini/figures.json
+	$(BIN)/python -m visualglm.evaluation.card recipes/mini/figures.json visualglm/mini
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

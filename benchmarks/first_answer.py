@@ -31,7 +31,7 @@ def main() -> None:
     pairs = [(seconds(IMPORTS), seconds(ask)) for _ in range(ROUNDS)]
     figures = {
         "command": "python benchmarks/first_answer.py",
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
         "rounds": ROUNDS,

@@ -97,7 +97,7 @@ def measure(config: VisualGLMConfig, parent: Path | None, tokens: int) -> dict[s
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     return {
         "command": "python " + " ".join(["benchmarks/full_size.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
         "parameters": parameters,

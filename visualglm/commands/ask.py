@@ -15,44 +15,23 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+@options.with_flags
 def ask(
     image: Annotated[str, typer.Argument(help="The picture's path; - reads it from stdin.")],
+    flags: options.Flags,
     question: Annotated[
         str | None, typer.Argument(help="Chinese or English; without one, describes the picture.")
     ] = None,
-    model: options.Model = None,
-    tokenizer: options.Tokenizer = None,
-    device: options.Device = "auto",
-    dtype: options.DtypeOption = "auto",
-    language: options.LanguageOption = "auto",
-    greedy: options.Greedy = False,
-    seed: options.Seed = None,
-    preset: options.PresetOption = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    repetition_penalty: options.RepetitionPenalty = None,
-    max_new_tokens: options.MaxNewTokens = None,
-    upstream_images: options.UpstreamImages = False,
     as_json: options.Json = False,
 ) -> None:
     """One answer about a picture, streamed. / 就一张图片回答一个问题。"""
     from ..conversation import QUESTIONS
 
-    arguments = options.sampling(
-        greedy,
-        seed=seed,
-        preset=preset,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
-    )
-    picture = opened_picture(image, upstream_images)
-    conversation = options.open_model(model, tokenizer, device, dtype, upstream_images).conversation(picture, language)
-    question = question if question is not None else QUESTIONS[options.spoken_language(language)]
-    for piece in conversation.stream(question, **arguments):
+    sampling = flags.sampling()
+    picture = opened_picture(image, flags.upstream_images)
+    conversation = flags.open_model().conversation(picture, flags.language)
+    question = question if question is not None else QUESTIONS[options.spoken_language(flags.language)]
+    for piece in conversation.stream(question, **sampling):
         if not as_json:
             print(piece, end="", flush=True)
     if as_json and conversation.answer is not None:

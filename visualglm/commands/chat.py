@@ -45,40 +45,19 @@ MESSAGES: dict[str, dict[str, str]] = {
 }
 
 
+@options.with_flags
 def chat(
+    flags: options.Flags,
     image: Annotated[str | None, typer.Argument(help="A picture to begin with.")] = None,
-    model: options.Model = None,
-    tokenizer: options.Tokenizer = None,
-    device: options.Device = "auto",
-    dtype: options.DtypeOption = "auto",
-    language: options.LanguageOption = "auto",
-    greedy: options.Greedy = False,
-    seed: options.Seed = None,
-    preset: options.PresetOption = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    repetition_penalty: options.RepetitionPenalty = None,
-    max_new_tokens: options.MaxNewTokens = None,
-    upstream_images: options.UpstreamImages = False,
 ) -> None:
     """A dialogue in the terminal. / 在终端里对话。"""
     from rich.console import Console
 
-    arguments = options.sampling(
-        greedy,
-        seed=seed,
-        preset=preset,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
-    )
-    opened = options.open_model(model, tokenizer, device, dtype, upstream_images)
-    dialogue = Dialogue(opened.conversation(image, language), Console(highlight=False, emoji=False), arguments)
+    sampling = flags.sampling()
+    conversation = flags.open_model().conversation(image, flags.language)
+    dialogue = Dialogue(conversation, Console(highlight=False, emoji=False), sampling)
     dialogue.say("greeting")
-    if model is None:
+    if flags.model is None:
         dialogue.say("mini")
     dialogue.say("picture" if image else "none", image)
     dialogue.run()

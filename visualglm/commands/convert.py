@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,18 +13,10 @@ from ..errors import UsageError
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-class To(str, Enum):
-    """The layouts that can be written."""
-
-    native = "native"
-    hf = "hf"
-    sat = "sat"
-
-
 def convert(
     source: Annotated[str, typer.Argument(help="Folder of any layout, or a hub id.")],
     target: Annotated[Path, typer.Argument(help="New folder.")],
-    to: Annotated[To, typer.Option("--to", help="Layout to write.")] = To.native,
+    to: Annotated[Literal["native", "hf", "sat"], typer.Option("--to", help="Layout to write.")] = "native",
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="Vocabulary (ice_text.model) to take along, or its folder.")
     ] = None,
@@ -41,7 +32,7 @@ def convert(
     folder = change_layout(
         source,
         target,
-        to.value,
+        to,
         with_golden=golden,
         overwrite=overwrite,
         tokenizer=tokenizer,

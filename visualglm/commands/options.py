@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import locale
 import math
 import os
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from inspect import Parameter, Signature, signature
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -44,30 +48,80 @@ UpstreamImages = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
 
 
-def sampling(greedy: bool, **arguments: Any) -> dict[str, Any]:
-    """The sampling arguments that were given.
+@dataclass(frozen=True)
+class Flags:
+    """What every verb that answers lets one choose: the model, and how its tokens are taken."""
 
-    Raises:
-        UsageError: two of them contradict each other, or one is no number to compute with.
-    """
-    given = {name: value for name, value in arguments.items() if value is not None}
-    if greedy and (given.get("temperature") or "preset" in given):
-        raise UsageError("--greedy takes the likeliest token, so leave --temperature and --preset out.")
-    unusable = [name for name, value in given.items() if isinstance(value, float) and not math.isfinite(value)]
-    if unusable:
-        raise UsageError(f"--{unusable[0].replace('_', '-')} must be a finite number.")
-    return {"do_sample": False, **given} if greedy else given
+    model: Model = None
+    tokenizer: Tokenizer = None
+    device: Device = "auto"
+    dtype: DtypeOption = "auto"
+    language: LanguageOption = "auto"
+    greedy: Greedy = False
+    seed: Seed = None
+    preset: PresetOption = None
+    temperature: Temperature = None
+    top_p: TopP = None
+    top_k: TopK = None
+    repetition_penalty: RepetitionPenalty = None
+    max_new_tokens: MaxNewTokens = None
+    upstream_images: UpstreamImages = False
+
+    def sampling(self) -> dict[str, Any]:
+        """The sampling arguments that were given.
+
+        Raises:
+            UsageError: two of them contradict each other, or one is no number to compute with.
+        """
+        given = {name: getattr(self, name) for name in SAMPLING if getattr(self, name) is not None}
+        if self.greedy and (self.temperature or self.preset):
+            raise UsageError("--greedy takes the likeliest token, so leave --temperature and --preset out.")
+        unusable = [name for name, value in given.items() if isinstance(value, float) and not math.isfinite(value)]
+        if unusable:
+            raise UsageError(f"--{unusable[0].replace('_', '-')} must be a finite number.")
+        return {"do_sample": False, **given} if self.greedy else given
+
+    def open_model(self) -> VisualGLM:
+        """Loads the model without transformers' progress bars and notices on the terminal."""
+        import transformers
+
+        from ..conversation import load
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        return load(
+            self.model,
+            tokenizer=self.tokenizer,
+            device=self.device,
+            dtype=self.dtype,
+            upstream_images=self.upstream_images,
+        )
 
 
-def open_model(model: str | None, tokenizer: str | None, device: str, dtype: Dtype, upstream_images: bool) -> VisualGLM:
-    """Loads the model without transformers' progress bars and notices on the terminal."""
-    import transformers
+SAMPLING = ("seed", "preset", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
 
-    from ..conversation import load
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    return load(model, tokenizer=tokenizer, device=device, dtype=dtype, upstream_images=upstream_images)
+def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb that takes `flags: Flags` -> one that has each of them as an option of its own, as typer wants it."""
+    own, shared = (get_type_hints(source, include_extras=True) for source in (verb, Flags))
+    parameters = [
+        parameter.replace(annotation=own[name], kind=Parameter.KEYWORD_ONLY)
+        for name, parameter in signature(verb).parameters.items()
+        if name != "flags"
+    ]
+    parameters += [
+        Parameter(flag.name, Parameter.KEYWORD_ONLY, default=flag.default, annotation=shared[flag.name])
+        for flag in fields(Flags)
+    ]
+
+    @functools.wraps(verb)
+    def run(**values: Any) -> None:
+        flags = Flags(**{name: values.pop(name) for name in shared})
+        verb(**values, flags=flags)
+
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def spoken_language(language: Language) -> Literal["zh", "en"]:
