@@ -36,7 +36,7 @@ bench: .venv/.all
 full-size: .venv/.all
 	$(BIN)/python benchmarks/full_size.py
 
-# from scratch, about 110 minutes on two cores; then its figures on unseen scenes
+# from scratch, about 90 minutes on two cores; then its figures on unseen scenes
 mini-train: .venv/.all
 	$(BIN)/python -m visualglm.training.pretrain recipes/mini/recipe.toml
 

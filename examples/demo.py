@@ -16,8 +16,8 @@ import visualglm
 
 PICTURE = visualglm.packed_model() / "samples" / "moon.png"
 DIALOGUES = [
-    ["这张图片里有什么？", "鱼是什么颜色的？"],
-    ["What is in the picture?", "What colour is the fish?"],
+    ["这张图片里有什么？", "一共有几个物体？"],
+    ["What is in the picture?", "What is the background?"],
 ]
 
 

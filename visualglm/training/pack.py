@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
+from ..checkpoints import golden, open_checkpoint
 from ..model import VisualGLMForConditionalGeneration
 from ..scenes.compose import picture_of, scene_of
 from ..scenes.seeds import Split, seeds
@@ -69,11 +70,15 @@ def pack_samples(target: Path) -> None:
 
 
 def main(source: str, target: str) -> None:
-    """Packs everything but the cards; the vocabulary is made anew, byte for byte as for training."""
+    """Packs everything but the cards, and what `visualglm doctor` compares.
+
+    The vocabulary is made anew, byte for byte as for training.
+    """
     folder = Path(target)
     pack_weights(Path(source), folder)
     pack_tokenizer(folder)
     pack_samples(folder)
+    golden.write(folder, golden.record(open_checkpoint(folder)))
 
 
 if __name__ == "__main__":
