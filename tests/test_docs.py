@@ -35,10 +35,11 @@ def test_snippets_run(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_run(page: Path, tmp_path: Path) -> None:
-    """Every `visualglm ...` line of a page, in order, in a folder that has the repository's packed model."""
+    """Every `visualglm ...` line of a page, in order, in a folder that has the repository's packed model and recipes."""
     lines = [line for block in blocks(page, "sh") for line in block.splitlines() if "visualglm " in line]
     (tmp_path / "visualglm").mkdir()
     shutil.copytree(visualglm.packed_model(), tmp_path / "visualglm" / "mini")
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     scripts = Path(sys.executable).parent
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment |= {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "PYTHONSAFEPATH": "1"}

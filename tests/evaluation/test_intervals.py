@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from visualglm.evaluation.intervals import majority, share_of, wilson
+from visualglm.evaluation.intervals import balanced, majority, prior, share_of, wilson
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,13 @@ def test_share_of_nothing_is_unknown() -> None:
 
 def test_majority() -> None:
     assert majority(["a", "b", "a", "a"]) == 0.75
+
+
+def test_balanced_is_the_mean_within_its_interval() -> None:
+    found = balanced(share_of([True] * 9 + [False]), share_of([True] * 5 + [False] * 5))
+    assert found["share"] == pytest.approx(0.7)
+    assert (found["n"], found["low"] < 0.7 < found["high"]) == (20, True)
+
+
+def test_prior_takes_the_commonest_of_every_sort() -> None:
+    assert prior([("side", "left"), ("side", "left"), ("height", "above"), ("height", "below")]) == 0.75

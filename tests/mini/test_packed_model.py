@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from visualglm.conversation import VisualGLM, load, packed_model
 from visualglm.evaluation.judging import is_right
 from visualglm.evaluation.scenes import Asked, answer_all, encode_scenes, questions
-from visualglm.scenes import Split, picture_of, scene_of, seeds
-from visualglm.training.pack import SAMPLE_SIZE, SAMPLES
+from visualglm.scenes import Split, scene_of, seeds
 
+SAMPLES = sorted((packed_model() / "samples").glob("*.png"))
 # share of right answers on 60 test scenes; the commonest answer alone reaches about .08, .14, .3, .14 and .13
 BOUNDS = {"name": 0.7, "colour": 0.8, "total": 0.7, "where": 0.4, "background": 0.9}
 
@@ -40,19 +39,8 @@ def test_unseen_scenes_are_answered_far_above_chance(answered: list[Asked], task
 
 
 def test_another_picture_gets_another_answer(model: VisualGLM) -> None:
-    answers = {
-        model.conversation(packed_model() / "samples" / f"{name}.png").ask("这张图片里有什么？").text
-        for name in SAMPLES
-    }
-    assert len(answers) == len(SAMPLES)
-
-
-def test_samples_are_drawn_from_their_own_seeds() -> None:
-    numbers = list(islice(seeds(Split.SAMPLES), 1 + max(SAMPLES.values())))
-    for name, place in SAMPLES.items():
-        bundled = np.asarray(Image.open(packed_model() / "samples" / f"{name}.png").convert("RGB"))
-        drawn = picture_of(scene_of(numbers[place]), (SAMPLE_SIZE, SAMPLE_SIZE))
-        assert np.abs(bundled.astype(int) - np.asarray(drawn)).max() == 0
+    answers = {model.conversation(sample).ask("这张图片里有什么？").text for sample in SAMPLES}
+    assert len(answers) == len(SAMPLES) > 3
 
 
 def test_the_package_data_is_small() -> None:

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from visualglm.scenes import KINDS, ZONES, Split, patch_labels, picture_of, scene_of, seeds, zone_labels
+from visualglm.scenes.compose import Mix
+from visualglm.scenes.concepts import kinds as all_kinds
+from visualglm.scenes.concepts import number_of
 from visualglm.scenes.seeds import RANGE
 
 SCENES = [scene_of(seed) for seed in range(40)]
@@ -61,15 +64,27 @@ def test_patch_labels_lie_where_the_objects_are() -> None:
         labels = patch_labels(scene, 8)
         assert labels.kinds.shape == (64,)
         assert ((labels.kinds > 0) == (labels.colours > 0)).all()
-        assert labels.outline.shape == (64, 49)
+        assert labels.outline.shape == (64, 64)
         for patch in np.flatnonzero(labels.kinds):
             x, y = (patch % 8 + 0.5 + labels.offsets[patch, 0]) / 8, (patch // 8 + 0.5 + labels.offsets[patch, 1]) / 8
             item = min(scene.items, key=lambda item: abs(item.x - x) + abs(item.y - y))
-            assert labels.kinds[patch] == 1 + KINDS.index(item.kind)
+            assert labels.kinds[patch] == 1 + number_of()[item.kind]
 
 
 def test_zone_labels_name_every_object_once() -> None:
     for scene in SCENES:
-        kinds, _ = zone_labels(scene)
-        assert [KINDS[k - 1] for k in kinds if k] == [item.kind for item in scene.items]
+        kinds, _, pictures = zone_labels(scene)
+        assert not pictures.any()
+        assert [all_kinds()[k - 1] for k in kinds if k] == [item.kind for item in scene.items]
         assert [ZONES[z] for z in np.flatnonzero(kinds)] == [item.zone for item in scene.items]
+
+
+def test_letters_and_frames_are_drawn_where_the_labels_are() -> None:
+    mix = Mix(letters=0.5, frames=0.6)
+    scenes = [scene_of(seed, 6, mix=mix) for seed in range(80)]
+    assert any(scene.framed for scene in scenes)
+    assert any(item.kind.category == "letter" for scene in scenes for item in scene.items)
+    for scene in scenes[:20]:
+        pixels = np.asarray(picture_of(scene, (224, 224)), dtype=int)
+        for item in scene.items:
+            assert (np.abs(pixels - np.array(item.tone)).sum(axis=-1) < 12).sum() > 20, (scene.seed, item.kind.key)

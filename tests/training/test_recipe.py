@@ -14,8 +14,8 @@ SHIPPED = Path(__file__).parents[2] / "recipes" / "mini" / "recipe.toml"
 
 def test_the_shipped_recipe_reads_and_begins_with_its_command() -> None:
     recipe = read_recipe(SHIPPED)
-    assert [stage.kind for stage in recipe.stages][:3] == ["patches", "zones", "dialogue"]
-    assert SHIPPED.read_text(encoding="utf-8").startswith("# python -m visualglm.training.pretrain recipes/mini/")
+    assert [stage.kind for stage in recipe.stages][:3] == ["patches", "zones", "text"]
+    assert SHIPPED.read_text(encoding="utf-8").startswith("# visualglm pretrain recipes/mini/")
 
 
 @pytest.mark.parametrize(

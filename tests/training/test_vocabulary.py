@@ -8,7 +8,8 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2 as protobuf
 
 from visualglm.conversation import packed_model
-from visualglm.scenes.vocabulary import COLOURS, KINDS
+from visualglm.scenes.concepts import kinds
+from visualglm.scenes.vocabulary import COLOURS
 from visualglm.tokenizer import ChatGLMTokenizer
 from visualglm.training.vocabulary import (
     BYTE,
@@ -22,17 +23,29 @@ from visualglm.training.vocabulary import (
 
 
 @pytest.fixture(scope="module")
-def packed() -> ChatGLMTokenizer:
-    return ChatGLMTokenizer(str(packed_model() / "ice_text.model"))
+def made() -> bytes:
+    return compose_vocabulary(normal_pieces())
 
 
 @pytest.fixture(scope="module")
-def proto() -> protobuf.ModelProto:
-    return protobuf.ModelProto.FromString((packed_model() / "ice_text.model").read_bytes())
+def tokenizer(made: bytes, tmp_path_factory: pytest.TempPathFactory) -> ChatGLMTokenizer:
+    path = tmp_path_factory.mktemp("vocabulary") / "ice_text.model"
+    path.write_bytes(made)
+    return ChatGLMTokenizer(str(path))
 
 
-def test_the_packed_vocabulary_is_what_the_code_makes() -> None:
-    assert (packed_model() / "ice_text.model").read_bytes() == compose_vocabulary(normal_pieces())
+@pytest.fixture(scope="module")
+def proto(made: bytes) -> protobuf.ModelProto:
+    return protobuf.ModelProto.FromString(made)
+
+
+@pytest.mark.xfail(strict=True, reason="the packed weights are those of the earlier, smaller vocabulary")
+def test_the_packed_vocabulary_is_what_the_code_makes(made: bytes) -> None:
+    assert (packed_model() / "ice_text.model").read_bytes() == made
+
+
+def test_it_has_six_to_eight_thousand_pieces(proto: protobuf.ModelProto) -> None:
+    assert 6000 < len(proto.pieces) < 8000
 
 
 def test_special_pieces_stand_where_the_real_file_has_them(proto: protobuf.ModelProto) -> None:
@@ -56,21 +69,21 @@ def test_the_normaliser_is_nfkc_with_a_dummy_prefix(proto: protobuf.ModelProto) 
     assert proto.trainer_spec.byte_fallback and proto.trainer_spec.split_digits
 
 
-def test_names_are_whole_pieces(packed: ChatGLMTokenizer) -> None:
-    for word in [*(kind.zh[0] for kind in KINDS), *(colour.zh for colour in COLOURS)]:
-        assert len(packed.encode_plain(f"有{word}")) == 3, word
-    for word in [*(kind.en[0] for kind in KINDS), *(kind.plural for kind in KINDS), *(c.key for c in COLOURS)]:
-        assert len(packed.encode_plain(word)) == 1, word
+def test_names_are_whole_pieces(tokenizer: ChatGLMTokenizer) -> None:
+    for word in [*(kind.zh[0] for kind in kinds()), *(colour.zh for colour in COLOURS)]:
+        assert len(tokenizer.encode_plain(f"有{word}")) == 3, word
+    for word in [*(kind.en[0] for kind in kinds()), *(kind.plural for kind in kinds()), *(c.key for c in COLOURS)]:
+        assert len(tokenizer.encode_plain(word)) == 1, word
 
 
 @pytest.mark.parametrize(
     "text", ["请问图片中那个红色的小圆圈旁边是什么东西呀？", "Is the little boat near the big house?"]
 )
-def test_free_wording_needs_no_bytes(packed: ChatGLMTokenizer, text: str) -> None:
-    first_byte = len(packed.sp_model) - 256
-    assert all(index < first_byte for index in packed.encode_plain(text))
+def test_free_wording_needs_no_bytes(tokenizer: ChatGLMTokenizer, text: str) -> None:
+    first_byte = len(tokenizer.sp_model) - 256
+    assert all(index < first_byte for index in tokenizer.encode_plain(text))
 
 
-def test_every_text_survives(packed: ChatGLMTokenizer, tmp_path: Path) -> None:
+def test_every_text_survives(tokenizer: ChatGLMTokenizer, tmp_path: Path) -> None:
     for text in ("图中有两个红色的圆形。", "There is an orange cross.", "🦊 zebra 12345\n\tnew   line"):
-        assert packed.decode(packed.encode_plain(text)) == text
+        assert tokenizer.decode(tokenizer.encode_plain(text)) == text

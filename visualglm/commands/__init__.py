@@ -19,6 +19,7 @@ from .ask import ask
 from .chat import chat
 from .convert import convert
 from .doctor import doctor
+from .pretrain import pretrain
 
 app = typer.Typer(
     name="visualglm",
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, chat, convert, doctor):
+for verb in (ask, chat, convert, doctor, pretrain):
     app.command()(verb)
 
 

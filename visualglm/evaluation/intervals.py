@@ -26,6 +26,21 @@ def share_of(hits: Sequence[bool]) -> dict[str, float | int]:
     return {"n": len(hits), "share": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
+def balanced(*sides: dict[str, float | int]) -> dict[str, float | int]:
+    """The mean of several shares as a share, with the interval that theirs allow (MOVER)."""
+    share = sum(side["share"] for side in sides) / len(sides)
+    below = math.sqrt(sum((side["share"] - side["low"]) ** 2 for side in sides)) / len(sides)
+    above = math.sqrt(sum((side["high"] - side["share"]) ** 2 for side in sides)) / len(sides)
+    n = sum(int(side["n"]) for side in sides)
+    return {"n": n, "share": round(share, 4), "low": round(share - below, 4), "high": round(share + above, 4)}
+
+
 def majority(truths: Sequence[str]) -> float:
     """What the commonest answer alone would reach."""
     return round(Counter(truths).most_common(1)[0][1] / len(truths), 4) if truths else 0.0
+
+
+def prior(truths: Sequence[tuple[str, str]]) -> float:
+    """What the commonest answer to each sort of question alone would reach; `truths` are (sort, truth)."""
+    sorts = {sort: [truth for other, truth in truths if other == sort] for sort in dict.fromkeys(s for s, _ in truths)}
+    return round(sum(len(t) * majority(t) for t in sorts.values()) / len(truths), 4) if truths else 0.0

@@ -1,7 +1,7 @@
 """evaluation/judging: a free answer -> the fact that it states, to be compared with the truth.
 
-An answer is right when it states exactly one fact of the asked sort (one colour, one number, ...) and it is the true
-one; descriptions and lists are right when they are right to the last character. Knows nothing about models.
+An answer is right when it states exactly one fact of the asked sort (one name, one colour, one number, ...) and it is
+the true one; descriptions and lists are right when they are right to the last character. Knows nothing about models.
 """
 
 from __future__ import annotations
@@ -10,17 +10,28 @@ import re
 from functools import lru_cache
 
 from ..scenes import speech
-from ..scenes.dialogue import Exchange
-from ..scenes.vocabulary import BACKGROUNDS, COLOURS, KINDS, ZONES, Language
+from ..scenes.concepts import kinds
+from ..scenes.exchange import Exchange
+from ..scenes.vocabulary import BACKGROUNDS, CATEGORIES, COLOURS, ZONES, Kind, Language
+from ..scenes.wording import ZH_NUMBERS
 
 WHOLE = ("describe", "list", "shapes", "off topic", "absent")
+NAMES = ("name", "size", "odd")
+YES_OR_NO = ("exists", "any", "same colour")
+SIDES: dict[Language, tuple[str, ...]] = {
+    "zh": ("左边", "右边", "上面", "下面"),
+    "en": ("left", "right", "above", "below"),
+}
+# What comes before the word that decides: of the rest only this counts, for names hold colours and sides (left arrow).
+TOLD_AFTER: dict[Language, str] = {"zh": "[是在]", "en": r"\bis\b"}
+DENIED = re.compile(r"不是| is not ")
 
 
 @lru_cache(maxsize=64)
 def facts(task: str, language: Language) -> tuple[str, ...]:
     """The facts that an answer to a task may state, in the same order in both languages."""
-    if task == "name":
-        return tuple(speech.noun(kind, language) for kind in KINDS)
+    if task in NAMES:
+        return tuple(speech.noun(kind, language) for kind in kinds())
     if task == "colour":
         return tuple(speech.hue(colour, language) for colour in COLOURS)
     if task == "background":
@@ -29,10 +40,14 @@ def facts(task: str, language: Language) -> tuple[str, ...]:
         return tuple(speech.number(count, language) for count in range(11))
     if task == "where":
         return tuple(speech.place(zone, language) for zone in ZONES)
+    if task == "category":
+        return tuple(speech.category(key, language) for key in CATEGORIES)
     if task == "follow-up":
-        return (*facts("colour", language), *facts("where", language))
+        return (*facts("colour", language), *facts("where", language), *facts("category", language))
+    if task in YES_OR_NO:
+        return ("yes", "no")
     if task == "relation":
-        return ("左边", "右边", "上面", "下面") if language == "zh" else ("left", "right", "above", "below")
+        return SIDES[language]
     raise KeyError(task)
 
 
@@ -40,15 +55,14 @@ def stated(task: str, language: Language, answer: str) -> str | None:
     """The one fact that an answer states; None when it states none or several."""
     if task in WHOLE:
         return answer
-    if task == "exists":
+    if task in YES_OR_NO:
         return _yes_or_no(answer)
-    if task == "count" and (answer.startswith("图中没有") or "no " in answer):
+    if task in NAMES:
+        kind = named(DENIED.split(answer)[0], language)
+        return speech.noun(kind, language) if kind else None
+    if task in ("count", "total") and (answer.startswith("图中没有") or re.search(r"\bno\b", answer)):
         return speech.number(0, language)
-    options = sorted(facts(task, language), key=len, reverse=True)
-    before, after = (r"\b", r"\b") if language == "en" else ("", "")
-    if language == "zh" and task in ("total", "count"):
-        before = "(?<=有)"  # the ten of 十字形 is no number
-    found = set(re.findall(f"{before}({'|'.join(map(re.escape, options))}){after}", answer))
+    found = set(_pattern(task, language).findall(_told(task, language, answer)))
     return found.pop() if len(found) == 1 else None
 
 
@@ -58,7 +72,69 @@ def is_right(exchange: Exchange, answer: str) -> bool:
     return stated(exchange.task, exchange.language, answer) == truth
 
 
+def same_fact(task: str, zh: str, en: str) -> bool:
+    """Whether a Chinese and an English answer state the same fact."""
+    pair: tuple[tuple[Language, str], ...] = (("zh", zh), ("en", en))
+    places = [_place(facts(task, language), stated(task, language, answer)) for language, answer in pair]
+    return places[0] == places[1] != -1
+
+
+def named(answer: str, language: Language) -> Kind | None:
+    """The one thing that an answer names, by any of its names; a hot dog is no dog."""
+    names = _names(language)
+    found = {names[name] for name in _name_pattern(language).findall(_bare(answer, language))}
+    return found.pop() if len(found) == 1 else None
+
+
+def _place(options: tuple[str, ...], fact: str | None) -> int:
+    return options.index(fact) if fact in options else -1
+
+
 def _yes_or_no(answer: str) -> str | None:
-    if answer.startswith(("没有", "No")):
+    if answer.startswith(("没有", "不", "No")):
         return "no"
-    return "yes" if answer.startswith(("有", "是", "Yes")) else None
+    return "yes" if answer.startswith(("有", "是", "一样", "Yes")) else None
+
+
+def _told(task: str, language: Language, answer: str) -> str:
+    """What is said about the thing: numbers and grounds are looked for everywhere."""
+    if task in ("total", "count", "background"):
+        return answer
+    return re.split(TOLD_AFTER[language], answer)[-1]
+
+
+@lru_cache(maxsize=64)
+def _pattern(task: str, language: Language) -> re.Pattern[str]:
+    """Finds a task's facts, the longest first."""
+    options = sorted(facts(task, language), key=len, reverse=True)
+    before, after = (r"\b", r"\b") if language == "en" else ("", "")
+    if task in ("total", "count"):
+        before = "(?<=有)" if language == "zh" else r"(?:(?<=is )|(?<=are ))"  # the ten of 十字形 is no number
+    return re.compile(f"{before}({'|'.join(map(re.escape, options))}){after}")
+
+
+@lru_cache(maxsize=2)
+def _names(language: Language) -> dict[str, Kind]:
+    return {name: kind for kind in kinds() for name in (kind.zh if language == "zh" else kind.en)}
+
+
+@lru_cache(maxsize=2)
+def _name_pattern(language: Language) -> re.Pattern[str]:
+    names = "|".join(re.escape(name) for name in sorted(_names(language), key=len, reverse=True))
+    return re.compile(rf"\b({names})\b" if language == "en" else f"({names})")
+
+
+@lru_cache(maxsize=2)
+def _beside(language: Language) -> re.Pattern[str]:
+    """Measure words (一头大象 has no head) and colours (an orange fish is no orange), but not those within names."""
+    if language == "zh":
+        measures = "|".join(sorted({kind.measure for kind in kinds()}))
+        colours = "|".join(colour.zh for colour in COLOURS)
+        return re.compile(f"(?<=[是有])[{''.join(ZH_NUMBERS)}](?:{measures})(?![。，])|(?:{colours})的")
+    colours = "|".join(colour.key for colour in COLOURS)
+    coloured = [re.escape(name) for name in _names("en") if re.match(f"(?:{colours}) ", name)]
+    return re.compile(rf"\b(?!(?:{'|'.join(coloured)})\b)(?:{colours}) (?=\w)")
+
+
+def _bare(answer: str, language: Language) -> str:
+    return _beside(language).sub("", answer)

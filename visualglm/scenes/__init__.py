@@ -4,8 +4,11 @@
 one may ask about it and the right answers. Training, validation, test and the bundled samples never share a seed.
 """
 
-from .compose import Item, Scene, patch_labels, picture_of, scene_of, zone_labels
-from .dialogue import Exchange, exchanges
+from .compose import Item, Scene, scene_of
+from .dialogue import exchanges
+from .exchange import Exchange
+from .labels import patch_labels, zone_labels
+from .paint import picture_of
 from .seeds import Split, seeds
 from .vocabulary import BACKGROUNDS, COLOURS, KINDS, ZONES
 

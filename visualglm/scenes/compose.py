@@ -1,42 +1,67 @@
-"""scenes/compose: seed -> Scene (the truth) -> picture, and what covers every patch.
+"""scenes/compose: seed -> Scene: the truth about what is where, with every choice made from the seed.
 
-`scene_of(seed)` says what is where, with every choice made from the seed; `picture_of(scene)` draws it;
-`patch_labels(scene, grid)` says what covers each patch. Knows nothing about questions.
+Objects are drawn kinds, letters, and, where an album is given, cut-outs of real pictures. Knows nothing about how a
+scene is painted or asked about.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
 
-from .draw import draw_kind, stamp_kind
+from .album import Album, Entry
+from .concepts import glyphs, kinds
 from .vocabulary import BACKGROUNDS, COLOURS, KINDS, RGB, ZONES, Background, Colour, Kind, Zone
 
 _MARGIN = 0.03  # centres keep this far from the lines between zones, so that every zone is beyond doubt
-_LABEL_SIZE = 112
+_SHAPES = tuple(kind for kind in KINDS if kind.category == "shape")
+_FRAMES = tuple((kind, inner) for kind in KINDS for inner in [{"circle": 0.6, "square": 0.68}.get(kind.key)] if inner)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A shape around an object; the object is `inner` times as large."""
+
+    kind: Kind
+    colour: Colour
+    tone: RGB
+    inner: float
 
 
 @dataclass(frozen=True)
 class Item:
-    """One object: `x`, `y` is its centre, `size` its half-extent, all as shares of the picture's side."""
+    """One object: `x`, `y` is its centre, `size` its half-extent, all as shares of the picture's side.
+
+    `picture` is the album's picture that is pasted, None where the kind is drawn; `colour` is None where a thing has
+    several. `whole` pictures fill the scene. `shift`, `saturation`, `light`, `flip` change a pasted picture.
+    """
 
     kind: Kind
-    colour: Colour
+    colour: Colour | None
     tone: RGB
     x: float
     y: float
     size: float
     angle: float = 0.0
     outline: RGB | None = None
+    picture: int | None = None
+    whole: bool = False
+    flip: bool = False
+    shift: int = 0
+    saturation: float = 1.0
+    light: float = 1.0
+    frame: Frame | None = None
 
     @property
     def zone(self) -> Zone:
         return _zone(self.x, self.y)
+
+    @property
+    def drawn(self) -> bool:
+        return self.picture is None
 
 
 def _zone(x: float, y: float) -> Zone:
@@ -54,102 +79,186 @@ class Scene:
     items: tuple[Item, ...]
     width: int
     height: int
+    album: Album | None = field(default=None, compare=False)
+    ground_picture: int | None = None
+
+    @property
+    def framed(self) -> tuple[Item, ...]:
+        return tuple(item for item in self.items if item.frame)
 
 
 @dataclass(frozen=True)
-class PatchLabels:
-    """Per patch, row by row: `kinds`, `colours` and `zones` of its object [patches]; `outline` [patches, pixels of
-    every second row and column], True inside an object; `offsets` [patches, 3], see `_offsets`."""
+class Mix:
+    """What scenes are made of: shares of pasted objects, of letters, and of scenes with one large object.
 
-    kinds: NDArray[np.int64]
-    colours: NDArray[np.int64]
-    zones: NDArray[np.int64]
-    outline: NDArray[np.bool_]
-    offsets: NDArray[np.float32]
+    `frames`: how often an object stands inside a shape; `themes`: how often all objects but one are of one category;
+    `relit`: how often a pasted picture is seen in other light. `anything`: objects may be of kinds that nobody can
+    draw, for scenes that are only told.
+    """
+
+    pasted: float = 0.0
+    letters: float = 0.0
+    large: float = 0.0
+    frames: float = 0.0
+    themes: float = 0.0
+    relit: float = 0.0
+    anything: bool = False
 
 
-def scene_of(seed: int, most: int = 4, least: int = 1, on_white: bool = False) -> Scene:
+DRAWN = Mix()
+
+
+def scene_of(
+    seed: int,
+    most: int = 4,
+    least: int = 1,
+    on_white: bool = False,
+    album: Album | None = None,
+    mix: Mix = DRAWN,
+) -> Scene:
     """The scene of a seed, with `least` to `most` objects that do not touch, each in a zone of its own.
 
     `on_white` is for the first steps of training: outlines are learned sooner where the ground is always the same.
     """
-    rng = np.random.default_rng(seed)
-    white = on_white or rng.random() < 0.15  # the commonest ground
-    background = BACKGROUNDS[0 if white else rng.integers(len(BACKGROUNDS))]
-    tone = _tone(rng, background.tones, spread=6)
-    items: list[Item] = []
-    for _ in range(int(rng.integers(least, most + 1))):
-        item = _place(rng, tone, items, crowded=most > 1)
-        items += [item] if item else []
-    items.sort(key=lambda item: (item.zone.row, item.zone.column))
-    width, height = _native_size(rng)
-    return Scene(seed, background, tone, tuple(items), width, height)
+    return _Composer(np.random.default_rng(seed), album, mix).scene(seed, most, least, on_white)
 
 
-def picture_of(scene: Scene, size: tuple[int, int] | None = None) -> Image.Image:
-    """Draws the scene at its native size (or `size`), supersampled twice; the same pixels every time."""
-    width, height = size or (scene.width, scene.height)
-    rng = np.random.default_rng(scene.seed + 1)
-    canvas = _ground(scene, (2 * width, 2 * height), rng)
-    ink = ImageDraw.Draw(canvas)
-    for item in scene.items:
-        centre, half = _extent(item, 2 * width, 2 * height)
-        draw_kind(ink, item.kind.key, item.tone, centre, half, item.angle, item.outline)
-    picture = canvas.resize((width, height), Image.Resampling.BOX)
-    return _weathered(picture, rng) if size is None else picture
+class _Composer:
+    """One scene in the making."""
 
+    def __init__(self, rng: Generator, album: Album | None, mix: Mix) -> None:
+        self.rng, self.album, self.mix = rng, album, mix
+        self.items: list[Item] = []
+        self.ground: RGB = (255, 255, 255)
+        self.theme: str | None = None
 
-def patch_labels(scene: Scene, grid: int) -> PatchLabels:
-    """What covers each patch of a `grid` x `grid` raster; 0 where no object covers a fifth of it."""
-    owners = np.asarray(_owners(scene))
-    side = _LABEL_SIZE // grid
-    blocks = owners[: side * grid, : side * grid].reshape(grid, side, grid, side).transpose(0, 2, 1, 3)
-    pixels = blocks.reshape(grid * grid, -1)
-    cover = np.stack([(pixels == n).mean(axis=1) for n in range(1, len(scene.items) + 1)], axis=1)
-    owner = np.where(cover.max(axis=1) >= 0.2, cover.argmax(axis=1) + 1, 0)
-    kinds = np.array([0, *(1 + KINDS.index(item.kind) for item in scene.items)])
-    colours = np.array([0, *(1 + COLOURS.index(item.colour) for item in scene.items)])
-    outline = blocks[:, :, ::2, ::2].reshape(grid * grid, -1) > 0
-    zones = np.array([0, *(1 + ZONES.index(item.zone) for item in scene.items)])
-    return PatchLabels(kinds[owner], colours[owner], zones[owner], outline, _offsets(scene, owner, grid))
+    def scene(self, seed: int, most: int, least: int, on_white: bool) -> Scene:
+        rng = self.rng
+        large = rng.random() < self.mix.large
+        if large and self.album is not None and self.album.photos and rng.random() < 0.12:
+            return self._photograph(seed, self.album)
+        background, ground_picture = self._background(on_white)
+        self.ground = _tone(rng, background.tones, spread=6)
+        self.theme = self._theme()
+        for _ in range(1 if large else int(rng.integers(least, most + 1))):
+            item = self._place(most > 1, large)
+            self.items += [item] if item else []
+        items = tuple(sorted(self.items, key=lambda item: (item.zone.row, item.zone.column)))
+        width, height = _native_size(rng)
+        return Scene(seed, background, self.ground, items, width, height, self.album, ground_picture)
 
+    def _background(self, on_white: bool) -> tuple[Background, int | None]:
+        """White is the commonest; photographs need an album that has some."""
+        rng = self.rng
+        if on_white or rng.random() < 0.15:
+            return BACKGROUNDS[0], None
+        photos = self.album.photos if self.album else ()
+        background = BACKGROUNDS[rng.integers(len(BACKGROUNDS) - (not photos))]
+        if background.texture == "photo":
+            return background, photos[rng.integers(len(photos))].index
+        return background, None
 
-def _owners(scene: Scene) -> Image.Image:
-    """The number of the object at every pixel of a small raster, from 1; 0 where there is none."""
-    owners = Image.new("L", (_LABEL_SIZE, _LABEL_SIZE))
-    ink = ImageDraw.Draw(owners)
-    for number, item in enumerate(scene.items, start=1):
-        stamp_kind(ink, item.kind.key, number, *_extent(item, _LABEL_SIZE, _LABEL_SIZE, scene), item.angle)
-    return owners
+    def _photograph(self, seed: int, album: Album) -> Scene:
+        """A whole photograph of one thing, which fills the picture."""
+        rng = self.rng
+        entry = album.photos[rng.integers(len(album.photos))]
+        item = Item(entry.kind, None, (128, 128, 128), 0.5, 0.5, 0.5, picture=entry.index, whole=True)
+        item = self._relit(item, turned=False)
+        width, height = _native_size(rng)
+        return Scene(seed, BACKGROUNDS[-1], (128, 128, 128), (item,), width, height, album)
 
+    def _theme(self) -> str | None:
+        if self.album is None or self.rng.random() >= self.mix.themes:
+            return None
+        kind = self.album.kinds[self.rng.integers(len(self.album.kinds))]
+        return kind.category
 
-def _offsets(scene: Scene, owner: NDArray[np.int64], grid: int) -> NDArray[np.float32]:
-    """[grid * grid, 3]: the way from the patch to its object's centre in patches, and the object's half-extent."""
-    place = (np.arange(grid * grid) % grid + 0.5, np.arange(grid * grid) // grid + 0.5)
-    target = np.array([(0, 0, 0), *((item.x * grid, item.y * grid, item.size * grid) for item in scene.items)])[owner]
-    there = (owner > 0)[:, None]
-    return (there * (target - np.stack([*place, np.zeros(grid * grid)], axis=1))).astype(np.float32)
+    def _place(self, crowded: bool, large: bool) -> Item | None:
+        """A new object away from the others and seen against the ground; None where there is no room."""
+        spot = self._centre() if large else _spot(self.rng, self.items, crowded)
+        if spot is None:
+            return None
+        for _ in range(40):
+            item = self._twin(spot) or self._new(spot)
+            if math.dist(self._seen(item), self.ground) > (90 if item.drawn else 45):
+                return self._framed(item)
+        return None
 
+    def _centre(self) -> tuple[float, float, float]:
+        """(x, y, size) of a large object in the middle."""
+        size = float(self.rng.uniform(0.26, 0.49))
+        slack = min(0.1, 0.5 - size)
+        x, y = (0.5 + slack * self.rng.uniform(-1, 1) for _ in range(2))
+        return float(x), float(y), size
 
-def zone_labels(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(kind, colour) per zone, each [9] in reading order; 0 where the zone is empty."""
-    kinds, colours = np.zeros((2, len(ZONES)), dtype=np.int64)
-    for item in scene.items:
-        kinds[ZONES.index(item.zone)] = 1 + KINDS.index(item.kind)
-        colours[ZONES.index(item.zone)] = 1 + COLOURS.index(item.colour)
-    return kinds, colours
-
-
-def _place(rng: Generator, ground: RGB, others: list[Item], crowded: bool) -> Item | None:
-    """A new object away from the others and seen against the ground; None where there is no room."""
-    spot = _spot(rng, others, crowded)
-    for _ in range(40 if spot else 0):
+    def _new(self, spot: tuple[float, float, float]) -> Item:
+        rng = self.rng
+        chance = rng.random()
+        if self.album is not None and (chance < self.mix.pasted or self.theme is not None):
+            return self._pasted(self._entry(self.album), spot)
         colour = COLOURS[rng.integers(len(COLOURS))]
         tone = _tone(rng, colour.tones, spread=12)
-        kind, colour, tone = _twin(rng, others) or (KINDS[rng.integers(len(KINDS))], colour, tone)
-        if spot and math.dist(tone, ground) > 90:
-            return Item(kind, colour, tone, *spot, _angle(rng), _outline(rng, tone, ground))
-    return None
+        if chance < self.mix.pasted + self.mix.letters:
+            kind = glyphs()[rng.integers(len(glyphs()))]
+            return Item(kind, colour, tone, *spot, _angle(rng))
+        pool = kinds() if self.mix.anything else KINDS
+        kind = pool[rng.integers(len(pool))]
+        return Item(kind, colour, tone, *spot, _angle(rng), _outline(rng, tone, self.ground))
+
+    def _entry(self, album: Album) -> Entry:
+        """Any thing, as often as any other; in a scene with a theme, of its category but for the first object."""
+        pool = [k for k in album.kinds if k.category == self.theme] if self.theme and self.items else album.kinds
+        entries = album.by_kind[pool[self.rng.integers(len(pool))]]
+        return entries[self.rng.integers(len(entries))]
+
+    def _pasted(self, entry: Entry, spot: tuple[float, float, float]) -> Item:
+        album = self.album
+        if album is None:
+            raise ValueError("only an album has pictures to paste")
+        item = Item(entry.kind, album.colour(entry.index), album.tone(entry.index), *spot, picture=entry.index)
+        return self._relit(item, turned=True)
+
+    def _relit(self, item: Item, turned: bool) -> Item:
+        """A pasted picture turned, flipped, and now and then in other light; a turned hue has no colour to tell."""
+        rng = self.rng
+        angle = float(rng.uniform(-0.35, 0.35)) if turned and rng.random() < 0.5 else 0.0
+        item = replace(item, angle=angle, flip=bool(rng.random() < 0.3))
+        if rng.random() < self.mix.relit:
+            item = replace(item, light=float(rng.uniform(0.65, 1.3)), saturation=float(rng.uniform(0.5, 1.5)))
+        if rng.random() < 0.3 * self.mix.relit:
+            item = replace(item, shift=int(rng.integers(-40, 41)), colour=None)
+        return item
+
+    def _twin(self, spot: tuple[float, float, float]) -> Item | None:
+        """Now and then an object already there once more: so counts exceed one; drawn ones may change their colour."""
+        rng = self.rng
+        if not self.items or rng.random() > 0.3 or (self.theme and len(self.items) == 1):
+            return None
+        other = self.items[rng.integers(len(self.items))]
+        if other.picture is not None and self.album is not None:
+            entries = self.album.by_kind[other.kind]
+            same = next(entry for entry in entries if entry.index == other.picture)
+            return self._pasted(same if rng.random() < 0.6 else entries[rng.integers(len(entries))], spot)
+        if rng.random() < 0.5:
+            return Item(other.kind, other.colour, other.tone, *spot, _angle(rng))
+        colour = COLOURS[rng.integers(len(COLOURS))]
+        return Item(other.kind, colour, _tone(rng, colour.tones, spread=12), *spot, _angle(rng))
+
+    def _seen(self, item: Item) -> RGB:
+        return item.tone if item.drawn or self.album is None else self.album.tone(item.picture or 0)
+
+    def _framed(self, item: Item) -> Item:
+        """Some objects stand inside a shape that is seen against the ground and against them."""
+        rng = self.rng
+        shapes = {other.kind for other in self.items} | {o.frame.kind for o in self.items if o.frame} | {item.kind}
+        if item.size < 0.13 or item.size > 0.3 or rng.random() >= self.mix.frames or item.kind in _SHAPES:
+            return item
+        kind, inner = _FRAMES[rng.integers(len(_FRAMES))]
+        colour = COLOURS[rng.integers(len(COLOURS))]
+        tone = _tone(rng, colour.tones, spread=12)
+        if kind in shapes or min(math.dist(tone, self._seen(item)), math.dist(tone, self.ground)) < 90:
+            return item
+        return replace(item, frame=Frame(kind, colour, tone, inner))
 
 
 def _spot(rng: Generator, others: list[Item], crowded: bool) -> tuple[float, float, float] | None:
@@ -161,17 +270,6 @@ def _spot(rng: Generator, others: list[Item], crowded: bool) -> tuple[float, flo
         if _clear(x, y, size, others):
             return x, y, size
     return None
-
-
-def _twin(rng: Generator, others: list[Item]) -> tuple[Kind, Colour, RGB] | None:
-    """Now and then the kind of an object already there, half of the time in its colour too: so counts exceed one."""
-    if not others or rng.random() > 0.3:
-        return None
-    other = others[rng.integers(len(others))]
-    if rng.random() < 0.5:
-        return other.kind, other.colour, other.tone
-    colour = COLOURS[rng.integers(len(COLOURS))]
-    return other.kind, colour, _tone(rng, colour.tones, spread=12)
 
 
 def _clear(x: float, y: float, size: float, others: list[Item]) -> bool:
@@ -203,72 +301,3 @@ def _native_size(rng: Generator) -> tuple[int, int]:
     side = (112, 112, 128, 160, 224, 300)[rng.integers(6)]
     stretch = float(rng.uniform(1.1, 1.4)) if rng.random() < 0.25 else 1.0
     return (round(side * stretch), side) if rng.random() < 0.7 else (side, round(side * stretch))
-
-
-def _extent(
-    item: Item, width: int, height: int, native: Scene | None = None
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Centre and half-extents in pixels of a canvas; circles stay round in the native picture."""
-    natural_width, natural_height = (native.width, native.height) if native else (width, height)
-    side = min(natural_width, natural_height)
-    half = (item.size * side * width / natural_width, item.size * side * height / natural_height)
-    return (item.x * width, item.y * height), half
-
-
-def _ground(scene: Scene, size: tuple[int, int], rng: Generator) -> Image.Image:
-    texture = scene.background.texture
-    canvas = Image.new("RGB", size, scene.tone)
-    if texture is None:
-        return canvas
-    ink = ImageDraw.Draw(canvas)
-    {"grass": _grass, "sea": _sea, "night": _night, "sand": _sand}[texture](ink, scene.tone, size, rng)
-    return canvas
-
-
-def _shade(tone: RGB, by: int) -> RGB:
-    red, green, blue = (min(255, max(0, c + by)) for c in tone)
-    return red, green, blue
-
-
-def _grass(ink: ImageDraw.ImageDraw, tone: RGB, size: tuple[int, int], rng: Generator) -> None:
-    """Upright blades all over."""
-    for x, y, lean, by in zip(*rng.random((3, 90)), rng.integers(-28, 28, 90), strict=True):
-        foot = (x * size[0], y * size[1])
-        tip = (foot[0] + (lean - 0.5) * 0.04 * size[0], foot[1] - 0.06 * size[1])
-        ink.line((foot, tip), fill=_shade(tone, int(by)), width=max(1, size[0] // 90))
-
-
-def _sea(ink: ImageDraw.ImageDraw, tone: RGB, size: tuple[int, int], rng: Generator) -> None:
-    """Rows of waves."""
-    for row in np.linspace(0.05, 0.95, 9):
-        shift = rng.random() * 6
-        t = np.linspace(0, 1, 25)
-        y = (row + 0.012 * np.sin(26 * t + shift)) * size[1]
-        line = list(zip((t * size[0]).tolist(), y.tolist(), strict=True))
-        ink.line(line, fill=_shade(tone, 26), width=max(1, size[1] // 80))
-
-
-def _night(ink: ImageDraw.ImageDraw, tone: RGB, size: tuple[int, int], rng: Generator) -> None:
-    """Small points of light."""
-    for x, y, bright in rng.random((45, 3)):
-        r = (0.003 + 0.003 * bright) * size[0]
-        at = (x * size[0] - r, y * size[1] - r, x * size[0] + r, y * size[1] + r)
-        ink.ellipse(at, fill=_shade(tone, round(90 + 110 * bright)))
-
-
-def _sand(ink: ImageDraw.ImageDraw, tone: RGB, size: tuple[int, int], rng: Generator) -> None:
-    """Grains, darker and lighter."""
-    for x, y, by in zip(*rng.random((2, 160)), rng.integers(-35, 25, 160), strict=True):
-        r = 0.006 * size[0]
-        ink.ellipse((x * size[0] - r, y * size[1] - r, x * size[0] + r, y * size[1] + r), fill=_shade(tone, int(by)))
-
-
-def _weathered(picture: Image.Image, rng: Generator) -> Image.Image:
-    """A little blur or noise now and then, as pictures of unknown origin have it."""
-    chance = rng.random()
-    if chance < 0.1:
-        return picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
-    if chance < 0.25:
-        grain = rng.normal(0, rng.uniform(2, 7), (picture.height, picture.width, 1))
-        return Image.fromarray(np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8))
-    return picture

@@ -6,8 +6,10 @@ Knows nothing about questions.
 from __future__ import annotations
 
 from .compose import Item, Scene
-from .vocabulary import Background, Colour, Kind, Language, Zone
-from .wording import EN_NUMBERS, ZH_NUMBERS
+from .vocabulary import CATEGORIES, Background, Colour, Kind, Language, Zone
+from .wording import EN_NUMBERS, NOT_SHOWN, ZH_NUMBERS
+
+_SOME = ("scissors", "glasses", "jeans", "fireworks", "broccoli", "fries", "rice", "milk", "trousers")
 
 
 def noun(kind: Kind, language: Language) -> str:
@@ -30,8 +32,22 @@ def number(count: int, language: Language) -> str:
     return ZH_NUMBERS[count] if language == "zh" else EN_NUMBERS[count]
 
 
+def category(key: str, language: Language) -> str:
+    return CATEGORIES[key][language]
+
+
+def told_colour(item: Item) -> Colour | None:
+    """The colour that lists and names tell: that of drawn things; real ones are rarely of one colour."""
+    return item.colour if item.drawn else None
+
+
 def article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
+    """a, an, or some (scissors)."""
+    if word.split()[-1] in _SOME:
+        return "some"
+    if word.startswith(("uni", "ufo", "ute", "euro")):
+        return "a"
+    return "an" if word[0] in "aeiou" or word.startswith(("hour", "x-", "x mark")) else "a"
 
 
 def counted(count: int, kind: Kind, colour: Colour | None, language: Language) -> str:
@@ -63,9 +79,10 @@ def joined(phrases: list[str], language: Language) -> str:
 
 def inventory(items: list[Item], language: Language) -> str:
     """图中有两个红色的圆形和一棵绿色的树。 Objects alike are counted together."""
-    groups: dict[tuple[Kind, Colour], int] = {}
+    groups: dict[tuple[Kind, Colour | None], int] = {}
     for item in items:
-        groups[item.kind, item.colour] = groups.get((item.kind, item.colour), 0) + 1
+        thing = (item.kind, told_colour(item))
+        groups[thing] = groups.get(thing, 0) + 1
     phrases = [counted(count, kind, colour, language) for (kind, colour), count in groups.items()]
     if language == "zh":
         return f"图中有{joined(phrases, language)}。"
@@ -73,34 +90,103 @@ def inventory(items: list[Item], language: Language) -> str:
 
 
 def description(scene: Scene, language: Language) -> str:
-    """Every object with its place, then the background."""
+    """Every object with its place, then the background; of a whole photograph only what it shows."""
+    if scene.items[0].whole:
+        return inventory(list(scene.items), language)
     if language == "zh":
-        phrases = [f"{item.zone.zh}有{counted(1, item.kind, item.colour, language)}" for item in scene.items]
+        phrases = [f"{item.zone.zh}有{_standing(item, language)}" for item in scene.items]
         return "，".join(phrases) + "。" + background(scene.background, language)
-    phrases = [f"{counted(1, item.kind, item.colour, language)} {item.zone.en}" for item in scene.items]
+    phrases = [f"{_standing(item, language)} {item.zone.en}" for item in scene.items]
     return f"There is {joined(phrases, language)}. " + background(scene.background, language)
 
 
+def _standing(item: Item, language: Language) -> str:
+    """一只猫, or 圆形里的一只猫."""
+    phrase = counted(1, item.kind, told_colour(item), language)
+    if item.frame is None:
+        return phrase
+    if language == "zh":
+        return f"{item.frame.colour.zh}的{item.frame.kind.zh[0]}里的{phrase}"
+    return f"{phrase} inside {some(item.frame.kind.en[0], item.frame.kind, item.frame.colour, language)}"
+
+
 def background(ground_: Background, language: Language) -> str:
+    if ground_.texture == "photo":
+        return NOT_SHOWN[language]
     if language == "zh":
         return f"背景是{ground_.zh}。" if ground_.texture else f"背景是{ground_.zh}的。"
-    article_ = {"grass": "", "sea": "the ", "night": "the ", "sand": ""}.get(ground_.texture or "grass", "")
+    article_ = {"sea": "the ", "night": "the ", "pattern": "a "}.get(ground_.texture or "grass", "")
     return f"The background is {article_}{ground_.key}."
 
 
 def this_is(item: Item, language: Language) -> str:
-    phrase = counted(1, item.kind, item.colour, language)
+    phrase = counted(1, item.kind, told_colour(item), language)
     return f"这是{phrase}。" if language == "zh" else f"It is {phrase}."
 
 
-def is_coloured(item: Item, language: Language) -> str:
+def is_coloured(item: Item, colour: Colour, language: Language) -> str:
     if language == "zh":
-        return f"{item.kind.zh[0]}是{item.colour.zh}的。"
-    return f"The {item.kind.en[0]} is {item.colour.key}."
+        return f"{item.kind.zh[0]}是{colour.zh}的。"
+    return f"The {item.kind.en[0]} is {colour.key}."
 
 
-def it_is_coloured(item: Item, language: Language) -> str:
-    return f"它是{item.colour.zh}的。" if language == "zh" else f"It is {item.colour.key}."
+def it_is_coloured(colour: Colour, language: Language) -> str:
+    return f"它是{colour.zh}的。" if language == "zh" else f"It is {colour.key}."
+
+
+def is_a(kind: Kind, language: Language) -> str:
+    """它是动物。 / It is an animal."""
+    name = category(kind.category, language)
+    return f"它是{name}。" if language == "zh" else f"It is {article(name)} {name}."
+
+
+def is_of(kind: Kind, language: Language) -> str:
+    """狗是动物。 / A dog is an animal."""
+    name = category(kind.category, language)
+    if language == "zh":
+        return f"{kind.zh[0]}是{name}。"
+    return f"{article(kind.en[0]).capitalize()} {kind.en[0]} is {article(name)} {name}."
+
+
+def yes_or_no_category(there: bool, key: str, language: Language) -> str:
+    name = category(key, language)
+    if language == "zh":
+        return f"有，图中有{name}。" if there else f"没有，图中没有{name}。"
+    return f"Yes, there is {article(name)} {name}." if there else f"No, there is no {name}."
+
+
+def is_larger(item: Item, language: Language) -> str:
+    return f"{item.kind.zh[0]}更大。" if language == "zh" else f"The {item.kind.en[0]} is larger."
+
+
+def same_colour(same: bool, language: Language) -> str:
+    if language == "zh":
+        return "一样，它们的颜色相同。" if same else "不一样，它们的颜色不同。"
+    return "Yes, they have the same colour." if same else "No, their colours differ."
+
+
+def is_not(item: Item, key: str, language: Language) -> str:
+    """狗不是水果。 / The dog is not a fruit."""
+    name = category(key, language)
+    return (
+        f"{item.kind.zh[0]}不是{name}。"
+        if language == "zh"
+        else f"The {item.kind.en[0]} is not {article(name)} {name}."
+    )
+
+
+def is_inside(item: Item, language: Language) -> str:
+    phrase = counted(1, item.kind, told_colour(item), language)
+    return f"里面是{phrase}。" if language == "zh" else f"There is {phrase} inside."
+
+
+def called(kind: Kind, language: Language) -> str:
+    """In the other language: 狗的英语是dog。 / The Chinese for dog is 狗。"""
+    return (
+        f"{kind.zh[0]}的英语是{kind.en[0]}。"
+        if language == "zh"
+        else f"The Chinese word for {kind.en[0]} is {kind.zh[0]}."
+    )
 
 
 def is_at(item: Item, language: Language) -> str:

@@ -1,7 +1,8 @@
 """scenes/vocabulary: what can be drawn, and its names in Chinese and English.
 
-Twenty kinds (eight shapes, twelve drawn things), ten colours, eleven backgrounds, nine zones. The first name of a kind
-is the one that answers use; the others are understood in questions. Knows nothing about drawing or wording.
+Twenty drawn kinds (eight shapes, twelve things), ten colours, backgrounds, nine zones, the categories of all concepts.
+The first name of a kind is the one that answers use; the others are understood in questions. Knows nothing about
+drawing or wording.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ RGB = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Kind:
-    """A thing that can be drawn. `measure` is its Chinese measure word, `plural` its English plural."""
+    """A thing that has a name. `measure` is its Chinese measure word, `plural` its English plural."""
 
     key: str
-    category: Literal["shape", "thing"]
+    category: str
     zh: tuple[str, ...]
     en: tuple[str, ...]
     plural: str
@@ -41,7 +42,7 @@ class Background:
     key: str
     zh: str
     tones: tuple[RGB, ...]
-    texture: Literal["grass", "sea", "night", "sand"] | None = None
+    texture: Literal["grass", "sea", "night", "sand", "pattern", "photo"] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,18 @@ KINDS: tuple[Kind, ...] = (
     Kind("rectangle", "shape", ("长方形", "矩形"), ("rectangle",), "rectangles"),
     Kind("diamond", "shape", ("菱形", "钻石形"), ("diamond", "rhombus"), "diamonds"),
     Kind("cross", "shape", ("十字形", "十字"), ("cross", "plus sign"), "crosses"),
-    Kind("house", "thing", ("房子", "房屋"), ("house", "home"), "houses", "座"),
-    Kind("tree", "thing", ("树", "大树"), ("tree",), "trees", "棵"),
-    Kind("sun", "thing", ("太阳",), ("sun",), "suns"),
-    Kind("moon", "thing", ("月亮",), ("moon", "crescent"), "moons"),
-    Kind("car", "thing", ("汽车", "车", "小汽车"), ("car",), "cars", "辆"),
-    Kind("boat", "thing", ("船", "小船"), ("boat", "ship"), "boats", "艘"),
-    Kind("fish", "thing", ("鱼", "小鱼"), ("fish",), "fish", "条"),
-    Kind("flower", "thing", ("花", "花朵"), ("flower",), "flowers", "朵"),
-    Kind("cup", "thing", ("杯子", "水杯"), ("cup", "mug"), "cups"),
-    Kind("umbrella", "thing", ("雨伞", "伞"), ("umbrella",), "umbrellas", "把"),
-    Kind("mushroom", "thing", ("蘑菇",), ("mushroom",), "mushrooms"),
-    Kind("balloon", "thing", ("气球",), ("balloon",), "balloons"),
+    Kind("house", "building", ("房子", "房屋"), ("house", "home"), "houses", "座"),
+    Kind("tree", "plant", ("树", "大树"), ("tree",), "trees", "棵"),
+    Kind("sun", "nature", ("太阳",), ("sun",), "suns"),
+    Kind("moon", "nature", ("月亮",), ("moon", "crescent"), "moons"),
+    Kind("car", "vehicle", ("汽车", "车", "小汽车"), ("car",), "cars", "辆"),
+    Kind("boat", "vehicle", ("船", "小船"), ("boat", "ship"), "boats", "艘"),
+    Kind("fish", "animal", ("鱼", "小鱼"), ("fish",), "fish", "条"),
+    Kind("flower", "plant", ("花", "花朵"), ("flower",), "flowers", "朵"),
+    Kind("cup", "household", ("杯子", "水杯"), ("cup", "mug"), "cups"),
+    Kind("umbrella", "household", ("雨伞", "伞"), ("umbrella",), "umbrellas", "把"),
+    Kind("mushroom", "vegetable", ("蘑菇",), ("mushroom",), "mushrooms"),
+    Kind("balloon", "toy", ("气球",), ("balloon",), "balloons"),
 )
 
 COLOURS: tuple[Colour, ...] = (
@@ -102,6 +103,8 @@ BACKGROUNDS: tuple[Background, ...] = (
     Background("sea", "大海", ((40, 110, 180), (30, 130, 190), (55, 140, 170)), "sea"),
     Background("night sky", "夜空", ((12, 16, 50), (20, 22, 66), (8, 10, 36)), "night"),
     Background("sand", "沙滩", ((225, 200, 145), (235, 210, 160), (215, 185, 125)), "sand"),
+    Background("pattern", "花纹", ((230, 210, 200), (200, 215, 230), (120, 140, 120), (90, 80, 110)), "pattern"),
+    Background("photo", "照片", ((128, 128, 128),), "photo"),
 )
 
 ZONES: tuple[Zone, ...] = (
@@ -115,3 +118,33 @@ ZONES: tuple[Zone, ...] = (
     Zone(1, 2, "下方", "at the bottom"),
     Zone(2, 2, "右下方", "in the bottom right"),
 )
+
+CATEGORIES: dict[str, dict[Language, str]] = {
+    "animal": {"zh": "动物", "en": "animal"},
+    "plant": {"zh": "植物", "en": "plant"},
+    "fruit": {"zh": "水果", "en": "fruit"},
+    "vegetable": {"zh": "蔬菜", "en": "vegetable"},
+    "food": {"zh": "食物", "en": "food"},
+    "drink": {"zh": "饮料", "en": "drink"},
+    "vehicle": {"zh": "交通工具", "en": "vehicle"},
+    "person": {"zh": "人物", "en": "person"},
+    "face": {"zh": "表情", "en": "facial expression"},
+    "body": {"zh": "身体部位", "en": "body part"},
+    "clothing": {"zh": "衣物", "en": "piece of clothing"},
+    "building": {"zh": "建筑", "en": "building"},
+    "place": {"zh": "场景", "en": "place"},
+    "furniture": {"zh": "家具", "en": "piece of furniture"},
+    "household": {"zh": "生活用品", "en": "household item"},
+    "tool": {"zh": "工具", "en": "tool"},
+    "instrument": {"zh": "乐器", "en": "musical instrument"},
+    "sport": {"zh": "运动用品", "en": "sports item"},
+    "toy": {"zh": "玩具", "en": "toy"},
+    "electronics": {"zh": "电子产品", "en": "device"},
+    "stationery": {"zh": "文具", "en": "piece of stationery"},
+    "nature": {"zh": "自然事物", "en": "thing of nature"},
+    "symbol": {"zh": "符号", "en": "symbol"},
+    "shape": {"zh": "图形", "en": "shape"},
+    "fantasy": {"zh": "幻想角色", "en": "fantasy figure"},
+    "street": {"zh": "街道设施", "en": "street object"},
+    "letter": {"zh": "字符", "en": "character"},
+}

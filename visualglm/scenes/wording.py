@@ -229,6 +229,42 @@ QUESTIONS: dict[str, dict[Language, tuple[str, ...]]] = {
             "Where was this picture taken?",
         ),
     },
+    "category": {
+        "zh": ("这是哪一类东西？", "这属于哪一类？", "它属于什么类别？", "这是什么类别的东西？", "这是哪类东西？"),
+        "en": ("What kind of thing is it?", "Which category does it belong to?", "What sort of thing is this?"),
+    },
+    "category by place": {
+        "zh": ("{x}的东西属于哪一类？", "{x}的是哪一类东西？", "{x}的东西是什么类别？"),
+        "en": ("What kind of thing is {x}?", "Which category does the object {x} belong to?"),
+    },
+    "any": {
+        "zh": ("图中有{x}吗？", "图里有没有{x}？", "有{x}吗？", "这张图片里有{x}吗？"),
+        "en": ("Is there {x}?", "Is there {x} in the picture?", "Do you see {x}?", "Can you see {x}?"),
+    },
+    "size": {
+        "zh": ("{x}和{y}哪个更大？", "{x}和{y}哪个大？", "哪个更大，{x}还是{y}？"),
+        "en": ("Which is larger, the {x} or the {y}?", "Which one is bigger, the {x} or the {y}?"),
+    },
+    "same colour": {
+        "zh": ("{x}和{y}颜色一样吗？", "{x}和{y}的颜色相同吗？", "{x}跟{y}是一个颜色吗？"),
+        "en": ("Do the {x} and the {y} have the same colour?", "Are the {x} and the {y} the same color?"),
+    },
+    "odd": {
+        "zh": ("哪一个不是{x}？", "哪个不是{x}？", "图中哪个东西不是{x}？"),
+        "en": ("Which one is not {x}?", "Which object is not {x}?", "What is not {x}?"),
+    },
+    "inside": {
+        "zh": ("{x}里面是什么？", "{x}里有什么？", "{x}的里面是什么？"),
+        "en": ("What is inside the {x}?", "What is in the {x}?", "What does the {x} contain?"),
+    },
+    "is of": {
+        "zh": ("{x}是什么？", "{x}属于哪一类？", "{x}是哪类东西？"),
+        "en": ("What is {x}?", "What kind of thing is {x}?"),
+    },
+    "called": {
+        "zh": ("{x}用英语怎么说？", "{x}的英语是什么？", "{x}的英文怎么说？"),
+        "en": ("What is {x} in Chinese?", "How do you say {x} in Chinese?", "What is the Chinese word for {x}?"),
+    },
     "it colour": {
         "zh": ("它是什么颜色的？", "它是什么颜色？", "是什么颜色的？", "什么颜色？", "它的颜色呢？"),
         "en": ("What colour is it?", "What color is it?", "And its colour?", "Which colour is it?"),

@@ -1,11 +1,52 @@
-"""training/architecture: a recipe's sizes and a vocabulary -> a new, untrained VisualGLM."""
+"""training/architecture: sizes, or checkpoints, and a vocabulary -> the VisualGLM with which a run begins."""
 
 from __future__ import annotations
 
+import torch
+
 from ..configuration import QFormerConfig, VisionConfig, VisualGLMConfig
+from ..errors import UsageError
 from ..model import VisualGLMForConditionalGeneration
 from ..tokenizer import ChatGLMTokenizer
-from .recipe import ModelSizes
+from .recipe import Checkpoints, ModelSizes, Recipe
+
+PARTS = {"vision": "image_encoder.vit.", "qformer": "image_encoder.qformer.", "language": ("transformer.", "lm_head.")}
+
+
+def beginning(recipe: Recipe, tokenizer: ChatGLMTokenizer) -> VisualGLMForConditionalGeneration:
+    """The model of a recipe: new, or a checkpoint's, with parts from other checkpoints where it says so."""
+    start = recipe.start
+    model = _opened(start.model) if start.model else build_model(recipe.model, tokenizer)
+    _take_parts(model, start)
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def _opened(folder: str) -> VisualGLMForConditionalGeneration:
+    return VisualGLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+
+
+def _take_parts(model: VisualGLMForConditionalGeneration, start: Checkpoints) -> None:
+    """Copies the vision, Q-Former and language weights of other checkpoints.
+
+    Raises:
+        UsageError: a part does not fit.
+    """
+    for part, prefix in PARTS.items():
+        folder = getattr(start, part)
+        if not folder:
+            continue
+        other = _opened(folder).state_dict()
+        weights = {name: value for name, value in other.items() if name.startswith(prefix)}
+        own = model.state_dict()
+        wrong = next((name for name, value in weights.items() if own[name].shape != value.shape), None)
+        if wrong:
+            raise UsageError(
+                f"the {part} of {folder} does not fit: {wrong} is {list(weights[wrong].shape)} there and "
+                f"{list(own[wrong].shape)} in this recipe's model. Take start.model from the same checkpoint."
+            )
+        model.load_state_dict(weights, strict=False)
 
 
 def build_model(sizes: ModelSizes, tokenizer: ChatGLMTokenizer) -> VisualGLMForConditionalGeneration:

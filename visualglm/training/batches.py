@@ -5,6 +5,7 @@ Each picture serves several rows (questions), so that it is drawn and encoded on
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,13 +13,19 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ..images import VisualGLMImageProcessor
 from ..prompt import Turn, build_prompt
-from ..scenes.compose import Scene, patch_labels, picture_of, scene_of, zone_labels
-from ..scenes.dialogue import TASKS, Exchange, after_other_turns, exchange_of, without_picture
+from ..scenes import speech
+from ..scenes.album import Album
+from ..scenes.compose import Scene, scene_of
+from ..scenes.dialogue import TASKS, after_other_turns, exchange_of, without_picture
+from ..scenes.exchange import Exchange
+from ..scenes.labels import patch_labels, zone_labels
+from ..scenes.paint import picture_of
 from ..scenes.seeds import Split, seeds
+from ..scenes.telling import known, tellable, told, told_scene
 from ..scenes.vocabulary import BACKGROUNDS, Language
 from ..tokenizer import ChatGLMTokenizer
 from .recipe import Stage
@@ -35,7 +42,15 @@ WEIGHTS = {
     "name": 0.3,
     "shapes": 0.3,
     "background": 0.3,
-    "off topic": 0.1,
+    "off topic": 0.15,
+    "category": 0.7,
+    "any": 1.0,
+    "size": 0.5,
+    "same colour": 0.5,
+    "inside": 0.5,
+    "name by place": 2.0,
+    "side": 1.5,
+    "height": 1.5,
 }
 WITHOUT_PICTURE = 0.02
 LATER = 0.3  # how often a question comes after others; else every second turn would be taken for one about "it"
@@ -56,20 +71,46 @@ class Rows:
     start: int
     tasks: list[str]
 
+    def to(self, device: torch.device) -> Rows:
+        """The same rows on a device."""
+        ids, mask, targets, pictures = (
+            x.to(device) for x in (self.input_ids, self.attention_mask, self.targets, self.pictures)
+        )
+        return Rows(ids, mask, targets, pictures, self.start, self.tasks)
+
 
 @dataclass
-class Batch:
-    """`pixel_values` [P, 3, S, S]; `kinds`, `colours` [P, patches + 9 zones]; `grounds` [P];
-    `patch_zones` [P, patches]; `outline` [P, patches, cells]; `offsets` [P, patches, 3]; `rows` by length."""
+class Labels:
+    """What a batch's scenes show: `kinds`, `colours`, `pictures` [P, patches + 9 zones]; `grounds` [P];
+    `patch_zones` [P, patches]; `outline` [P, patches, cells]; `offsets` [P, patches, 3]."""
 
-    pixel_values: Tensor
     kinds: Tensor
     colours: Tensor
+    pictures: Tensor
     grounds: Tensor
     patch_zones: Tensor
     outline: Tensor
     offsets: Tensor
+
+
+@dataclass
+class Batch:
+    """`pixel_values` [P, 3, S, S] (none in the text stage); `labels`, where the pictures are scenes; `rows` by length;
+    `captions` [P, T], padded, where the stage reads them."""
+
+    pixel_values: Tensor | None
+    labels: Labels | None
     rows: list[Rows]
+    captions: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        labels = (
+            Labels(**{name: value.to(device) for name, value in vars(self.labels).items()}) if self.labels else None
+        )
+        rows = [row.to(device) for row in self.rows]
+        pixels, captions = (None if x is None else x.to(device) for x in (self.pixel_values, self.captions))
+        return Batch(pixels, labels, rows, captions)
 
 
 class PromptBuilder:
@@ -95,6 +136,11 @@ class PromptBuilder:
     def answer(self, exchange: Exchange) -> list[int]:
         """The ids of the answer with its `<eop>`."""
         return [*self.tokenizer.encode_plain(exchange.answer), int(self.tokenizer.eos_token_id)]
+
+    def caption(self, text: str) -> list[int]:
+        """`<sop>`, a caption, `<eop>`."""
+        ends = int(self.tokenizer.bos_token_id), int(self.tokenizer.eos_token_id)
+        return [ends[0], *self.tokenizer.encode_plain(text), ends[1]]
 
 
 @dataclass(frozen=True)
@@ -137,60 +183,127 @@ def _cut(rows: list[Row], shares: list[float]) -> list[list[Row]]:
     return [rows[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
+def caption_block(captions: list[list[int]], pad: int) -> Tensor:
+    """Captions padded on the right, [P, T]."""
+    block = torch.full((len(captions), max(map(len, captions))), pad)
+    for row, ids in zip(block, captions, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return block
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which batches a process takes: every `of`-th from `first` on, beginning with the `number`-th."""
+
+    first: int = 0
+    number: int = 0
+    of: int = 1
+
+    def places(self) -> Iterator[int]:
+        """This process's batches in order, from 0; a loader's workers take them in turn, so their order stays."""
+        worker = get_worker_info()
+        return itertools.count(*((self.first + worker.id, worker.num_workers) if worker else (self.first, 1)))
+
+    def batch(self, place: int) -> int:
+        """The number of a batch among those of all processes."""
+        return place * self.of + self.number
+
+
 class SceneBatches(IterableDataset[Batch]):
-    """Endless batches of one stage from training seeds, from batch number `first` on; the same ones every time."""
+    """Endless batches of one stage from a split's seeds; the same ones every time."""
 
     def __init__(
-        self, stage: Stage, prompts: PromptBuilder, image_size: int, patch_size: int, first: int, split: Split
+        self,
+        stage: Stage,
+        prompts: PromptBuilder,
+        image_size: int,
+        patch_size: int,
+        split: Split = Split.TRAIN,
+        album: Album | None = None,
+        share: Share | None = None,
     ) -> None:
-        self.stage, self.prompts, self.first, self.split = stage, prompts, first, split
+        self.stage, self.prompts, self.split, self.album = stage, prompts, split, album
+        self.share = share or Share()
         self.images = VisualGLMImageProcessor(size={"height": image_size, "width": image_size})
-        self.grid = image_size // patch_size
+        self.grid, self.patch_size = image_size // patch_size, patch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        numbers = seeds(self.split, self.first * self.stage.pictures)
-        index = self.first
-        while True:
-            chosen = [next(numbers) for _ in range(self.stage.pictures)]
-            on_white = index < self.stage.on_white
-            yield self.batch([scene_of(seed, self.stage.most, self.stage.least, on_white) for seed in chosen])
-            index += 1
+        for place in self.share.places():
+            numbers = seeds(self.split, self.share.batch(place) * self.stage.pictures)
+            yield self.batch([next(numbers) for _ in range(self.stage.pictures)], place < self.stage.on_white)
 
-    def batch(self, scenes: list[Scene]) -> Batch:
-        """Draws the scenes and asks `rows` questions about each (none in the patch stage)."""
-        patches = [patch_labels(scene, self.grid) for scene in scenes]
+    def batch(self, chosen: list[int], on_white: bool = False) -> Batch:
+        """The scenes of these seeds, with what the stage needs of them: labels, questions, captions."""
+        stage = self.stage
+        if stage.kind == "text":
+            return Batch(None, None, self._blocks([(0, e) for seed in chosen for e in self._told(seed)]))
+        scenes = [scene_of(seed, stage.most, stage.least, on_white, self.album, stage.mix) for seed in chosen]
+        pixel_values = self.images([picture_of(scene) for scene in scenes], return_tensors="pt")["pixel_values"]
+        if stage.kind == "representation":
+            captions = [self.prompts.caption(_caption(scene)) for scene in scenes]
+            return Batch(pixel_values, self._labels(scenes), [], caption_block(captions, self._pad))
+        asked = [(index, exchange) for index, scene in enumerate(scenes) for exchange in self._questions(scene)]
+        return Batch(pixel_values, self._labels(scenes), self._blocks(asked))
+
+    @property
+    def _pad(self) -> int:
+        return int(self.prompts.tokenizer.pad_token_id)
+
+    def _labels(self, scenes: list[Scene]) -> Labels:
+        patches = [patch_labels(scene, self.grid, self.patch_size) for scene in scenes]
         zones = [zone_labels(scene) for scene in scenes]
-        rows = [self._row(index, exchange) for index, scene in enumerate(scenes) for exchange in self._questions(scene)]
-        return Batch(
-            self.images([picture_of(scene) for scene in scenes], return_tensors="pt")["pixel_values"],
-            torch.from_numpy(np.stack([np.append(p.kinds, z[0]) for p, z in zip(patches, zones, strict=True)])),
-            torch.from_numpy(np.stack([np.append(p.colours, z[1]) for p, z in zip(patches, zones, strict=True)])),
+        kinds, colours, pictures = (
+            torch.from_numpy(np.stack([np.append(getattr(p, name), z[n]) for p, z in zip(patches, zones, strict=True)]))
+            for n, name in enumerate(("kinds", "colours", "pictures"))
+        )
+        return Labels(
+            kinds,
+            colours,
+            pictures,
             torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes]),
             torch.from_numpy(np.stack([p.zones for p in patches])),
             torch.from_numpy(np.stack([p.outline for p in patches])),
             torch.from_numpy(np.stack([p.offsets for p in patches])),
-            blocks_of(rows, int(self.prompts.tokenizer.pad_token_id)),
         )
 
+    def _blocks(self, asked: list[tuple[int, Exchange]]) -> list[Rows]:
+        rows = [Row(picture, e, self.prompts.prompt(e), self.prompts.answer(e)) for picture, e in asked]
+        return blocks_of(rows, self._pad)
+
     def _questions(self, scene: Scene) -> list[Exchange]:
-        if self.stage.kind != "dialogue":
+        if self.stage.kind not in ("alignment", "dialogue"):
             return []
         rng = np.random.default_rng(scene.seed + 2)
         weights = np.array([WEIGHTS.get(task, 1.0) for task in TASKS])
         asked: list[Exchange] = []
-        for task in rng.choice(TASKS, size=self.stage.rows + 3, replace=False, p=weights / weights.sum()):
+        for task in rng.choice(
+            TASKS, size=min(self.stage.rows + 5, len(TASKS)), replace=False, p=weights / weights.sum()
+        ):
             exchange = _one(rng, str(task), scene)
             asked += [exchange] if exchange else []
         return asked[: self.stage.rows]
 
-    def _row(self, picture: int, exchange: Exchange) -> Row:
-        return Row(picture, exchange, self.prompts.prompt(exchange), self.prompts.answer(exchange))
+    def _told(self, seed: int) -> list[Exchange]:
+        """Rows of the text stage: questions about a told scene, and about things known by name."""
+        scene, rng = told_scene(seed, self.stage.most, self.stage.least), np.random.default_rng(seed + 2)
+        made: list[Exchange | None] = []
+        for task in rng.choice(tellable(), size=self.stage.rows + 2, replace=False):
+            made.append(told(str(task), scene, "zh" if rng.random() < 0.5 else "en", rng))
+        asked = [exchange for exchange in made if exchange][: self.stage.rows - 2]
+        return [*asked, known("zh", rng), known("en", rng)]
+
+
+def _caption(scene: Scene) -> str:
+    """What a scene shows, in a few words or at length, in one of the languages."""
+    rng = np.random.default_rng(scene.seed + 2)
+    language: Language = "zh" if rng.random() < 0.5 else "en"
+    return speech.description(scene, language) if rng.random() < 0.5 else speech.inventory(list(scene.items), language)
 
 
 def _one(rng: Generator, task: str, scene: Scene) -> Exchange | None:
     language: Language = "zh" if rng.random() < 0.5 else "en"
     if rng.random() < WITHOUT_PICTURE:
-        return without_picture(language, rng)
+        return without_picture(language, rng) if rng.random() < 0.5 else known(language, rng)
     exchange = exchange_of(task, scene, language, rng)
     if exchange is None or exchange.history or rng.random() > LATER:
         return exchange

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..scenes.vocabulary import BACKGROUNDS, COLOURS, KINDS, ZONES
-from .batches import Batch
-from .recipe import ModelSizes
+from ..configuration import VisualGLMConfig
+from ..scenes.concepts import kinds
+from ..scenes.labels import MIXED
+from ..scenes.vocabulary import BACKGROUNDS, ZONES
+from .batches import Labels
 
 
 class LabelHead(nn.Module):
@@ -24,8 +26,8 @@ class LabelHead(nn.Module):
     def __init__(self, hidden: int, empty: float = 1.0) -> None:
         super().__init__()
         self.empty = empty
-        self.kind = nn.Linear(hidden, 1 + len(KINDS))
-        self.colour = nn.Linear(hidden, 1 + len(COLOURS))
+        self.kind = nn.Linear(hidden, 1 + len(kinds()))
+        self.colour = nn.Linear(hidden, 1 + MIXED)
         self.ground = nn.Linear(hidden, len(BACKGROUNDS))
 
     def forward(
@@ -33,7 +35,7 @@ class LabelHead(nn.Module):
     ) -> tuple[Tensor, dict[str, float]]:
         """[P, N, hidden], [P, hidden], labels [P, N], [P, N], [P] -> loss, shares right where there is an object."""
         kind, colour = self.kind(vectors).float(), self.colour(vectors).float()
-        loss = self._entropy(kind, kinds) + self._entropy(colour, colours)
+        loss = 0.8 * self._entropy(kind, kinds) + self._entropy(colour, colours)
         loss = loss + 0.3 * F.cross_entropy(self.ground(ground).float(), grounds)
         covered = kinds > 0
         right = [
@@ -42,7 +44,7 @@ class LabelHead(nn.Module):
         return loss, {"kinds": float(right[0]), "colours": float(right[1])}
 
     def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        weights = torch.ones(logits.shape[-1])
+        weights = torch.ones(logits.shape[-1], device=logits.device)
         weights[0] = self.empty
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weights)
 
@@ -51,39 +53,60 @@ class PatchHead(LabelHead):
     """What covers each patch, and three tasks that lead there: the object's outline, zone and centre."""
 
     def __init__(self, hidden: int, patch_size: int) -> None:
-        super().__init__(hidden)
+        super().__init__(hidden, empty=0.2)
         self.outline = nn.Linear(hidden, (patch_size // 2) ** 2)
         self.zone = nn.Linear(hidden, 1 + len(ZONES))
         self.offset = nn.Linear(hidden, 3)
 
-    def guide(self, patches: Tensor, batch: Batch) -> Tensor:
+    def guide(self, patches: Tensor, labels: Labels) -> Tensor:
         """ViT patches [P, N, hidden] -> loss of outline, zone and offsets."""
-        inside = F.binary_cross_entropy_with_logits(self.outline(patches).float(), batch.outline.float())
-        zone = F.cross_entropy(self.zone(patches).float().flatten(0, 1), batch.patch_zones.flatten())
-        covered = batch.patch_zones > 0
-        return 2 * inside + zone + 0.5 * F.smooth_l1_loss(self.offset(patches).float()[covered], batch.offsets[covered])
+        inside = F.binary_cross_entropy_with_logits(self.outline(patches).float(), labels.outline.float())
+        zone = F.cross_entropy(self.zone(patches).float().flatten(0, 1), labels.patch_zones.flatten())
+        covered = labels.patch_zones > 0
+        return (
+            2 * inside + zone + 0.5 * F.smooth_l1_loss(self.offset(patches).float()[covered], labels.offsets[covered])
+        )
 
 
 class Heads(nn.Module):
-    """The throw-away heads of ViT (`patches`) and Q-Former (`zones`)."""
+    """The throw-away heads of ViT (`patches`) and Q-Former (`zones`); `features` [N, F] are a teacher's, if any."""
 
-    def __init__(self, sizes: ModelSizes) -> None:
+    def __init__(self, config: VisualGLMConfig, features: Tensor | None = None) -> None:
         super().__init__()
-        self.patches = PatchHead(sizes.vision_hidden, sizes.patch_size)
-        self.zones = LabelHead(sizes.qformer_hidden, empty=0.15)
+        self.patches = PatchHead(config.vision.hidden_size, config.vision.patch_size)
+        self.zones = LabelHead(config.qformer.hidden_size, empty=0.15)
+        self.register_buffer("features", features, persistent=False)
+        if features is not None:
+            self.patch_teacher = nn.Linear(config.vision.hidden_size, features.shape[1])
+            self.zone_teacher = nn.Linear(config.qformer.hidden_size, features.shape[1])
 
-    def patch_loss(self, tokens: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def patch_loss(self, tokens: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
         """ViT tokens [P, 1 + patches, hidden]."""
         count = tokens.shape[1] - 1
         loss, right = self.patches(
-            tokens[:, 1:], tokens[:, 0], batch.kinds[:, :count], batch.colours[:, :count], batch.grounds
+            tokens[:, 1:], tokens[:, 0], labels.kinds[:, :count], labels.colours[:, :count], labels.grounds
         )
-        guide = self.patches.guide(tokens[:, 1:], batch)
+        guide = self.patches.guide(tokens[:, 1:], labels)
         return loss + guide, {**right, "guide": float(guide.detach())}
 
-    def zone_loss(self, queries: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def zone_loss(self, queries: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
         """Queries [P, Q, hidden]."""
         zones = len(ZONES)
         return self.zones(
-            queries[:, :zones], queries[:, zones], batch.kinds[:, -zones:], batch.colours[:, -zones:], batch.grounds
+            queries[:, :zones], queries[:, zones], labels.kinds[:, -zones:], labels.colours[:, -zones:], labels.grounds
         )
+
+    def teacher_loss(self, tokens: Tensor, queries: Tensor, labels: Labels) -> Tensor:
+        """How far patches and zones are from foretelling the teacher's features of what is pasted there: 0 to 4."""
+        zones, patches = len(ZONES), tokens.shape[1] - 1
+        return self._far(self.patch_teacher(tokens[:, 1:]), labels.pictures[:, :patches]) + self._far(
+            self.zone_teacher(queries[:, :zones]), labels.pictures[:, -zones:]
+        )
+
+    def _far(self, foretold: Tensor, pictures: Tensor) -> Tensor:
+        """1 - cosine, over the places where a picture is pasted."""
+        there = pictures > 0
+        wanted = self.get_buffer("features")[pictures[there] - 1].float()
+        if not len(wanted):
+            return foretold.sum() * 0
+        return 1 - F.cosine_similarity(foretold[there].float(), wanted, dim=-1).mean()

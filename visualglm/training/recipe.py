@@ -13,39 +13,62 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import UsageError
+from ..scenes.compose import Mix
 
 T = TypeVar("T")
+KINDS = ("text", "patches", "zones", "representation", "alignment", "dialogue")
 
 
 @dataclass(frozen=True)
 class ModelSizes:
     """The three networks; heads have 64 channels each."""
 
-    image_size: int = 112
-    patch_size: int = 14
-    vision_layers: int = 5
-    vision_hidden: int = 192
+    image_size: int = 144
+    patch_size: int = 16
+    vision_layers: int = 6
+    vision_hidden: int = 256
     qformer_layers: int = 3
-    qformer_hidden: int = 192
+    qformer_hidden: int = 256
     queries: int = 16
-    layers: int = 3
+    layers: int = 4
     hidden: int = 256
-    vocab_size: int = 2304
+    vocab_size: int = 7424
     initializer_range: float = 0.02
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage: `patches` (ViT), `zones` (ViT and Q-Former), `dialogue` (everything, to answer).
+class Checkpoints:
+    """Folders of any checkpoint format from which a part begins instead of from noise; empty: from noise.
 
-    Scenes hold `least` to `most` objects; the first `on_white` batches have a white ground. `minutes` is the wall-clock
-    that the cosine spans, down to `final_rate` of the learning rate; the picture encoder learns at
-    `encoder_rate` of it. After `compare_after` batches two heads begin to compare words with pictures (0: never).
+    `model` gives the architecture too; `vision`, `qformer` and `language` then replace its parts.
+    """
+
+    model: str = ""
+    vision: str = ""
+    qformer: str = ""
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage; `kind` says what is learned and by which part.
+
+    `text`: the language model, from dialogues without pictures. `patches`: the ViT, what covers every patch. `zones`:
+    ViT and Q-Former, what stands in every ninth of the picture. `representation`: the Q-Former, BLIP-2's contrast,
+    matching and captioning. `alignment`: Q-Former and projection, to the frozen language model. `dialogue`: all, to
+    answer.
+
+    A stage ends after `minutes` of wall-clock or, where given, after `steps`; the cosine spans it, down to `final_rate`
+    of the learning rate. The picture encoder learns at `encoder_rate` of it. Scenes hold `least` to `most` objects; the
+    first `on_white` batches have a white ground; `mix` is what they are made of. After `compare_after` batches two
+    heads begin to compare words with pictures (0: never). `teacher_loss` weighs how well the features of a teacher
+    (the album's `features.npy`) are foretold for what is pasted.
     """
 
     name: str
     kind: str
-    minutes: float
+    minutes: float = 0.0
+    steps: int = 0
     pictures: int = 32
     rows: int = 6
     learning_rate: float = 1e-3
@@ -56,39 +79,71 @@ class Stage:
     patch_loss: float = 1.0
     zone_loss: float = 1.0
     word_loss: float = 0.3
+    teacher_loss: float = 0.0
     compare_after: int = 0
     least: int = 1
     most: int = 4
     on_white: int = 0
+    mix: Mix = field(default_factory=Mix)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole run. Paths are relative to the working directory."""
+    """A whole run. Paths are relative to the working directory.
+
+    `album` is a folder of pictures to paste into scenes (empty: drawn things only). `captions` is a JSON-lines file
+    that replaces the scenes by your own pictures. `sharding` is for several processes: `ddp` or `fsdp`.
+    """
 
     output: str
     vocabulary: str
+    album: str = ""
+    captions: str = ""
     seed: int = 0
     threads: int = 2
+    workers: int = 1
     bfloat16: bool = True
+    gradient_checkpointing: bool = False
+    sharding: str = "ddp"
     save_minutes: float = 3.0
     model: ModelSizes = field(default_factory=ModelSizes)
+    start: Checkpoints = field(default_factory=Checkpoints)
     stages: tuple[Stage, ...] = ()
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """Reads and checks a recipe.
+def read_recipe(path: str | Path, changes: tuple[str, ...] = ()) -> Recipe:
+    """Reads and checks a recipe; `changes` are `key=value` (values as in TOML), such as `seed=3`.
 
     Raises:
-        UsageError: an unknown key (the nearest known one is named) or a missing one.
+        UsageError: no such file, no TOML, an unknown key (the nearest known one is named) or a missing one.
     """
-    table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    table["model"] = _filled(ModelSizes, table.get("model", {}), "model")
-    table["stages"] = tuple(_filled(Stage, stage, "stages") for stage in table.get("stages", []))
-    return _filled(Recipe, table, "the recipe")
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        for change in changes:
+            table |= tomllib.loads(change)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"There is no recipe {path}: give the path of a TOML file, e.g. recipes/smoke.toml."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is no TOML: {error}.") from error
+    table["model"] = filled(ModelSizes, table.get("model", {}), "model")
+    table["start"] = filled(Checkpoints, table.get("start", {}), "start")
+    table["stages"] = tuple(_stage(stage) for stage in table.get("stages", []))
+    return filled(Recipe, table, "the recipe")
 
 
-def _filled(kind: type[T], table: dict[str, Any], place: str) -> T:
+def _stage(table: dict[str, Any]) -> Stage:
+    stage = filled(Stage, {**table, "mix": filled(Mix, table.get("mix", {}), "mix")}, "stages")
+    if stage.kind not in KINDS:
+        nearest = difflib.get_close_matches(stage.kind, KINDS, n=1, cutoff=0)[0]
+        raise UsageError(f"{stage.kind} is no kind of stage; did you mean {nearest}?")
+    if not (stage.minutes or stage.steps):
+        raise UsageError(f"stage {stage.name} has no end: give minutes or steps.")
+    return stage
+
+
+def filled(kind: type[T], table: dict[str, Any], place: str) -> T:
     known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for key in table:
         if key not in known:

@@ -20,9 +20,10 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as protobuf
 
-from ..scenes.compose import scene_of
+from ..scenes.compose import Mix, scene_of
 from ..scenes.dialogue import TASKS, WORDS, exchanges, without_picture
 from ..scenes.seeds import Split, seeds
+from ..scenes.telling import known
 from .characters import CHARACTERS, ENGLISH
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
@@ -38,14 +39,16 @@ CHINESE_WORDS = (
 PUNCTUATION = list(".,?!:;'\"()-+*/=<>[]{}@#$%&_~|\\^`。、“”‘’《》…—")
 LETTERS = [chr(c) for start in ("a", "A") for c in range(ord(start), ord(start) + 26)] + [str(d) for d in range(10)]
 ATOMIC, WORD, COMMON, RARE = -2.5, -7.0, -9.0, -14.0
+MIX = Mix(letters=0.1, frames=0.2, anything=True)
 
 
 def dialogue_lines(scenes: int) -> Iterator[tuple[str, str]]:
-    """(language, text) of prompts and answers about training scenes."""
+    """(language, text) of prompts and answers about training scenes and about things known by name."""
     for seed in islice(seeds(Split.TRAIN), scenes):
-        scene, rng = scene_of(seed), np.random.default_rng(seed)
+        scene, rng = scene_of(seed, most=6, mix=MIX), np.random.default_rng(seed)
         for language in ("zh", "en"):
-            for exchange in (*exchanges(scene, language, rng, TASKS), without_picture(language, rng)):
+            without = (without_picture(language, rng), *(known(language, rng) for _ in range(3)))
+            for exchange in (*exchanges(scene, language, rng, TASKS), *without):
                 form = "问:{}" if language == "zh" else "Q:{}"
                 yield language, form.format(exchange.question)
                 yield language, exchange.answer
@@ -90,10 +93,11 @@ def normal_pieces(english_size: int = 700, scenes: int = 600) -> dict[str, float
 
 
 def _whole_english(lines: list[str]) -> Iterator[str]:
-    """Words of dialogues, names and everyday words, as they stand after a space, and after `Q:` or `A:`."""
+    """Words of dialogues, names (whole, of several words too) and everyday words, as they stand after a space."""
     words = {word for line in (*lines, *WORDS["en"], ENGLISH) for word in re.findall("[A-Za-z]+", line)}
-    for word in sorted(words):
-        yield from (f"▁{word}", f"▁{word.capitalize()}")
+    yield from (f"▁{word}" for word in sorted(words))
+    for name in WORDS["en"]:
+        yield "▁" + name.replace(" ", "▁")
     for line in lines:
         yield from re.findall("^Q:([A-Za-z]+)", line)
 

@@ -1,0 +1,94 @@
+"""The whole evaluation, small: figures, goals, cards and the page come out of the packed model and a tiny album."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from visualglm.conversation import VisualGLM
+from visualglm.evaluation import mini, page
+from visualglm.evaluation.card import block, refresh
+from visualglm.evaluation.dialogues import evaluate_dialogues
+from visualglm.evaluation.goals import results
+from visualglm.evaluation.scenes import agreement, drawn_scenes, pasted_scenes, questions
+from visualglm.scenes.album import Album
+
+
+@pytest.fixture(scope="module")
+def figures(model: VisualGLM, album: Path) -> dict[str, Any]:
+    found = mini.Evaluation(model, scenes=4).run(album)
+    return {"date": "2026-11-22", "weights_sha256": "0" * 64, **json.loads(json.dumps(found))}
+
+
+def test_every_goal_has_figures_and_controls(figures: dict[str, Any]) -> None:
+    found = results(figures)
+    assert {result.part for result in found} == {"pictures", "drawn", "cut-outs", "both"}
+    assert len(found) >= 4 + 6 + 6 + 1 + 2  # so few scenes do not allow every task
+    for result in found:
+        for entry in result.entries.values():
+            assert 0 <= entry["low"] <= entry["share"] <= entry["high"] <= 1 or entry["n"] == 0
+        assert result.reached == all(e["n"] and e["share"] >= result.bound for e in result.entries.values())
+    assert [row["reached"] for row in figures["goals"]] == [result.reached for result in found]
+    names = figures["names"]
+    assert names["photos"]["zh"]["n"] == 8
+    assert set(names["not sure"]["at"]) == {"0.60", "0.70", "0.80", "0.90", "0.95"}
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_a_card_takes_any_figures(figures: dict[str, Any], language: Any) -> None:
+    text = refresh("a\n<!-- figures -->\nold\n<!-- /figures -->\nz", figures, language)
+    assert text.startswith("a\n<!-- figures -->\n|")
+    assert "old" not in text
+    assert refresh(text, figures, language) == text
+    drawn = {**figures, "names": {}, "follow-up": {}, "cut-outs": {}}
+    assert block(drawn, language).count("\n|") > 10
+
+
+def test_scenes_are_asked_alike_in_both_languages() -> None:
+    scenes = drawn_scenes(20)
+    assert {len(scene.items) for scene in scenes} >= {1, 5}
+    asked = questions(scenes)
+    assert len({(a.picture, a.exchange.language, a.exchange.question) for a in asked}) == len(asked)
+    assert agreement([_truly(a) for a in asked])["share"] == 1
+    assert agreement(asked)["share"] == 0
+
+
+def _truly(asked: Any) -> Any:
+    return type(asked)(asked.picture, asked.exchange, asked.exchange.answer)
+
+
+def test_pasted_scenes_show_only_the_album(album: Path) -> None:
+    unseen = Album(album, ("held_out", "unseen_style"))
+    shown = {entry.index for entry in unseen.entries}
+    scenes = pasted_scenes(10, unseen)
+    pasted = {item.picture for scene in scenes for item in scene.items if item.picture is not None}
+    assert pasted
+    assert pasted <= shown
+
+
+def test_a_dialogue_goes_on_from_the_models_own_answers(model: VisualGLM) -> None:
+    table, spoken = evaluate_dialogues(model, drawn_scenes(6))
+    assert all(len(s.asked.exchange.history) >= 1 for s in spoken)
+    assert table["zh"]["n"] == sum(s.before_right for s in spoken if s.asked.exchange.language == "zh")
+
+
+def test_the_page_shows_what_may_be_passed_on(album: Path, tmp_path: Path) -> None:
+    page.main(["--album", str(album), "-o", str(tmp_path)])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count("<figure>") == 8 + 8 + 7 + 10
+    assert "heart-" not in text.split(page.TITLES["photos"])[1].split("<h2>")[0]
+    assert "src=http" not in text
+    assert Image.open(tmp_path / "page.png").width > 1000
+    assert (tmp_path / "failures.png").stat().st_size < 150_000
+
+
+def test_the_command_needs_no_album(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mini.main(["--scenes", "2", "-o", str(tmp_path / "figures.json")])
+    found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert found["command"].endswith("--scenes 2 -o " + str(tmp_path / "figures.json"))
+    assert "names" not in found
+    assert "colour of an object" in capsys.readouterr().out

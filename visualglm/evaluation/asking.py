@@ -1,0 +1,128 @@
+"""evaluation/asking: pictures and questions -> greedy answers in batches, and how sure the model is of them.
+
+In: an opened model, pictures, exchanges. Out: `Seen` (what the networks make of pictures) and `Asked` (a question with
+its answer). Knows nothing about where pictures come from or what is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..conversation import VisualGLM
+from ..generation import generate_rows, generation_settings
+from ..images import VisualGLMImageProcessor
+from ..prompt import Turn, build_prompt
+from ..scenes.exchange import Exchange
+from ..scenes.vocabulary import Language
+from ..tokenizer import process_response
+
+LANGUAGES: tuple[Language, ...] = ("zh", "en")
+BATCH = 64
+LONGEST = 80  # tokens of an answer; a model in training may not find its end
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question about picture number `picture`, what the model said, and the chance it gave that answer."""
+
+    picture: int
+    exchange: Exchange
+    answer: str = ""
+    chance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures as the model sees them: `slots` [P, image_length, hidden] and the ViT's class token [P, vit hidden]."""
+
+    slots: Tensor
+    token: Tensor
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@torch.no_grad()
+def encode(model: VisualGLM, pictures: Iterable[Image.Image]) -> Seen:
+    """RGB pictures -> what fills their slots; they are drawn and encoded a batch at a time."""
+    side, network = model.model.config.vision.image_size, model.model
+    images = VisualGLMImageProcessor(size={"height": side, "width": side})
+    slots, tokens = [], []
+    for batch in _batches(pictures):
+        pixel_values = images(batch, return_tensors="pt")["pixel_values"].to(network.device, network.dtype)
+        patches = network.image_encoder.vit(pixel_values)
+        queries, _ = network.image_encoder.qformer(patches, False)
+        slots.append(network.image_encoder.glm_proj(queries))
+        tokens.append(patches[:, 0])
+    return Seen(torch.cat(slots), torch.cat(tokens))
+
+
+def _batches(pictures: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
+    rest = iter(pictures)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
+
+
+def answer_all(
+    model: VisualGLM, asked: Sequence[Asked], pictures: Tensor, shift: int = 0, sure: bool = False
+) -> list[Asked]:
+    """Greedy answers to every question; `shift` shows each another picture instead (a control).
+
+    Batches are of questions whose true answers are about as long, for all wait for the longest. With `sure`, the
+    chance of each answer is read too (one more pass).
+    """
+    rows = [prompt_ids(model, a.exchange) for a in asked]
+    order = sorted(range(len(rows)), key=lambda i: (len(asked[i].exchange.answer) // 8, len(rows[i])))
+    settings = generation_settings(model.model, do_sample=False, max_new_tokens=LONGEST)
+    answered = list(asked)
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        shown = pictures[torch.tensor([(asked[i].picture + shift) % len(pictures) for i in part])]
+        prompts = [rows[i] for i in part]
+        said = generate_rows(model.model, prompts, shown, settings)
+        chances = _chances(model, prompts, said, shown) if sure else [0.0] * len(part)
+        for index, ids, chance in zip(part, said, chances, strict=True):
+            text = process_response(_tokenizer(model).decode([i for i in ids if i not in settings.eos]))
+            answered[index] = replace(asked[index], answer=text, chance=chance)
+    return answered
+
+
+@torch.no_grad()
+def _chances(model: VisualGLM, prompts: list[list[int]], said: list[list[int]], shown: Tensor) -> list[float]:
+    """The probability that the model gives each answer: the product over its tokens."""
+    pad, start = int(model.model.config.pad_token_id or 0), max(map(len, prompts))
+    longest = max(map(len, said))
+    ids = torch.full((len(said), start + longest), pad)
+    for row, prompt, answer in zip(ids, prompts, said, strict=True):
+        row[start - len(prompt) : start + len(answer)] = torch.tensor(prompt + answer)
+    mask = (ids != pad).long()
+    kept = longest + 1
+    logits = model.model(ids, attention_mask=mask, image_embeds=shown, logits_to_keep=kept).logits[:, :-1]
+    scores = logits.float().log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0]
+    chances: list[float] = (scores * mask[:, start:]).sum(1).exp().tolist()
+    return chances
+
+
+def prompt_ids(model: VisualGLM, exchange: Exchange) -> list[int]:
+    """The prompt of an exchange; its picture stands before the first turn."""
+    turns = [Turn(question, answer) for question, answer in exchange.history] + [Turn(exchange.question)]
+    turns[0] = Turn(turns[0].question, turns[0].answer, pictures=1)
+    config = model.model.config
+    return build_prompt(
+        _tokenizer(model),
+        turns,
+        language=exchange.language,
+        image_token_id=int(config.image_token_id or 0),
+        image_length=config.image_length,
+    ).input_ids
+
+
+def _tokenizer(model: VisualGLM) -> Any:
+    return model.tokenizer

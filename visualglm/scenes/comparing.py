@@ -1,0 +1,101 @@
+"""scenes/comparing: questions that need more than one look: categories, sizes, same colours, odd ones out, insides.
+
+In: a scene, a language, a random generator. Out: an `Exchange`, or None where the scene does not allow the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from numpy.random import Generator
+
+from . import speech
+from .compose import Item, Scene
+from .exchange import Exchange, ask, name, pick, single
+from .vocabulary import CATEGORIES, Language
+
+
+def of_category(item: Item, question: str, language: Language) -> Exchange:
+    truth = speech.category(item.kind.category, language)
+    return Exchange("category", language, question, speech.is_a(item.kind, language), truth)
+
+
+def category(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
+    """What kind of thing the only object is, or the one at a place."""
+    item = pick(rng, scene.items)
+    if item.frame:
+        return None
+    if len(scene.items) == 1:
+        return of_category(item, ask(rng, "category", language), language)
+    question = ask(rng, "category by place", language, x=speech.place(item.zone, language))
+    return of_category(item, question, language)
+
+
+def any_of(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
+    """Whether anything of a category is there, evenly yes and no."""
+    if scene.framed:
+        return None
+    shown, there = {item.kind.category for item in scene.items}, bool(rng.random() < 0.5)
+    key = pick(rng, sorted(shown) if there else [key for key in CATEGORIES if key not in shown])
+    name = speech.category(key, language)
+    phrase = name if language == "zh" else f"{speech.article(name)} {name}"
+    answer = speech.yes_or_no_category(there, key, language)
+    return Exchange("any", language, ask(rng, "any", language, x=phrase), answer, "yes" if there else "no")
+
+
+def _pair(scene: Scene, rng: Generator, fits: Callable[[Item, Item], bool]) -> tuple[Item, Item] | None:
+    alone = single(scene)
+    pairs = [(a, b) for a in alone for b in alone if a is not b and fits(a, b)]
+    return pick(rng, pairs) if pairs else None
+
+
+def size(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
+    """Which of two is larger, where it is beyond doubt."""
+    pair = _pair(scene, rng, lambda a, b: not a.frame and not b.frame and max(a.size / b.size, b.size / a.size) > 1.35)
+    if pair is None:
+        return None
+    one, other = pair
+    larger = one if one.size > other.size else other
+    words = {"x": name(rng, one.kind, language), "y": name(rng, other.kind, language)}
+    question = ask(rng, "size", language, **words)
+    return Exchange("size", language, question, speech.is_larger(larger, language), speech.noun(larger.kind, language))
+
+
+def same_colour(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
+    same = bool(rng.random() < 0.5)
+    pair = _pair(scene, rng, lambda a, b: bool(a.colour and b.colour) and (a.colour == b.colour) == same)
+    if pair is None:
+        return None
+    words = {"x": name(rng, pair[0].kind, language), "y": name(rng, pair[1].kind, language)}
+    question, answer = ask(rng, "same colour", language, **words), speech.same_colour(same, language)
+    return Exchange("same colour", language, question, answer, "yes" if same else "no")
+
+
+def odd(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
+    """Which one is not of the category that all the others are of."""
+    categories = [item.kind.category for item in scene.items]
+    odd = [
+        (item, other.kind.category)
+        for item in scene.items
+        for other in scene.items
+        if len(scene.items) > 2 and categories.count(item.kind.category) == 1
+        if categories.count(other.kind.category) == len(scene.items) - 1
+    ]
+    if not odd or scene.framed:
+        return None
+    item, key = pick(rng, odd)
+    name = speech.category(key, language)
+    phrase = name if language == "zh" else f"{speech.article(name)} {name}"
+    question, answer = ask(rng, "odd", language, x=phrase), speech.is_not(item, key, language)
+    return Exchange("odd", language, question, answer, speech.noun(item.kind, language))
+
+
+def inside(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
+    """What stands inside the one circle or square that is there."""
+    shown = [item.kind for item in scene.items] + [item.frame.kind for item in scene.framed if item.frame]
+    alone = [(item, item.frame) for item in scene.framed if item.frame and shown.count(item.frame.kind) == 1]
+    if not alone:
+        return None
+    item, frame = pick(rng, alone)
+    question = ask(rng, "inside", language, x=name(rng, frame.kind, language))
+    return Exchange("name", language, question, speech.is_inside(item, language), speech.noun(item.kind, language))

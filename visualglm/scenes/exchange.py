@@ -1,0 +1,69 @@
+"""scenes/exchange: one question with its true answer, and what every maker of questions needs.
+
+Wordings are chosen by a random generator; an object is named so that no other could be meant. Knows nothing about which
+questions there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from numpy.random import Generator
+
+from .compose import Item, Scene
+from .concepts import kinds, overlap
+from .vocabulary import KINDS, Kind, Language
+from .wording import QUESTIONS
+
+T = TypeVar("T")
+Turn = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question with its true answer; `history` holds the turns before it, oldest first."""
+
+    task: str
+    language: Language
+    question: str
+    answer: str
+    truth: str
+    history: tuple[Turn, ...] = ()
+    with_picture: bool = True
+
+
+def pick(rng: Generator, choices: tuple[T, ...] | list[T]) -> T:
+    return choices[int(rng.integers(len(choices)))]
+
+
+def ask(rng: Generator, task: str, language: Language, **words: str) -> str:
+    return pick(rng, QUESTIONS[task][language]).format(**words)
+
+
+def name(rng: Generator, kind: Kind, language: Language) -> str:
+    """Mostly the usual name, sometimes a synonym."""
+    names = kind.zh if language == "zh" else kind.en
+    return names[0] if rng.random() < 0.6 else pick(rng, names)
+
+
+def single(scene: Scene) -> list[Item]:
+    """The objects that no other could be taken for by name."""
+    shown = [item.kind for item in scene.items]
+    return [item for item in scene.items if sum(overlap(item.kind, other) for other in shown) == 1]
+
+
+def absent(scene: Scene, rng: Generator, like: Kind) -> Kind:
+    """A kind that the scene does not show, of the same sort: another drawn kind, or another of the category."""
+    shown = {item.kind for item in scene.items} | {item.frame.kind for item in scene.framed if item.frame}
+    if like in KINDS and rng.random() < 0.7:
+        pool = [kind for kind in KINDS if (kind.category == "shape") == (like.category == "shape")]
+    elif rng.random() < 0.75:
+        pool = [kind for kind in kinds() if kind.category == like.category]
+    else:
+        pool = list(kinds())
+    for _ in range(20):
+        kind = pick(rng, pool)
+        if not any(overlap(kind, other) for other in shown):
+            return kind
+    return pick(rng, [kind for kind in kinds() if not any(overlap(kind, other) for other in shown)])

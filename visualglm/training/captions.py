@@ -1,0 +1,86 @@
+"""training/captions: your own pictures with captions or questions -> batches, in the place of drawn scenes.
+
+In: a JSON-lines file, one picture a line: `{"image": "a.jpg", "zh": "一只猫。", "en": "A cat."}`, or
+`{"image": ..., "question": ..., "answer": ...}`; paths are relative to the file. Out: `Batch`es without labels. Knows
+nothing about scenes.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import IterableDataset
+
+from ..errors import UsageError
+from ..images import VisualGLMImageProcessor, open_image
+from ..prompt import language_of
+from ..scenes.exchange import Exchange
+from ..scenes.seeds import Split
+from ..scenes.vocabulary import Language
+from ..scenes.wording import QUESTIONS
+from .batches import Batch, PromptBuilder, Row, Share, blocks_of, caption_block
+from .recipe import Stage
+
+VALIDATION_EVERY = 50  # every 50th line is kept for validation
+LANGUAGES: tuple[Language, ...] = ("zh", "en")
+
+
+class CaptionBatches(IterableDataset[Batch]):
+    """Endless batches of one stage from a file, shuffled anew every round; lines of the other split are left out."""
+
+    def __init__(
+        self, file: str, stage: Stage, prompts: PromptBuilder, image_size: int, split: Split, share: Share
+    ) -> None:
+        self.file, self.stage, self.prompts, self.share = Path(file), stage, prompts, share
+        self.images = VisualGLMImageProcessor(size={"height": image_size, "width": image_size})
+        wanted = split is not Split.TRAIN
+        self.rows = [row for number, row in enumerate(_read(self.file)) if (number % VALIDATION_EVERY == 0) == wanted]
+        if not self.rows:
+            raise UsageError(f"{file} has too few lines: it needs at least {VALIDATION_EVERY + 1}.")
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.batch(self.share.batch(place)) for place in self.share.places())
+
+    def batch(self, number: int) -> Batch:
+        """The batch of a number: the same lines every time."""
+        rows = [self._row(number * self.stage.pictures + place) for place in range(self.stage.pictures)]
+        pixel_values = self.images([open_image(self.file.parent / r["image"]) for r in rows], return_tensors="pt")
+        exchanges = [_exchange(row, random.Random(number + place)) for place, row in enumerate(rows)]
+        pad = int(self.prompts.tokenizer.pad_token_id)
+        captions = caption_block([self.prompts.caption(exchange.answer) for exchange in exchanges], pad)
+        asked = [Row(n, e, self.prompts.prompt(e), self.prompts.answer(e)) for n, e in enumerate(exchanges)]
+        return Batch(pixel_values["pixel_values"], None, blocks_of(asked, pad), captions)
+
+    def _row(self, place: int) -> dict[str, Any]:
+        turn, index = divmod(place, len(self.rows))
+        order = list(range(len(self.rows)))
+        random.Random(turn).shuffle(order)
+        return self.rows[order[index]]
+
+
+def _exchange(row: dict[str, Any], rng: random.Random) -> Exchange:
+    if "question" in row:
+        language: Language = language_of(row["question"])  # type: ignore[assignment]
+        return Exchange("question", language, row["question"], row["answer"], row["answer"])
+    language = rng.choice([language for language in LANGUAGES if row.get(language)])
+    return Exchange("describe", language, rng.choice(QUESTIONS["describe"][language]), row[language], row[language])
+
+
+def _read(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines; a broken one is an error with its number."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no {file}: captions names a JSON-lines file with one picture a line.") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"line {number} of {file} is no JSON: {error}.") from error
+        if "image" not in row or not (row.get("zh") or row.get("en") or {"question", "answer"} <= row.keys()):
+            raise UsageError(f"line {number} of {file} needs image and zh, en, or question and answer.")
+        yield row
