@@ -35,7 +35,7 @@ def test_snippets_run(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_run(page: Path, tmp_path: Path) -> None:
-    """Every `visualglm ...` line of a page, in order, in a folder that has the repository's packed model and recipes."""
+    """Every `visualglm ...` line of a page, in order, in a folder with the packed model and the recipes."""
     lines = [line for block in blocks(page, "sh") for line in block.splitlines() if "visualglm " in line]
     (tmp_path / "visualglm").mkdir()
     shutil.copytree(visualglm.packed_model(), tmp_path / "visualglm" / "mini")

@@ -56,10 +56,10 @@ class PicturesRecipe:
     downloads: str
     names: str
     labels: str = ""
-    teacher: str = ""
-    teacher_file: str = ""
     splits: Splits = field(default_factory=Splits)
     emoji: tuple[EmojiSource, ...] = ()
+    teacher: str = ""
+    teacher_file: str = ""
 
 
 def read_pictures_recipe(path: str | Path) -> PicturesRecipe:
