@@ -131,6 +131,19 @@ def test_a_part_of_another_size_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, "dialogue", start=Checkpoints(vision=str(packed_model())))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": replace(SMALL, queries=9)}, "9 queries are too few"),
+        ({"model": replace(SMALL, vocab_size=100)}, "vocab_size 100 is too small"),
+        ({"stages": (replace(STAGES["zones"], teacher_loss=1.0),)}, "no features.npy"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_the_work(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Trainer(replace(recipe(tmp_path, "zones"), **changes), lambda line: None)  # type: ignore[arg-type]
+
+
 def test_gradient_checkpointing_gives_the_same_loss(tmp_path: Path) -> None:
     losses = []
     for checkpointing in (False, True):

@@ -34,3 +34,31 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     path.write_text('output = "runs"\n', encoding="utf-8")
     with pytest.raises(UsageError, match="vocabulary"):
         read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('seed = "x"', "seed in the recipe is 'x': give a whole number"),
+        ("bfloat16 = 1", "give true or false"),
+        ("model = 3", "model is 3: give a table"),
+        ("stages = []", "has 0 stages"),
+        ('[[stages]]\nname = "a"\nkind = "zone"\nsteps = 1', "did you mean zones"),
+        ('[[stages]]\nname = "a"\nkind = "zones"', "has no end"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nminutes = "3"', "minutes in stages is '3': give a number"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nmix = 2', "mix is 2: give a table"),
+        ("seed = ", "is no TOML"),
+    ],
+)
+def test_a_wrong_value_is_told_in_a_sentence(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'vocabulary = "v"\noutput = "o"\n{line}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=said):
+        read_recipe(path)
+
+
+def test_a_change_touches_its_key_alone() -> None:
+    recipe = read_recipe(SHIPPED.parents[1] / "smoke.toml", ("model.hidden = 64", 'output = "elsewhere"'))
+    assert (recipe.model.hidden, recipe.model.image_size, recipe.output) == (64, 96, "elsewhere")
+    with pytest.raises(UsageError, match="--set output=elsewhere is no TOML"):
+        read_recipe(SHIPPED, ("output=elsewhere",))

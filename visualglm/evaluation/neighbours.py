@@ -52,8 +52,8 @@ def memory(feature: str, seen: Seen, rows: Sequence[Shown]) -> Memory:
     shows = tuple(row.kinds[0] for row in rows)
     kinds = tuple(dict.fromkeys(shows))
     place = {kind: number for number, kind in enumerate(kinds)}
-    owners = torch.tensor([place[kind] for kind in shows])
-    sums = torch.zeros(len(kinds), vectors.shape[1]).index_add_(0, owners, vectors)
+    owners = torch.tensor([place[kind] for kind in shows], device=vectors.device)
+    sums = vectors.new_zeros(len(kinds), vectors.shape[1]).index_add_(0, owners, vectors)
     return Memory(feature, vectors, shows, kinds, normalize(sums, dim=-1))
 
 

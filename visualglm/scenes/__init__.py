@@ -1,6 +1,6 @@
 """scenes (a room): drawn pictures with known truth, for training and evaluation.
 
-`compose.scene_of(seed)` is the truth, `compose.picture_of(scene)` the picture, `dialogue.exchanges(scene, ...)` what
+`compose.scene_of(seed)` is the truth, `paint.picture_of(scene)` the picture, `dialogue.exchanges(scene, ...)` what
 one may ask about it and the right answers. Training, validation, test and the bundled samples never share a seed.
 """
 

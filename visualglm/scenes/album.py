@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from ..errors import UsageError
 from .concepts import by_key
@@ -42,9 +42,10 @@ class Album:
 
     def __init__(self, folder: str | Path, splits: tuple[str, ...] = ("train",)) -> None:
         self.folder = Path(folder)
-        if not (self.folder / "album.npy").exists():
+        missing = [name for name in ("album.npy", "manifest.jsonl") if not (self.folder / name).exists()]
+        if missing:
             raise UsageError(
-                f"{folder} holds no album.npy: build the pictures with `make mini-data`, or name their folder."
+                f"{folder} holds no {missing[0]}: build the pictures with `make mini-data`, or name their folder."
             )
         self.pixels: NDArray[np.uint8] = np.load(self.folder / "album.npy", mmap_mode="r")
         self.entries = tuple(entry for entry in _read(self.folder) if entry.split in splits)
@@ -134,3 +135,17 @@ def _hue(rgb: NDArray[np.float64], value: NDArray[np.float64], chroma: NDArray[n
     )
     hue: NDArray[np.float64] = np.where(chroma > 0, 60 * sector, 0.0)
     return hue
+
+
+def relit(picture: Image.Image, shift: int, saturation: float, light: float) -> Image.Image:
+    """RGBA in other light: hue turned by `shift` (of 256), saturation and brightness multiplied."""
+    if (shift, saturation, light) == (0, 1.0, 1.0):
+        return picture
+    alpha, rgb = picture.getchannel("A"), picture.convert("RGB")
+    if shift:
+        hue, chroma, value = rgb.convert("HSV").split()
+        turned = hue.point(lambda level: (level + shift) % 256)
+        rgb = Image.merge("HSV", (turned, chroma, value)).convert("RGB")
+    rgb = ImageEnhance.Brightness(ImageEnhance.Color(rgb).enhance(saturation)).enhance(light)
+    rgb.putalpha(alpha)
+    return rgb

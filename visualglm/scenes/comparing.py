@@ -12,7 +12,12 @@ from numpy.random import Generator
 from . import speech
 from .compose import Item, Scene
 from .exchange import Exchange, ask, name, pick, single
-from .vocabulary import CATEGORIES, Language
+from .vocabulary import AKIN, CATEGORIES, Language
+
+
+def akin(one: str, other: str) -> bool:
+    """Whether things of two categories may be called by either."""
+    return one in AKIN.get(other, ()) or other in AKIN.get(one, ())
 
 
 def of_category(item: Item, question: str, language: Language) -> Exchange:
@@ -37,8 +42,9 @@ def any_of(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
         return None
     shown, there = {item.kind.category for item in scene.items}, bool(rng.random() < 0.5)
     key = pick(rng, sorted(shown) if there else [key for key in CATEGORIES if key not in shown])
-    name = speech.category(key, language)
-    phrase = name if language == "zh" else f"{speech.article(name)} {name}"
+    if not there and any(akin(key, other) for other in shown):
+        return None
+    phrase = speech.a_category(key, language)
     answer = speech.yes_or_no_category(there, key, language)
     return Exchange("any", language, ask(rng, "any", language, x=phrase), answer, "yes" if there else "no")
 
@@ -74,19 +80,18 @@ def same_colour(scene: Scene, language: Language, rng: Generator) -> Exchange | 
 def odd(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
     """Which one is not of the category that all the others are of."""
     categories = [item.kind.category for item in scene.items]
-    odd = [
+    strangers = [
         (item, other.kind.category)
         for item in scene.items
         for other in scene.items
         if len(scene.items) > 2 and categories.count(item.kind.category) == 1
         if categories.count(other.kind.category) == len(scene.items) - 1
     ]
-    if not odd or scene.framed:
+    strangers = [(item, key) for item, key in strangers if not akin(key, item.kind.category)]
+    if not strangers or scene.framed:
         return None
-    item, key = pick(rng, odd)
-    name = speech.category(key, language)
-    phrase = name if language == "zh" else f"{speech.article(name)} {name}"
-    question, answer = ask(rng, "odd", language, x=phrase), speech.is_not(item, key, language)
+    item, key = pick(rng, strangers)
+    question, answer = ask(rng, "odd", language, x=speech.a_category(key, language)), speech.is_not(item, key, language)
     return Exchange("odd", language, question, answer, speech.noun(item.kind, language))
 
 

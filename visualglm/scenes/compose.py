@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.random import Generator
 
-from .album import Album, Entry
+from .album import Album, Entry, dominant_colour, relit
 from .concepts import glyphs, kinds
 from .vocabulary import BACKGROUNDS, COLOURS, KINDS, RGB, ZONES, Background, Colour, Kind, Zone
 
@@ -219,15 +219,22 @@ class _Composer:
         return self._relit(item, turned=True)
 
     def _relit(self, item: Item, turned: bool) -> Item:
-        """A pasted picture turned, flipped, and now and then in other light; a turned hue has no colour to tell."""
+        """A pasted picture turned, flipped, and now and then in other light."""
         rng = self.rng
         angle = float(rng.uniform(-0.35, 0.35)) if turned and rng.random() < 0.5 else 0.0
         item = replace(item, angle=angle, flip=bool(rng.random() < 0.3))
         if rng.random() < self.mix.relit:
             item = replace(item, light=float(rng.uniform(0.65, 1.3)), saturation=float(rng.uniform(0.5, 1.5)))
         if rng.random() < 0.3 * self.mix.relit:
-            item = replace(item, shift=int(rng.integers(-40, 41)), colour=None)
-        return item
+            item = replace(item, shift=int(rng.integers(-40, 41)))
+        return item if item.whole else self._coloured(item)
+
+    def _coloured(self, item: Item) -> Item:
+        """A thing in other light has the colour in which it is then seen."""
+        if self.album is None or item.picture is None or (item.light, item.saturation, item.shift) == (1.0, 1.0, 0):
+            return item
+        small = relit(self.album.picture(item.picture).resize((32, 32)), item.shift, item.saturation, item.light)
+        return replace(item, colour=dominant_colour(np.asarray(small)))
 
     def _twin(self, spot: tuple[float, float, float]) -> Item | None:
         """Now and then an object already there once more: so counts exceed one; drawn ones may change their colour."""

@@ -14,10 +14,10 @@ from numpy.random import Generator
 
 from . import comparing, speech
 from .compose import Item, Scene
-from .concepts import kinds, overlap
+from .concepts import LETTER, kinds, overlap
 from .exchange import Exchange, Turn, absent, ask, name, pick, single
 from .vocabulary import BACKGROUNDS, CATEGORIES, COLOURS, ZONES, Colour, Kind, Language
-from .wording import GREETED, GREETINGS, NO_PICTURE, NOT_SHOWN, OFF_TOPIC
+from .wording import ABOUT_TEXT, GREETED, GREETINGS, NO_PICTURE, NOT_SHOWN, OFF_TOPIC
 
 Maker = Callable[[Scene, Language, Generator], "Exchange | None"]
 
@@ -136,7 +136,8 @@ def _count(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
     kind = pick(rng, scene.items).kind
     kind = absent(scene, rng, kind) if rng.random() < 0.15 else kind
     number = sum(item.kind == kind for item in scene.items)
-    if number < sum(overlap(item.kind, kind) for item in scene.items):
+    framing = any(overlap(item.frame.kind, kind) for item in scene.framed if item.frame)
+    if framing or number < sum(overlap(item.kind, kind) for item in scene.items):
         return None
     names = {"x": name(rng, kind, "zh"), "m": kind.measure} if language == "zh" else {"x": kind.plural}
     answer = speech.there_are(number, kind, None, language)
@@ -181,7 +182,8 @@ def _exists(scene: Scene, language: Language, rng: Generator) -> Exchange:
 
 
 def _wrong_colour(scene: Scene, rng: Generator, kind: Kind) -> Colour:
-    shown = {item.colour for item in scene.items if item.kind == kind}
+    shown = {item.colour for item in scene.items if overlap(item.kind, kind)}
+    shown |= {item.frame.colour for item in scene.framed if item.frame}
     elsewhere = [item.colour for item in scene.items if item.colour and item.colour not in shown]
     if elsewhere and rng.random() < 0.5:
         return pick(rng, elsewhere)
@@ -190,8 +192,8 @@ def _wrong_colour(scene: Scene, rng: Generator, kind: Kind) -> Colour:
 
 def _background(scene: Scene, language: Language, rng: Generator) -> Exchange:
     answer, question = speech.background(scene.background, language), ask(rng, "background", language)
-    if scene.background.texture == "photo":
-        return Exchange("off topic", language, question, answer, answer)
+    if scene.items and scene.items[0].whole:
+        return Exchange("off topic", language, question, NOT_SHOWN[language], NOT_SHOWN[language])
     return Exchange("background", language, question, answer, speech.ground(scene.background, language))
 
 
@@ -241,8 +243,11 @@ def _small_talk(scene: Scene, language: Language, rng: Generator) -> tuple[Turn,
     return ((earlier.question, earlier.answer),) if earlier else ()
 
 
-def _off_topic(scene: Scene, language: Language, rng: Generator) -> Exchange:
-    return Exchange("off topic", language, pick(rng, OFF_TOPIC[language]), NOT_SHOWN[language], NOT_SHOWN[language])
+def _off_topic(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
+    question = pick(rng, OFF_TOPIC[language])
+    if any(item.kind.category == LETTER for item in scene.items) and question in ABOUT_TEXT:
+        return None
+    return Exchange("off topic", language, question, NOT_SHOWN[language], NOT_SHOWN[language])
 
 
 _MAKERS: dict[str, Maker] = {

@@ -49,7 +49,7 @@ def name(rng: Generator, kind: Kind, language: Language) -> str:
 
 def single(scene: Scene) -> list[Item]:
     """The objects that no other could be taken for by name."""
-    shown = [item.kind for item in scene.items]
+    shown = [item.kind for item in scene.items] + [item.frame.kind for item in scene.framed if item.frame]
     return [item for item in scene.items if sum(overlap(item.kind, other) for other in shown) == 1]
 
 

@@ -1,7 +1,7 @@
 """scenes/labels: Scene -> what covers every patch and every ninth of the picture, as numbers for training.
 
-Kinds are numbered as in `concepts.kinds()`, colours as in `COLOURS`, both from 1; 0 is nothing, and for colours also
-"several". Knows nothing about networks.
+Kinds are numbered as in `concepts.kinds()`, colours as in `COLOURS`, both from 1; 0 is nothing, and
+`MIXED` the colour of what has several. Knows nothing about networks.
 """
 
 from __future__ import annotations

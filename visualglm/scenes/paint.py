@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from .album import relit
 from .compose import Item, Scene
 from .concepts import LETTER
 from .draw import draw_kind, stamp_kind
@@ -60,10 +61,7 @@ def stamp(owners: Image.Image, scene: Scene, item: Item, number: int) -> None:
     if item.frame is not None:
         stamp_kind(ImageDraw.Draw(owners), item.frame.kind.key, number, centre, half)
     elif item.picture is not None or item.kind.category == LETTER:
-        mask = (
-            _glyph(item, half) if item.picture is None else _placed(_picture(scene, item).getchannel("A"), item, half)
-        )
-        mask = mask.point(lambda level: 255 * (level > 100))
+        mask = _mask(scene, item, half).point(lambda level: 255 * (level > 100))
         owners.paste(number, _corner(mask, centre), mask)
     else:
         stamp_kind(ImageDraw.Draw(owners), item.kind.key, number, centre, half, item.angle)
@@ -88,7 +86,7 @@ def _corner(pasted: Image.Image, centre: tuple[float, float]) -> tuple[int, int]
 
 def _cut_out(scene: Scene, item: Item, half: tuple[float, float]) -> Image.Image:
     """The object's picture [RGBA] at its size, turned, flipped, and in other light."""
-    return _placed(_relit(_picture(scene, item), item), item, half)
+    return _placed(relit(_picture(scene, item), item.shift, item.saturation, item.light), item, half)
 
 
 def _picture(scene: Scene, item: Item) -> Image.Image:
@@ -105,22 +103,6 @@ def _placed(picture: Image.Image, item: Item, half: tuple[float, float]) -> Imag
     if item.angle:
         picture = picture.rotate(math.degrees(-item.angle), Image.Resampling.BILINEAR)
     return picture.resize(size, Image.Resampling.BILINEAR)
-
-
-def _relit(picture: Image.Image, item: Item) -> Image.Image:
-    """Hue turned by `shift` (of 256), saturation and brightness as the item says."""
-    if not item.shift and item.light == 1 and item.saturation == 1:
-        return picture
-    alpha, rgb = picture.getchannel("A"), picture.convert("RGB")
-    if item.shift:
-        hue, saturation, value = rgb.convert("HSV").split()
-        rgb = Image.merge("HSV", (hue.point(lambda level: (level + item.shift) % 256), saturation, value)).convert(
-            "RGB"
-        )
-    rgb = ImageEnhance.Color(rgb).enhance(item.saturation)
-    rgb = ImageEnhance.Brightness(rgb).enhance(item.light)
-    rgb.putalpha(alpha)
-    return rgb
 
 
 def _glyph(item: Item, half: tuple[float, float]) -> Image.Image:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from .compose import Item, Scene
 from .vocabulary import CATEGORIES, Background, Colour, Kind, Language, Zone
-from .wording import EN_NUMBERS, NOT_SHOWN, ZH_NUMBERS
+from .wording import EN_NUMBERS, ZH_NUMBERS
 
-_SOME = ("scissors", "glasses", "jeans", "fireworks", "broccoli", "fries", "rice", "milk", "trousers")
+_SOME = (
+    *("scissors", "glasses", "eyeglasses", "jeans", "trousers", "pants", "broccoli", "binoculars", "pliers", "shears"),
+    *("garden shears", "tweezers", "onion rings", "rice", "milk", "water", "fries", "salt", "canned food"),
+)
 
 
 def noun(kind: Kind, language: Language) -> str:
@@ -36,14 +39,20 @@ def category(key: str, language: Language) -> str:
     return CATEGORIES[key][language]
 
 
+def a_category(key: str, language: Language) -> str:
+    """动物 / an animal."""
+    name = category(key, language)
+    return name if language == "zh" else f"{article(name)} {name}"
+
+
 def told_colour(item: Item) -> Colour | None:
     """The colour that lists and names tell: that of drawn things; real ones are rarely of one colour."""
     return item.colour if item.drawn else None
 
 
 def article(word: str) -> str:
-    """a, an, or some (scissors)."""
-    if word.split()[-1] in _SOME:
+    """a or an, by sound; some for a synonym that cannot be counted (scissors, milk)."""
+    if word in _SOME:
         return "some"
     if word.startswith(("uni", "ufo", "ute", "euro")):
         return "a"
@@ -112,7 +121,7 @@ def _standing(item: Item, language: Language) -> str:
 
 def background(ground_: Background, language: Language) -> str:
     if ground_.texture == "photo":
-        return NOT_SHOWN[language]
+        return "背景是一张照片。" if language == "zh" else "The background is a photograph."
     if language == "zh":
         return f"背景是{ground_.zh}。" if ground_.texture else f"背景是{ground_.zh}的。"
     article_ = {"sea": "the ", "night": "the ", "pattern": "a "}.get(ground_.texture or "grass", "")

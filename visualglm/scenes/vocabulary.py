@@ -104,7 +104,7 @@ BACKGROUNDS: tuple[Background, ...] = (
     Background("night sky", "夜空", ((12, 16, 50), (20, 22, 66), (8, 10, 36)), "night"),
     Background("sand", "沙滩", ((225, 200, 145), (235, 210, 160), (215, 185, 125)), "sand"),
     Background("pattern", "花纹", ((230, 210, 200), (200, 215, 230), (120, 140, 120), (90, 80, 110)), "pattern"),
-    Background("photo", "照片", ((128, 128, 128),), "photo"),
+    Background("photograph", "照片", ((128, 128, 128),), "photo"),
 )
 
 ZONES: tuple[Zone, ...] = (
@@ -119,12 +119,25 @@ ZONES: tuple[Zone, ...] = (
     Zone(2, 2, "右下方", "in the bottom right"),
 )
 
+AKIN: dict[str, tuple[str, ...]] = {
+    "food": ("fruit", "vegetable", "drink"),
+    "plant": ("fruit", "vegetable", "food"),
+    "nature": ("plant", "animal", "fruit", "vegetable"),
+    "person": ("face", "body", "fantasy"),
+    "toy": ("sport", "animal"),
+    "symbol": ("shape", "letter"),
+    "place": ("building", "nature"),
+    "household": ("tool", "furniture", "stationery", "electronics", "clothing"),
+    "tool": ("household", "stationery", "electronics"),
+}
+"""Categories whose things may be called by another category too: never asked about beside each other."""
+
 CATEGORIES: dict[str, dict[Language, str]] = {
     "animal": {"zh": "动物", "en": "animal"},
     "plant": {"zh": "植物", "en": "plant"},
     "fruit": {"zh": "水果", "en": "fruit"},
     "vegetable": {"zh": "蔬菜", "en": "vegetable"},
-    "food": {"zh": "食物", "en": "food"},
+    "food": {"zh": "食物", "en": "food item"},
     "drink": {"zh": "饮料", "en": "drink"},
     "vehicle": {"zh": "交通工具", "en": "vehicle"},
     "person": {"zh": "人物", "en": "person"},
@@ -139,9 +152,9 @@ CATEGORIES: dict[str, dict[Language, str]] = {
     "instrument": {"zh": "乐器", "en": "musical instrument"},
     "sport": {"zh": "运动用品", "en": "sports item"},
     "toy": {"zh": "玩具", "en": "toy"},
-    "electronics": {"zh": "电子产品", "en": "device"},
+    "electronics": {"zh": "电子产品", "en": "electronic device"},
     "stationery": {"zh": "文具", "en": "piece of stationery"},
-    "nature": {"zh": "自然事物", "en": "thing of nature"},
+    "nature": {"zh": "自然事物", "en": "natural object"},
     "symbol": {"zh": "符号", "en": "symbol"},
     "shape": {"zh": "图形", "en": "shape"},
     "fantasy": {"zh": "幻想角色", "en": "fantasy figure"},

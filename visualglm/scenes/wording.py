@@ -19,7 +19,6 @@ QUESTIONS: dict[str, dict[Language, tuple[str, ...]]] = {
             "说说这张图片。",
             "描述图片",
             "这张图片画了什么？请描述。",
-            "请用一句话描述这张图片。",
             "图片的内容是什么？",
         ),
         "en": (
@@ -119,7 +118,6 @@ QUESTIONS: dict[str, dict[Language, tuple[str, ...]]] = {
             "What color is the {x}?",
             "What is the colour of the {x}?",
             "What is the color of the {x}?",
-            "Which colour does the {x} have?",
             "what color is the {x}",
         ),
     },
@@ -263,7 +261,7 @@ QUESTIONS: dict[str, dict[Language, tuple[str, ...]]] = {
     },
     "called": {
         "zh": ("{x}用英语怎么说？", "{x}的英语是什么？", "{x}的英文怎么说？"),
-        "en": ("What is {x} in Chinese?", "How do you say {x} in Chinese?", "What is the Chinese word for {x}?"),
+        "en": ("What is “{x}” in Chinese?", "How do you say “{x}” in Chinese?", "What is the Chinese word for “{x}”?"),
     },
     "it colour": {
         "zh": ("它是什么颜色的？", "它是什么颜色？", "是什么颜色的？", "什么颜色？", "它的颜色呢？"),
@@ -311,6 +309,8 @@ OFF_TOPIC: dict[Language, tuple[str, ...]] = {
         "Does it taste good?",
     ),
 }
+ABOUT_TEXT = ("上面写了什么字？", "What does the text say?")
+"""Questions that letters in a picture would answer."""
 NOT_SHOWN: dict[Language, str] = {
     "zh": "我不确定，图里看不出来。",
     "en": "I am not sure, the picture does not show it.",
@@ -321,8 +321,8 @@ GREETINGS: dict[Language, tuple[str, ...]] = {
     "en": ("Hello", "Hi", "Hello!", "Who are you?", "What can you do?", "Hi there!", "Introduce yourself."),
 }
 GREETED: dict[Language, str] = {
-    "zh": "你好！我是小模型，可以回答关于简单图画的问题。",
-    "en": "Hello! I am a small model. I answer questions about simple drawings.",
+    "zh": "你好！我是一个小模型，可以回答关于简单图片的问题。",
+    "en": "Hello! I am a small model. I answer questions about simple pictures.",
 }
 NO_PICTURE: dict[Language, str] = {"zh": "请先给我一张图片。", "en": "Please show me a picture first."}
 

@@ -40,11 +40,13 @@ def _take_parts(model: VisualGLMForConditionalGeneration, start: Checkpoints) ->
         other = _opened(folder).state_dict()
         weights = {name: value for name, value in other.items() if name.startswith(prefix)}
         own = model.state_dict()
-        wrong = next((name for name, value in weights.items() if own[name].shape != value.shape), None)
+        shapes = {name: list(value.shape) for name, value in weights.items()}
+        wanted = {name: list(value.shape) for name, value in own.items() if name.startswith(prefix)}
+        wrong = next((name for name in shapes | wanted if shapes.get(name) != wanted.get(name)), None)
         if wrong:
             raise UsageError(
-                f"the {part} of {folder} does not fit: {wrong} is {list(weights[wrong].shape)} there and "
-                f"{list(own[wrong].shape)} in this recipe's model. Take start.model from the same checkpoint."
+                f"the {part} of {folder} does not fit: {wrong} is {shapes.get(wrong)} there and {wanted.get(wrong)} in "
+                "this recipe's model. Take start.model from the same checkpoint."
             )
         model.load_state_dict(weights, strict=False)
 

@@ -198,6 +198,7 @@ class Share:
     first: int = 0
     number: int = 0
     of: int = 1
+    offset: int = 0
 
     def places(self) -> Iterator[int]:
         """This process's batches in order, from 0; a loader's workers take them in turn, so their order stays."""
@@ -206,7 +207,7 @@ class Share:
 
     def batch(self, place: int) -> int:
         """The number of a batch among those of all processes."""
-        return place * self.of + self.number
+        return (self.offset + place) * self.of + self.number
 
 
 class SceneBatches(IterableDataset[Batch]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,15 @@ class CaptionBatches(IterableDataset[Batch]):
 
     def _row(self, place: int) -> dict[str, Any]:
         turn, index = divmod(place, len(self.rows))
-        order = list(range(len(self.rows)))
-        random.Random(turn).shuffle(order)
-        return self.rows[order[index]]
+        return self.rows[_order(turn, len(self.rows))[index]]
+
+
+@lru_cache(maxsize=2)
+def _order(turn: int, count: int) -> list[int]:
+    """The lines of one round, shuffled."""
+    order = list(range(count))
+    random.Random(turn).shuffle(order)
+    return order
 
 
 def _exchange(row: dict[str, Any], rng: random.Random) -> Exchange:
@@ -73,7 +80,7 @@ def _exchange(row: dict[str, Any], rng: random.Random) -> Exchange:
 def _read(file: Path) -> Iterator[dict[str, Any]]:
     """The lines; a broken one is an error with its number."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except FileNotFoundError as error:
         raise UsageError(f"There is no {file}: captions names a JSON-lines file with one picture a line.") from error
     for number, line in enumerate(lines, start=1):

@@ -62,10 +62,9 @@ class PatchHead(LabelHead):
         """ViT patches [P, N, hidden] -> loss of outline, zone and offsets."""
         inside = F.binary_cross_entropy_with_logits(self.outline(patches).float(), labels.outline.float())
         zone = F.cross_entropy(self.zone(patches).float().flatten(0, 1), labels.patch_zones.flatten())
-        covered = labels.patch_zones > 0
-        return (
-            2 * inside + zone + 0.5 * F.smooth_l1_loss(self.offset(patches).float()[covered], labels.offsets[covered])
-        )
+        covered = (labels.patch_zones > 0).unsqueeze(-1).float()
+        off = F.smooth_l1_loss(self.offset(patches).float(), labels.offsets, reduction="none") * covered
+        return 2 * inside + zone + 0.5 * off.sum() / (3 * covered.sum()).clamp(min=1)
 
 
 class Heads(nn.Module):

@@ -45,7 +45,7 @@ class Objective(nn.Module):
         features: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.heads = model, Heads(model.config, features)
+        self.model, self.tokenizer, self.heads = model, tokenizer, Heads(model.config, features)
         self.text_branch = TextBranch(model.config.qformer, model.config.vocab_size)
         words = (_names(tokenizer, "zh"), _names(tokenizer, "en"), _hues(tokenizer, "zh"), _hues(tokenizer, "en"))
         for name, ids in zip(("zh_kinds", "en_kinds", "zh_colours", "en_colours"), words, strict=True):
@@ -146,6 +146,8 @@ class Objective(nn.Module):
         for numbers, words in asked:
             numbers = numbers[:, -zones:]
             there = (numbers > 0) & (numbers <= len(words[0]))
+            if not there.any():
+                continue  # the mean over nothing is no number
             for ids in words:
                 embeddings = F.normalize(self.model.transformer.word_embeddings(ids).float(), dim=-1)
                 total = total + F.cross_entropy(12 * vectors[there] @ embeddings.T, numbers[there] - 1)

@@ -49,4 +49,5 @@ def restore(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter], sa
     """Puts back what `moments` took."""
     for path, value in saved.items():
         name, _, key = path.rpartition("/")
-        optimizer.state[named[name]][key] = value
+        parameter = named[name]
+        optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from ..errors import UsageError
 from ..glm import GLMBlock
 from ..scenes.album import Album
 from ..scenes.seeds import Split
@@ -32,7 +33,7 @@ from .captions import CaptionBatches
 from .initial import compare, place, whiten
 from .objective import Objective, answer_logits
 from .optimizer import adamw, moments, restore, set_rate
-from .processes import agreed, join, leave, rank, shard, whole_state, world, wrapped
+from .processes import agreed, join, leave, rank, same_everywhere, shard, whole_state, world, wrapped
 from .recipe import Recipe, Stage
 
 LOG_EVERY = 50
@@ -54,11 +55,12 @@ class Trainer:
         self.vocabulary = Path(recipe.vocabulary).read_bytes()
         self.model = beginning(recipe, self.tokenizer)
         if self.device.type == "cpu":
-            self.model.set_attn_implementation("eager")  # sdpa's backward pass is half as fast here
+            self.model.set_attn_implementation("eager")  # sdpa's backward pass is slower here
         self.objective = Objective(self.model, self.tokenizer, _features(recipe.album))
         config = self.model.config
         self.prompts = PromptBuilder(self.tokenizer, config.image_length, int(config.image_token_id or 0))
         self.albums = _albums(recipe.album)
+        _check(recipe, self.objective)
         self.stage_index, self.step, self.seconds = 0, 0, 0.0
         if not self._resume() and not (recipe.start.model or recipe.start.vision):
             self._begin()
@@ -71,8 +73,8 @@ class Trainer:
         while self.stage_index < len(self.recipe.stages):
             self._run_stage(self.recipe.stages[self.stage_index])
             self.stage_index, self.step, self.seconds = self.stage_index + 1, 0, 0.0
-            self.optimizer_file.unlink(missing_ok=True)
             self.save()
+            self.optimizer_file.unlink(missing_ok=True)
         leave()
 
     @property
@@ -95,7 +97,8 @@ class Trainer:
         for batch in DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None):
             self.seconds = before + time.monotonic() - started
             share = self.step / stage.steps if stage.steps else self.seconds / (60 * stage.minutes)
-            if agreed(share >= 1):
+            share = agreed(share)
+            if share >= 1:
                 break
             set_rate(optimizer, stage, share)
             if self.step == stage.compare_after > 0:
@@ -138,6 +141,7 @@ class Trainer:
         vectors = block.input_layernorm(zones[batch.labels.kinds[:, -len(ZONES) :] > 0])
         for head, words in enumerate((self.objective.kind_words, self.objective.colour_words)):
             compare(block.attention, head, block.input_layernorm(embed(torch.cat(words))), vectors)
+        same_everywhere(block.attention.query_key_value.parameters())
 
     @torch.no_grad()
     def validate(self, stage: Stage, batches: int = 3) -> dict[str, object]:
@@ -167,16 +171,15 @@ class Trainer:
             self.log(alarm="existence is answered from habit, not from the picture", yes_ratio=said)
         return {"exact": shares, "yes_ratio": said} if shares else {}
 
-    def batches(self, stage: Stage, first: int, split: Split) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage draws other scenes."""
+    def batches(self, stage: Stage, first: int, split: Split, share: Share | None = None) -> IterableDataset[Batch]:
+        """The batches of a stage from the `first` on; every stage draws other scenes, every process others of them."""
         config = self.model.config.vision
+        offset = self.stage_index * SCENE_STAGES // stage.pictures
+        share = share or Share(first, rank(), world(), offset)
         if self.recipe.captions:
-            share = Share(first, rank(), world())
             return CaptionBatches(self.recipe.captions, stage, self.prompts, config.image_size, split, share)
         if split is not Split.TRAIN:
             stage = replace(stage, on_white=0, pictures=32)
-        offset = self.stage_index * SCENE_STAGES // stage.pictures // world()
-        share = Share(first + offset, rank(), world())
         sizes = config.image_size, config.patch_size
         return SceneBatches(stage, self.prompts, *sizes, split, self.albums.get(split), share)
 
@@ -218,7 +221,7 @@ class Trainer:
         if self.recipe.captions:
             return
         sample = replace(self.recipe.stages[0], kind="patches", pictures=600, on_white=0)
-        batch = next(iter(self.batches(sample, 0, Split.TRAIN)))
+        batch = next(iter(self.batches(sample, 0, Split.TRAIN, Share())))
         vit = self.model.image_encoder.vit
         if batch.pixel_values is not None:
             whiten(cast(PatchEmbed, vit.mixins["patch_embedding"]).proj, batch.pixel_values)
@@ -233,6 +236,31 @@ class Trainer:
         self.report(line)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _check(recipe: Recipe, objective: Objective) -> None:
+    """Stages, data and sizes that do not fit are told before the work.
+
+    Raises:
+        UsageError: one does not.
+    """
+    config = objective.model.config
+    size = len(objective.tokenizer.sp_model)
+    if config.vocab_size <= size:
+        raise UsageError(
+            f"vocab_size {config.vocab_size} is too small: {recipe.vocabulary} has {size} pieces, and one more."
+        )
+    for stage in recipe.stages:
+        if recipe.captions and stage.kind in ("text", "patches", "zones"):
+            raise UsageError(f"stage {stage.name} of kind {stage.kind} needs scenes, not captions: leave it out.")
+        if stage.teacher_loss and objective.heads.features is None:
+            raise UsageError(
+                f"stage {stage.name} has a teacher_loss, but there is no features.npy in {recipe.album!r}."
+            )
+        if stage.kind in ("zones", "dialogue") and not recipe.captions and config.image_length <= len(ZONES):
+            raise UsageError(
+                f"{config.image_length} queries are too few for stage {stage.name}: it needs {1 + len(ZONES)}."
+            )
 
 
 class Meter:

@@ -7,7 +7,8 @@ other scenes. Knows nothing about stages or losses.
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,8 @@ from ..errors import UsageError
 from ..glm import GLMBlock
 from ..qformer import QFormerLayer
 from ..vision import ViTBlock
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -77,10 +80,17 @@ def whole_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def agreed(value: bool) -> bool:
-    """Process 0's word, so that all end a stage, save and validate at the same step."""
+def agreed(value: T) -> T:
+    """Process 0's word, so that all learn at the same rate, end a stage, save and validate at the same step."""
     if world() == 1:
         return value
     word = [value]
     dist.broadcast_object_list(word, src=0)
     return word[0]
+
+
+def same_everywhere(parameters: Iterable[Tensor]) -> None:
+    """Gives every process the parameters of process 0."""
+    if world() > 1:
+        for parameter in parameters:
+            dist.broadcast(parameter.data, src=0)

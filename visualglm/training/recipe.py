@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..scenes.compose import Mix
 
 T = TypeVar("T")
+MOST_STAGES = 10  # each has seeds set aside
 KINDS = ("text", "patches", "zones", "representation", "alignment", "dialogue")
 
 
@@ -120,8 +121,8 @@ def read_recipe(path: str | Path, changes: tuple[str, ...] = ()) -> Recipe:
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         for change in changes:
-            table |= tomllib.loads(change)
-    except FileNotFoundError as error:
+            table = _merged(table, _parsed(change))
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise UsageError(
             f"There is no recipe {path}: give the path of a TOML file, e.g. recipes/smoke.toml."
         ) from error
@@ -129,12 +130,36 @@ def read_recipe(path: str | Path, changes: tuple[str, ...] = ()) -> Recipe:
         raise UsageError(f"{path} is no TOML: {error}.") from error
     table["model"] = filled(ModelSizes, table.get("model", {}), "model")
     table["start"] = filled(Checkpoints, table.get("start", {}), "start")
-    table["stages"] = tuple(_stage(stage) for stage in table.get("stages", []))
-    return filled(Recipe, table, "the recipe")
+    stages = table.get("stages", [])
+    table["stages"] = tuple(_stage(stage) for stage in (stages if isinstance(stages, list) else [stages]))
+    recipe = filled(Recipe, table, "the recipe")
+    if not 0 < len(recipe.stages) <= MOST_STAGES:
+        raise UsageError(f"{path} has {len(recipe.stages)} stages: give 1 to {MOST_STAGES}, each as [[stages]].")
+    return recipe
+
+
+def _parsed(change: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(change)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"--set {change} is no TOML: write it as in the recipe, e.g. --set 'output=\"runs/two\"'."
+        ) from error
+
+
+def _merged(table: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`change` over `table`, key by key in the tables inside it too."""
+    inner = {
+        key: _merged(table[key], value)
+        for key, value in change.items()
+        if isinstance(value, dict) and isinstance(table.get(key), dict)
+    }
+    return {**table, **change, **inner}
 
 
 def _stage(table: dict[str, Any]) -> Stage:
-    stage = filled(Stage, {**table, "mix": filled(Mix, table.get("mix", {}), "mix")}, "stages")
+    mix = filled(Mix, table.get("mix", {}) if isinstance(table, dict) else {}, "mix")
+    stage = filled(Stage, {**table, "mix": mix} if isinstance(table, dict) else table, "stages")
     if stage.kind not in KINDS:
         nearest = difflib.get_close_matches(stage.kind, KINDS, n=1, cutoff=0)[0]
         raise UsageError(f"{stage.kind} is no kind of stage; did you mean {nearest}?")
@@ -143,12 +168,31 @@ def _stage(table: dict[str, Any]) -> Stage:
     return stage
 
 
+SCALARS: dict[str, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "a text in quotes"),
+    "bool": (bool, "true or false"),
+}
+
+
 def filled(kind: type[T], table: dict[str, Any], place: str) -> T:
     known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    if not isinstance(table, dict):
+        raise UsageError(f"{place} is {table!r}: give a table of settings.")
     for key in table:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
             raise UsageError(f"{key} in {place} is not a setting; did you mean {nearest}?")
+    for entry in dataclasses.fields(kind):  # type: ignore[arg-type]
+        wanted = SCALARS.get(str(entry.type))
+        value = table.get(entry.name)
+        if (
+            wanted
+            and entry.name in table
+            and (not isinstance(value, wanted[0]) or isinstance(value, bool) != (wanted[0] is bool))
+        ):
+            raise UsageError(f"{entry.name} in {place} is {value!r}: give {wanted[1]}.")
     try:
         return kind(**table)
     except TypeError as error:

@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def _build(path: str) -> None:
-    for module in ("resvg_py", "imagehash", "h5py"):
+    for module in ("resvg_py", "imagehash", "scipy", "h5py"):
         if importlib.util.find_spec(module) is None:
             raise UsageError(f"Building an album needs {module}: pip install 'visualglm[data]'.")
     from .build import build

@@ -104,6 +104,8 @@ def _fetched(address: Address, folder: Path) -> Path:
         "deb": ["apt-get", "download", "-q", f"{address.name}={address.version}"],
         "pypi": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", f"{address.name}=={address.version}"],
     }[address.kind]
+    if shutil.which(command[0]) is None:
+        raise UsageError(f"{address} is fetched by {command[0]}, which this machine lacks: install it.")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     archives = sorted(folder.iterdir())
     if done.returncode or len(archives) != 1:

@@ -68,7 +68,12 @@ def read_pictures_recipe(path: str | Path) -> PicturesRecipe:
     Raises:
         UsageError: an unknown key (the nearest known one is named), a missing one, or a role that does not exist.
     """
-    table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UsageError(f"There is no recipe {path}: give a TOML file, e.g. recipes/mini/pictures.toml.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is no TOML: {error}.") from error
     table["splits"] = filled(Splits, table.get("splits", {}), "splits")
     table["emoji"] = tuple(filled(EmojiSource, entry, "emoji") for entry in table.get("emoji", []))
     for entry in table["emoji"]:
