@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from filecmp import cmp
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,8 @@ def test_the_same_bytes_every_time(made: bytes) -> None:
 
 @pytest.mark.xfail(strict=True, reason="the packed weights are those of the earlier, smaller vocabulary")
 def test_the_packed_vocabulary_is_the_recipes() -> None:
-    assert (packed_model() / "ice_text.model").read_bytes() == RECIPES.read_bytes()
+    # never `==` of the bytes: where CI is set, pytest draws the difference of 400 kB for hours
+    assert cmp(packed_model() / "ice_text.model", RECIPES, shallow=False)
 
 
 def test_it_has_six_to_eight_thousand_pieces(proto: protobuf.ModelProto) -> None:
