@@ -27,6 +27,8 @@ ROAD = [
     "sampling",
     "generation",
     "chat",
+    "mixins",
+    "prefix",
     "model",
     "conversation",
     "auto",
