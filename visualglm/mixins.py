@@ -1,8 +1,8 @@
 """mixins: pieces of the model replaced or wrapped from outside, without editing it.
 
-In: an `nn.Module` whose methods bear the names of places. Out: a model that calls them there. The idea and the names are
-SwissArmyTransformer's; the means are torch's own: a mixin is a submodule (`model.mixins`), so its weights move, train
-and are saved with the model, and nothing is registered anywhere else.
+In: an `nn.Module` whose methods bear the names of places. Out: a model that calls them there. The idea and the names
+are SwissArmyTransformer's; the means are torch's own: a mixin is a submodule (`model.mixins`), so its weights move,
+train and are saved with the model, and nothing is registered anywhere else.
 
     word_embedding_forward   ids [B, T] -> [B, T, hidden], before the pictures' vectors fill their slots
     layer_forward            one whole block; arguments and results are `GLMBlock.forward`'s

@@ -29,9 +29,7 @@ class PrefixMixin(BaseMixin):
         super().__init__()
         heads = config.num_attention_heads
         shape = (2, heads, config.prefix_length, config.hidden_size // heads)
-        self.prefix = nn.ParameterList(
-            nn.Parameter(torch.randn(shape) * INITIAL_STD) for _ in range(config.num_layers)
-        )
+        self.prefix = nn.ParameterList(nn.Parameter(torch.randn(shape) * INITIAL_STD) for _ in range(config.num_layers))
 
     def attention_forward(
         self,

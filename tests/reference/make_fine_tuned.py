@@ -1,7 +1,7 @@
 """Makes `sat-lora/` and `sat-ptuning/` with the real sat library, and checks that it opens folders that we wrote.
 
     python tests/reference/make_fine_tuned.py make          # writes the two folders and what sat computes with them
-    python tests/reference/make_fine_tuned.py check FOLDER  # loads a sat folder strictly; prints missing, unexpected keys
+    python tests/reference/make_fine_tuned.py check FOLDER  # loads a sat folder; prints missing and unexpected keys
 
 Runs in an environment of its own (README.md of this folder names the versions), where it stands in for the parts of
 upstream's repository that are in no package: the classes `VisualGLMModel` and `FineTuneVisualGLMModel`.

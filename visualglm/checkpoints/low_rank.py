@@ -2,8 +2,8 @@
 
 sat's `lora2.py` puts a layer of its own in the place of a linear one, so a fine-tuned file has `X.original.weight`,
 `X.matrix_A.i` [rank, in] and `X.matrix_B.i` [out / parts, rank] where the base has `X.weight`; the parts (three of
-query_key_value, one of dense) add to consecutive rows. In: names and tensors as the file has them. Out: the base's names
-and tensors, and one `LowRank` per changed weight. Knows nothing about networks or PEFT.
+query_key_value, one of dense) add to consecutive rows. In: names and tensors as the file has them. Out: the base's
+names and tensors, and one `LowRank` per changed weight. Knows nothing about networks or PEFT.
 """
 
 from __future__ import annotations
@@ -72,18 +72,23 @@ def split(stored: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict
 def _low_rank(linear: str, sides: dict[str, dict[int, LazyTensor]], base: Mapping[str, LazyTensor]) -> LowRank:
     downs, ups = ([sides[side][part] for part in sorted(sides[side])] for side in "AB")
     weight = base.get(f"{linear}.weight")
-    rank = downs[0].shape[0] if downs else 0
-    fits = weight is not None and len(downs) == len(ups) > 0 and sum(up.shape[0] for up in ups) == weight.shape[0]
-    if not fits or any(down.shape != (rank, *weight.shape[1:]) for down in downs) or any(  # type: ignore[union-attr]
-        up.shape[1:] != (rank,) for up in ups
-    ):
+    if weight is None or not _fit(weight.shape, downs, ups):
         raise CheckpointError(
             f"the LoRA matrices of {linear} do not fit each other or its weight: the fine-tuned file is incomplete, so "
             "copy it again."
         )
-    down = LazyTensor((rank * len(downs), *downs[0].shape[1:]), downs[0].dtype, lambda: _stacked(downs))
-    up = LazyTensor((weight.shape[0], rank * len(ups)), ups[0].dtype, lambda: _diagonal(ups))  # type: ignore[union-attr]
+    rank, parts = downs[0].shape[0], len(downs)
+    down = LazyTensor((rank * parts, weight.shape[1]), downs[0].dtype, lambda: _stacked(downs))
+    up = LazyTensor((weight.shape[0], rank * parts), ups[0].dtype, lambda: _diagonal(ups))
     return LowRank(down, up, SATS_ALPHA / rank)
+
+
+def _fit(weight: tuple[int, ...], downs: list[LazyTensor], ups: list[LazyTensor]) -> bool:
+    if not downs or len(downs) != len(ups) or len(weight) != 2:
+        return False
+    rank = downs[0].shape[0]
+    across = all(down.shape == (rank, weight[1]) for down in downs) and all(up.shape[1:] == (rank,) for up in ups)
+    return across and sum(up.shape[0] for up in ups) == weight[0]
 
 
 def _stacked(tensors: list[LazyTensor]) -> Tensor:
@@ -105,6 +110,4 @@ def merged(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _sum(weight: LazyTensor, low_rank: LowRank) -> LazyTensor:
-    return LazyTensor(
-        weight.shape, weight.dtype, lambda: (weight.read().float() + low_rank.delta()).to(weight.dtype)
-    )
+    return LazyTensor(weight.shape, weight.dtype, lambda: (weight.read().float() + low_rank.delta()).to(weight.dtype))

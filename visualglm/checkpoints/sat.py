@@ -3,8 +3,9 @@
 In: the folder (or its step folder). Out: a `Checkpoint`: tensors renamed, the language model's query_key_value rows
 regrouped. Two generations exist: files since July 2023, told by `pad_token_id` in `model_config.json`, hold all
 queries, then keys, then values; older ones hold them head by head, as the Hugging Face files do (upstream's issues 102,
-180, 200). A fine-tuned folder is read as its base with what LoRA adds beside it (`low_rank.py`); a P-tuning prefix needs
-no more than its name. Also the way back, always in the newer order. Knows nothing about Hugging Face files or networks.
+180, 200). A fine-tuned folder is read as its base with what LoRA adds beside it (`low_rank.py`); a P-tuning prefix has
+the same name on both sides. Also the way back, always in the newer order. Knows nothing about Hugging Face files or
+networks.
 """
 
 from __future__ import annotations
@@ -125,12 +126,12 @@ def _stored(step: Path) -> dict[str, LazyTensor]:
     return tensors_only(content["module"], file)
 
 
-def write(folder: Path, source: Checkpoint) -> None:
+def write(folder: Path, source: Checkpoint, step_name: str = "1") -> None:
     """Writes `model_config.json`, `latest` and one `.pt`, the query_key_value rows in thirds (the newer generation)."""
-    step = folder / "1"
+    step = folder / step_name
     step.mkdir()
     write_torch(step / SAT_WEIGHTS, stored_tensors(source), wrap="module")
-    (folder / "latest").write_text("1", encoding="utf-8")
+    (folder / "latest").write_text(step_name, encoding="utf-8")
     raw = upstream_config.sat(source.config)
     (folder / SAT_CONFIG).write_text(json.dumps(raw, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
