@@ -82,7 +82,7 @@ def _tuner(model: Any, targets: Mapping[str, tuple[int, float]]) -> Any:
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
-        target_modules=list(targets),
+        target_modules="|".join(map(re.escape, targets)),  # a list would match endings, the Q-Former's layers too
         rank_pattern={re.escape(name): rank for name, (rank, _) in targets.items()},
         alpha_pattern={re.escape(name): alpha for name, (_, alpha) in targets.items()},
     )
