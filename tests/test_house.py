@@ -18,6 +18,7 @@ ROAD = [
     "tokenizer",
     "streaming",
     "prompt",
+    "english",
     "messages",
     "processor",
     "attention",

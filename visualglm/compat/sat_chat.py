@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..chat import start_reply
+from ..english import chinese_slices
 from ..errors import ImageError, UsageError
 from ..images import URL, ImageSource, VisualGLMImageProcessor, open_image
 from ..prompt import Language, Turn
@@ -25,6 +26,8 @@ from ..tokenizer import ChatGLMTokenizer
 
 PIXELS = torch.float16
 """What sat casts every picture to, whatever the model computes in."""
+CHINESE_OF_6B = slice(63823, 130000)
+"""What upstream's command line forbids for English answers."""
 
 
 @torch.no_grad()
@@ -55,7 +58,8 @@ def chat(
         max_length: tokens of the prompt (the picture's slots included) and the answer together.
         top_p: 0 takes the likeliest token. It counts only where `top_k` is above 0, as in sat.
         repetition_penalty: sat's rule: only generated ids count, and every logit is divided.
-        invalid_slices: ids that are never generated.
+        invalid_slices: ids that are never generated. The 6B's Chinese range, slice(63823, 130000), means that of any
+            other vocabulary, too.
         english: Q/A instead of 问/答.
         open_url: fetches a picture's URL; without it a URL is refused.
         upstream_images: ignore EXIF and drop transparency, as upstream did.
@@ -73,7 +77,7 @@ def chat(
     questions = [*past, (query, None)]
     turns = [Turn(question, answer, 0 if index else pictures) for index, (question, answer) in enumerate(questions)]
     sampling = {"top_p": top_p, "top_k": top_k, "temperature": temperature, "repetition_penalty": repetition_penalty}
-    limits = {"max_length": max_length, "invalid_slices": list(invalid_slices), "seed": seed}
+    limits = {"max_length": max_length, "invalid_slices": _ids(tokenizer, invalid_slices), "seed": seed}
     language: Language = "en" if english else "zh"
     reply, dropped = start_reply(model, tokenizer, turns, embeds, language, preset="sat", **sampling, **limits)
     if dropped:
@@ -82,6 +86,12 @@ def chat(
         for _ in reply:
             pass
     return reply.text, [*past, (query, reply.text)], cache_image
+
+
+def _ids(tokenizer: ChatGLMTokenizer, slices: Sequence[slice]) -> list[slice]:
+    if tokenizer.vocab_size > CHINESE_OF_6B.stop:
+        return list(slices)
+    return [ids for given in slices for ids in (chinese_slices(tokenizer) if given == CHINESE_OF_6B else [given])]
 
 
 def _picture(
