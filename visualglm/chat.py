@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .english import only_english
 from .errors import PromptError, UsageError
 from .generation import Limits, Reply, generation_settings
 from .images import ImageSource, VisualGLMImageProcessor, open_image
@@ -116,8 +117,9 @@ class UpstreamChat:
         `chat(tokenizer, question, history=history)` without a picture goes on with the picture of that history. What
         is None comes from the checkpoint's generation config (upstream's files: max_length 1024, min_length 100,
         top_p 0.4, top_k 100, temperature 0.8, repetition_penalty 1.2, do_sample). `kwargs` are more sampling arguments
-        of transformers, and: `preset` ("hf", "sat", "sat_cli", "greedy"), `language` ("zh" as upstream, or "en"),
-        `upstream_images` (ignore EXIF and drop transparency as upstream did), `seed`.
+        of transformers, and: `preset` ("hf", "sat", "sat_cli", "greedy"), `language` ("zh" as upstream, or "en": Q/A
+        and no Chinese character in the answer), `upstream_images` (ignore EXIF and drop transparency as upstream did),
+        `seed`.
 
         Raises:
             ImageError: the picture cannot be opened.
@@ -199,6 +201,7 @@ class UpstreamChat:
         pictures = 0 if image_embeds is None else 1
         questions = [*((question, answer) for question, answer in past), (query, None)]
         turns = [Turn(q, a, pictures if index == 0 else 0) for index, (q, a) in enumerate(questions)]
+        arguments = only_english(tokenizer, language, arguments)
         reply, dropped = start_reply(self, tokenizer, turns, image_embeds, language, **arguments)
         if dropped:
             warnings.warn(f"the dialogue is too long: its {dropped} oldest turns stay out of the prompt", stacklevel=3)

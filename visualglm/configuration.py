@@ -89,7 +89,8 @@ class VisualGLMConfig(PreTrainedConfig):
     `image_token_id` marks the picture's slots in `input_ids`; it is a row that the tokenizer never yields
     (`vocab_size - 1` unless given). `rotary_frequencies` says how the checkpoint's source rounded them: `half`
     (Hugging Face files: rounded to float16 whatever the compute dtype), `exact` (float32), `by_dtype` (sat: rounded
-    to the compute dtype). `image_length` slots belong to each picture.
+    to the compute dtype). `image_length` slots belong to each picture. `prefix_length` virtual tokens of P-tuning v2
+    are in every block's attention (`prefix.py`); 0 in a model that was not tuned so.
     """
 
     model_type = "visualglm"
@@ -125,6 +126,7 @@ class VisualGLMConfig(PreTrainedConfig):
     image_length: int = 32
     image_token_id: int | None = None
     rotary_frequencies: RotaryFrequencies = "half"
+    prefix_length: int = 0
     vision_config: VisionConfig | dict[str, Any] | None = None
     qformer_config: QFormerConfig | dict[str, Any] | None = None
     unk_token_id: int = 0

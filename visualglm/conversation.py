@@ -19,12 +19,13 @@ from torch import Tensor
 
 from .chat import ask_prompt, encode_picture, start_reply
 from .configuration import VisualGLMConfig
+from .english import only_english
 from .errors import TokenizerError, UsageError, VisualGLMError
 from .generation import FinishReason, Reply, generate_rows, generation_settings
 from .images import ImageSource
 from .model import VisualGLMForConditionalGeneration
 from .processor import VisualGLMProcessor
-from .prompt import Language, Turn, language_of
+from .prompt import Language, Turn
 from .tokenizer import ChatGLMTokenizer, process_response
 
 QUESTIONS = {"zh": "描述这张图片。", "en": "Describe this picture."}
@@ -52,7 +53,8 @@ class Answer:
 class Conversation:
     """A dialogue about pictures, or about none.
 
-    `turns` are what was said; `language` is `auto` (Q/A when the question has no Chinese character), `zh` or `en`.
+    `turns` are what was said; `language` is `auto` (Q/A when the question has no Chinese character), `zh`, or `en`
+    (Q/A, and never a Chinese character in an answer).
     """
 
     def __init__(self, model: VisualGLM, image: ImageSource | None = None, language: Language = "auto") -> None:
@@ -124,10 +126,10 @@ class Conversation:
             self._finish(asked, reply, dropped)
 
     def _start(self, asked: Turn, sampling: dict[str, Any]) -> tuple[Reply, int]:
-        language = language_of(asked.question) if self.language == "auto" else self.language
         embeds = torch.cat(self._image_embeds) if self._image_embeds else None
         turns = [*self.turns, asked]
-        return start_reply(self.model.model, self.model.tokenizer, turns, embeds, language, **sampling)
+        sampling = only_english(self.model.tokenizer, self.language, sampling)
+        return start_reply(self.model.model, self.model.tokenizer, turns, embeds, self.language, **sampling)
 
     def _finish(self, asked: Turn, reply: Reply, dropped: int) -> None:
         self.answer = Answer(
@@ -201,8 +203,7 @@ class VisualGLM:
         self, images: Sequence[ImageSource], question: str, language: Language, sampling: dict[str, Any]
     ) -> list[Answer]:
         started = time.perf_counter()
-        settings = generation_settings(self.model, **sampling)
-        language = language_of(question) if language == "auto" else language
+        settings = generation_settings(self.model, **only_english(self.tokenizer, language, sampling))
         embeds = torch.cat([encode_picture(self.model, image, self.upstream_images) for image in images])
         prompt = ask_prompt(self.model, self.tokenizer, [Turn(question, pictures=1)], language, settings.limits)
         rows = generate_rows(self.model, [prompt.input_ids] * len(images), embeds, settings)

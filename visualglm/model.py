@@ -27,6 +27,8 @@ from .chat import UpstreamChat
 from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 from .errors import PromptError
 from .glm import GLM, prefix_mask, prefix_positions
+from .mixins import Modifiable
+from .prefix import PrefixMixin
 from .qformer import QFormer
 from .vision import VisionTransformer
 
@@ -66,7 +68,7 @@ class ImageEncoder(nn.Module):
         return self.glm_proj(queries), attentions
 
 
-class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, UpstreamChat):
+class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, UpstreamChat, Modifiable):
     """VisualGLM as a transformers model; see the head of this file for the shapes."""
 
     config_class = VisualGLMConfig
@@ -88,6 +90,9 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         self.image_encoder = ImageEncoder(config.vision, config.qformer, config.hidden_size)
         self.transformer = GLM(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.mixins = nn.ModuleDict()
+        if config.prefix_length:
+            self.add_mixin("ptuning", PrefixMixin(config))
         self.post_init()
 
     @classmethod

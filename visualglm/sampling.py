@@ -135,4 +135,4 @@ def _apply_sat_rules(arguments: dict[str, Any], processors: LogitsProcessorList)
     if arguments.get("top_k") == 0:
         arguments["top_p"] = 1.0
     elif arguments.get("top_p") == 0:
-        arguments["do_sample"] = False
+        arguments |= {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}  # unused, so transformers' own

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError
 from .lazy import LazyTensor, same_bits
 from .weights_file import readable
+
+if TYPE_CHECKING:
+    from .low_rank import LowRank
 
 Layout = Literal["native", "hf", "sat"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -37,7 +40,7 @@ class Checkpoint:
     `tensors`: everything the model is made of, `lm_head.weight` left out where the file's equals the word embeddings
     (then `config.tie_word_embeddings` is true). `dead`: what the files carry but no network reads (sat's position
     table, rotary buffers), under the file's names, so that a conversion and back is the identity. `raw_config` is the
-    configuration file as it stands.
+    configuration file as it stands. `low_rank` is what LoRA adds to weights, by their names, where it was not merged.
     """
 
     folder: Path
@@ -46,6 +49,7 @@ class Checkpoint:
     tensors: Mapping[str, LazyTensor]
     raw_config: Mapping[str, Any]
     dead: Mapping[str, LazyTensor] = field(default_factory=dict)
+    low_rank: Mapping[str, LowRank] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -83,25 +87,27 @@ def find_vocabulary(folder: str | Path) -> Path | None:
     return next((place / VOCABULARY for place in places if (place / VOCABULARY).is_file()), None)
 
 
-def open_checkpoint(folder: str | Path, *, expect: Layout | None = None) -> Checkpoint:
+def open_checkpoint(folder: str | Path, *, expect: Layout | None = None, merge: bool = True) -> Checkpoint:
     """Recognises a folder's layout and reads names, shapes and configuration; no weights yet.
 
     Args:
         folder: the folder, sat's step folder, or a file inside either.
         expect: refuse any other layout, naming the one found.
+        merge: add a fine-tuned sat folder's LoRA to its weights; else it is the checkpoint's `low_rank`.
 
     Raises:
         CheckpointError: it is no VisualGLM checkpoint, or its files are broken.
         ConfigurationError: it is a checkpoint of another model.
     """
-    from . import hugging_face, native, sat
+    from . import hugging_face, low_rank, native, sat
     from .recognise import recognise
 
     with readable(Path(folder)):
         found, layout = recognise(Path(folder))
         if expect is not None and layout != expect:
             raise CheckpointError(f"{found} is {DESCRIPTION[layout]}, but {DESCRIPTION[expect]} is expected here{HINT}")
-        return {"native": native.read, "hf": hugging_face.read, "sat": sat.read}[layout](found)
+        checkpoint = {"native": native.read, "hf": hugging_face.read, "sat": sat.read}[layout](found)
+    return low_rank.merged(checkpoint) if merge else checkpoint
 
 
 def read_config(folder: str | Path) -> VisualGLMConfig:

@@ -1,9 +1,10 @@
 """checkpoints/dead: tensors that upstream's files carry and no network reads.
 
 Hugging Face files have one rotary buffer per layer, sat files one in all and an unused position table. They are ignored
-when a model loads, and written again when a checkpoint is converted: as the source had them, else as upstream would
-write them. What a layout has no place for travels in the folder `carried/`, so that any cycle of conversions gives back
-the very same file contents. Of the networks it knows the rotary frequencies only.
+when a model loads, and written again when a checkpoint is converted: as the source had them. Where it had none, the
+buffers, without which sat does not load, are written as upstream would. What a layout has no place for travels in the
+folder `carried/`, so that any cycle of conversions gives back the very same file contents. Of the networks it knows the
+rotary frequencies only.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from ..configuration import VisualGLMConfig
 from ..glm import inverse_frequencies
-from .checkpoint import WORD_EMBEDDINGS, Checkpoint
+from .checkpoint import Checkpoint
 from .lazy import LazyTensor, same_bits
 from .weights_file import open_safetensors
 from .write import write_safetensors
@@ -39,22 +38,14 @@ def hf_buffers(source: Checkpoint) -> dict[str, LazyTensor]:
 
 
 def sat_dead(source: Checkpoint) -> dict[str, LazyTensor]:
-    """The position table and the rotary buffer of a sat file."""
-    return {
-        SAT_BUFFER: source.dead.get(SAT_BUFFER) or _rotary_buffer(source.config),
-        POSITION_TABLE: source.dead.get(POSITION_TABLE) or _empty_table(source),
-    }
+    """The rotary buffer of a sat file, which sat wants, and its position table where the source had one."""
+    table = {name: source.dead[name] for name in (POSITION_TABLE,) if name in source.dead}
+    return {SAT_BUFFER: source.dead.get(SAT_BUFFER) or _rotary_buffer(source.config), **table}
 
 
 def _rotary_buffer(config: VisualGLMConfig) -> LazyTensor:
     """As upstream's constructor makes it: half of a head's half, rounded to float16 (`modeling_chatglm.py` 123-128)."""
     return LazyTensor.of(inverse_frequencies(config.hidden_size // config.num_attention_heads).half())
-
-
-def _empty_table(source: Checkpoint) -> LazyTensor:
-    shape = (source.config.max_sequence_length, source.config.hidden_size)
-    dtype = source.tensors[WORD_EMBEDDINGS].dtype
-    return LazyTensor(shape, dtype, lambda: torch.zeros(shape, dtype=dtype))
 
 
 def read_carried(folder: Path) -> dict[str, LazyTensor]:

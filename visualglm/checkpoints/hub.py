@@ -7,6 +7,7 @@ earlier download stopped, and works from the local cache when there is no networ
 from __future__ import annotations
 
 import errno
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ UNSHARDED = ["model.safetensors", "pytorch_model.bin", "*/mp_rank_00_model_state
 
 
 def local_folder(name_or_dir: str | Path, **options: Any) -> Path:
-    """The folder (or file) itself if it exists, else the downloaded snapshot of that hub id.
+    """The folder (or file) itself if it exists, else sat's folder of that name, else the snapshot of that hub id.
 
     Args:
-        name_or_dir: a path, or `owner/name`.
+        name_or_dir: a path, the name of a folder in `SAT_HOME` (~/.sat_models), or `owner/name`.
         options: `snapshot_download`'s: revision, cache_dir, token, local_files_only, force_download.
 
     Raises:
@@ -33,9 +34,20 @@ def local_folder(name_or_dir: str | Path, **options: Any) -> Path:
     if path.exists():
         return path
     name = str(name_or_dir)
+    in_sat_home = _sat_home() / name
+    if len(path.parts) == 1 and in_sat_home.is_dir():
+        return in_sat_home
     if _is_path(name):
-        raise CheckpointError(f"{name} does not exist: give the model's folder, or a hub id like THUDM/visualglm-6b.")
+        raise CheckpointError(
+            f"{name} does not exist: give the model's folder, or a hub id like THUDM/visualglm-6b, or put a folder of "
+            f"that name into {_sat_home()} (SAT_HOME)."
+        )
     return _download(name, options)
+
+
+def _sat_home() -> Path:
+    """Where sat keeps its downloads."""
+    return Path(os.environ.get("SAT_HOME", "~/.sat_models")).expanduser()
 
 
 def _is_path(name: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..configuration import ChatGLMConfig, VisualGLMConfig
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, UsageError
 from . import upstream_config
 from .checkpoint import LM_HEAD, WORD_EMBEDDINGS, Checkpoint, settle_dtype, settle_head
 from .dead import hf_buffers, is_hf_buffer, read_carried
@@ -49,7 +49,16 @@ def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
 
 
 def write(folder: Path, source: Checkpoint, max_shard_size: int) -> None:
-    """Writes all tensors (head and rotary buffers, too) as `.bin` shards with their index, and `config.json`."""
+    """Writes all tensors (head and rotary buffers, too) as `.bin` shards with their index, and `config.json`.
+
+    Raises:
+        UsageError: the model has a P-tuning prefix.
+    """
+    if source.config.prefix_length:
+        raise UsageError(
+            f"{source.folder} was tuned with P-tuning, and upstream's Hugging Face code has no place for its prefix: "
+            "write --to native or --to sat."
+        )
     shards = split(stored_tensors(source), max_shard_size)
     names = shard_names("bin", len(shards))
     for shard, name in zip(shards, names, strict=True):

@@ -29,7 +29,14 @@ REPORTED = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs", 
 NOT_CONFIGURATION = ("dtype", "torch_dtype", "quantization_config", "model_type", "architectures")
 
 
-def load_model(cls: Any, name_or_dir: str | Path | None, *args: Any, config: Any = None, **kwargs: Any) -> Any:
+def load_model(
+    cls: Any,
+    name_or_dir: str | Path | None,
+    *args: Any,
+    config: Any = None,
+    merge_lora: bool = True,
+    **kwargs: Any,
+) -> Any:
     """The model of class `cls` from a checkpoint; what `from_pretrained` calls.
 
     Args:
@@ -37,6 +44,7 @@ def load_model(cls: Any, name_or_dir: str | Path | None, *args: Any, config: Any
         name_or_dir: a folder of any layout, a file inside one, or a hub id; None with `state_dict` as in transformers.
         config: a `VisualGLMConfig` to use instead of the folder's. A larger `image_size` interpolates the ViT's
             position table.
+        merge_lora: a fine-tuned sat folder's LoRA goes into the weights; else it is left out, for who adds it himself.
         kwargs: `from_pretrained`'s of transformers, or fields of the configuration.
 
     Raises:
@@ -47,7 +55,7 @@ def load_model(cls: Any, name_or_dir: str | Path | None, *args: Any, config: Any
         return _transformers_load(cls, None, *args, config=config, **kwargs)
     options = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
     folder = local_folder(name_or_dir, **{key: value for key, value in options.items() if value is not None})
-    checkpoint = open_checkpoint(folder / kwargs.pop("subfolder", ""))
+    checkpoint = open_checkpoint(folder / kwargs.pop("subfolder", ""), merge=merge_lora)
     config, image_size = _configuration(checkpoint, config, kwargs)
     with_info = kwargs.pop("output_loading_info", False)
     if getattr(config, "quantization_config", None) is None:  # a quantizer's own tensors are checked by itself

@@ -3,19 +3,22 @@
 In: the folder (or its step folder). Out: a `Checkpoint`: tensors renamed, the language model's query_key_value rows
 regrouped. Two generations exist: files since July 2023, told by `pad_token_id` in `model_config.json`, hold all
 queries, then keys, then values; older ones hold them head by head, as the Hugging Face files do (upstream's issues 102,
-180, 200). Also the way back, always in the newer order. Knows nothing about Hugging Face files or networks.
+180, 200). A fine-tuned folder is read as its base with what LoRA adds beside it (`low_rank.py`); a P-tuning prefix has
+the same name on both sides. Also the way back, always in the newer order. Knows nothing about Hugging Face files or
+networks.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..configuration import ChatGLMConfig, VisualGLMConfig
 from ..errors import CheckpointError, ConfigurationError
-from . import upstream_config
+from . import low_rank, upstream_config
 from .checkpoint import LM_HEAD, WORD_EMBEDDINGS, Checkpoint, settle_dtype, settle_head
 from .dead import POSITION_TABLE, SAT_BUFFER, read_carried, sat_dead
 from .lazy import LazyTensor, per_head_rows, thirds_rows
@@ -52,14 +55,15 @@ def read(folder: Path) -> Checkpoint:
     """
     root, step = _places(folder)
     config, raw = read_config(folder)
-    stored = _stored(step)
-    newer = "pad_token_id" in raw
+    stored, added = low_rank.split(_stored(step))
     tensors = {our_name(name): tensor for name, tensor in stored.items() if name not in DEAD}
-    if newer:
+    added = {our_name(name): low for name, low in added.items()}
+    if "pad_token_id" in raw:  # the newer generation
         tensors = {name: _per_head(name, tensor, config) for name, tensor in tensors.items()}
+        added = {name: low.regrouped(partial(_per_head, name, config=config)) for name, low in added.items()}
     settle_dtype(config, tensors)
     dead = read_carried(root) | {name: stored[name] for name in DEAD if name in stored}
-    return Checkpoint(root, "sat", config, settle_head(config, tensors), raw, dead)
+    return Checkpoint(root, "sat", config, settle_head(config, tensors), raw, dead, added)
 
 
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
@@ -122,12 +126,12 @@ def _stored(step: Path) -> dict[str, LazyTensor]:
     return tensors_only(content["module"], file)
 
 
-def write(folder: Path, source: Checkpoint) -> None:
+def write(folder: Path, source: Checkpoint, step_name: str = "1") -> None:
     """Writes `model_config.json`, `latest` and one `.pt`, the query_key_value rows in thirds (the newer generation)."""
-    step = folder / "1"
+    step = folder / step_name
     step.mkdir()
     write_torch(step / SAT_WEIGHTS, stored_tensors(source), wrap="module")
-    (folder / "latest").write_text("1", encoding="utf-8")
+    (folder / "latest").write_text(step_name, encoding="utf-8")
     raw = upstream_config.sat(source.config)
     (folder / SAT_CONFIG).write_text(json.dumps(raw, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -18,6 +18,8 @@ SAT_CONSTANTS = {
     "model_parallel_size": 1,
 }
 HF_CONSTANTS = {"position_encoding_2d": True}
+FINE_TUNING = ("use_lora", "use_qlora", "lora_rank", "layer_range", "use_ptuning", "pre_seq_len")
+"""What sat's fine-tuning adds to `model_config.json`: how to build the file's layers, which its tensors say as well."""
 
 
 def from_sat(raw: dict[str, Any]) -> dict[str, Any]:
@@ -25,10 +27,13 @@ def from_sat(raw: dict[str, Any]) -> dict[str, Any]:
 
     sat rounds the rotary frequencies to the compute dtype; it stores no id of `<eop>`, which follows `<sop>`.
     """
-    ours = {key: value for key, value in raw.items() if key not in ("eva_args", "qformer_args", *SAT_CONSTANTS)}
+    elsewhere = ("eva_args", "qformer_args", *SAT_CONSTANTS, *FINE_TUNING)
+    ours = {key: value for key, value in raw.items() if key not in elsewhere}
     ours["eva_config"], ours["qformer_config"] = raw["eva_args"], raw["qformer_args"]
     ours.setdefault("inner_hidden_size", 4 * raw["hidden_size"])
     ours.setdefault("rotary_frequencies", "by_dtype")
+    if raw.get("use_ptuning"):
+        ours["prefix_length"] = raw["pre_seq_len"]
     if "bos_token_id" in raw:
         ours.setdefault("eos_token_id", raw["bos_token_id"] + 1)
     return ours
@@ -70,6 +75,9 @@ def sat(config: VisualGLMConfig) -> dict[str, Any]:
         raw["layernorm_epsilon"] = config.layernorm_epsilon
     if config.bos_token_id is None or config.eos_token_id != config.bos_token_id + 1:
         raw["eos_token_id"] = config.eos_token_id
+    if config.prefix_length:
+        raw |= {"model_class": "FineTuneVisualGLMModel", "use_lora": False, "use_qlora": False}
+        raw |= {"use_ptuning": True, "pre_seq_len": config.prefix_length}
     return {key: value for key, value in _with_extras(raw, config).items() if key not in HF_CONSTANTS}
 
 

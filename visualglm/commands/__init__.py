@@ -20,6 +20,7 @@ from .chat import chat
 from .convert import convert
 from .doctor import doctor
 from .pretrain import pretrain
+from .upstream_flags import AcceptsUpstreamFlags
 
 app = typer.Typer(
     name="visualglm",
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for verb in (ask, chat, convert, doctor, pretrain):
-    app.command()(verb)
+    app.command(cls=AcceptsUpstreamFlags)(verb)
 
 
 @app.callback()

@@ -49,27 +49,33 @@ MESSAGES: dict[str, dict[str, str]] = {
 def chat(
     flags: options.Flags,
     image: Annotated[str | None, typer.Argument(help="A picture to begin with.")] = None,
+    question: Annotated[str | None, typer.Option(help="Asked at once about every picture that is shown.")] = None,
 ) -> None:
     """A dialogue in the terminal. / 在终端里对话。"""
     from rich.console import Console
 
     sampling = flags.sampling()
     conversation = flags.open_model().conversation(image, flags.language)
-    dialogue = Dialogue(conversation, Console(highlight=False, emoji=False), sampling)
+    dialogue = Dialogue(conversation, Console(highlight=False, emoji=False), sampling, question)
     dialogue.say("greeting")
     if flags.model is None:
         dialogue.say("mini")
     dialogue.say("picture" if image else "none", image)
+    if image:
+        dialogue.ask_about_picture()
     dialogue.run()
 
 
 class Dialogue:
     """Reads lines until `stop` or the end of input, and streams answers."""
 
-    def __init__(self, conversation: Conversation, console: Console, sampling: dict[str, Any]) -> None:
+    def __init__(
+        self, conversation: Conversation, console: Console, sampling: dict[str, Any], question: str | None = None
+    ) -> None:
         self.conversation = conversation
         self.console = console
         self.sampling = sampling
+        self.question = question
         self.spoken: Literal["zh", "en"] = options.spoken_language(conversation.language)
 
     def say(self, message: str, *values: object) -> None:
@@ -99,6 +105,7 @@ class Dialogue:
             elif verb == "/image":
                 self.conversation.show(self._path(verb, rest))
                 self.say("picture", rest.strip())
+                self.ask_about_picture()
             elif verb == "/save":
                 self.save(self._path(verb, rest))
             else:
@@ -114,6 +121,12 @@ class Dialogue:
             return Path(name).expanduser()
         except RuntimeError as error:
             raise UsageError(f"{name}: {error}") from error
+
+    def ask_about_picture(self) -> None:
+        """The question that was given for every new picture, if one was."""
+        if self.question is not None:
+            self.console.print(f"> {self.question}", markup=False)
+            self.answer(self.question)
 
     def answer(self, question: str) -> None:
         """Streams the answer; Ctrl-C stops it, not the program."""

@@ -41,6 +41,7 @@ Temperature = Annotated[float | None, typer.Option(min=0, help="0 is --greedy.")
 TopP = Annotated[float | None, typer.Option(min=0, max=1)]
 TopK = Annotated[int | None, typer.Option(min=0)]
 RepetitionPenalty = Annotated[float | None, typer.Option(min=0.01)]
+MaxLength = Annotated[int | None, typer.Option(min=1, help="Where prompt and answer together must stop.")]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Where the answer must stop.")]
 UpstreamImages = Annotated[
     bool, typer.Option("--upstream-images", help="Ignore EXIF orientation and drop transparency, as upstream did.")
@@ -65,6 +66,7 @@ class Flags:
     top_k: TopK = None
     repetition_penalty: RepetitionPenalty = None
     max_new_tokens: MaxNewTokens = None
+    max_length: MaxLength = None
     upstream_images: UpstreamImages = False
 
     def sampling(self) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class Flags:
         )
 
 
-SAMPLING = ("seed", "preset", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+SAMPLING = ("seed", "preset", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length")
 
 
 def with_flags(verb: Callable[..., None]) -> Callable[..., None]:

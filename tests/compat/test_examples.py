@@ -1,0 +1,40 @@
+"""The examples that show: one answer on four roads, and English answers without Chinese."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import visualglm
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def example(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    __import__("sys").modules[name] = module  # dataclasses look their module up there
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("question", ["描述这张图片。", "What is in the picture?"])
+def test_one_answer_on_four_roads(question: str) -> None:
+    """Same marks, pixels and penalty: the same answer through HF-style and sat-style chat, Conversation and `ask`."""
+    packed = visualglm.packed_model()
+    picture = sorted((packed / "samples").glob("*.png"))[0]
+    four_ways = example("four_ways")
+    roads = four_ways.four_ways(str(packed), str(picture), question)
+    assert four_ways.disagreements(roads) == [] and all(road.answer for road in roads)
+    spoken = [road.marks for road in roads if road.name in ("Conversation.ask", "visualglm ask")]
+    assert spoken == ["Q/A" if question.isascii() else "问/答"] * 2
+
+
+def test_english_answers_have_no_chinese_characters() -> None:
+    """`python examples/english_only.py` does it with 200 questions."""
+    found = example("english_only").count(8, str(visualglm.packed_model()))
+    assert found["with_chinese"] == 0 and found["answers"] == 16

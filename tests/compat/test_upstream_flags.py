@@ -1,0 +1,59 @@
+"""Old command lines: what they become, the hint, and what this version has nothing for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import visualglm
+from visualglm.commands.upstream_flags import translate
+from visualglm.errors import UsageError
+
+OURS = {"--model", "--language", "--question", "--max-length", "--top-p", "--top-k", "--temperature"}
+SAMPLE = sorted((visualglm.packed_model() / "samples").glob("*.png"))[0]
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("--from_pretrained visualglm-6b", "--model visualglm-6b"),
+        ("--from_pretrained=a=b", "--model a=b"),
+        ("--top_p 0.4 --top_k=100 --temperature .8", "--top-p 0.4 --top-k 100 --temperature .8"),
+        ("--max_length 2048", "--max-length 2048"),
+        ("--english", "--language en"),
+        ("--prompt_zh 描述 --prompt_en Describe", "--question 描述"),
+        ("--prompt_zh 描述 --english --prompt_en Describe", "--language en --question Describe"),
+        ("picture.png --top-p 0.4", "picture.png --top-p 0.4"),
+        ("--prompt_zh", "--question"),
+    ],
+)
+def test_translation(old: str, new: str) -> None:
+    assert translate(old.split(), OURS) == new.split()
+
+
+@pytest.mark.parametrize("flag", ["--quant", "--share"])
+def test_what_there_is_nothing_for(flag: str) -> None:
+    with pytest.raises(UsageError, match=flag):
+        translate([flag, "4"], OURS)
+
+
+def test_quantization_goes_through_once_the_verb_has_it() -> None:
+    assert translate(["--quant", "4"], {*OURS, "--quantize"}) == ["--quantize", "4"]
+    assert translate(["--share"], {*OURS, "--share"}) == ["--share"]
+
+
+def test_an_old_command_line_runs_with_a_hint() -> None:
+    old = f"chat {SAMPLE} --from_pretrained {visualglm.packed_model()} --english --max_length 100 --top_k 100"
+    done = subprocess.run(
+        [sys.executable, "-m", "visualglm", *old.split(), "--prompt_en", "What is it?"],
+        input="stop\n", capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--language en --max-length 100 --top-k 100 --question 'What is it?'" in done.stderr
+    assert "> What is it?" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "visualglm", "chat", "--quant", "4"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 2 and done.stderr.startswith("visualglm: --quant") and "Traceback" not in done.stderr

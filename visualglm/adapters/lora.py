@@ -1,0 +1,99 @@
+"""adapters/lora: LoRA on the language model's attention, as sat's `LoraMixin`: from a fine-tuned file, or new.
+
+In: an open model, and either `LowRank` matrices by weight or a rank. Out: the model with PEFT's layers in the place of
+those linear ones, and a mixin whose `merge_lora()` puts them into the weights. Knows nothing about files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from ..checkpoints import LowRank
+from ..errors import UsageError
+from ..mixins import BaseMixin
+
+NAME = "default"
+SATS_LINEARS = ("attention.dense", "attention.query_key_value")
+"""What sat's LoRA changes in each block of its `layer_range`."""
+SATS_ALPHA = 1
+
+
+class LoraMixin(BaseMixin):
+    """LoRA that was laid on a model; holds no weights itself, they are in the model's layers."""
+
+    tuner: Any
+
+    def __init__(self, tuner: Any) -> None:
+        super().__init__()
+        object.__setattr__(self, "tuner", tuner)  # as a submodule it would hold the model that holds it
+        self.is_merged = False
+
+    @classmethod
+    def stored(cls, model: Any, low_ranks: Mapping[str, LowRank]) -> LoraMixin:
+        """Lays a fine-tuned file's matrices on the model they were made for.
+
+        Raises:
+            UsageError: peft is not installed.
+        """
+        ranks = {name.removesuffix(".weight"): low_rank for name, low_rank in low_ranks.items()}
+        mixin = cls(_tuner(model, {name: (low.rank, low.scaling * low.rank) for name, low in ranks.items()}))
+        for name, low_rank in ranks.items():
+            layer = model.get_submodule(name)
+            _fill(layer.lora_A[NAME].weight, low_rank.down.read())
+            _fill(layer.lora_B[NAME].weight, low_rank.up.read())
+        return mixin
+
+    @classmethod
+    def new(cls, model: Any, rank: int, layer_range: Iterable[int] | None = None) -> LoraMixin:
+        """Lays fresh LoRA (it changes nothing yet) on the blocks of `layer_range`, all if None; only it is trainable.
+
+        Raises:
+            UsageError: peft is not installed, or there is no such block.
+        """
+        layers = range(model.config.num_layers) if layer_range is None else list(layer_range)
+        missing = [index for index in layers if not 0 <= index < model.config.num_layers]
+        if missing:
+            raise UsageError(f"layer_range has {missing}, the model's blocks are 0 to {model.config.num_layers - 1}.")
+        names = [f"transformer.layers.{index}.{linear}" for index in layers for linear in SATS_LINEARS]
+        return cls(_tuner(model, {name: (rank, SATS_ALPHA) for name in names}))
+
+    def merge_lora(self) -> None:
+        """Puts the matrices into the weights and takes PEFT's layers out; the model is an ordinary one again."""
+        if not self.is_merged:
+            self.tuner.merge_and_unload()
+            self.is_merged = True
+
+
+def _tuner(model: Any, targets: Mapping[str, tuple[int, float]]) -> Any:
+    """PEFT's layers (rank, alpha) in the place of the named linear ones, in their dtype."""
+    try:
+        from peft import LoraConfig
+        from peft.tuners.lora import LoraModel
+    except ImportError as error:
+        raise UsageError(
+            "LoRA beside the weights needs peft: pip install 'visualglm[train]', or open the folder with "
+            "visualglm.load, which merges it."
+        ) from error
+    rank, alpha = next(iter(targets.values()))
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules="|".join(map(re.escape, targets)),  # a list would match endings, the Q-Former's layers too
+        rank_pattern={re.escape(name): rank for name, (rank, _) in targets.items()},
+        alpha_pattern={re.escape(name): alpha for name, (_, alpha) in targets.items()},
+    )
+    tuner = LoraModel(model, config, NAME)
+    for name in targets:
+        layer = model.get_submodule(name)
+        for matrix in (layer.lora_A[NAME], layer.lora_B[NAME]):
+            matrix.to(layer.base_layer.weight.device, layer.base_layer.weight.dtype)
+    return tuner
+
+
+@torch.no_grad()
+def _fill(parameter: torch.Tensor, numbers: torch.Tensor) -> None:
+    parameter.copy_(numbers)
