@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo test lint types bench full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base demo test lint types bench bench-caption full-size mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -32,6 +32,9 @@ types: .venv/.all
 
 bench: .venv/.all
 	$(BIN)/python benchmarks/first_answer.py
+
+bench-caption: .venv/.all
+	$(BIN)/python benchmarks/captioning.py
 
 full-size: .venv/.all
 	$(BIN)/python benchmarks/full_size.py

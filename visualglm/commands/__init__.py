@@ -16,6 +16,7 @@ import typer
 from .. import __version__
 from ..errors import VisualGLMError
 from .ask import ask
+from .caption import caption
 from .chat import chat
 from .convert import convert
 from .doctor import doctor
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, chat, convert, doctor, pretrain):
+for verb in (ask, chat, caption, convert, doctor, pretrain):
     app.command()(verb)
 
 
