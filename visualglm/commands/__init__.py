@@ -21,6 +21,8 @@ from .chat import chat
 from .convert import convert
 from .doctor import doctor
 from .pretrain import pretrain
+from .serve import serve
+from .web import web
 
 app = typer.Typer(
     name="visualglm",
@@ -31,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, chat, caption, convert, doctor, pretrain):
+for verb in (ask, chat, caption, convert, doctor, pretrain, serve, web):
     app.command()(verb)
 
 
