@@ -86,5 +86,6 @@ def build_model(sizes: ModelSizes, tokenizer: ChatGLMTokenizer) -> VisualGLMForC
         bos_token_id=piece("<sop>"),
         eos_token_id=piece("<eop>"),
         initializer_range=sizes.initializer_range,
+        tie_word_embeddings=sizes.tie_word_embeddings,
     )
     return VisualGLMForConditionalGeneration(config)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from ..checkpoints.checkpoint import LM_HEAD, WORD_EMBEDDINGS
 from ..errors import UsageError
 from ..glm import GLMBlock
 from ..scenes.album import Album
@@ -211,9 +212,14 @@ class Trainer:
             return False
         state = json.loads(progress.read_text(encoding="utf-8"))
         self.stage_index, self.step, self.seconds = state["stage"], state["step"], state["seconds"]
-        self.model.load_state_dict(load_file(self.folder / "model" / "model.safetensors"))
+        weights = load_file(self.folder / "model" / "model.safetensors")
+        self.model.load_state_dict({**self._tied(weights), **weights})
         self.objective.load_state_dict(load_file(self.folder / "throwaway.safetensors"), strict=False)
         return True
+
+    def _tied(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The head that a file leaves out because it is the table of words."""
+        return {LM_HEAD: weights[WORD_EMBEDDINGS]} if self.model.config.tie_word_embeddings else {}
 
     def _begin(self) -> None:
         """A new model sees whitened patches and plain places."""

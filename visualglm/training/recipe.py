@@ -22,7 +22,11 @@ KINDS = ("text", "patches", "zones", "representation", "alignment", "dialogue")
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """The three networks; heads have 64 channels each."""
+    """The three networks; heads have 64 channels each.
+
+    `tie_word_embeddings`: one table for reading and for writing words. Names of a thousand things are rare words, and a
+    picture's vector that was drawn to the word for it can then be said as it is.
+    """
 
     image_size: int = 144
     patch_size: int = 16
@@ -35,6 +39,7 @@ class ModelSizes:
     hidden: int = 256
     vocab_size: int = 7424
     initializer_range: float = 0.02
+    tie_word_embeddings: bool = True
 
 
 @dataclass(frozen=True)
