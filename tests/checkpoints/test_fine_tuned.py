@@ -21,7 +21,7 @@ from visualglm.model import VisualGLMForConditionalGeneration as Model
 
 from .conftest import REFERENCE, SAT_FILE
 
-KINDS = {"sat-lora": "merged_logits", "sat-ptuning": "logits"}
+KINDS = {"sat-lora": "merged_logits", "sat-qlora": "merged_logits", "sat-ptuning": "logits"}
 """Folders, and what sat computed with the model as we open it (LoRA inside the weights)."""
 
 
@@ -57,8 +57,7 @@ def test_what_fine_tuning_added_counts() -> None:
     assert (logits(tuned, "sat-ptuning") - expected("sat-ptuning", "logits")).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("kind, to", [("sat-lora", "native"), ("sat-lora", "hf"), ("sat-lora", "sat"),
-                                      ("sat-ptuning", "native"), ("sat-ptuning", "sat")])  # fmt: skip
+@pytest.mark.parametrize("kind, to", [(kind, to) for kind in KINDS for to in ("native", "sat")] + [("sat-lora", "hf")])
 def test_conversion_keeps_the_logits(kind: str, to: Any, tmp_path: Path) -> None:
     """Also out of the converted folder, as a reader would: its golden record holds, and its numbers are sat's."""
     folder = convert(REFERENCE / kind, tmp_path / to, to)
@@ -102,4 +101,15 @@ def test_incomplete_lora_is_named(tmp_path: Path) -> None:
     del content["module"]["transformer.layers.2.attention.query_key_value.matrix_B.1"]
     torch.save(content, folder / SAT_FILE)
     with pytest.raises(CheckpointError, match=r"layers\.2\.attention\.query_key_value"):
+        open_checkpoint(folder)
+
+
+def test_another_4_bit_form_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "qlora"
+    shutil.copytree(REFERENCE / "sat-qlora", folder, copy_function=shutil.copy)
+    content = torch.load(folder / SAT_FILE, weights_only=True)
+    name = "transformer.layers.1.mlp.dense_h_to_4h.quant_state"
+    content["module"][name][5] = "fp4"
+    torch.save(content, folder / SAT_FILE)
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.dense_h_to_4h\.weight in a 4-bit form"):
         open_checkpoint(folder)

@@ -243,24 +243,25 @@ def stored_logits(kind: str, name: str) -> torch.Tensor:
     return torch.tensor(np.load(REFERENCE / kind / "expected.npz")[name])
 
 
-def test_lora_beside_the_weights_and_merged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sat-lora", "sat-qlora"])
+def test_lora_beside_the_weights_and_merged(kind: str, tmp_path: Path) -> None:
     """Upstream's recipe for merging, its imports changed; both states have the logits of sat's own."""
     pytest.importorskip("peft")
     model, args = sat.FineTuneVisualGLMModel.from_pretrained(
-        REFERENCE / "sat-lora", args=argparse.Namespace(fp16=False, skip_init=True, device="cpu")
+        REFERENCE / kind, args=argparse.Namespace(fp16=False, skip_init=True, device="cpu")
     )
-    torch.testing.assert_close(tuned_logits(model, "sat-lora"), stored_logits("sat-lora", "logits"), atol=1e-4, rtol=0)
+    torch.testing.assert_close(tuned_logits(model, kind), stored_logits(kind, "logits"), atol=1e-4, rtol=0)
     with pytest.raises(UsageError, match="merge_lora"):
         sat.save_checkpoint(1, model, None, None, args)
     model.get_mixin("lora").merge_lora()
-    torch.testing.assert_close(tuned_logits(model, "sat-lora"), stored_logits("sat-lora", "logits"), atol=1e-4, rtol=0)
+    torch.testing.assert_close(tuned_logits(model, kind), stored_logits(kind, "logits"), atol=1e-4, rtol=0)
     args.layer_range = []
     args.save = str(tmp_path / "merge_lora")
     args.mode = "inference"
     sat.save_checkpoint(1, model, None, None, args)
     again, _ = sat.AutoModel.from_pretrained(args.save, argparse.Namespace(device="cpu"))
     assert type(again) is sat.VisualGLMModel
-    torch.testing.assert_close(tuned_logits(again, "sat-lora"), stored_logits("sat-lora", "logits"), atol=1e-4, rtol=0)
+    torch.testing.assert_close(tuned_logits(again, kind), stored_logits(kind, "logits"), atol=1e-4, rtol=0)
 
 
 def test_auto_model_knows_what_was_tuned() -> None:
