@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo test lint types bench full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base demo test lint types bench bench-caption bench-serve test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -11,7 +11,7 @@ BIN := .venv/bin
 	touch $@
 
 .venv/.all: .venv/.base
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,dev]"
 	touch $@
 
 base: .venv/.base
@@ -23,6 +23,11 @@ demo: .venv/.base
 test: .venv/.all lint types
 	$(BIN)/python -m pytest
 
+# the page in a real browser; wants a Chromium (apt-get install chromium)
+test-web: .venv/.all
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "playwright>=1.50"
+	$(BIN)/python -m pytest tests/web -rs
+
 lint: .venv/.all
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -32,6 +37,13 @@ types: .venv/.all
 
 bench: .venv/.all
 	$(BIN)/python benchmarks/first_answer.py
+
+bench-caption: .venv/.all
+	$(BIN)/python benchmarks/captioning.py
+
+# five minutes of load, then faults, against a real server
+bench-serve: .venv/.all
+	$(BIN)/python benchmarks/serving.py
 
 full-size: .venv/.all
 	$(BIN)/python benchmarks/full_size.py

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGES = {"en": ROOT / "README.md", "zh": ROOT / "README_zh.md"}
+PAGES = [("en", ROOT / "README.md"), ("zh", ROOT / "README_zh.md")]
+PAGES += [(language, page) for language in ("en", "zh") for page in sorted((ROOT / "docs" / language).glob("*.md"))]
 WORDS = {
     "en": {
         "load": "load",
@@ -21,6 +22,8 @@ WORDS = {
         "token": "each token of the answer",
         "seconds": "{} s",
         "of": "{} GB, {} x the model ({} GB)",
+        "captioning": "Measured with {model} on {pictures} drawn pictures: {one} images/s at batch 1, {eight} at batch "
+        "8 ({cpu}, {threads} threads, load {load_average_1_min}, {date}).",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
     },
@@ -32,6 +35,8 @@ WORDS = {
         "token": "回答的每个词",
         "seconds": "{} 秒",
         "of": "{} GB，模型（{} GB）的 {} 倍",
+        "captioning": "以 {model} 在 {pictures} 张绘制的图片上测得：批大小 1 时每秒 {one} 张，批大小 8 时每秒 "
+        "{eight} 张（{cpu}，{threads} 线程，负载 {load_average_1_min}，{date}）。",
         "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
         "bfloat16，{date}。",
     },
@@ -67,7 +72,15 @@ def demo(language: str) -> str:
     return f"![{picture.stem}]({picture.as_posix()})\n\n```text\n" + "\n".join(lines) + "\n```"
 
 
-QUOTES = {"full_size": full_size, "demo": demo}
+def captioning(language: str) -> str:
+    """What `make bench-caption` measured."""
+    result = json.loads((ROOT / "benchmarks/results/captioning.json").read_text("utf-8"))
+    facts = {**result["machine"], **result["versions"], **result, "date": result["date"][:10]}
+    facts |= {"one": result["images_per_second_at_batch_1"], "eight": result["images_per_second_at_batch_8"]}
+    return WORDS[language]["captioning"].format(**facts)
+
+
+QUOTES = {"full_size": full_size, "demo": demo, "captioning": captioning}
 
 
 def quoted(page: str, language: str) -> str:
@@ -83,7 +96,7 @@ def quoted(page: str, language: str) -> str:
 def main() -> int:
     """Rewrites or checks the pages."""
     stale = []
-    for language, path in PAGES.items():
+    for language, path in PAGES:
         page = path.read_text("utf-8")
         if (new := quoted(page, language)) != page:
             stale.append(path.name)

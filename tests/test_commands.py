@@ -86,7 +86,7 @@ def test_a_terminal_that_is_not_utf_8() -> None:
 
 
 def test_every_verb_has_help() -> None:
-    verbs = ["ask", "chat", "convert", "doctor"]
+    verbs = ["ask", "chat", "caption", "convert", "doctor", "serve", "web"]
     top = run("--help").stdout.decode()
     assert all(verb in top for verb in verbs)
     assert all(run(verb, "--help").returncode == 0 for verb in verbs)

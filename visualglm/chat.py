@@ -35,17 +35,30 @@ class History(list[tuple[str, str]]):
     image_embeds: Tensor | None = None
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
 def encode_picture(model: Any, source: ImageSource, upstream: bool = False) -> Tensor:
     """Any picture -> the vectors of its slots [1, image_length, hidden].
 
     Raises:
         ImageError: the picture cannot be opened.
     """
+    return encode_pixels(model, picture_pixels(model, source, upstream))
+
+
+def picture_pixels(model: Any, source: ImageSource, upstream: bool = False) -> Tensor:
+    """Any picture -> `pixel_values` [1, 3, H, W] in the model's picture size.
+
+    Raises:
+        ImageError: the picture cannot be opened.
+    """
     size = model.config.vision.image_size
     processor = VisualGLMImageProcessor(size={"height": size, "width": size})
-    pixel_values = processor(open_image(source, upstream=upstream), return_tensors="pt")["pixel_values"]
+    return processor(open_image(source, upstream=upstream), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def encode_pixels(model: Any, pixel_values: Tensor) -> Tensor:
+    """`pixel_values` [P, 3, H, W] -> the vectors of their slots [P, image_length, hidden]."""
     return model.encode_images(pixel_values.to(model.device))  # type: ignore[no-any-return]
 
 

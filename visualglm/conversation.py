@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .batching import Row, generate_batch
 from .chat import ask_prompt, encode_picture, start_reply
 from .configuration import VisualGLMConfig
 from .english import only_english
 from .errors import TokenizerError, UsageError, VisualGLMError
-from .generation import FinishReason, Reply, generate_rows, generation_settings
+from .generation import FinishReason, Reply, generation_settings
 from .images import ImageSource
 from .model import VisualGLMForConditionalGeneration
 from .processor import VisualGLMProcessor
@@ -184,11 +185,11 @@ class VisualGLM:
         batch_size: int = 8,
         **sampling: Any,
     ) -> list[Answer]:
-        """The same question about many pictures, `batch_size` at a time; a row's greedy answer is that of `ask`.
+        """The same question about many pictures, `batch_size` at a time; each answer is that of `ask`, `seed` included.
 
         Raises:
             ImageError: one of the pictures cannot be opened.
-            UsageError: `images` is one picture, or `batch_size` below 1.
+            UsageError: `images` is one picture, `batch_size` below 1, or `num_beams` above 1.
         """
         if isinstance(images, (str, bytes)) or not isinstance(images, Sequence) or batch_size < 1:
             raise UsageError(
@@ -203,17 +204,37 @@ class VisualGLM:
         self, images: Sequence[ImageSource], question: str, language: Language, sampling: dict[str, Any]
     ) -> list[Answer]:
         started = time.perf_counter()
-        settings = generation_settings(self.model, **only_english(self.tokenizer, language, sampling))
-        embeds = torch.cat([encode_picture(self.model, image, self.upstream_images) for image in images])
-        prompt = ask_prompt(self.model, self.tokenizer, [Turn(question, pictures=1)], language, settings.limits)
-        rows = generate_rows(self.model, [prompt.input_ids] * len(images), embeds, settings)
+        rows = [
+            self.row(encode_picture(self.model, image, self.upstream_images), question, language, **sampling)
+            for image in images
+        ]
+        generate_batch(self.model, rows)
         seconds = time.perf_counter() - started
-        return [self._answer(ids, settings.eos, len(prompt.input_ids), seconds) for ids in rows]
+        return [self.row_answer(row, seconds) for row in rows]
 
-    def _answer(self, ids: list[int], eos: set[int], prompt_tokens: int, seconds: float) -> Answer:
-        ended = bool(ids) and ids[-1] in eos
-        text = process_response(self.tokenizer.decode(ids[:-1] if ended else ids))
-        return Answer(text, "stop" if ended else "length", prompt_tokens, len(ids), seconds)
+    def row(
+        self,
+        image_embeds: Tensor | None,
+        question: str,
+        language: Language = "auto",
+        seed: int | None = None,
+        **sampling: Any,
+    ) -> Row:
+        """A question about an encoded picture [1, image_length, hidden], or about none, for `generate_batch`.
+
+        Raises:
+            PromptError: the question does not fit into the model.
+        """
+        settings = generation_settings(self.model, **only_english(self.tokenizer, language, sampling))
+        turn = Turn(question, pictures=0 if image_embeds is None else 1)
+        prompt = ask_prompt(self.model, self.tokenizer, [turn], language, settings.limits)
+        return Row(prompt.input_ids, image_embeds, settings, seed)
+
+    def row_answer(self, row: Row, seconds: float) -> Answer:
+        """What a finished row says."""
+        ended = bool(row.ids) and row.ids[-1] in row.eos
+        text = process_response(self.tokenizer.decode(row.ids[:-1] if ended else row.ids))
+        return Answer(text, "stop" if ended else "length", len(row.input_ids), len(row.ids), seconds)
 
 
 def load(

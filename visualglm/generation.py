@@ -62,6 +62,10 @@ class Settings:
         """Ids that end an answer."""
         return set(torch.as_tensor(self.config.eos_token_id).flatten().tolist())
 
+    def new_tokens(self, prompt_tokens: int) -> int:
+        """How many tokens an answer may take after a prompt of so many."""
+        return max(1, min(self.limits.answer, self.limits.total - prompt_tokens))
+
     def arguments(self, prompt_tokens: int) -> dict[str, Any]:
         """Keyword arguments for `generate` after a prompt of so many tokens.
 
@@ -69,7 +73,7 @@ class Settings:
         warns where both kinds are set.
         """
         config = copy.deepcopy(self.config)
-        new_tokens = max(1, min(self.limits.answer, self.limits.total - prompt_tokens))
+        new_tokens = self.new_tokens(prompt_tokens)
         if self.counts_new_tokens:
             config.max_new_tokens, config.max_length = new_tokens, None
         else:

@@ -64,7 +64,7 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(io.BytesIO(source), f"The picture ({len(source)} bytes)", upstream)
     if isinstance(source, str) and source[:5].lower() == "data:":
-        return _decode(io.BytesIO(_data_url(source)), "The picture in the data URL", upstream)
+        return _decode(io.BytesIO(data_url_bytes(source)), "The picture in the data URL", upstream)
     if isinstance(source, (str, os.PathLike)):
         return _open_path(os.fspath(source), upstream)
     if hasattr(source, "read"):
@@ -95,7 +95,11 @@ def _open_path(path: str, upstream: bool) -> Image.Image:
         raise ImageError(f"{path[:200]!r} cannot be read ({error}): check the path and its permissions.") from error
 
 
-def _data_url(url: str) -> bytes:
+def data_url_bytes(url: str) -> bytes:
+    """The bytes in a base64 data URL; line breaks in it, and the URL-safe alphabet, are fine.
+
+    Raises `ImageError` where it has none.
+    """
     found = DATA_URL.fullmatch(url)
     if not found or not found["base64"]:
         raise ImageError("The data URL has no base64 data: write data:image/png;base64,... .")

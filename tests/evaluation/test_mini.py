@@ -14,7 +14,7 @@ from visualglm.evaluation import mini, page
 from visualglm.evaluation.card import block, refresh
 from visualglm.evaluation.dialogues import evaluate_dialogues
 from visualglm.evaluation.goals import results
-from visualglm.evaluation.scenes import agreement, drawn_scenes, pasted_scenes, questions
+from visualglm.evaluation.scenes import agreement, drawn_scenes, encode_scenes, pasted_scenes, questions
 from visualglm.scenes.album import Album
 
 
@@ -71,7 +71,8 @@ def test_pasted_scenes_show_only_the_album(album: Path) -> None:
 
 
 def test_a_dialogue_goes_on_from_the_models_own_answers(model: VisualGLM) -> None:
-    table, spoken = evaluate_dialogues(model, drawn_scenes(6))
+    scenes = drawn_scenes(6)
+    table, spoken = evaluate_dialogues(model, scenes, encode_scenes(model, scenes))
     assert all(len(s.asked.exchange.history) >= 1 for s in spoken)
     assert table["zh"]["n"] == sum(s.before_right for s in spoken if s.asked.exchange.language == "zh")
 

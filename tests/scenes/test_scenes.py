@@ -82,7 +82,7 @@ def test_zone_labels_name_every_object_once() -> None:
 def test_letters_and_frames_are_drawn_where_the_labels_are() -> None:
     mix = Mix(letters=0.5, frames=0.6)
     scenes = [scene_of(seed, 6, mix=mix) for seed in range(80)]
-    assert any(scene.framed for scene in scenes)
+    assert any(scene.frames for scene in scenes)
     assert any(item.kind.category == "letter" for scene in scenes for item in scene.items)
     for scene in scenes[:20]:
         pixels = np.asarray(picture_of(scene, (224, 224)), dtype=int)

@@ -59,6 +59,12 @@ def test_processes_and_workers_share_the_batches_in_order(workers: int) -> None:
     assert taken == [[10 + 2 * place for place in range(count)], [11 + 2 * place for place in range(count)]]
 
 
+def test_what_is_set_aside_for_earlier_stages_does_not_grow_with_the_processes() -> None:
+    assert [Share(0, number, 8, offset=100).batch(place) for place in range(2) for number in range(8)] == [
+        *range(100, 116)
+    ]
+
+
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_two_processes_train_and_save_a_whole_model(tmp_path: Path, sharding: str) -> None:
     path = tmp_path / "recipe.toml"

@@ -16,11 +16,14 @@ import typer
 from .. import __version__
 from ..errors import VisualGLMError
 from .ask import ask
+from .caption import caption
 from .chat import chat
 from .convert import convert
 from .doctor import doctor
 from .pretrain import pretrain
+from .serve import serve
 from .upstream_flags import AcceptsUpstreamFlags
+from .web import web
 
 app = typer.Typer(
     name="visualglm",
@@ -31,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, chat, convert, doctor, pretrain):
+for verb in (ask, chat, caption, convert, doctor, pretrain, serve, web):
     app.command(cls=AcceptsUpstreamFlags)(verb)
 
 

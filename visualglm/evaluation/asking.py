@@ -18,12 +18,10 @@ from torch import Tensor
 from ..conversation import VisualGLM
 from ..generation import generate_rows, generation_settings
 from ..images import VisualGLMImageProcessor
-from ..prompt import Turn, build_prompt
+from ..prompt import build_prompt
 from ..scenes.exchange import Exchange
-from ..scenes.vocabulary import Language
 from ..tokenizer import process_response
 
-LANGUAGES: tuple[Language, ...] = ("zh", "en")
 BATCH = 64
 LONGEST = 80  # tokens of an answer; a model in training may not find its end
 
@@ -112,12 +110,10 @@ def _chances(model: VisualGLM, prompts: list[list[int]], said: list[list[int]], 
 
 def prompt_ids(model: VisualGLM, exchange: Exchange) -> list[int]:
     """The prompt of an exchange; its picture stands before the first turn."""
-    turns = [Turn(question, answer) for question, answer in exchange.history] + [Turn(exchange.question)]
-    turns[0] = Turn(turns[0].question, turns[0].answer, pictures=1)
     config = model.model.config
     return build_prompt(
         _tokenizer(model),
-        turns,
+        exchange.turns,
         language=exchange.language,
         image_token_id=int(config.image_token_id or 0),
         image_length=config.image_length,

@@ -17,10 +17,11 @@ from ..conversation import VisualGLM
 from ..scenes.compose import Scene
 from ..scenes.dialogue import after_other_turns, exchange_of
 from ..scenes.exchange import Exchange
-from .asking import LANGUAGES, Asked, answer_all
+from ..scenes.vocabulary import LANGUAGES
+from .asking import Asked, answer_all
 from .intervals import prior, share_of
 from .judging import is_right
-from .scenes import encode_scenes, group_of
+from .scenes import group_of
 
 LATER = ("colour", "where", "exists", "count")
 
@@ -75,10 +76,11 @@ def _turn(exchange: Exchange, turn: int, went: tuple[tuple[str, str], ...]) -> E
     return replace(exchange, question=exchange.history[turn][0], history=went)
 
 
-def evaluate_dialogues(model: VisualGLM, scenes: Sequence[Scene]) -> tuple[dict[str, Any], list[Spoken]]:
+def evaluate_dialogues(
+    model: VisualGLM, scenes: Sequence[Scene], pictures: Tensor
+) -> tuple[dict[str, Any], list[Spoken]]:
     """Figures per language: after a right first answer, after any, on another scene's picture; of half the scenes, what
     later questions get."""
-    pictures = encode_scenes(model, scenes)
     spoken = speak(model, follow_ups(scenes), pictures)
     right = [s.asked for s in spoken if s.before_right]
     other = answer_all(model, right, pictures, shift=1)

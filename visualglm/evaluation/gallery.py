@@ -6,21 +6,19 @@ about models.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import UsageError
-from ..scenes.concepts import by_key, overlap
+from ..scenes.album import opened
+from ..scenes.concepts import overlap
 from ..scenes.vocabulary import Kind
 
 NOT_TO_SHARE = "evaluation only"
+TOLD = ("index", "split", "source", "style", "licence", "file", "cutout", "cluster")
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,8 @@ class Gallery:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        if not (self.folder / "album.npy").exists():
-            raise UsageError(f"{folder} holds no album.npy: build the pictures with `make mini-data`.")
-        self.pixels: NDArray[np.uint8] = np.load(self.folder / "album.npy", mmap_mode="r")
-        self.rows = tuple(_read(self.folder))
+        self.pixels, rows = opened(folder)
+        self.rows = tuple(Shown(kinds=kinds, **{name: row[name] for name in TOLD}) for row, kinds in rows)
 
     def of(self, split: str, most: int | None = None) -> list[Shown]:
         """A split, one picture of each cluster of near-duplicates; `most` are taken evenly from all of it."""
@@ -80,14 +76,3 @@ class Gallery:
 
     def pictures(self, rows: Iterable[Shown]) -> Iterator[Image.Image]:
         return (self.picture(row) for row in rows)
-
-
-def _read(folder: Path) -> Iterator[Shown]:
-    with (folder / "manifest.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            row: dict[str, Any] = json.loads(line)
-            keys = [*row["concept"].split(";"), *row.get("also", ())]
-            kinds = tuple(dict.fromkeys(by_key()[key] for key in keys if key in by_key()))
-            if kinds:
-                told = {name: row[name] for name in ("index", "split", "source", "style", "licence", "file", "cutout")}
-                yield Shown(kinds=kinds, cluster=row["cluster"], **told)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..scenes.vocabulary import Language
+from ..scenes.vocabulary import LANGUAGES, Language
 
 Words = dict[Language, str]
 Figures = dict[str, Any]
-LANGUAGES: tuple[Language, ...] = ("zh", "en")
 MARGIN = 0.10  # names of held-out pictures: above the nearest neighbour by so much
 LEAK = 0.05  # on another picture, an answer may beat the commonest one by so much
 

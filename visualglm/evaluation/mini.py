@@ -31,7 +31,7 @@ from .gallery import Gallery
 from .goals import as_rows, leaks
 from .intervals import share_of
 from .names import Named, evaluate_names, wrong_names
-from .scenes import UNSEEN, drawn_scenes, evaluate_scenes, pasted_scenes, wrong
+from .scenes import UNSEEN, drawn_scenes, encode_scenes, evaluate_scenes, pasted_scenes, wrong
 
 T = TypeVar("T")
 SCENES = 200
@@ -58,8 +58,9 @@ class Evaluation:
 
     def _scenes(self, part: str, scenes: list[Scene]) -> None:
         answered: list[Asked]
-        self.figures[part], answered = self._timed(part, lambda: evaluate_scenes(self.model, scenes))
-        table, _ = self._timed(f"follow-up, {part}", lambda: evaluate_dialogues(self.model, scenes))
+        pictures = self._timed(f"pictures, {part}", lambda: encode_scenes(self.model, scenes))
+        self.figures[part], answered = self._timed(part, lambda: evaluate_scenes(self.model, scenes, pictures))
+        table, _ = self._timed(f"follow-up, {part}", lambda: evaluate_dialogues(self.model, scenes, pictures))
         self.figures.setdefault("follow-up", {})[part] = table
         self.wrong[part] = wrong(answered)
 

@@ -16,8 +16,8 @@ from typing import Any
 from ..conversation import VisualGLM
 from ..scenes import speech
 from ..scenes.exchange import Exchange
-from ..scenes.vocabulary import Kind, Language
-from .asking import LANGUAGES, Asked, Seen, answer_all, encode
+from ..scenes.vocabulary import LANGUAGES, Kind, Language
+from .asking import Asked, Seen, answer_all, encode
 from .gallery import Gallery, Shown
 from .intervals import share_of
 from .judging import named, stated

@@ -25,8 +25,8 @@ from ..scenes.compose import Scene
 from ..scenes.dialogue import exchange_of
 from ..scenes.exchange import Exchange
 from ..scenes.paint import picture_of
-from ..scenes.vocabulary import Language
-from .asking import LANGUAGES, Asked, answer_all, encode
+from ..scenes.vocabulary import LANGUAGES, Language
+from .asking import Asked, answer_all, encode
 from .gallery import Gallery, Shown
 from .judging import is_right
 from .names import WHAT, Named, name_all

@@ -19,8 +19,8 @@ from ..scenes.compose import Mix, Scene, scene_of
 from ..scenes.dialogue import exchange_of
 from ..scenes.paint import picture_of
 from ..scenes.seeds import Split, seeds
-from ..scenes.vocabulary import Language
-from .asking import LANGUAGES, Asked, answer_all, encode
+from ..scenes.vocabulary import LANGUAGES, Language
+from .asking import Asked, answer_all, encode
 from .intervals import balanced, prior, share_of
 from .judging import WHOLE, YES_OR_NO, facts, is_right, same_fact
 
@@ -65,11 +65,9 @@ def encode_scenes(model: VisualGLM, scenes: Sequence[Scene]) -> Tensor:
     return encode(model, (picture_of(scene) for scene in scenes)).slots
 
 
-def evaluate_scenes(
-    model: VisualGLM, scenes: Sequence[Scene], tasks: Sequence[str] = TASKS
-) -> tuple[dict[str, Any], list[Asked]]:
-    """The figures of a model on scenes, and its answers."""
-    pictures, asked = encode_scenes(model, scenes), questions(scenes, tasks)
+def evaluate_scenes(model: VisualGLM, scenes: Sequence[Scene], pictures: Tensor) -> tuple[dict[str, Any], list[Asked]]:
+    """The figures of a model on scenes, which `pictures` are the vectors of, and its answers."""
+    asked = questions(scenes)
     answered = answer_all(model, asked, pictures)
     other = answer_all(model, [a for a in asked if a.exchange.task in CONTROLLED], pictures, shift=1)
     table = figures(answered, other)

@@ -7,6 +7,7 @@ line per picture (concept, source, licence, split). Knows nothing about scenes o
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,29 +27,21 @@ _HUES = ((12, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (262, "blu
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the manifest; `accepted` are all the kinds that a picture may truly be called, `kind` the best."""
+    """A picture and what it shows."""
 
     index: int
     kind: Kind
-    accepted: tuple[Kind, ...]
-    source: str
-    style: str
     cutout: bool
-    split: str
 
 
 class Album:
-    """The pictures of some splits; `of(kind)` are the cut-outs that show it, `photos` the whole pictures."""
+    """The pictures of some splits; `by_kind` are the cut-outs by what they show, `photos` the whole pictures."""
 
     def __init__(self, folder: str | Path, splits: tuple[str, ...] = ("train",)) -> None:
-        self.folder = Path(folder)
-        missing = [name for name in ("album.npy", "manifest.jsonl") if not (self.folder / name).exists()]
-        if missing:
-            raise UsageError(
-                f"{folder} holds no {missing[0]}: build the pictures with `make mini-data`, or name their folder."
-            )
-        self.pixels: NDArray[np.uint8] = np.load(self.folder / "album.npy", mmap_mode="r")
-        self.entries = tuple(entry for entry in _read(self.folder) if entry.split in splits)
+        self.pixels, rows = opened(folder)
+        self.entries = tuple(
+            Entry(row["index"], kinds[0], row["cutout"]) for row, kinds in rows if row["split"] in splits
+        )
         self.by_kind: dict[Kind, list[Entry]] = {}
         for entry in self.entries:
             if entry.cutout:
@@ -74,16 +67,29 @@ class Album:
         return red, green, blue
 
 
-def _read(folder: Path) -> list[Entry]:
-    entries = []
-    with (folder / "manifest.jsonl").open(encoding="utf-8") as lines:
+def opened(folder: str | Path) -> tuple[NDArray[np.uint8], Iterator[tuple[dict[str, Any], tuple[Kind, ...]]]]:
+    """An album's pictures, mapped from disk, and the lines of its manifest, each with all kinds that the picture may
+    truly be called, the best first; lines of unknown concepts are left out.
+
+    Raises:
+        UsageError: the folder holds no album.
+    """
+    missing = [name for name in ("album.npy", "manifest.jsonl") if not (Path(folder) / name).exists()]
+    if missing:
+        raise UsageError(
+            f"{folder} holds no {missing[0]}: build the pictures with `make mini-data`, or name their folder."
+        )
+    return np.load(Path(folder) / "album.npy", mmap_mode="r"), _read(Path(folder) / "manifest.jsonl")
+
+
+def _read(manifest: Path) -> Iterator[tuple[dict[str, Any], tuple[Kind, ...]]]:
+    with manifest.open(encoding="utf-8") as lines:
         for line in lines:
             row: dict[str, Any] = json.loads(line)
-            accepted = tuple(by_key()[key] for key in (row["concept"], *row.get("also", ())) if key in by_key())
-            if accepted:
-                shown = (row["source"], row["style"], row["cutout"], row["split"])
-                entries.append(Entry(row["index"], accepted[0], accepted, *shown))
-    return entries
+            keys = (*row["concept"].split(";"), *row.get("also", ()))
+            kinds = tuple(dict.fromkeys(by_key()[key] for key in keys if key in by_key()))
+            if kinds:
+                yield row, kinds
 
 
 def dominant_colour(rgba: NDArray[np.uint8]) -> Colour | None:

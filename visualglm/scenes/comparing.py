@@ -38,14 +38,14 @@ def category(scene: Scene, language: Language, rng: Generator) -> Exchange | Non
 
 def any_of(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
     """Whether anything of a category is there, evenly yes and no."""
-    if scene.framed:
+    if scene.frames:
         return None
     shown, there = {item.kind.category for item in scene.items}, bool(rng.random() < 0.5)
     key = pick(rng, sorted(shown) if there else [key for key in CATEGORIES if key not in shown])
     if not there and any(akin(key, other) for other in shown):
         return None
     phrase = speech.a_category(key, language)
-    answer = speech.yes_or_no_category(there, key, language)
+    answer = speech.yes_or_no(there, speech.category(key, language), language)
     return Exchange("any", language, ask(rng, "any", language, x=phrase), answer, "yes" if there else "no")
 
 
@@ -88,7 +88,7 @@ def odd(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
         if categories.count(other.kind.category) == len(scene.items) - 1
     ]
     strangers = [(item, key) for item, key in strangers if not akin(key, item.kind.category)]
-    if not strangers or scene.framed:
+    if not strangers or scene.frames:
         return None
     item, key = pick(rng, strangers)
     question, answer = ask(rng, "odd", language, x=speech.a_category(key, language)), speech.is_not(item, key, language)
@@ -97,8 +97,7 @@ def odd(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
 
 def inside(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
     """What stands inside the one circle or square that is there."""
-    shown = [item.kind for item in scene.items] + [item.frame.kind for item in scene.framed if item.frame]
-    alone = [(item, item.frame) for item in scene.framed if item.frame and shown.count(item.frame.kind) == 1]
+    alone = [(item, item.frame) for item in scene.items if item.frame and scene.kinds.count(item.frame.kind) == 1]
     if not alone:
         return None
     item, frame = pick(rng, alone)

@@ -83,8 +83,13 @@ class Scene:
     ground_picture: int | None = None
 
     @property
-    def framed(self) -> tuple[Item, ...]:
-        return tuple(item for item in self.items if item.frame)
+    def frames(self) -> tuple[Frame, ...]:
+        return tuple(item.frame for item in self.items if item.frame)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of all objects and of the shapes around them."""
+        return (*(item.kind for item in self.items), *(frame.kind for frame in self.frames))
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from numpy.random import Generator
 from . import comparing, speech
 from .compose import Item, Scene
 from .concepts import LETTER, kinds, overlap
-from .exchange import Exchange, Turn, absent, ask, name, pick, single
-from .vocabulary import BACKGROUNDS, CATEGORIES, COLOURS, ZONES, Colour, Kind, Language
+from .exchange import Exchange, absent, ask, name, pick, single
+from .vocabulary import BACKGROUNDS, CATEGORIES, COLOURS, LANGUAGES, ZONES, Colour, Kind, Language
 from .wording import ABOUT_TEXT, GREETED, GREETINGS, NO_PICTURE, NOT_SHOWN, OFF_TOPIC
 
 Maker = Callable[[Scene, Language, Generator], "Exchange | None"]
@@ -54,7 +54,7 @@ def _describe(scene: Scene, language: Language, rng: Generator) -> Exchange:
 
 
 def _list(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
-    if scene.framed:
+    if scene.frames:
         return None
     answer = speech.inventory(list(scene.items), language)
     return Exchange("list", language, ask(rng, "list", language), answer, answer)
@@ -62,7 +62,7 @@ def _list(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
 
 def _name_it(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
     question = ask(rng, "name", language)
-    if scene.framed:
+    if scene.frames:
         return None
     if len(scene.items) > 1:
         answer = speech.inventory(list(scene.items), language)
@@ -72,7 +72,7 @@ def _name_it(scene: Scene, language: Language, rng: Generator) -> Exchange | Non
 
 
 def _name_by_colour(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
-    colours = [item.colour for item in scene.items] + [item.frame.colour for item in scene.framed if item.frame]
+    colours = [item.colour for item in scene.items] + [frame.colour for frame in scene.frames]
     alone = [(item, item.colour) for item in scene.items if item.colour and colours.count(item.colour) == 1]
     if not alone:
         return None
@@ -91,7 +91,7 @@ def _name_by_place(scene: Scene, language: Language, rng: Generator) -> Exchange
 
 
 def _shapes(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
-    if scene.framed or not all(item.drawn for item in scene.items):
+    if scene.frames or not all(item.drawn for item in scene.items):
         return None
     shown = [item for item in scene.items if item.kind.category == "shape"]
     answer = speech.inventory(shown, language) if shown else speech.no_shapes(language)
@@ -118,13 +118,13 @@ def _colour(scene: Scene, language: Language, rng: Generator) -> Exchange | None
 def _called(rng: Generator, scene: Scene, item: Item, language: Language) -> str:
     """The object's name, or 'shape' where it is the only shape."""
     shapes = [other for other in scene.items if other.kind.category == "shape"]
-    if shapes == [item] and not scene.framed and rng.random() < 0.2:
+    if shapes == [item] and not scene.frames and rng.random() < 0.2:
         return pick(rng, ("形状", "图形")) if language == "zh" else "shape"
     return name(rng, item.kind, language)
 
 
 def _total(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
-    if scene.framed:
+    if scene.frames:
         return None
     number = len(scene.items)
     answer = speech.total(number, language)
@@ -136,7 +136,7 @@ def _count(scene: Scene, language: Language, rng: Generator) -> Exchange | None:
     kind = pick(rng, scene.items).kind
     kind = absent(scene, rng, kind) if rng.random() < 0.15 else kind
     number = sum(item.kind == kind for item in scene.items)
-    framing = any(overlap(item.frame.kind, kind) for item in scene.framed if item.frame)
+    framing = any(overlap(frame.kind, kind) for frame in scene.frames)
     if framing or number < sum(overlap(item.kind, kind) for item in scene.items):
         return None
     names = {"x": name(rng, kind, "zh"), "m": kind.measure} if language == "zh" else {"x": kind.plural}
@@ -176,14 +176,13 @@ def _exists(scene: Scene, language: Language, rng: Generator) -> Exchange:
     elif not there:
         kind = absent(scene, rng, kind)
     question = ask(rng, "exists", language, x=speech.some(name(rng, kind, language), kind, colour, language))
-    return Exchange(
-        "exists", language, question, speech.yes_or_no(there, kind, colour, language), "yes" if there else "no"
-    )
+    answer = speech.yes_or_no(there, speech.counted(0, kind, colour, language), language)
+    return Exchange("exists", language, question, answer, "yes" if there else "no")
 
 
 def _wrong_colour(scene: Scene, rng: Generator, kind: Kind) -> Colour:
     shown = {item.colour for item in scene.items if overlap(item.kind, kind)}
-    shown |= {item.frame.colour for item in scene.framed if item.frame}
+    shown |= {frame.colour for frame in scene.frames}
     elsewhere = [item.colour for item in scene.items if item.colour and item.colour not in shown]
     if elsewhere and rng.random() < 0.5:
         return pick(rng, elsewhere)
@@ -235,7 +234,7 @@ def _meant(scene: Scene, first: Exchange, language: Language) -> Item | None:
     return meant[0] if len(meant) == 1 else None
 
 
-def _small_talk(scene: Scene, language: Language, rng: Generator) -> tuple[Turn, ...]:
+def _small_talk(scene: Scene, language: Language, rng: Generator) -> tuple[tuple[str, str], ...]:
     """A turn before the turn referred to, in a third of the dialogues."""
     if rng.random() > 0.33:
         return ()
@@ -283,5 +282,5 @@ WORDS: dict[Language, tuple[str, ...]] = {
         *(speech.place(zone, language) for zone in ZONES),
         *(speech.category(key, language) for key in CATEGORIES),
     )
-    for language in ("zh", "en")  # type: ignore[misc]
+    for language in LANGUAGES
 }

@@ -6,18 +6,18 @@ questions there are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from numpy.random import Generator
 
+from ..prompt import Turn
 from .compose import Item, Scene
 from .concepts import kinds, overlap
 from .vocabulary import KINDS, Kind, Language
 from .wording import QUESTIONS
 
 T = TypeVar("T")
-Turn = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,14 @@ class Exchange:
     question: str
     answer: str
     truth: str
-    history: tuple[Turn, ...] = ()
+    history: tuple[tuple[str, str], ...] = ()
     with_picture: bool = True
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The dialogue for `build_prompt`, unanswered at its end; the picture stands before the first turn."""
+        turns = [*(Turn(question, answer) for question, answer in self.history), Turn(self.question)]
+        return [replace(turns[0], pictures=int(self.with_picture)), *turns[1:]]
 
 
 def pick(rng: Generator, choices: tuple[T, ...] | list[T]) -> T:
@@ -49,13 +55,12 @@ def name(rng: Generator, kind: Kind, language: Language) -> str:
 
 def single(scene: Scene) -> list[Item]:
     """The objects that no other could be taken for by name."""
-    shown = [item.kind for item in scene.items] + [item.frame.kind for item in scene.framed if item.frame]
-    return [item for item in scene.items if sum(overlap(item.kind, other) for other in shown) == 1]
+    return [item for item in scene.items if sum(overlap(item.kind, other) for other in scene.kinds) == 1]
 
 
 def absent(scene: Scene, rng: Generator, like: Kind) -> Kind:
     """A kind that the scene does not show, of the same sort: another drawn kind, or another of the category."""
-    shown = {item.kind for item in scene.items} | {item.frame.kind for item in scene.framed if item.frame}
+    shown = set(scene.kinds)
     if like in KINDS and rng.random() < 0.7:
         pool = [kind for kind in KINDS if (kind.category == "shape") == (like.category == "shape")]
     elif rng.random() < 0.75:

@@ -145,23 +145,16 @@ def it_is_coloured(colour: Colour, language: Language) -> str:
 
 def is_a(kind: Kind, language: Language) -> str:
     """它是动物。 / It is an animal."""
-    name = category(kind.category, language)
-    return f"它是{name}。" if language == "zh" else f"It is {article(name)} {name}."
+    name = a_category(kind.category, language)
+    return f"它是{name}。" if language == "zh" else f"It is {name}."
 
 
 def is_of(kind: Kind, language: Language) -> str:
     """狗是动物。 / A dog is an animal."""
-    name = category(kind.category, language)
+    name = a_category(kind.category, language)
     if language == "zh":
         return f"{kind.zh[0]}是{name}。"
-    return f"{article(kind.en[0]).capitalize()} {kind.en[0]} is {article(name)} {name}."
-
-
-def yes_or_no_category(there: bool, key: str, language: Language) -> str:
-    name = category(key, language)
-    if language == "zh":
-        return f"有，图中有{name}。" if there else f"没有，图中没有{name}。"
-    return f"Yes, there is {article(name)} {name}." if there else f"No, there is no {name}."
+    return f"{article(kind.en[0]).capitalize()} {kind.en[0]} is {name}."
 
 
 def is_larger(item: Item, language: Language) -> str:
@@ -176,12 +169,8 @@ def same_colour(same: bool, language: Language) -> str:
 
 def is_not(item: Item, key: str, language: Language) -> str:
     """狗不是水果。 / The dog is not a fruit."""
-    name = category(key, language)
-    return (
-        f"{item.kind.zh[0]}不是{name}。"
-        if language == "zh"
-        else f"The {item.kind.en[0]} is not {article(name)} {name}."
-    )
+    name = a_category(key, language)
+    return f"{item.kind.zh[0]}不是{name}。" if language == "zh" else f"The {item.kind.en[0]} is not {name}."
 
 
 def is_inside(item: Item, language: Language) -> str:
@@ -232,8 +221,8 @@ def no_shapes(language: Language) -> str:
     return there_is_none("形状" if language == "zh" else "shape", language)
 
 
-def yes_or_no(there: bool, kind: Kind, colour: Colour | None, language: Language) -> str:
-    name = counted(0, kind, colour, language)
+def yes_or_no(there: bool, name: str, language: Language) -> str:
+    """`name` is that of a kind, coloured or not (`counted(0, ...)`), or of a category."""
     if language == "zh":
         return f"有，图中有{name}。" if there else f"没有，图中没有{name}。"
     return f"Yes, there is {article(name)} {name}." if there else f"No, there is no {name}."

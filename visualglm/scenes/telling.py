@@ -14,9 +14,8 @@ from . import speech
 from .compose import Mix, Scene, scene_of
 from .concepts import LETTER, kinds
 from .dialogue import TASKS, exchange_of
-from .exchange import Exchange
-from .vocabulary import Kind, Language
-from .wording import QUESTIONS
+from .exchange import Exchange, ask, pick
+from .vocabulary import Language
 
 ANYTHING = Mix(anything=True)
 UNTOLD = ("size", "off topic", "describe")  # what a description does not tell, or what it is
@@ -41,20 +40,15 @@ def told(task: str, scene: Scene, language: Language, rng: Generator) -> Exchang
 
 def known(language: Language, rng: Generator) -> Exchange:
     """What sort of thing something is, or its name in the other language."""
-    kind = kinds()[rng.integers(len(kinds()))]
+    kind = pick(rng, kinds())
+    noun = speech.noun(kind, language)
     if rng.random() < 0.5 or kind.category == LETTER:
-        question, answer = _ask(rng, "is of", kind, language), speech.is_of(kind, language)
+        question = ask(rng, "is of", language, x=speech.some(noun, kind, None, language))
+        answer = speech.is_of(kind, language)
         return Exchange("is of", language, question, answer, speech.category(kind.category, language), (), False)
-    question, answer = _ask(rng, "called", kind, language), speech.called(kind, language)
+    question, answer = ask(rng, "called", language, x=noun), speech.called(kind, language)
     truth = speech.noun(kind, "en" if language == "zh" else "zh")
     return Exchange("called", language, question, answer, truth, (), False)
-
-
-def _ask(rng: Generator, task: str, kind: Kind, language: Language) -> str:
-    name, questions = speech.noun(kind, language), QUESTIONS[task][language]
-    if task == "is of" and language == "en":
-        name = f"{speech.article(name)} {name}"
-    return questions[rng.integers(len(questions))].format(x=name)
 
 
 def tellable() -> tuple[str, ...]:

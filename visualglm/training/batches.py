@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..images import VisualGLMImageProcessor
-from ..prompt import Turn, build_prompt
+from ..prompt import build_prompt
 from ..scenes import speech
 from ..scenes.album import Album
 from ..scenes.compose import Scene, scene_of
@@ -52,6 +52,8 @@ WEIGHTS = {
     "side": 1.5,
     "height": 1.5,
 }
+_SHARES = np.array([WEIGHTS.get(task, 1.0) for task in TASKS])
+_SHARES /= _SHARES.sum()
 WITHOUT_PICTURE = 0.02
 LATER = 0.3  # how often a question comes after others; else every second turn would be taken for one about "it"
 
@@ -121,12 +123,9 @@ class PromptBuilder:
 
     def prompt(self, exchange: Exchange) -> list[int]:
         """The ids of a prompt, `[gMASK] <sop>` included; the picture stands before the first turn."""
-        turns = [Turn(question, answer) for question, answer in exchange.history]
-        turns.append(Turn(exchange.question))
-        turns[0] = replace(turns[0], pictures=int(exchange.with_picture))
         prompt = build_prompt(
             self.tokenizer,
-            turns,
+            exchange.turns,
             language=exchange.language,
             image_token_id=self.image_token_id,
             image_length=self.image_length,
@@ -193,7 +192,10 @@ def caption_block(captions: list[list[int]], pad: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Share:
-    """Which batches a process takes: every `of`-th from `first` on, beginning with the `number`-th."""
+    """Which batches a process takes: every `of`-th from `first` on, beginning with the `number`-th.
+
+    `offset` of them, counted over all processes, are set aside for earlier stages.
+    """
 
     first: int = 0
     number: int = 0
@@ -207,7 +209,7 @@ class Share:
 
     def batch(self, place: int) -> int:
         """The number of a batch among those of all processes."""
-        return (self.offset + place) * self.of + self.number
+        return self.offset + place * self.of + self.number
 
 
 class SceneBatches(IterableDataset[Batch]):
@@ -275,11 +277,8 @@ class SceneBatches(IterableDataset[Batch]):
         if self.stage.kind not in ("alignment", "dialogue"):
             return []
         rng = np.random.default_rng(scene.seed + 2)
-        weights = np.array([WEIGHTS.get(task, 1.0) for task in TASKS])
         asked: list[Exchange] = []
-        for task in rng.choice(
-            TASKS, size=min(self.stage.rows + 5, len(TASKS)), replace=False, p=weights / weights.sum()
-        ):
+        for task in rng.choice(TASKS, size=min(self.stage.rows + 5, len(TASKS)), replace=False, p=_SHARES):
             exchange = _one(rng, str(task), scene)
             asked += [exchange] if exchange else []
         return asked[: self.stage.rows]

@@ -21,13 +21,12 @@ from ..images import VisualGLMImageProcessor, open_image
 from ..prompt import language_of
 from ..scenes.exchange import Exchange
 from ..scenes.seeds import Split
-from ..scenes.vocabulary import Language
+from ..scenes.vocabulary import LANGUAGES, Language
 from ..scenes.wording import QUESTIONS
 from .batches import Batch, PromptBuilder, Row, Share, blocks_of, caption_block
 from .recipe import Stage
 
 VALIDATION_EVERY = 50  # every 50th line is kept for validation
-LANGUAGES: tuple[Language, ...] = ("zh", "en")
 
 
 class CaptionBatches(IterableDataset[Batch]):

@@ -55,10 +55,6 @@ class Objective(nn.Module):
         """The parameters that a kind of stage trains, by name; the others are frozen by the call."""
         named = dict(self.named_parameters())
         chosen = {name: parameter for name, parameter in named.items() if name.startswith(LEARNING[kind])}
-        if kind == "dialogue":
-            chosen = {name: p for name, p in chosen.items() if "text_branch" not in name}
-        if kind == "text":
-            chosen = {name: p for name, p in chosen.items() if "image_encoder" not in name}
         for name, parameter in named.items():
             parameter.requires_grad_(name in chosen)
         return chosen
@@ -93,8 +89,8 @@ class Objective(nn.Module):
         with torch.no_grad():
             tokens = encoder.vit(batch.pixel_values)
         queries, _ = encoder.qformer(tokens)
-        loss = self.language_loss(batch, encoder.glm_proj(queries))
-        return loss, {"language": float(loss.detach()), "query_std": deviation(queries)}
+        loss, report = self._language(stage, batch, queries)
+        return loss, {"query_std": deviation(queries), **report}
 
     def _zones_and_dialogue(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
         encoder = self.model.image_encoder
@@ -105,12 +101,18 @@ class Objective(nn.Module):
             loss, right = self._label_loss(stage, tokens, queries, batch.labels)
             report |= right
         if stage.kind == "dialogue":
-            image_embeds = encoder.glm_proj(queries)
-            language = self.language_loss(batch, image_embeds)
-            loss, report = loss + language, report | {"language": float(language.detach())}
-            if batch.labels is not None and stage.word_loss:
-                words = self._word_loss(batch.labels, image_embeds)
-                loss, report = loss + stage.word_loss * words, report | {"words": float(words.detach())}
+            language, told = self._language(stage, batch, queries)
+            loss, report = loss + language, report | told
+        return loss, report
+
+    def _language(self, stage: Stage, batch: Batch, queries: Tensor) -> tuple[Tensor, Report]:
+        """What the language model says of the projected queries and, where labels are, which words they are near."""
+        image_embeds = self.model.image_encoder.glm_proj(queries)
+        loss = self.language_loss(batch, image_embeds)
+        report = {"language": float(loss.detach())}
+        if batch.labels is not None and stage.word_loss:
+            words = self._word_loss(batch.labels, image_embeds)
+            loss, report = loss + stage.word_loss * words, report | {"words": float(words.detach())}
         return loss, report
 
     def _label_loss(self, stage: Stage, tokens: Tensor, queries: Tensor, labels: Labels) -> tuple[Tensor, Report]:

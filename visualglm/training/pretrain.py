@@ -96,8 +96,7 @@ class Trainer:
         workers = self.recipe.workers
         for batch in DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None):
             self.seconds = before + time.monotonic() - started
-            share = self.step / stage.steps if stage.steps else self.seconds / (60 * stage.minutes)
-            share = agreed(share)
+            share = agreed(self.step / stage.steps if stage.steps else self.seconds / (60 * stage.minutes))
             if share >= 1:
                 break
             set_rate(optimizer, stage, share)

@@ -1,0 +1,69 @@
+"""benchmarks/captioning: pictures per second of bulk captioning at batch 1 and 8 (`make bench-caption`).
+
+Captions drawn pictures with the model (default: the packed one) and stores the figures in
+`benchmarks/results/captioning.json`. `--pictures N` changes how many. Says nothing about quality.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import tempfile
+from pathlib import Path
+
+from full_size import machine, timed, versions
+
+import visualglm
+from visualglm.captioning.results import Results
+from visualglm.captioning.run import Plan, Run
+from visualglm.captioning.sources import read_source
+from visualglm.scenes import Split, picture_of, scene_of, seeds
+
+RESULT = Path(__file__).parent / "results" / "captioning.json"
+QUESTION = "描述这张图片。"
+
+
+def main() -> None:
+    """Runs both batch sizes over the same pictures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    parser.add_argument("--pictures", type=int, default=64)
+    options = parser.parse_args()
+    model = visualglm.load(options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        draw(Path(folder), options.pictures)
+        speeds = {f"images_per_second_at_batch_{size}": speed(model, Path(folder), size) for size in (1, 8)}
+    figures = {
+        "command": f"python benchmarks/captioning.py --pictures {options.pictures}",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "model": options.model or "visualglm-mini",
+        "device": str(model.model.device),
+        "pictures": options.pictures,
+        **speeds,
+    }
+    text = json.dumps(figures, indent=2, ensure_ascii=False)
+    RESULT.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def draw(folder: Path, count: int) -> None:
+    """Drawn scenes as files."""
+    for seed in itertools.islice(seeds(Split.TEST), count):
+        picture_of(scene_of(seed)).save(folder / f"{seed}.png")
+
+
+def speed(model: visualglm.VisualGLM, folder: Path, batch_size: int) -> float:
+    """Pictures per second, from the folder to written rows."""
+    items = read_source(str(folder))
+    with Results(folder / f"{batch_size}.jsonl") as results:
+        run = Run(model, results, Plan(QUESTION, batch_size=batch_size), {})
+        _, seconds = timed(lambda: run(items, lambda item: None))
+    return round(len(items) / seconds, 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Sources: folders, globs, lists and tar shards name the same pictures, in a fixed order."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import visualglm
+from visualglm.captioning.sources import read_source
+from visualglm.errors import UsageError
+
+SAMPLES = sorted((visualglm.packed_model() / "samples").glob("*.png"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "pictures"
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / ".hidden").mkdir()
+    shutil.copy(SAMPLES[0], root / "b.png")
+    shutil.copy(SAMPLES[1], root / "deep" / "er" / "A.PNG")
+    shutil.copy(SAMPLES[2], root / ".hidden" / "c.png")
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+def names(source: object) -> list[str]:
+    return [item.image for item in read_source(str(source))]
+
+
+def test_a_folder_is_read_deeply_and_hidden_things_are_not(folder: Path) -> None:
+    assert names(folder) == ["b.png", "deep/er/A.PNG"]
+
+
+def test_a_glob_names_pictures_from_its_last_fixed_folder(folder: Path) -> None:
+    assert names(folder / "**" / "*.png") == [".hidden/c.png", "b.png"]
+    assert names(folder / "deep" / "*" / "*.PNG") == ["er/A.PNG"]
+
+
+def test_a_tar_is_read_in_place(folder: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "shards" / "one.tar"
+    shard.parent.mkdir()
+    with tarfile.open(shard, "w") as tar:
+        tar.add(folder / "b.png", "x/b.png")
+        tar.add(folder / "notes.txt", "x/notes.txt")
+    (item,) = read_source(str(shard))
+    assert (item.image, item.read()) == ("x/b.png", (folder / "b.png").read_bytes())
+    assert names(shard.parent) == ["one.tar/x/b.png"]
+
+
+def test_lists_bring_questions_and_double_lines_count_once(folder: Path) -> None:
+    lines = ['{"image": "b.png"}', '{"path": "b.png", "question": "What?"}', "", '{"image": "b.png"}']
+    (folder / "list.jsonl").write_text("\n".join(lines))
+    items = read_source(str(folder / "list.jsonl"))
+    assert [(item.image, item.question) for item in items] == [("b.png", None), ("b.png", "What?")]
+    (folder / "list.csv").write_text("path,question\nb.png,\nb.png,What?\n", encoding="utf-8-sig")
+    assert read_source(str(folder / "list.csv")) == items
+    assert items[0].read() == (folder / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("none", None),
+        ("empty.jsonl", ""),
+        ("broken.jsonl", '{"image": "a.png"}\n{"ima'),
+        ("other.jsonl", '{"picture": "a.png"}'),
+        ("other.csv", "a,b\n1,2\n"),
+        ("latin.jsonl", b'{"image": "\xe9.png"}'),
+        ("no.tar", "this is no tar"),
+    ],
+)
+def test_what_is_no_source_is_said_in_one_sentence(tmp_path: Path, name: str, content: str | bytes | None) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UsageError, match=name):
+        read_source(str(tmp_path / name))

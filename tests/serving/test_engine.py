@@ -1,0 +1,202 @@
+"""The engine: many callers, each answered as if alone; a full queue, a cancelled, a late and a poisoned request."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+import visualglm
+from visualglm.errors import ImageError, PromptError
+from visualglm.prompt import Turn
+from visualglm.serving import engine as module
+from visualglm.serving.engine import BusyError, Engine, EngineLimits
+from visualglm.serving.job import Job, LateError
+from visualglm.serving.metrics import Metrics
+
+from .conftest import SAMPLES
+
+CONTENTS = [sample.read_bytes() for sample in SAMPLES]
+SAMPLINGS: list[dict[str, Any]] = [
+    {},
+    {"do_sample": True, "seed": 1, "temperature": 1.4},
+    {"do_sample": True, "seed": 2, "repetition_penalty": 1.3},
+    {"max_new_tokens": 3},
+]
+QUESTIONS = ["这张图片里有什么？", "What is in the picture?", "How many objects are there?", "这是什么？"]
+
+
+class Gate:
+    """Holds the engine before each batch until it is opened, so that a test decides what waits together."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened = threading.Event()
+        self.batches: list[int] = []
+        self.real = module.generate_batch
+        monkeypatch.setattr(module, "generate_batch", self)
+
+    def __call__(self, model: Any, rows: Any) -> None:
+        self.opened.wait(60)
+        self.batches.append(len(rows))
+        self.real(model, rows)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.opened.set()
+
+
+@pytest.fixture
+def run(opened: visualglm.VisualGLM) -> Iterator[Callable[..., Any]]:
+    """Runs a coroutine function with a started engine, and closes it."""
+    engines: list[Engine] = []
+
+    def with_engine(work: Callable[[Engine], Coroutine[Any, Any, Any]], **limits: Any) -> Any:
+        engines.append(Engine(opened, EngineLimits(**limits), Metrics()))
+        engines[-1].start()
+        return asyncio.run(work(engines[-1]))
+
+    yield with_engine
+    for engine in engines:
+        engine.close()
+
+
+async def whole(job: Job) -> str:
+    return "".join([piece async for piece in job.pieces()])
+
+
+def question(text: str, pictures: int = 1) -> list[Turn]:
+    return [Turn(text, pictures=pictures)]
+
+
+def test_every_caller_gets_what_it_would_get_alone(
+    opened: visualglm.VisualGLM, gate: Gate, run: Callable[..., Any]
+) -> None:
+    cases = [(c, q, s) for c, s in zip(CONTENTS, SAMPLINGS, strict=True) for q in QUESTIONS]
+
+    async def work(engine: Engine) -> list[str]:
+        jobs = [await engine.ask(question(text), [content], **sampling) for content, text, sampling in cases]
+        gate.opened.set()
+        return list(await asyncio.gather(*map(whole, jobs)))
+
+    said = run(work, max_batch=6)
+    assert said == [opened.ask(content, text, **sampling).text for content, text, sampling in cases]
+    assert max(gate.batches) > 1
+
+
+def test_a_picture_is_encoded_once(run: Callable[..., Any]) -> None:
+    async def work(engine: Engine) -> Engine:
+        first = await whole(await engine.ask(question("这是什么？"), CONTENTS[:1]))
+        turns = [Turn("这是什么？", first, 1), Turn("一共有几个物体？")]
+        await whole(await engine.ask(turns, CONTENTS[:1]))
+        await whole(await engine.ask(question("这是什么？", 2), CONTENTS[:2]))
+        await whole(await engine.ask(question("这是什么？"), CONTENTS[2:3]))
+        await whole(await engine.ask(question("这是什么？"), CONTENTS[:1]))
+        return engine
+
+    engine = run(work, remembered=2)
+    assert (engine.memory.misses, engine.memory.hits) == (4, 2), "the third picture pushed the first one out"
+
+
+def test_a_full_queue_refuses_and_recovers(gate: Gate, run: Callable[..., Any]) -> None:
+    async def work(engine: Engine) -> None:
+        jobs = [await engine.ask(question("这是什么？", 0), [])]
+        while not engine.running:  # the first one has left the queue
+            await asyncio.sleep(0.001)
+        jobs += [await engine.ask(question("这是什么？", 0), []) for _ in range(2)]
+        with pytest.raises(BusyError, match="2 requests"):
+            await engine.ask(question("这是什么？", 0), [])
+        jobs[2].cancel()  # who leaves makes room
+        jobs.append(await engine.ask(question("这是什么？", 0), []))
+        gate.opened.set()
+        said = await asyncio.gather(*(whole(job) for place, job in enumerate(jobs) if place != 2))
+        assert len(set(said)) == 1
+
+    run(work, max_queue=2)
+
+
+def test_leaving_stops_within_a_token(run: Callable[..., Any]) -> None:
+    async def work(engine: Engine) -> None:
+        endless = {"min_length": 1900, "max_length": 2000}
+        job = await engine.ask(question("描述这张图片。"), CONTENTS[:1], **endless)
+        async for _ in job.pieces():
+            said = len(job.ids)
+            break
+        job.cancel()
+        await whole(await engine.ask(question("这是什么？"), CONTENTS[:1]))  # the next one is answered
+        assert job.finish_reason == "cancelled"
+        assert len(job.ids) <= said + 30, "far from the two thousand that were asked for"
+
+    run(work)
+
+
+def test_time_is_limited(gate: Gate, run: Callable[..., Any]) -> None:
+    async def work(engine: Engine) -> None:
+        first = await engine.ask(question("这是什么？", 0), [])
+        while not engine.running:
+            await asyncio.sleep(0.001)
+        second = await engine.ask(question("这是什么？", 0), [])
+        second._deadline = first._deadline = 0.0
+        gate.opened.set()
+        await whole(first)
+        assert (len(first.ids), first.finish_reason) == (1, "length")
+        with pytest.raises(LateError):
+            await whole(second)
+
+    run(work)
+
+
+def test_one_poisoned_request_harms_no_other(opened: visualglm.VisualGLM, gate: Gate, run: Callable[..., Any]) -> None:
+    real = gate.real
+
+    def poisoned(model: Any, rows: Any) -> None:
+        if any(row.seed == 666 for row in rows):
+            raise RuntimeError("poison")
+        real(model, rows)
+
+    gate.real = poisoned
+
+    async def work(engine: Engine) -> list[Any]:
+        jobs = [await engine.ask(question(QUESTIONS[0]), CONTENTS[:1], seed=seed) for seed in (1, 666, 3)]
+        gate.opened.set()
+        return list(await asyncio.gather(*map(whole, jobs), return_exceptions=True))
+
+    said = run(work)
+    alone = opened.ask(SAMPLES[0], QUESTIONS[0]).text
+    assert [said[0], said[2]] == [alone, alone]
+    assert isinstance(said[1], RuntimeError)
+
+
+def test_mistakes_do_not_wait(run: Callable[..., Any]) -> None:
+    async def work(engine: Engine) -> None:
+        with pytest.raises(ImageError):
+            await engine.ask(question("?"), [b"no picture"])
+        with pytest.raises(PromptError, match="fit"):
+            await engine.ask(question("猫" * 5000, 0), [])
+        assert engine.queued == 0
+
+    run(work)
+
+
+def test_closing_finishes_what_waits(opened: visualglm.VisualGLM, gate: Gate) -> None:
+    engine = Engine(opened, EngineLimits(max_batch=1), Metrics())
+    engine.start()
+
+    async def work() -> list[str]:
+        jobs = [await engine.ask(question("这是什么？", 0), []) for _ in range(3)]
+        closing = asyncio.create_task(asyncio.to_thread(engine.close))
+        while not engine._closing:
+            await asyncio.sleep(0.001)
+        with pytest.raises(BusyError, match="shutting down"):
+            await engine.ask(question("这是什么？", 0), [])
+        gate.opened.set()
+        said = await asyncio.gather(*map(whole, jobs))
+        await closing
+        return list(said)
+
+    assert len(set(asyncio.run(work()))) == 1

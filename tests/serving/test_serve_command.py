@@ -1,0 +1,94 @@
+"""`visualglm serve`: mistakes before the model is loaded; a real process finishes its answers on SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+import visualglm
+
+from .conftest import SAMPLES, asked
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def program(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "visualglm", "serve", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--host", "0.0.0.0"], "--api-key-file"),
+        (["--host", "::"], "--api-key-file"),
+        (["--host", "example.org"], "--api-key-file"),
+        (["--api-key-file", "missing"], "missing"),
+        (["--api-key-file", os.devnull], "no key"),
+        (["--allow-image-domain", "http://a.example/"], "--allow-image-domain"),
+        (["--port", "0"], "--port"),
+        (["--engine", "vllm"], "--engine"),
+        (["--model", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_mistakes(arguments: list[str], named: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        program(*arguments), capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def started(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """A server on a free port, and its address."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = program("--port", str(port), "--no-web", *arguments)
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert running.stderr is not None
+    for line in running.stderr:
+        if "Uvicorn running" in line:
+            return running, re.findall(r"http://\S+", line)[0]
+    raise AssertionError(f"the server ended with {running.wait()}")
+
+
+def test_sigterm_finishes_the_answer_under_way(opened: visualglm.VisualGLM, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("secret\n")
+    running, url = started("--api-key-file", str(tmp_path / "keys"), "--max-new-tokens", "60")
+    body = asked("描述这张图片。", SAMPLES[0], stream=True)
+    headers = {"Authorization": "Bearer secret"}
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        running.send_signal(signal.SIGTERM)
+        rest = list(lines)
+    assert rest[-2:] == ["data: [DONE]", ""] or rest[-1] == "data: [DONE]"
+    log = running.stderr.read() if running.stderr else ""
+    assert running.wait(60) in (0, -signal.SIGTERM)
+    assert "secret" not in log and "base64" not in log and "Traceback" not in log
+
+
+def test_a_taken_port_is_one_sentence() -> None:
+    running, url = started()
+    done = subprocess.run(
+        program("--port", url.rsplit(":", 1)[1], "--no-web"),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    running.terminate()
+    running.wait(60)
+    assert done.returncode == 2
+    assert "cannot be listened on" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,162 @@
+"""captioning/run: items -> rows in OUT.jsonl: pictures are decoded by threads while the model answers batches of them.
+
+Every answer is what `ask` would say. A picture that cannot be opened becomes a row with its error, and the run goes on.
+Knows nothing about the command line or the progress bar: `done` is told after each row.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..batching import Row, generate_batch
+from ..chat import encode_pixels, picture_pixels
+from ..conversation import VisualGLM
+from ..errors import ImageError, PromptError, UsageError
+from ..prompt import Language
+from .results import Results
+from .sources import Item
+
+AUTO_BATCH = {"cpu": 8}
+AUTO_BATCH_ELSEWHERE = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to ask and how: `question` where an item has none, `batch_size` None for auto, threads that decode."""
+
+    question: str
+    language: Language = "auto"
+    batch_size: int | None = None
+    workers: int = 2
+    sidecar: bool = False
+
+
+def check_sidecars(items: Sequence[Item]) -> None:
+    """Raises `UsageError` where a `.txt` beside the picture has no place, or two pictures share one."""
+    owners: dict[Path, Item] = {}
+    for item in items:
+        text = item.file.with_suffix(".txt")
+        if item.size is not None:
+            raise UsageError(f"{item.image} lies in a tar, which has no place for a .txt: leave --sidecar out.")
+        if text in owners:
+            other = owners[text]
+            raise UsageError(
+                f"{other.image} and {item.image} would share {text.name}: leave --sidecar out or rename one."
+            )
+        owners[text] = item
+
+
+class Run:
+    """Answers every item that has no row yet."""
+
+    def __init__(self, model: VisualGLM, results: Results, plan: Plan, sampling: dict[str, Any]) -> None:
+        self.model = model
+        self.results = results
+        self.plan = plan
+        self.sampling = sampling
+        self.batch_size = plan.batch_size or AUTO_BATCH.get(model.model.device.type, AUTO_BATCH_ELSEWHERE)
+
+    def waiting(self, items: Iterable[Item]) -> list[Item]:
+        """The items without a row; of items that bring no question of their own, any row of the picture counts."""
+        return [item for item in items if not self._finished(item)]
+
+    def _finished(self, item: Item) -> bool:
+        answered = self.results.finished.get(item.image, set())
+        return bool(answered) if item.question is None else item.question in answered
+
+    def check_question(self, items: Iterable[Item]) -> None:
+        """Raises `UsageError` where rows answer another question than the plan's: they would pass for its answers."""
+        for item in items:
+            others = self.results.finished.get(item.image, set()) - {self.plan.question}
+            if item.question is None and others:
+                raise UsageError(f"{self.results.path} answers {others.pop()[:80]!r}: choose another -o, or ask that.")
+
+    def __call__(self, items: Sequence[Item], done: Callable[[Item], object]) -> None:
+        """Fills the results."""
+        with ThreadPoolExecutor(self.plan.workers, thread_name_prefix="decode") as threads:
+            opened = self._ahead(threads, items)
+            while batch := list(itertools.islice(opened, self.batch_size)):
+                self._answer(batch)
+                for item, _ in batch:
+                    done(item)
+
+    def _question(self, item: Item) -> str:
+        return item.question or self.plan.question
+
+    def _ahead(self, threads: ThreadPoolExecutor, items: Sequence[Item]) -> Iterator[tuple[Item, Tensor | str]]:
+        """Items in order with their pixels or error, decoded up to two batches ahead."""
+        waiting: collections.deque[tuple[Item, Future[Tensor | str]]] = collections.deque()
+        rest = iter(items)
+        try:
+            while True:
+                for item in itertools.islice(rest, 2 * self.batch_size + self.plan.workers - len(waiting)):
+                    waiting.append((item, threads.submit(self._open, item)))
+                if not waiting:
+                    return
+                item, future = waiting.popleft()
+                yield item, future.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _open(self, item: Item) -> Tensor | str:
+        """`pixel_values`, or what is wrong with the picture."""
+        try:
+            return picture_pixels(self.model.model, item.read(), self.model.upstream_images)
+        except (ImageError, OSError) as error:
+            return str(error)
+
+    def _answer(self, batch: Sequence[tuple[Item, Tensor | str]]) -> None:
+        rows: list[tuple[Item, Row]] = []
+        for item, pixels in batch:
+            row = pixels if isinstance(pixels, str) else self._row(item, pixels)
+            if isinstance(row, str):
+                self.results.write({"image": item.image, "question": self._question(item), "error": row})
+            else:
+                rows.append((item, row))
+        self._generate([row for _, row in rows])
+        for item, row in rows:
+            self._write(item, row)
+
+    def _row(self, item: Item, pixels: Tensor) -> Row | str:
+        embeds = encode_pixels(self.model.model, pixels)
+        try:
+            return self.model.row(embeds, self._question(item), self.plan.language, **self.sampling)
+        except PromptError as error:
+            return str(error)
+
+    def _generate(self, rows: Sequence[Row]) -> None:
+        """All at once, or by halves where the device's memory is too small for that."""
+        try:
+            generate_batch(self.model.model, rows)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            self.batch_size = (len(rows) + 1) // 2
+            for row in rows:
+                row.restart()
+            self._generate(rows[: self.batch_size])
+            self._generate(rows[self.batch_size :])
+
+    def _write(self, item: Item, row: Row) -> None:
+        """The `.txt` first: a row says that all of its work is done."""
+        answer = self.model.row_answer(row, 0.0)
+        if self.plan.sidecar:
+            item.file.with_suffix(".txt").write_text(answer.text + "\n", encoding="utf-8")
+        self.results.write(
+            {
+                "image": item.image,
+                "question": self._question(item),
+                "text": answer.text,
+                "finish_reason": answer.finish_reason,
+                "completion_tokens": answer.completion_tokens,
+            }
+        )

@@ -1,0 +1,138 @@
+"""captioning/sources: a folder, a glob, a JSONL or CSV list, or tar shards -> items: name, bytes, question.
+
+Nothing is decoded here, and nothing is unpacked: a picture in a tar is read in place. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
+WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to describe: `image` names it in the results, `file` holds it (`offset`, `size`: inside a tar)."""
+
+    image: str
+    file: Path
+    question: str | None = None
+    offset: int = 0
+    size: int | None = None
+
+    def read(self) -> bytes:
+        """The picture's bytes.
+
+        Raises:
+            OSError: the file is gone, or may not be read.
+        """
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(-1 if self.size is None else self.size)
+
+
+def read_source(source: str) -> list[Item]:
+    """The items of a source, in a fixed order; the same picture with the same question comes once.
+
+    Raises:
+        UsageError: there is no such source, or it has no pictures, or a line of a list cannot be read.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = _folder(path)
+    elif path.suffix.lower() in (".jsonl", ".csv"):
+        found = _list(path)
+    elif path.suffix.lower() == ".tar" and path.is_file():
+        found = _shard(path, "")
+    elif WILD.search(source) and not path.exists():
+        found = _glob(source)
+    else:
+        raise UsageError(
+            f"{source[:200]} is no folder, glob, .jsonl or .csv list, or uncompressed .tar: "
+            "name the pictures by one of these."
+        )
+    items = list({(item.image, item.question): item for item in found}.values())
+    if not items:
+        raise UsageError(f"{source[:200]} has no pictures ({', '.join(PICTURES)}): check the path.")
+    return items
+
+
+def _folder(folder: Path) -> Iterator[Item]:
+    """Pictures and tar shards below a folder; what begins with a dot is passed over."""
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                file = Path(here) / name
+                yield from _file(file, file.relative_to(folder).as_posix())
+
+
+def _file(file: Path, name: str) -> Iterator[Item]:
+    if file.suffix.lower() in PICTURES:
+        yield Item(name, file)
+    elif file.suffix.lower() == ".tar":
+        yield from _shard(file, f"{name}/")
+
+
+def _glob(pattern: str) -> Iterator[Item]:
+    """What matches; named from the last folder before the first wildcard."""
+    parts = Path(pattern).parts
+    fixed = next(index for index, part in enumerate(parts) if WILD.search(part))
+    root = Path(*parts[:fixed])
+    for match in sorted(root.glob(str(Path(*parts[fixed:])))):
+        if match.is_file():
+            yield from _file(match, match.relative_to(root).as_posix())
+
+
+def _shard(file: Path, prefix: str) -> Iterator[Item]:
+    """The pictures inside a tar, by their place in it; links and folders are none."""
+    try:
+        with tarfile.open(file, "r:") as shard:
+            for member in shard:
+                if member.isreg() and Path(member.name).suffix.lower() in PICTURES:
+                    yield Item(prefix + member.name, file, None, member.offset_data, member.size)
+    except (tarfile.TarError, OSError) as error:
+        raise UsageError(
+            f"{file} cannot be read as a tar ({error}): unpack it, or write it anew uncompressed."
+        ) from error
+
+
+def _list(file: Path) -> Iterator[Item]:
+    """Lines with `image` (or `path`) and, if they like, `question`; paths are relative to the file."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines) if file.suffix.lower() == ".csv" else _json_lines(lines, file)
+            for number, row in enumerate(rows, 1):
+                yield _listed(file, number, row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{file} cannot be read ({error}): give a UTF-8 file.") from error
+
+
+def _json_lines(lines: Any, file: Path) -> Iterator[Any]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UsageError(
+                    f"{file}, line {number}: this is no JSON ({error}): mend it or leave it out."
+                ) from error
+
+
+def _listed(file: Path, number: int, row: Any) -> Item:
+    name = (row.get("image") or row.get("path")) if isinstance(row, Mapping) else None
+    question = row.get("question") if name else None
+    if not isinstance(name, str) or not isinstance(question, str | None):
+        raise UsageError(f'{file}, row {number} names no picture: write {{"image": "a.png", "question": "..."}}.')
+    return Item(name, file.parent / name, question or None)

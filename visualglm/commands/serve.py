@@ -1,0 +1,167 @@
+"""commands/serve: `visualglm serve`: OpenAI's API, upstream's `POST /` and the web page, in one process."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ..errors import UsageError
+from . import options
+
+if TYPE_CHECKING:
+    from ..serving.app import ServerSettings
+
+NEEDED = ("fastapi", "uvicorn", "prometheus_client", "gradio")
+SHUTDOWN_GRACE = 10
+"""Seconds beyond the time limit until a connection that does not end is cut on shutdown."""
+
+Host = Annotated[str, typer.Option(help="Address to listen on; anything but loopback wants --api-key-file.")]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+KeyFile = Annotated[Path | None, typer.Option(help="One key a line; everything but /health then asks for one.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without a key all the same.")]
+MaxQueue = Annotated[int, typer.Option(min=1, help="Requests that may wait; more get 503.")]
+MaxBatch = Annotated[int, typer.Option(min=1, help="Requests answered at once.")]
+TimeLimit = Annotated[float, typer.Option(min=1, help="Seconds a request may take, waiting included.")]
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where the server listens, and who may come."""
+
+    host: str
+    port: int
+    keys: tuple[str, ...]
+
+    @property
+    def trusted_hosts(self) -> tuple[str, ...]:
+        """On loopback without keys, only loopback's own names: a foreign page may not reach it by a name of its own."""
+        if self.keys or not is_loopback(self.host):
+            return ("*",)
+        return ("localhost", "127.0.0.1", "[::1]", self.host)
+
+
+@options.with_flags
+def serve(
+    flags: options.Flags,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    api_key_file: KeyFile = None,
+    insecure: Insecure = False,
+    no_web: Annotated[bool, typer.Option("--no-web", help="The APIs without the page.")] = False,
+    allow_image_domain: Annotated[
+        list[str] | None,
+        typer.Option(help="A host that image_url may name (repeatable); without one, none is fetched."),
+    ] = None,
+    max_queue: MaxQueue = 64,
+    max_batch: MaxBatch = 8,
+    time_limit: TimeLimit = 600.0,
+    engine: Annotated[Literal["transformers"], typer.Option(help="What generates.")] = "transformers",
+) -> None:
+    """OpenAI's API, upstream's POST / and the web page. / 提供 OpenAI 接口、上游接口与网页。"""
+    require_extra()
+    listening = Listening(host, port, read_keys(api_key_file))
+    refuse_open_door(listening, insecure)
+    from ..fetch import PictureFetcher
+    from ..serving.app import ServerSettings
+    from ..serving.engine import EngineLimits
+
+    hosts = tuple(allow_image_domain or ())
+    PictureFetcher(hosts)  # a mistaken host is said before a model is loaded
+    settings = ServerSettings(
+        name=served_name(flags.model),
+        keys=listening.keys,
+        image_hosts=hosts,
+        trusted_hosts=listening.trusted_hosts,
+        with_page=not no_web,
+        limits=EngineLimits(max_queue, max_batch, time_limit),
+    )
+    run_server(flags, settings, listening)
+
+
+def run_server(flags: options.Flags, settings: ServerSettings, listening: Listening) -> None:
+    """Opens the model and answers until SIGTERM or Ctrl-C; answers under way are finished.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+    """
+    import dataclasses
+
+    import uvicorn
+
+    from ..serving.app import create_app
+
+    settings = dataclasses.replace(settings, defaults=flags.sampling(), language=flags.language)
+    app = create_app(flags.open_model(), settings)
+    grace = int(settings.limits.time_limit) + SHUTDOWN_GRACE
+    config = uvicorn.Config(
+        app, listening.host, listening.port, server_header=False, timeout_graceful_shutdown=grace, log_level="info"
+    )
+    server = uvicorn.Server(config)
+    what = " and ".join(["APIs"] * settings.with_api + ["page"] * settings.with_page)
+    typer.echo(f"{settings.name}: {what} at {_address(listening)}", err=True)
+    try:
+        server.run()
+    except SystemExit as error:
+        if server.started:
+            raise
+        place = f"{listening.host}:{listening.port}"
+        raise UsageError(f"{place} cannot be listened on: choose another --host or --port.") from error
+
+
+def _address(listening: Listening) -> str:
+    host = f"[{listening.host}]" if ":" in listening.host else listening.host
+    return f"http://{host}:{listening.port}"
+
+
+def require_extra() -> None:
+    """Raises `UsageError` where the packages of `[serve]` are missing."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f'{missing[0]} is not installed: run pip install "visualglm[serve]".')
+
+
+def read_keys(file: Path | None) -> tuple[str, ...]:
+    """The keys in a file, one a line.
+
+    Raises:
+        UsageError: it cannot be read, or holds none.
+    """
+    if file is None:
+        return ()
+    try:
+        keys = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--api-key-file {file} cannot be read: check the path and its permissions.") from error
+    if not keys or not all(key.isascii() and key.isprintable() for key in keys):
+        raise UsageError(f"--api-key-file {file} holds no key: write one a line, in ASCII.")
+    return keys
+
+
+def refuse_open_door(listening: Listening, insecure: bool) -> None:
+    """Raises `UsageError` for an address beyond this machine without a key."""
+    if not (listening.keys or insecure or is_loopback(listening.host)):
+        raise UsageError(
+            f"--host {listening.host} lets others in: give --api-key-file, or --insecure if that is meant."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def served_name(model: str | None) -> str:
+    """The model's id for clients: a hub id as it is, of a folder its name, never its path."""
+    if model is None:
+        return "visualglm-mini"
+    return Path(model).resolve().name or "visualglm" if Path(model).exists() else model

@@ -1,0 +1,48 @@
+"""commands/web: `visualglm web`: just the page, for people; `serve` has the APIs too."""
+
+from __future__ import annotations
+
+from . import options
+from .serve import (
+    Host,
+    Insecure,
+    KeyFile,
+    Listening,
+    MaxBatch,
+    MaxQueue,
+    Port,
+    TimeLimit,
+    read_keys,
+    refuse_open_door,
+    require_extra,
+    run_server,
+    served_name,
+)
+
+
+@options.with_flags
+def web(
+    flags: options.Flags,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    api_key_file: KeyFile = None,
+    insecure: Insecure = False,
+    max_queue: MaxQueue = 64,
+    max_batch: MaxBatch = 8,
+    time_limit: TimeLimit = 600.0,
+) -> None:
+    """The web page alone. / 只启动网页。"""
+    require_extra()
+    listening = Listening(host, port, read_keys(api_key_file))
+    refuse_open_door(listening, insecure)
+    from ..serving.app import ServerSettings
+    from ..serving.engine import EngineLimits
+
+    settings = ServerSettings(
+        name=served_name(flags.model),
+        keys=listening.keys,
+        trusted_hosts=listening.trusted_hosts,
+        with_api=False,
+        limits=EngineLimits(max_queue, max_batch, time_limit),
+    )
+    run_server(flags, settings, listening)

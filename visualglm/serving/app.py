@@ -1,0 +1,124 @@
+"""serving/app: the whole server as one ASGI app: both APIs, health, metrics, the page, and the guard around them.
+
+The engine starts and stops with the app: on shutdown the answers under way, and those that wait, are finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from .. import __version__
+from ..conversation import VisualGLM
+from ..fetch import PictureFetcher
+from ..prompt import Language
+from . import openai_api, replies, upstream_api
+from .engine import Engine, EngineLimits
+from .guard import BodyLimit, KeyGuard
+from .inputs import PictureReader
+from .metrics import Metrics, RequestCount
+
+BODY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """`name`: the model's id; `keys`: without any, nobody is asked for one; `trusted_hosts`: Host headers to answer;
+    `language` and `defaults` (sampling) hold where a request says nothing."""
+
+    name: str = "visualglm-mini"
+    keys: tuple[str, ...] = ()
+    image_hosts: tuple[str, ...] = ()
+    trusted_hosts: tuple[str, ...] = ("*",)
+    with_api: bool = True
+    with_page: bool = True
+    language: Language = "auto"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    body_limit: int = 32_000_000
+    body_seconds: float = BODY_SECONDS
+    limits: EngineLimits = field(default_factory=EngineLimits)
+
+
+class Health(BaseModel):
+    """That the server answers, and for which model."""
+
+    status: str = "ok"
+    model: str
+
+
+def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
+    """The app; its engine is `app.state.engine`."""
+    metrics = Metrics()
+    engine = Engine(model, settings.limits, metrics, settings.language, settings.defaults)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        engine.close()
+
+    app = FastAPI(title="VisualGLM", version=__version__, lifespan=life)
+    app.state.engine = engine
+    replies.install(app)
+    _add_operations(app, metrics, settings)
+    if settings.with_api:
+        app.include_router(
+            openai_api.router(engine, settings.name, PictureReader(PictureFetcher(settings.image_hosts)))
+        )
+        app.include_router(upstream_api.router(engine))
+    _refuse_unknown_v1(app)
+    if settings.with_page:
+        from .page import mount_page
+
+        mount_page(app, engine, settings.body_limit)
+    _add_guards(app, metrics, settings)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return app
+
+
+def _add_operations(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> None:
+    @app.get("/health", tags=["operations"])
+    async def health() -> Health:
+        return Health(model=settings.name)
+
+    @app.get("/metrics", tags=["operations"], response_class=Response, responses={401: replies.DOCUMENTED[401]})
+    async def read_metrics() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _refuse_unknown_v1(app: FastAPI) -> None:
+    """Below `/v1` nothing falls through to the page."""
+
+    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    async def unknown(path: str, request: Request) -> Response:
+        return replies.error_reply(
+            404, f"{request.method} /v1/{path[:100]} is nothing that this server answers.", code="unknown_url"
+        )
+
+
+def _add_guards(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> None:
+    """The last one added is asked first."""
+    app.add_middleware(CORSMiddleware, allow_origins=[])
+    app.add_middleware(BodyLimit, byte_limit=settings.body_limit, second_limit=settings.body_seconds)
+    app.add_middleware(KeyGuard, keys=settings.keys)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.trusted_hosts), www_redirect=False)
+    app.add_middleware(RequestCount, metrics=metrics)
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document; FastAPI's 422 never leaves this server."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,170 @@
+"""serving/engine: one model, many callers: a bounded queue, batches of what waits, one thread that generates.
+
+    ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> generate_batch --> job.pieces()
+
+Every answer is what the request would get alone: its pictures are encoded alone, its penalties and draws are its own
+(batching.py). A batch ends with its longest answer; then the next ones start. Where an error hits a batch, its rows are
+tried again one by one, so that only the guilty one fails. Knows nothing about HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..batching import generate_batch
+from ..chat import ask_prompt
+from ..conversation import VisualGLM
+from ..english import only_english
+from ..generation import generation_settings
+from ..prompt import Language, Turn
+from .job import Job, LateError
+from .metrics import Metrics
+from .pictures import Picture, PictureMemory
+
+logger = logging.getLogger("visualglm.serving")
+
+
+class BusyError(Exception):
+    """The queue is full, or the server is closing."""
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """`time_limit` in seconds counts from a request's arrival; `remembered` pictures keep their vectors."""
+
+    max_queue: int = 64
+    max_batch: int = 8
+    time_limit: float = 600.0
+    remembered: int = 256
+
+
+class Engine:
+    """Answers jobs in the order they came. `start()` before the first, `close()` after the last."""
+
+    def __init__(
+        self,
+        model: VisualGLM,
+        limits: EngineLimits,
+        metrics: Metrics,
+        language: Language = "auto",
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.limits = limits
+        self.metrics = metrics
+        self.language: Language = language
+        self.defaults = dict(defaults or {})
+        self.memory = PictureMemory(model, limits.remembered)
+        self.running = 0
+        self._waiting: collections.deque[Job] = collections.deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        metrics.watch(self)
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait."""
+        return sum(not job.ended for job in list(self._waiting))
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Takes no more requests, finishes those it has, and returns."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    async def ask(
+        self,
+        turns: Sequence[Turn],
+        pictures: Sequence[bytes],
+        language: Language = "auto",
+        seed: int | None = None,
+        stops: Sequence[str] = (),
+        **sampling: Any,
+    ) -> Job:
+        """Puts the last of `turns` into the queue; the job's `pieces()` are the answer. What is None is the server's
+        default.
+
+        Raises:
+            BusyError: too many wait already.
+            ImageError: a picture cannot be decoded.
+            PromptError: the question does not fit into the model.
+        """
+        self._refuse_if_full()  # before the work of decoding
+        seen = [await asyncio.to_thread(self.memory.look_up, content) for content in pictures]
+        given = {**self.defaults, **{name: value for name, value in sampling.items() if value is not None}}
+        seed = seed if seed is not None else given.get("seed")
+        language = self.language if language == "auto" else language
+        given = only_english(self.model.tokenizer, language, {**given, "seed": None})
+        settings = generation_settings(self.model.model, **given)
+        prompt = await asyncio.to_thread(
+            ask_prompt, self.model.model, self.model.tokenizer, list(turns), language, settings.limits
+        )
+        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, seed, stops, self.limits.time_limit)
+        with self._changed:
+            self._refuse_if_full()
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def _refuse_if_full(self) -> None:
+        if self._closing:
+            raise BusyError("the server is shutting down: try again in a moment.")
+        if self.queued >= self.limits.max_queue:
+            raise BusyError(f"{self.limits.max_queue} requests wait already: try again in a moment.")
+
+    def _work(self) -> None:
+        """The thread: batch after batch until closed and empty."""
+        while batch := self._next_batch():
+            self.running = len(batch)
+            self._answer(batch)
+            self.metrics.count(batch)
+            self.running = 0
+
+    def _next_batch(self) -> list[Job]:
+        """Waits for jobs; nothing when the engine is closed."""
+        batch: list[Job] = []
+        with self._changed:
+            while not batch and not (self._closing and not self._waiting):
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                while self._waiting and len(batch) < self.limits.max_batch:
+                    job = self._waiting.popleft()
+                    if job.late:
+                        job.fail(LateError("the request's time was up before its turn came: try again later."))
+                    elif not job.ended:
+                        batch.append(job)
+        return batch
+
+    def _answer(self, batch: Sequence[Job]) -> None:
+        try:
+            for job in batch:
+                job.image_embeds = self._encode(job.pictures)
+            generate_batch(self.model.model, batch)
+        except Exception as error:
+            self._recover(batch, error)
+
+    def _encode(self, pictures: Sequence[Picture]) -> torch.Tensor | None:
+        return torch.cat([self.memory.encode(picture) for picture in pictures]) if pictures else None
+
+    def _recover(self, batch: Sequence[Job], error: Exception) -> None:
+        """Alone, each that has said nothing yet; the others, and a lone one, fail."""
+        unfinished = [job for job in batch if not job.ended]
+        for job in unfinished:
+            if len(batch) > 1 and not job.ids:
+                self._answer([job])
+            else:
+                logger.error("an answer failed", exc_info=error)
+                job.fail(error)

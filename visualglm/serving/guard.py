@@ -1,0 +1,102 @@
+"""serving/guard: who may come in, and how much they may bring. ASGI wrappers around the whole app, page included.
+
+With keys, everything but `/health` wants one: `Authorization: Bearer KEY`, or Basic with the key as password, which is
+what a browser asks its user for. Bodies are limited in bytes and seconds. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .replies import error_reply
+
+OPEN_PATHS = ("/health",)
+
+
+class KeyGuard:
+    """Lets requests with one of the `keys` through; without keys, everything."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self.app = app
+        self.keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or scope.get("path") in OPEN_PATHS or not self.keys:
+            return await self.app(scope, receive, send)
+        if self._knows(Headers(scope=scope).get("authorization", "")):
+            return await self.app(scope, receive, send)
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        reply = error_reply(
+            401, "The key is missing or wrong: send it as Authorization: Bearer KEY.", code="invalid_api_key"
+        )
+        reply.headers["WWW-Authenticate"] = "Bearer" if scope["path"].startswith("/v1") else 'Basic realm="visualglm"'
+        return await reply(scope, receive, send)
+
+    def _knows(self, authorization: str) -> bool:
+        """Compares with every key, in constant time."""
+        scheme, _, value = authorization.partition(" ")
+        given = value.strip().encode()
+        if scheme.lower() == "basic":
+            try:
+                given = base64.b64decode(given, validate=True).partition(b":")[2]
+            except binascii.Error:
+                given = b""
+        elif scheme.lower() != "bearer":
+            given = b""
+        return any([hmac.compare_digest(given, key) for key in self.keys])
+
+
+class BodyLimit:
+    """Gives up on bodies above `byte_limit` bytes, and on those that take longer than `second_limit` seconds."""
+
+    def __init__(self, app: ASGIApp, byte_limit: int, second_limit: float) -> None:
+        self.app = app
+        self.byte_limit = byte_limit
+        self.second_limit = second_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
+            return await self.app(scope, receive, send)
+        length = Headers(scope=scope).get("content-length", "0")
+        if not length.isdigit() or int(length) > self.byte_limit:
+            return await self._too_large()(scope, receive, send)
+        try:
+            body = await asyncio.wait_for(self._read(receive), self.second_limit)
+        except TimeoutError:
+            return await error_reply(408, "The body did not arrive in time: send it again.")(scope, receive, send)
+        if body is None:
+            return await self._too_large()(scope, receive, send)
+        return await self.app(scope, _replay(body, receive), send)
+
+    def _too_large(self) -> ASGIApp:
+        return error_reply(413, f"The body has more than {self.byte_limit} bytes: send smaller pictures.")
+
+    async def _read(self, receive: Receive) -> list[Message] | None:
+        """The body's messages, or None if it grew too large."""
+        messages, size = [], 0
+        while True:
+            message = await receive()
+            messages.append(message)
+            size += len(message.get("body", b""))
+            if size > self.byte_limit:
+                return None
+            if message["type"] != "http.request" or not message.get("more_body"):
+                return messages
+
+
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    """The messages read already, then whatever comes (the client leaving)."""
+    kept = iter(messages)
+
+    async def again() -> Message:
+        return next(kept, None) or await receive()
+
+    return again

@@ -1,0 +1,117 @@
+"""serving/job: one request on its way: a row that decodes what it is given and hands it to the event loop that asked.
+
+The engine's thread calls `accept`, `finish` and `fail`; the event loop iterates `pieces()` and may `cancel()` any time.
+Knows nothing about HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from ..batching import Row
+from ..generation import FinishReason, Settings
+from ..streaming import StreamDecoder
+from ..tokenizer import ChatGLMTokenizer
+from .pictures import Picture
+from .stops import StopFilter
+
+
+class LateError(Exception):
+    """The request's time was up before its turn came."""
+
+
+class Job(Row):
+    """A row with pictures that are not encoded yet, stop strings, a time limit in seconds, and a reader.
+
+    `text`, `finish_reason`, `seconds` and `first_token_seconds` are whole once `pieces()` has ended.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ChatGLMTokenizer,
+        input_ids: list[int],
+        pictures: Sequence[Picture],
+        settings: Settings,
+        seed: int | None,
+        stops: Sequence[str],
+        time_limit: float,
+    ) -> None:
+        super().__init__(input_ids, None, settings, seed)
+        self.pictures = pictures
+        self.text = ""
+        self.finish_reason: FinishReason | None = None
+        self.first_token_seconds: float | None = None
+        self._started = time.monotonic()
+        self._deadline = self._started + time_limit
+        self._decoder = StreamDecoder(tokenizer, process=True)
+        self._stops = StopFilter(stops)
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
+
+    @property
+    def seconds(self) -> float:
+        """Since the request came."""
+        return time.monotonic() - self._started
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is up."""
+        return time.monotonic() > self._deadline
+
+    # called by the engine's thread
+
+    def accept(self, index: int) -> None:
+        """Takes the next id and hands the text that became certain to the reader."""
+        super().accept(index)
+        if self.first_token_seconds is None:
+            self.first_token_seconds = self.seconds
+        over = self.ended or self.late
+        piece = "" if index in self.eos else self._decoder.push(index)
+        shown = self._stops.feed(piece + (self._decoder.finish() if over else ""), final=over)
+        self._say(shown)
+        if over or self._stops.stopped:
+            self.finish("stop" if index in self.eos or self._stops.stopped else "length")
+
+    def finish(self, reason: FinishReason) -> None:
+        """The answer is whole."""
+        self.ended = True
+        self.finish_reason = reason
+        self._hand_over(None)
+
+    def fail(self, error: BaseException) -> None:
+        """The reader gets the error."""
+        self.ended = True
+        self._hand_over(error)
+
+    def _say(self, text: str) -> None:
+        if text:
+            self.text += text
+            self._hand_over(text)
+
+    def _hand_over(self, item: str | BaseException | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the reader's loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, item)
+
+    # called by the reader
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """The answer as it comes; leaving early cancels it.
+
+        Raises:
+            LateError: its time was up before its turn came.
+        """
+        try:
+            while (item := await self._pieces.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Stops the generation within one token; does nothing once it is whole."""
+        if self.finish_reason is None:
+            self.ended, self.finish_reason = True, "cancelled"

@@ -1,0 +1,142 @@
+"""serving/openai_api: `/v1/chat/completions` and `/v1/models`, as OpenAI's own client speaks them.
+
+A request's messages become turns (messages.py), the engine answers, and the answer goes out whole or as server-sent
+events. A client that leaves stops its generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from ..errors import PromptError
+from ..messages import messages_to_turns
+from . import replies
+from .engine import Engine
+from .inputs import PictureReader
+from .job import Job
+from .schema import ChatCompletion, ChatRequest, Choice, ModelCard, ModelList, Said, Usage
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or as events."}
+}
+
+
+def router(engine: Engine, name: str, pictures: PictureReader) -> APIRouter:
+    """The routes, for a model that is served as `name`."""
+    routes, born = APIRouter(prefix="/v1", tags=["openai"]), int(time.time())
+
+    @routes.get("/models", responses={401: replies.DOCUMENTED[401]})
+    async def models() -> ModelList:
+        return ModelList(data=[ModelCard(id=name, created=born)])
+
+    @routes.get(
+        "/models/{model:path}", responses={s: replies.DOCUMENTED[s] for s in (401, 404)}, response_model=ModelCard
+    )
+    async def model_card(model: str) -> Any:
+        return ModelCard(id=name, created=born) if model == name else _unknown(model, name)
+
+    @routes.post("/chat/completions", responses={**replies.DOCUMENTED, **STREAM}, response_model=ChatCompletion)
+    async def chat(asked: ChatRequest, request: Request) -> Any:
+        if asked.model != name:
+            return _unknown(asked.model, name)
+        job = await _ask(engine, pictures, asked)
+        reply = _Reply(job, name)
+        if asked.stream:
+            usage = asked.stream_options is not None and asked.stream_options.include_usage
+            return StreamingResponse(
+                reply.events(usage), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+            )
+        return await reply.whole(request)
+
+    return routes
+
+
+def _unknown(model: str, name: str) -> Response:
+    message = f"There is no model {model[:100]!r} here: ask for {name!r}."
+    return replies.error_reply(404, message, param="model", code="model_not_found")
+
+
+async def _ask(engine: Engine, pictures: PictureReader, asked: ChatRequest) -> Job:
+    sampling = asked.sampling()
+    turns, sources = messages_to_turns([message.model_dump() for message in asked.messages])
+    if turns[-1].answer is not None:
+        raise PromptError("The messages end with the assistant's: put the next question behind it.")
+    shown = await pictures.read_all(sources)
+    return await engine.ask(turns, shown, asked.language, asked.seed, asked.stops(), **sampling)
+
+
+async def gone(request: Request) -> None:
+    """Returns when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def text_of(job: Job, request: Request) -> str | None:
+    """The whole answer, or None if the client left before it was there."""
+
+    async def read() -> None:
+        async for _ in job.pieces():
+            pass
+
+    reading, leaving = asyncio.ensure_future(read()), asyncio.ensure_future(gone(request))
+    try:
+        await asyncio.wait((reading, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            return None
+        await reading
+        return job.text
+    finally:
+        reading.cancel()
+        leaving.cancel()
+        job.cancel()
+
+
+class _Reply:
+    """One job in OpenAI's shapes."""
+
+    def __init__(self, job: Job, name: str) -> None:
+        self.job = job
+        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
+
+    def usage(self) -> Usage:
+        read, said = len(self.job.input_ids), len(self.job.ids)
+        return Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
+
+    async def whole(self, request: Request) -> ChatCompletion | Response:
+        text = await text_of(self.job, request)
+        if text is None:
+            return Response(status_code=499)  # nobody reads it; nginx's number for a client that left
+        reason = "stop" if self.job.finish_reason == "stop" else "length"
+        choice = Choice(message=Said(content=text), finish_reason=reason)  # type: ignore[arg-type]
+        return ChatCompletion(**self.head, choices=[choice], usage=self.usage())  # type: ignore[arg-type]
+
+    async def events(self, with_usage: bool) -> AsyncIterator[str]:
+        """The chunks; an error after the beginning is a chunk with `error`, which OpenAI's client raises."""
+        more = {"usage": None} if with_usage else {}
+        try:
+            yield self._event({"role": "assistant", "content": ""}, None, more)
+            async for piece in self.job.pieces():
+                yield self._event({"content": piece}, None, more)
+            yield self._event({}, self.job.finish_reason, more)
+            if with_usage:
+                yield self._chunk(choices=[], usage=self.usage().model_dump())
+        except Exception as error:
+            yield f"data: {bytes(replies.explain(error).body).decode()}\n\n"
+        finally:
+            self.job.cancel()
+        yield "data: [DONE]\n\n"
+
+    def _event(self, delta: dict[str, str], reason: str | None, more: dict[str, Any]) -> str:
+        return self._chunk(choices=[{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}], **more)
+
+    def _chunk(self, **fields: Any) -> str:
+        chunk = {**self.head, "object": "chat.completion.chunk", **fields}
+        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"

@@ -1,0 +1,169 @@
+"""serving/page: the web page, mounted at `/`: gradio's chat over the same engine as the APIs.
+
+What the browser sends is a dialogue; its pictures are files that it uploaded, and no other file is read. The interface
+speaks the browser's language (page_words.py). Nothing is fetched from elsewhere, and nothing is reported to anybody.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
+
+import gradio
+from fastapi import FastAPI
+from gradio.utils import get_upload_folder
+
+from ..conversation import packed_model
+from ..errors import ImageError, VisualGLMError
+from ..prompt import Turn
+from .engine import BusyError, Engine
+from .job import LateError
+from .page_words import EXAMPLES, WORDS
+from .schema import sampled
+
+UPLOADS_KEPT = (3600, 7200)
+"""Seconds: how often uploads are looked through, and how old one may get."""
+
+SYSTEM_FONTS = ("system-ui", "Noto Sans CJK SC", "sans-serif")
+STYLE = "footer {display: none !important} .gradio-container {max-width: 900px !important; margin: 0 auto !important}"
+
+
+def mount_page(app: FastAPI, engine: Engine, body_limit: int) -> None:
+    """Puts the page at `/` of an app whose engine it asks."""
+    words = gradio.I18n(**WORDS)
+    if "GRADIO_TEMP_DIR" not in os.environ:  # gradio's own is one folder of the whole machine, for every user to read
+        app.state.uploads = tempfile.TemporaryDirectory(prefix="visualglm-uploads-")
+        os.environ["GRADIO_TEMP_DIR"] = app.state.uploads.name
+    gradio.mount_gradio_app(
+        app,
+        _blocks(engine, words),
+        "/",
+        i18n=words,
+        theme=gradio.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["monospace"]),
+        css=STYLE,
+        show_error=True,
+        max_file_size=body_limit,
+        run_history=False,
+        footer_links=[],
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+    )
+
+
+def _blocks(engine: Engine, words: Callable[[str], Any]) -> gradio.Blocks:
+    with gradio.Blocks(title="VisualGLM", analytics_enabled=False, delete_cache=UPLOADS_KEPT) as page:
+        gradio.Markdown(words("greeting"))
+        config = engine.model.model.generation_config
+        with gradio.Accordion(words("settings"), open=False, render=False) as settings:
+            camera = gradio.Image(sources=["webcam"], type="filepath", label=words("camera"), render=False)
+            cold = float(config.temperature or 1.0) if config.do_sample else 0.0
+            temperature = gradio.Slider(0, 2, cold, step=0.05, label=words("temperature"), render=False)
+            top_p = gradio.Slider(0, 1, config.top_p or 1.0, step=0.05, label=words("top_p"), render=False)
+            longest = gradio.Slider(1, 2048, 512, step=1, label=words("longest"), render=False)
+        gradio.ChatInterface(
+            _answerer(engine),
+            multimodal=True,
+            chatbot=gradio.Chatbot(
+                show_label=False, height="60vh", placeholder=f"{words('empty')}", sanitize_html=True
+            ),
+            textbox=gradio.MultimodalTextbox(
+                sources=["upload"], file_types=["image"], file_count="multiple", placeholder=f"{words('ask')}"
+            ),
+            additional_inputs=[camera, temperature, top_p, longest],
+            additional_inputs_accordion=settings,
+            examples=_examples(),
+            examples_label=words("examples"),
+            run_examples_on_click=False,
+            cache_examples=False,
+            concurrency_limit=None,
+            flagging_mode="never",
+            api_visibility="private",
+        )
+    return page
+
+
+def _examples() -> list[list[Any]]:
+    samples = packed_model() / "samples"
+    pictures = {picture.stem: str(picture) for picture in sorted(samples.glob("*.png"))}
+    return [[{"text": text, "files": [pictures[name]]}] for name, text in EXAMPLES if name in pictures]
+
+
+def _answerer(engine: Engine) -> Callable[..., AsyncIterator[str]]:
+    async def answer(
+        message: dict[str, Any],
+        history: list[dict[str, Any]],
+        camera: str | None,
+        temperature: float,
+        top_p: float,
+        longest: int,
+    ) -> AsyncIterator[str]:
+        """The answer so far, again and again; leaving (the stop button) cancels it."""
+        sampling = {**sampled(temperature, top_p if top_p < 1 else None), "max_new_tokens": int(longest)}
+        try:
+            turns, files = dialogue(message, history, camera)
+            job = await engine.ask(turns, [uploaded(file) for file in files], **sampling)
+            try:
+                async for _ in job.pieces():
+                    yield job.text
+            finally:
+                job.cancel()
+        except (VisualGLMError, BusyError, LateError) as error:
+            raise gradio.Error(str(error)) from error
+
+    return answer
+
+
+def dialogue(
+    message: dict[str, Any], history: Sequence[dict[str, Any]], camera: str | None = None
+) -> tuple[list[Turn], list[str]]:
+    """What the browser shows -> turns, the last one open, and the files of their pictures in order.
+
+    A camera's picture belongs to the first turn. Questions without an answer (stopped, failed) leave the dialogue, and
+    their pictures go to the next question.
+    """
+    turns: list[Turn] = []
+    files = [camera] if camera else []
+    question, shown = "", len(files)
+    for said in [*history, {"role": "user", "content": _parts(message)}]:
+        text, pictures = _read(said["content"])
+        if said["role"] == "assistant":
+            if text and question:
+                turns.append(Turn(question, text, shown))
+                question, shown = "", 0
+            continue
+        files += pictures
+        shown += len(pictures)
+        question = text or question
+    return [*turns, Turn(question, None, shown)], files
+
+
+def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+    files = [{"type": "file", "file": {"path": path}} for path in message.get("files") or []]
+    return [*files, {"type": "text", "text": message.get("text") or ""}]
+
+
+def _read(content: Any) -> tuple[str, list[str]]:
+    """Text and files of one message, as gradio writes it."""
+    parts = [content] if isinstance(content, str | dict) else content
+    texts = [part if isinstance(part, str) else part.get("text") or "" for part in parts]
+    files = [part["file"]["path"] for part in parts if isinstance(part, dict) and part.get("file")]
+    return "\n".join(text for text in texts if text), files
+
+
+def uploaded(file: str) -> bytes:
+    """A picture that a browser uploaded, or one of the examples.
+
+    Raises:
+        ImageError: it is any other file.
+    """
+    path = Path(file).resolve()
+    allowed = (Path(get_upload_folder()).resolve(), (packed_model() / "samples").resolve())
+    if not any(path.is_relative_to(folder) for folder in allowed) or not path.is_file():
+        raise ImageError("This picture is no longer on the server: upload it again.")
+    return path.read_bytes()

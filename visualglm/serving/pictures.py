@@ -1,0 +1,72 @@
+"""serving/pictures: a request's pictures, and the vectors of those seen before, by content.
+
+    bytes -- sha256 --> known: its vectors; new: pixel_values, which the engine encodes when it answers
+
+Decoding happens in the caller's thread, so that a broken picture is refused before it waits. Knows nothing about HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..chat import encode_pixels, picture_pixels
+from ..conversation import VisualGLM
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`key` is its content; one of `pixel_values` [1, 3, H, W] and `embeds` [1, image_length, hidden] is there."""
+
+    key: str
+    pixel_values: Tensor | None = None
+    embeds: Tensor | None = None
+
+
+class PictureMemory:
+    """The vectors of the `size` pictures used last."""
+
+    def __init__(self, model: VisualGLM, size: int) -> None:
+        self.model = model
+        self.size = size
+        self.hits = 0
+        self.misses = 0
+        self._known: OrderedDict[str, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def look_up(self, content: bytes) -> Picture:
+        """A picture known already, or decoded now.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        key = hashlib.sha256(content).hexdigest()
+        known = self._recall(key)
+        if known is not None:
+            return Picture(key, embeds=known)
+        return Picture(key, picture_pixels(self.model.model, content, self.model.upstream_images))
+
+    def encode(self, picture: Picture) -> Tensor:
+        """The picture's vectors [1, image_length, hidden]; each is encoded alone, so they depend on nothing else."""
+        known = picture.embeds if picture.embeds is not None else self._recall(picture.key)
+        if known is not None:
+            self.hits += 1
+            return known
+        assert picture.pixel_values is not None
+        self.misses += 1
+        embeds = encode_pixels(self.model.model, picture.pixel_values)
+        with self._lock:
+            self._known[picture.key] = embeds
+            while len(self._known) > self.size:
+                self._known.popitem(last=False)
+        return embeds
+
+    def _recall(self, key: str) -> Tensor | None:
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+            return self._known.get(key)

@@ -1,0 +1,95 @@
+"""serving/replies: every error that leaves the server, in OpenAI's shape: `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from ..errors import VisualGLMError
+from .engine import BusyError
+from .job import LateError
+
+logger = logging.getLogger("visualglm.serving")
+
+RETRY_AFTER = "5"
+"""Seconds."""
+
+TYPES = {401: "authentication_error", 404: "not_found_error", 500: "server_error", 503: "server_error"}
+
+
+class ErrorBody(BaseModel):
+    """What went wrong, in one sentence."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorReply(BaseModel):
+    """OpenAI's shape of an error."""
+
+    error: ErrorBody
+
+
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorReply, "description": about}
+    for status, about in {
+        400: "The request cannot be answered; the message says why.",
+        401: "The key is missing or wrong.",
+        404: "There is no such model.",
+        408: "The body did not arrive in time.",
+        413: "The body is too large.",
+        415: "The body is not JSON.",
+        500: "An error in the server.",
+        503: "The queue is full, or the time was up.",
+    }.items()
+}
+
+
+def error_reply(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
+    """An error as a response."""
+    message = message.encode("utf-8", "replace").decode()
+    param = param and param.encode("utf-8", "replace").decode()
+    kind = TYPES.get(status, "invalid_request_error")
+    body = ErrorReply(error=ErrorBody(message=message, type=kind, param=param, code=code))
+    headers = {"Retry-After": RETRY_AFTER} if status == 503 else None
+    return JSONResponse(body.model_dump(), status, headers)
+
+
+def explain(error: BaseException) -> JSONResponse:
+    """The response to an error of ours; anything else is a 500 that tells nothing of the inside."""
+    if isinstance(error, VisualGLMError):
+        return error_reply(400, str(error))
+    if isinstance(error, BusyError | LateError):
+        return error_reply(503, f"Busy: {error}", code="busy")
+    return error_reply(500, "The server failed to answer this: the operator's log says why.")
+
+
+def install(app: FastAPI) -> None:
+    """Answers every kind of error of an app in OpenAI's shape."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        return error_reply(400, f"{place or 'The body'}: {first['msg']}."[:500], param=place[:100] or None)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        detail = f"{error.detail}: {request.method} {request.url.path[:100]} is nothing that this server answers."
+        reply = error_reply(error.status_code, detail if error.status_code in (404, 405) else f"{error.detail}.")
+        reply.headers.update(error.headers or {})
+        return reply
+
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        return explain(error)
+
+    for kind in (VisualGLMError, BusyError, LateError, Exception):
+        app.add_exception_handler(kind, ours)

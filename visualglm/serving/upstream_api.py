@@ -1,0 +1,112 @@
+"""serving/upstream_api: upstream's `POST /`: `{image, text, history}` -> `{result, history, status, time}`.
+
+As upstream's api.py and api_hf.py, and better: the picture may be left out, its base64 may have line breaks (even raw
+ones, which JSON forbids), the sampling parameters count, and the history that comes back contains the new turn.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import ImageError
+from ..images import data_url_bytes
+from ..prompt import Turn
+from . import replies
+from .engine import Engine
+from .openai_api import text_of
+from .schema import SEED, TEXT, sampled
+
+
+class UpstreamRequest(BaseModel):
+    """What upstream's clients send; what is left out comes from the checkpoint's generation config."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    text: TEXT
+    image: str | None = None
+    history: Annotated[list[tuple[TEXT, TEXT]], Field(max_length=2048)] = []
+    max_length: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    min_length: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | None = None
+    do_sample: bool | None = None
+    seed: SEED | None = None
+
+    def turns(self) -> list[Turn]:
+        """The dialogue; its picture belongs to the first turn, as upstream shows it."""
+        texts: list[tuple[str, str | None]] = [*self.history, (self.text, None)]
+        return [Turn(q, a, int(place == 0 and bool(self.image))) for place, (q, a) in enumerate(texts)]
+
+    def pictures(self) -> list[bytes]:
+        """The picture's bytes, if there is one.
+
+        Raises:
+            ImageError: it is no base64, a path for instance.
+        """
+        if not self.image:
+            return []
+        url = self.image if self.image[:5].lower() == "data:" else f"data:image/unknown;base64,{self.image}"
+        try:
+            return [data_url_bytes(url)]
+        except ImageError as error:
+            raise ImageError("image is no base64: send the picture's bytes in base64, not its path.") from error
+
+    def sampling(self) -> dict[str, Any]:
+        """transformers' names."""
+        names = ("max_length", "min_length", "top_k", "repetition_penalty")
+        asked = {**{name: getattr(self, name) for name in names}, **sampled(self.temperature, self.top_p)}
+        return asked if self.do_sample is None else {**asked, "do_sample": self.do_sample}
+
+
+class UpstreamReply(BaseModel):
+    """Upstream's answer."""
+
+    result: str
+    history: list[tuple[str, str]]
+    status: int = 200
+    time: str
+
+
+BODY = {"content": {"application/json": {"schema": UpstreamRequest.model_json_schema()}}, "required": True}
+
+
+def router(engine: Engine) -> APIRouter:
+    """The route."""
+    routes = APIRouter(tags=["upstream"])
+
+    @routes.post("/", responses=replies.DOCUMENTED, response_model=UpstreamReply, openapi_extra={"requestBody": BODY})
+    async def answer(request: Request) -> Any:
+        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            return replies.error_reply(415, "The body is not JSON: send it with Content-Type: application/json.")
+        asked = _parsed(await request.body())
+        job = await engine.ask(asked.turns(), asked.pictures(), "auto", asked.seed, **asked.sampling())
+        text = await text_of(job, request)
+        if text is None:
+            return Response(status_code=499)
+        now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+        return UpstreamReply(result=text, history=[*asked.history, (asked.text, text)], time=now)
+
+    return routes
+
+
+def _parsed(body: bytes) -> UpstreamRequest:
+    """Reads the body as upstream's README writes it: base64 with raw line breaks included.
+
+    Raises:
+        RequestValidationError: it is no JSON, or not this request.
+    """
+    try:
+        return UpstreamRequest.model_validate(json.loads(body, strict=False))
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    except (ValueError, RecursionError) as error:
+        raise RequestValidationError([{"loc": (), "msg": f"this is no JSON ({str(error)[:100]})"}]) from error
