@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import typer.testing
 
 import visualglm
+from visualglm.commands import app
 from visualglm.commands.upstream_flags import translate
 from visualglm.errors import UsageError
 
@@ -42,6 +44,12 @@ def test_what_there_is_nothing_for(flag: str) -> None:
 def test_quantization_goes_through_once_the_verb_has_it() -> None:
     assert translate(["--quant", "4"], {*OURS, "--quantize"}) == ["--quantize", "4"]
     assert translate(["--share"], {*OURS, "--share"}) == ["--share"]
+
+
+@pytest.mark.parametrize("flags", [["--share"], ["--quant", "4"]])
+def test_the_web_page_has_the_same_door(flags: list[str]) -> None:
+    done = typer.testing.CliRunner().invoke(app, ["web", *flags])
+    assert isinstance(done.exception, UsageError) and str(done.exception).startswith(flags[0])
 
 
 def test_an_old_command_line_runs_with_a_hint() -> None:

@@ -14,8 +14,6 @@ import typer.testing
 import visualglm
 from visualglm.commands import app
 
-from ..conftest import REFERENCE
-
 DOCS = Path(__file__).parents[2] / "docs"
 ROW = re.compile(r"^\| (?P<old>[^|]+) \| (?P<new>`[^|]+`) \|$", re.MULTILINE)
 
@@ -38,7 +36,7 @@ def test_both_languages_have_the_same_rows() -> None:
 def test_commands(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "visualglm").mkdir()
     (tmp_path / "visualglm" / "mini").symlink_to(visualglm.packed_model())
-    shutil.copytree(REFERENCE / "sat-lora", tmp_path / "tuned")
+    shutil.copytree(Path(__file__).parents[1] / "fine_tuned" / "sat-lora", tmp_path / "tuned")
     monkeypatch.chdir(tmp_path)
     done = typer.testing.CliRunner().invoke(app, shlex.split(command)[1:], input="stop\n", catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..configuration import ChatGLMConfig, VisualGLMConfig
 from ..errors import CheckpointError, ConfigurationError
-from . import low_rank, upstream_config
+from . import low_rank, nf4, upstream_config
 from .checkpoint import LM_HEAD, WORD_EMBEDDINGS, Checkpoint, settle_dtype, settle_head
 from .dead import POSITION_TABLE, SAT_BUFFER, read_carried, sat_dead
 from .lazy import LazyTensor, per_head_rows, thirds_rows
@@ -123,7 +123,7 @@ def _stored(step: Path) -> dict[str, LazyTensor]:
     content = open_torch(file)
     if not isinstance(content, dict) or "module" not in content:
         raise CheckpointError(f"{file} has no `module`, where sat keeps its tensors: it is no sat checkpoint.")
-    return tensors_only(content["module"], file)
+    return nf4.unpacked(tensors_only(nf4.without_states(content["module"]), file), content["module"], file)
 
 
 def write(folder: Path, source: Checkpoint, step_name: str = "1") -> None:

@@ -1,7 +1,7 @@
-"""Makes `sat-lora/` and `sat-ptuning/` with the real sat library, and checks that it opens folders that we wrote.
+"""Makes `sat-lora/`, `sat-qlora/`, `sat-ptuning/` with the real sat library; checks that it opens what we wrote.
 
-    python tests/reference/make_fine_tuned.py make          # writes the two folders and what sat computes with them
-    python tests/reference/make_fine_tuned.py check FOLDER  # loads a sat folder; prints missing and unexpected keys
+    python tests/fine_tuned/make.py make          # writes the folders and what sat computes with them
+    python tests/fine_tuned/make.py check FOLDER  # loads a sat folder; prints missing and unexpected keys
 
 Runs in an environment of its own (README.md of this folder names the versions), where it stands in for the parts of
 upstream's repository that are in no package: the classes `VisualGLMModel` and `FineTuneVisualGLMModel`.
@@ -24,6 +24,7 @@ import torch
 HERE = Path(__file__).parent
 SEED = 11
 RANK, LAYERS, PREFIX = 3, [0, 2], 5
+KEPT = 8  # every eighth logit is stored
 MODEL = {
     "num_layers": 3,
     "hidden_size": 32,
@@ -211,6 +212,38 @@ def save(model: torch.nn.Module, folder: Path) -> None:
         save_checkpoint(1, stored, None, None, args)
 
 
+def quantized(model: torch.nn.Module) -> dict[str, object]:
+    """bitsandbytes' bytes and states of the language model's linear weights, which become what they stand for.
+
+    The states are the plain lists of bitsandbytes 0.40, as `HackLinearNF4._save_to_state_dict` stores them.
+    """
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    packed: dict[str, object] = {}
+    for name, parameter in model.transformer.layers.named_parameters():
+        if parameter.dim() == 2 and "matrix" not in name:
+            blocks = parameter.data.half().view(-1, 64)  # bitsandbytes 0.50's CPU kernel errs on rows below a block
+            data, state = quantize_4bit(blocks, compress_statistics=True, quant_type="nf4")
+            numbers = dequantize_4bit(data, state).view_as(parameter)
+            state.shape, parameter.data = parameter.shape, numbers.float()
+            outer = state.state2
+            nested = [state.offset, [outer.absmax, outer.code, outer.blocksize, False, outer.dtype, None, None]]
+            linear = f"transformer.layers.{name.removesuffix('.weight')}"
+            packed[f"{linear}.weight"] = data
+            packed[f"{linear}.quant_state"] = [
+                state.absmax, state.shape, state.dtype, state.blocksize, nested, "nf4", state.code
+            ]  # fmt: skip
+    return packed
+
+
+def store_packed(folder: Path, packed: dict[str, object]) -> None:
+    """sat 0.4.12 cannot build its own QLoRA layers (`dtype` has no value there), so their tensors are put in here."""
+    file, config = folder / "1" / "mp_rank_00_model_states.pt", folder / "model_config.json"
+    torch.save({"module": {**torch.load(file)["module"], **packed}}, file)
+    raw = json.loads(config.read_text(encoding="utf-8")) | {"use_lora": False, "use_qlora": True}
+    config.write_text(json.dumps(raw, indent=4), encoding="utf-8")
+
+
 @torch.no_grad()
 def make() -> None:
     visual = import_upstream()
@@ -218,15 +251,20 @@ def make() -> None:
     words = torch.randint(6, 390, (9,), generator=generator).tolist()
     ids = torch.tensor([[*words[:2], *[3] * MODEL["image_length"], *words[2:], 401, 404, 33, 44]])
     image = torch.randn(1, 3, 28, 28, generator=generator).half().float()
-    for name, kind in (("sat-lora", {"use_lora": True}), ("sat-ptuning", {"use_ptuning": True})):
+    kinds = {"sat-lora": {"use_lora": True}, "sat-ptuning": {"use_ptuning": True}}
+    for name, kind in {**kinds, "sat-qlora": {"use_lora": True}}.items():
         model = build(visual, **kind)
         random_weights(model)
+        packed = quantized(model) if name == "sat-qlora" else {}
         save(model, HERE / name)
+        if packed:
+            store_packed(HERE / name, packed)
         found = {"input_ids": ids, "pixel_values": image, "logits": model(input_ids=ids, image=image, pre_image=2)[0]}
         if kind.get("use_lora"):
             with half(model) as stored:
                 stored.get_mixin("lora").merge_lora()
             found["merged_logits"] = model(input_ids=ids, image=image, pre_image=2)[0]
+        found |= {key: value[..., ::KEPT] for key, value in found.items() if "logits" in key}
         np.savez_compressed(HERE / name / "expected.npz", **{key: value.numpy() for key, value in found.items()})
         print(name, {key: list(value.shape) for key, value in found.items()})
 
