@@ -5,13 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, given, settings
-
-pytest.importorskip("fastapi", reason="needs visualglm[serve]")
-
 import schemathesis
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
 
 import visualglm
 from visualglm.serving.app import create_app

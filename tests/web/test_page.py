@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs visualglm[serve]")
 pytest.importorskip("playwright.sync_api", reason="not run: no Playwright; `make test-web` installs it")
 
 import httpx
