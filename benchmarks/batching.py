@@ -1,8 +1,8 @@
 """benchmarks/batching: how often an answer in a batch differs from the same answer alone (`make bench-batching`).
 
 Matrix products round differently for one row than for eight, and so does attention behind padding. An answer changes
-only where two tokens are equally likely to within that rounding. Each such place is reported with its gap: the difference
-of the two tokens' log probabilities (drawn answers: after the same draw of noise) in the run alone. Stores
+only where two tokens are equally likely to within that rounding. Each such place is reported with its gap: how much the
+two tokens' log probabilities differ (drawn answers: after the same draw of noise) in the run alone. Stores
 `benchmarks/results/batching.json`.
 """
 

@@ -119,4 +119,6 @@ def test_an_error_is_shown_as_it_is(page: Page, tmp_path: Path) -> None:
     broken.write_bytes(SAMPLES[0].read_bytes()[:300])
     ask(page, "这是什么？", broken)
     expect(page.get_by_text(re.compile("broken or cut short")).first).to_be_visible()
+    page.get_by_text(re.compile("broken or cut short")).first.hover()  # waits until it stands still
     page.screenshot(path=SHOTS / "error.png")
+    assert page.get_by_role("button", name=re.compile("share", re.IGNORECASE)).count() == 0

@@ -6,6 +6,7 @@ speaks the browser's language (page_words.py). Nothing is fetched from elsewhere
 
 from __future__ import annotations
 
+import html
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -114,7 +115,7 @@ def _answerer(engine: Engine) -> Callable[..., AsyncIterator[str]]:
             finally:
                 job.cancel()
         except (VisualGLMError, BusyError, LateError) as error:
-            raise gradio.Error(str(error)) from error
+            raise gradio.Error(html.escape(str(error)), duration=None, print_exception=False) from error
 
     return answer
 
