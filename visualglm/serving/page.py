@@ -71,7 +71,10 @@ def _blocks(engine: Engine, words: Callable[[str], Any]) -> gradio.Blocks:
             _answerer(engine),
             multimodal=True,
             chatbot=gradio.Chatbot(
-                show_label=False, height="60vh", placeholder=f"{words('empty')}", sanitize_html=True
+                show_label=False,
+                height="60vh",
+                placeholder=f"{words('empty')}",
+                buttons=["copy"],  # its share button would send the dialogue to another site
             ),
             textbox=gradio.MultimodalTextbox(
                 sources=["upload"], file_types=["image"], file_count="multiple", placeholder=f"{words('ask')}"
