@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo test lint types bench bench-caption bench-serve test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base demo test lint types bench bench-caption bench-serve bench-batching test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -40,6 +40,10 @@ bench: .venv/.all
 
 bench-caption: .venv/.all
 	$(BIN)/python benchmarks/captioning.py
+
+# how often a batch changes an answer, and by how little
+bench-batching: .venv/.all
+	$(BIN)/python benchmarks/batching.py
 
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all

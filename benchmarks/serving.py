@@ -1,7 +1,7 @@
 """benchmarks/serving: load and faults against a real `visualglm serve` with the packed model (`make bench-serve`).
 
 Load: `--clients` streaming clients for `--seconds`; every answer is compared with what the same request got alone.
-Faults: clients that vanish, read slowly or stop half-way through a body, malformed requests, pictures that cannot be decoded;
+Faults: clients that vanish, read slowly or stop half-way through a body, malformed requests, broken pictures;
 after each kind the server must answer as before. Stores `benchmarks/results/serving.json`. Says nothing about quality.
 """
 

@@ -84,6 +84,14 @@ def generate_batch(model: Any, rows: Sequence[Row]) -> None:
     )
 
 
+@torch.no_grad()
+def row_scores(model: Any, row: Row, place: int) -> Tensor:
+    """The processed scores [1, vocabulary] from which a finished row took its token number `place`."""
+    ids = torch.tensor([row.input_ids + row.ids[:place]], device=model.device)
+    logits = model(input_ids=ids, image_embeds=row.image_embeds, logits_to_keep=1, use_cache=False).logits
+    return _processors(model, row)(ids, logits[:, -1].float())  # type: ignore[no-any-return]
+
+
 class _EachRow(LogitsProcessor):
     """Each row's own processors; a sampled row's draw becomes the only likely id, so that `generate` takes it."""
 

@@ -9,11 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("fastapi", reason="needs visualglm[serve]")
-
 import httpx
+import pytest
 import uvicorn
 from fastapi import FastAPI
 

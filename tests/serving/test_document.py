@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, given, settings
-
-pytest.importorskip("fastapi", reason="needs visualglm[serve]")
-
 import schemathesis
-from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-import visualglm
-from visualglm.serving.app import create_app
-
-from .conftest import PLAIN
+from .conftest import PLAIN, Server
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_length", "min_length")
 OPERATIONS = {
@@ -29,20 +23,19 @@ OPERATIONS = {
 }
 
 
-def test_requests_made_from_the_document(opened: visualglm.VisualGLM) -> None:
-    app = create_app(opened, dataclasses.replace(PLAIN, defaults={"max_new_tokens": 2}))
-    with TestClient(app):  # runs the app's lifespan
-        schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-        operations = [found.ok() for found in schema.get_all_operations()]
-        assert {(o.method.upper(), o.path) for o in operations} == OPERATIONS
-        for operation in operations:
+def test_requests_made_from_the_document(serve: Callable[..., Server]) -> None:
+    server = serve(dataclasses.replace(PLAIN, defaults={"max_new_tokens": 2}))
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert {(operation.method.upper(), operation.path) for operation in operations} == OPERATIONS
+    for operation in operations:
 
-            @given(case=operation.as_strategy())
-            @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-            def agrees(case: Any) -> None:
-                for limit in LIMITS:
-                    if isinstance(case.body, dict) and isinstance(case.body.get(limit), int):
-                        case.body[limit] = min(case.body[limit], 4)  # as valid as before, and quick
-                case.call_and_validate()
+        @given(case=operation.as_strategy())
+        @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        def agrees(case: Any) -> None:
+            for limit in LIMITS:
+                if isinstance(case.body, dict) and isinstance(case.body.get(limit), int | float):
+                    case.body[limit] = min(case.body[limit], 4)  # as valid as before, and quick
+            case.call_and_validate(excluded_checks=[positive_data_acceptance])  # a right string may be no picture
 
-            agrees()
+        agrees()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -11,7 +15,7 @@ import pytest
 
 import visualglm
 
-from .conftest import SAMPLES, Server, asked, data_url
+from .conftest import PLAIN, SAMPLES, Server, asked, data_url
 
 QUESTION = "What is in the picture?"
 
@@ -178,3 +182,19 @@ def test_events_are_one_line_of_json_each(server: Server) -> None:
     *events, done, end = reply.text.split("\n\n")
     assert (done, end) == ("data: [DONE]", "")
     assert all(json.loads(event.removeprefix("data: "))["object"] == "chat.completion.chunk" for event in events)
+
+
+def test_leaving_stops_the_generation(serve: Callable[..., Server]) -> None:
+    server = serve(PLAIN)
+    body = json.dumps({"text": "你好", "min_length": 1900, "max_length": 2000}).encode()
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    place = urlsplit(server.url)
+    with socket.create_connection((place.hostname, place.port)) as client:
+        client.sendall(head.encode() + body)
+        while "visualglm_running 1.0" not in httpx.get(f"{server.url}/metrics").text:
+            pass
+    assert httpx.post(f"{server.url}/", json={"text": "你好"}, timeout=300).status_code == 200, "the next one's turn"
+    text = httpx.get(f"{server.url}/metrics").text
+    assert 'visualglm_answers_total{reason="cancelled"} 1.0' in text
+    said = re.findall(r"^visualglm_completion_tokens_total (\S+)", text, re.MULTILINE)
+    assert float(said[0]) < 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +49,6 @@ def test_mistakes(arguments: list[str], named: str, tmp_path: Path) -> None:
 
 def started(*arguments: str) -> tuple[subprocess.Popen[str], str]:
     """A server on a free port, and its address."""
-    import socket
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -79,16 +78,11 @@ def test_sigterm_finishes_the_answer_under_way(opened: visualglm.VisualGLM, tmp_
 
 
 def test_a_taken_port_is_one_sentence() -> None:
-    running, url = started()
-    done = subprocess.run(
-        program("--port", url.rsplit(":", 1)[1], "--no-web"),
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        check=False,
-    )
-    running.terminate()
-    running.wait(60)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        command = program("--port", str(taken.getsockname()[1]), "--no-web")
+        done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 2
     assert "cannot be listened on" in done.stderr
     assert "Traceback" not in done.stderr

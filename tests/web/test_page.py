@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs visualglm[serve]")
 pytest.importorskip("playwright.sync_api", reason="not run: no Playwright; `make test-web` installs it")
 
 import httpx
@@ -27,7 +26,7 @@ from visualglm.serving.app import ServerSettings, create_app
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SAMPLES = sorted((visualglm.packed_model() / "samples").glob("*.png"))
 SHOTS = Path(__file__).parents[2] / "runs" / "web"
-PATIENCE = 60_000
+PATIENCE = 180_000  # milliseconds; a busy machine is no failure
 expect.set_options(timeout=PATIENCE)
 
 
@@ -120,4 +119,6 @@ def test_an_error_is_shown_as_it_is(page: Page, tmp_path: Path) -> None:
     broken.write_bytes(SAMPLES[0].read_bytes()[:300])
     ask(page, "这是什么？", broken)
     expect(page.get_by_text(re.compile("broken or cut short")).first).to_be_visible()
+    page.get_by_text(re.compile("broken or cut short")).first.hover()  # waits until it stands still
     page.screenshot(path=SHOTS / "error.png")
+    assert page.get_by_role("button", name=re.compile("share", re.IGNORECASE)).count() == 0

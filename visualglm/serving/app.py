@@ -26,7 +26,7 @@ from .guard import BodyLimit, KeyGuard
 from .inputs import PictureReader
 from .metrics import Metrics, RequestCount
 
-BODY_SECONDS = 30.0
+BODY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
         yield
         engine.close()
 
-    app = FastAPI(title="VisualGLM", version=__version__, lifespan=life)
+    app = FastAPI(title="VisualGLM", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.engine = engine
     replies.install(app)
     _add_operations(app, metrics, settings)

@@ -6,6 +6,7 @@ speaks the browser's language (page_words.py). Nothing is fetched from elsewhere
 
 from __future__ import annotations
 
+import html
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -70,7 +71,10 @@ def _blocks(engine: Engine, words: Callable[[str], Any]) -> gradio.Blocks:
             _answerer(engine),
             multimodal=True,
             chatbot=gradio.Chatbot(
-                show_label=False, height="60vh", placeholder=f"{words('empty')}", sanitize_html=True
+                show_label=False,
+                height="60vh",
+                placeholder=f"{words('empty')}",
+                buttons=["copy"],  # its share button would send the dialogue to another site
             ),
             textbox=gradio.MultimodalTextbox(
                 sources=["upload"], file_types=["image"], file_count="multiple", placeholder=f"{words('ask')}"
@@ -114,7 +118,7 @@ def _answerer(engine: Engine) -> Callable[..., AsyncIterator[str]]:
             finally:
                 job.cancel()
         except (VisualGLMError, BusyError, LateError) as error:
-            raise gradio.Error(str(error)) from error
+            raise gradio.Error(html.escape(str(error)), duration=None, print_exception=False) from error
 
     return answer
 

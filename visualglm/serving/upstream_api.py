@@ -22,6 +22,9 @@ from .engine import Engine
 from .openai_api import text_of
 from .schema import SEED, TEXT, sampled
 
+PAIR = Annotated[list[TEXT], Field(min_length=2, max_length=2)]
+"""Question and answer; a list, since FastAPI writes a tuple's schema in a form that OpenAPI 3.1 forbids."""
+
 
 class UpstreamRequest(BaseModel):
     """What upstream's clients send; what is left out comes from the checkpoint's generation config."""
@@ -30,7 +33,7 @@ class UpstreamRequest(BaseModel):
 
     text: TEXT
     image: str | None = None
-    history: Annotated[list[tuple[TEXT, TEXT]], Field(max_length=2048)] = []
+    history: Annotated[list[PAIR], Field(max_length=2048)] = []
     max_length: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     min_length: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
@@ -42,7 +45,7 @@ class UpstreamRequest(BaseModel):
 
     def turns(self) -> list[Turn]:
         """The dialogue; its picture belongs to the first turn, as upstream shows it."""
-        texts: list[tuple[str, str | None]] = [*self.history, (self.text, None)]
+        texts: list[tuple[str, str | None]] = [*((q, a) for q, a in self.history), (self.text, None)]
         return [Turn(q, a, int(place == 0 and bool(self.image))) for place, (q, a) in enumerate(texts)]
 
     def pictures(self) -> list[bytes]:
@@ -70,7 +73,7 @@ class UpstreamReply(BaseModel):
     """Upstream's answer."""
 
     result: str
-    history: list[tuple[str, str]]
+    history: list[PAIR]
     status: int = 200
     time: str
 
@@ -93,7 +96,7 @@ def router(engine: Engine) -> APIRouter:
         if text is None:
             return Response(status_code=499)
         now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-        return UpstreamReply(result=text, history=[*asked.history, (asked.text, text)], time=now)
+        return UpstreamReply(result=text, history=[*asked.history, [asked.text, text]], time=now)
 
     return routes
 

@@ -1,0 +1,88 @@
+"""benchmarks/batching: how often an answer in a batch differs from the same answer alone (`make bench-batching`).
+
+Matrix products round differently for one row than for eight, and so does attention behind padding. An answer changes
+only where two tokens are equally likely to within that rounding. Each such place is reported with its gap: how much the
+two tokens' log probabilities differ (drawn answers: after the same draw of noise) in the run alone. Stores
+`benchmarks/results/batching.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from full_size import machine, versions
+
+import visualglm
+from visualglm.batching import Row, generate_batch, row_scores
+from visualglm.chat import encode_picture
+from visualglm.scenes import Split, picture_of, scene_of, seeds
+
+RESULT = Path(__file__).parent / "results" / "batching.json"
+QUESTIONS = ("这张图片里有什么？", "What is in the picture?", "描述这张图片。", "How many objects are there?")
+SAMPLINGS: tuple[dict[str, Any], ...] = ({}, {"do_sample": True, "temperature": 1.0}, {"do_sample": True, "top_p": 0.8})
+BATCH = 8
+
+
+def main() -> None:
+    """Answers everything twice."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    parser.add_argument("--answers", type=int, default=1000)
+    options = parser.parse_args()
+    model = visualglm.load(options.model)
+    changed = []
+    for begin in range(0, options.answers, BATCH):
+        numbers = range(begin, min(begin + BATCH, options.answers))
+        together, apart = ([make_row(model, number) for number in numbers] for _ in range(2))
+        generate_batch(model.model, together)
+        for one, other in zip(together, apart, strict=True):
+            generate_batch(model.model, [other])
+            if one.ids != other.ids:
+                changed.append(gap(model, one, other))
+    figures = {
+        "command": f"python benchmarks/batching.py --answers {options.answers}",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "model": options.model or "visualglm-mini",
+        "dtype": str(model.model.dtype),
+        "batch": BATCH,
+        "answers": options.answers,
+        "answers_that_changed": len(changed),
+        "percent": round(100 * len(changed) / options.answers, 3),
+        "gaps_in_log_probability": changed,
+    }
+    text = json.dumps(figures, indent=2, ensure_ascii=False)
+    RESULT.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def make_row(model: visualglm.VisualGLM, number: int) -> Row:
+    """One of many requests: picture, question, sampling and seed follow from its number."""
+    seed = next(itertools.islice(seeds(Split.TEST), number // 4, None))
+    embeds = encode_picture(model.model, picture_of(scene_of(seed)))
+    question, sampling = QUESTIONS[number % len(QUESTIONS)], SAMPLINGS[number % len(SAMPLINGS)]
+    return model.row(embeds, question, seed=number, **sampling)
+
+
+def gap(model: visualglm.VisualGLM, together: Row, alone: Row) -> float:
+    """How much likelier the token alone was than the batch's, where they first differ."""
+    place = next(i for i, pair in enumerate(zip(together.ids, alone.ids, strict=False)) if pair[0] != pair[1])
+    scores = row_scores(model.model, alone, place).log_softmax(-1)
+    if alone.settings.config.do_sample:
+        noise = torch.Generator(model.model.device).manual_seed(alone.seed)
+        for _ in range(place + 1):  # one draw for each token, as `torch.multinomial` makes it
+            drawn = torch.empty_like(scores).exponential_(generator=noise)
+        scores = scores - drawn.log()
+    assert int(scores.argmax()) == alone.ids[place], "the run alone is understood"
+    return round(float(scores[0, alone.ids[place]] - scores[0, together.ids[place]]), 8)
+
+
+if __name__ == "__main__":
+    main()
