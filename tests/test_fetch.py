@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.server
+import re
 import socket
 import socketserver
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +103,18 @@ def test_addresses_inside_are_no_place_for_pictures(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: answers)
     with pytest.raises(ImageError, match="private"):
         PictureFetcher(["pictures.example"])("http://pictures.example/a.png")
+
+
+@pytest.mark.parametrize("page", ["en", "zh"])
+def test_the_docs_tell_what_each_form_gets(monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / page / "serving.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)`(?:[^`|\n]* `([^`]+)`)? \| `([^`]+)` \|$", text, re.MULTILINE)
+    assert {bool(address) for _, address, _ in rows} == {True, False}
+    for url, address, said in rows:
+        leads_to = [(0, 0, 0, "", (address, 80))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *a, leads_to=leads_to, **k: leads_to)
+        with pytest.raises(ImageError, match=re.escape(said)):
+            PictureFetcher(["pictures.example"])(url)
 
 
 def test_addresses_outside_are() -> None:
