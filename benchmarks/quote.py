@@ -24,6 +24,12 @@ WORDS = {
         "of": "{} GB, {} x the model ({} GB)",
         "captioning": "Measured with {model} on {pictures} drawn pictures: {one} images/s at batch 1, {eight} at batch "
         "8 ({cpu}, {threads} threads, load {load_average_1_min}, {date}).",
+        "batching": "`make bench-batching` asks everything twice, alone and in batches of {batch}: "
+        "{answers_that_changed} of {answers} answers changed ({model}, {dtype}, {cpu}, {date}).",
+        "serving": "`make bench-serve`, {clients} streaming clients for {seconds:.0f} s against the packed model: "
+        "{answered} answers, {refused} x 503, nothing else; {unlike} answers unlike the same request alone; memory "
+        "{memory_growth_percent} % more than after warm-up. First token {first_p50} s (p95 {first_p95}), whole answer "
+        "{total_p50} s (p95 {total_p95}), {cpu}, {cores} cores, load {load_average_1_min}, {date}.",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
     },
@@ -37,6 +43,12 @@ WORDS = {
         "of": "{} GB，模型（{} GB）的 {} 倍",
         "captioning": "以 {model} 在 {pictures} 张绘制的图片上测得：批大小 1 时每秒 {one} 张，批大小 8 时每秒 "
         "{eight} 张（{cpu}，{threads} 线程，负载 {load_average_1_min}，{date}）。",
+        "batching": "`make bench-batching` 把每个问题各问两遍，一遍单独，一遍放进 {batch} 个一批：{answers} 个回答中有 "
+        "{answers_that_changed} 个不同（{model}，{dtype}，{cpu}，{date}）。",
+        "serving": "`make bench-serve`，{clients} 个流式客户端对内置模型持续请求 {seconds:.0f} 秒：{answered} 个回答，"
+        "{refused} 次 503，别无其他；{unlike} 个回答与单独请求时不同；内存比预热后增长 "
+        "{memory_growth_percent} %。首个词 {first_p50} 秒（p95 {first_p95}），"
+        "整个回答 {total_p50} 秒（p95 {total_p95}），{cpu}，{cores} 核，负载 {load_average_1_min}，{date}。",
         "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
         "bfloat16，{date}。",
     },
@@ -80,7 +92,34 @@ def captioning(language: str) -> str:
     return WORDS[language]["captioning"].format(**facts)
 
 
-QUOTES = {"full_size": full_size, "demo": demo, "captioning": captioning}
+def batching(language: str) -> str:
+    """What `make bench-batching` measured."""
+    result = json.loads((ROOT / "benchmarks/results/batching.json").read_text("utf-8"))
+    dtype = result["dtype"].removeprefix("torch.")
+    return WORDS[language]["batching"].format(
+        **{**result["machine"], **result, "dtype": dtype, "date": result["date"][:10]}
+    )
+
+
+def serving(language: str) -> str:
+    """What `make bench-serve` measured under load.
+
+    Raises:
+        ValueError: there were other statuses than 200 and 503, of which the sentence would say nothing.
+    """
+    result = json.loads((ROOT / "benchmarks/results/serving.json").read_text("utf-8"))
+    load = result["load"]
+    statuses = load["answers_by_status"]
+    if set(statuses) - {"200", "503"}:
+        raise ValueError(f"the load test got {statuses}: say so in the docs")
+    facts = {**result["machine"], **load, "date": result["date"][:10], "unlike": load["answers_unlike_alone"]}
+    facts |= {"answered": statuses["200"], "refused": statuses.get("503", 0)}
+    for name, key in (("first", "first_token_seconds"), ("total", "total_seconds")):
+        facts |= {f"{name}_{share}": round(load[key][share], 1) for share in ("p50", "p95")}
+    return WORDS[language]["serving"].format(**facts)
+
+
+QUOTES = {"full_size": full_size, "demo": demo, "captioning": captioning, "batching": batching, "serving": serving}
 
 
 def quoted(page: str, language: str) -> str:
