@@ -42,6 +42,7 @@ ROOMS = [
     "scenes",
     "evaluation",
     "training",
+    "finetuning",
     "explain",
     "fetch",
     "compat",
@@ -49,7 +50,7 @@ ROOMS = [
     "vllm_plugin",
     "commands",
 ]
-DOORS = {"model": ["checkpoints"], "conversation": ["checkpoints"]}
+DOORS = {"model": ["checkpoints"], "conversation": ["checkpoints", "adapters"]}
 """Files of the road that may open a room, inside the function that needs it."""
 
 

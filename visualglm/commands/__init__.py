@@ -19,6 +19,8 @@ from .ask import ask
 from .chat import chat
 from .convert import convert
 from .doctor import doctor
+from .finetune import finetune
+from .merge import merge
 from .pretrain import pretrain
 from .upstream_flags import AcceptsUpstreamFlags
 
@@ -31,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, chat, convert, doctor, pretrain):
+for verb in (ask, chat, convert, doctor, finetune, merge, pretrain):
     app.command(cls=AcceptsUpstreamFlags)(verb)
 
 
