@@ -22,19 +22,18 @@ TENSOR = "prompt_embeddings"
 class EncodedTables(nn.Module):
     """Stands for the list of tables: table N is made from PEFT's encoder when it is asked for."""
 
-    def __init__(self, encoder: nn.Module, heads: int) -> None:
+    def __init__(self, encoder: Any, heads: int, hidden: int) -> None:
         super().__init__()
-        self.encoder, self.heads = encoder, heads
+        self.encoder, self.heads, self.hidden = encoder, heads, hidden
 
     def __getitem__(self, layer: int) -> Tensor:
         """[2, heads, tokens, head_dim]: the keys and values of a block."""
-        embedding: Tensor = self.encoder.embedding.weight  # type: ignore[union-attr, assignment]
-        if not self.encoder.prefix_projection:
-            hidden = self.encoder.token_dim
-            return self._table(embedding[:, 2 * layer * hidden : 2 * (layer + 1) * hidden])
-        inner, squash, outer = self.encoder.transform  # type: ignore[misc]
-        rows = slice(2 * layer * embedding.shape[1], 2 * (layer + 1) * embedding.shape[1])
-        return self._table(F.linear(squash(inner(embedding)), outer.weight[rows], outer.bias[rows]))
+        encoder: Any = self.encoder
+        rows = slice(2 * layer * self.hidden, 2 * (layer + 1) * self.hidden)
+        if not encoder.prefix_projection:
+            return self._table(encoder.embedding.weight[:, rows])
+        inner, squash, outer = encoder.transform
+        return self._table(F.linear(squash(inner(encoder.embedding.weight)), outer.weight[rows], outer.bias[rows]))
 
     def _table(self, flat: Tensor) -> Tensor:
         """[tokens, 2 * hidden] -> [2, heads, tokens, head_dim]."""
@@ -55,11 +54,11 @@ def new_prefix(model: Any, tokens: int, reparameterise: bool, width: int) -> tup
         task_type="CAUSAL_LM",
     )
     encoder = PrefixEncoder(config)
-    encoder.token_dim = config.token_dim
     if not reparameterise:
         nn.init.normal_(encoder.embedding.weight, std=INITIAL_STD)
     mixin = _mixin(model, tokens)
-    mixin.prefix = EncodedTables(encoder, model.config.num_attention_heads)  # type: ignore[assignment]
+    tables = EncodedTables(encoder, model.config.num_attention_heads, model.config.hidden_size)
+    mixin.prefix = tables  # type: ignore[assignment]
     return mixin, config
 
 

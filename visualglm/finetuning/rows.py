@@ -16,7 +16,7 @@ import json
 import mmap
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Row:
     pictures: list[str]
 
 
-class RowFile(Sequence[Row]):
+class RowFile:
     """The rows of a file, by number from 0; messages count from 1.
 
     Raises:
@@ -67,7 +67,7 @@ class RowFile(Sequence[Row]):
     def __len__(self) -> int:
         return len(self.places) // 2
 
-    def __getitem__(self, number: Any) -> Row:
+    def __getitem__(self, number: int) -> Row:
         if not 0 <= number < len(self):
             raise IndexError(number)
         start, end = self.places[2 * number : 2 * number + 2]
@@ -79,6 +79,9 @@ class RowFile(Sequence[Row]):
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
             raise RowError(f"{self.path}, row {number + 1}: {reason}.") from error
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[number] for number in range(len(self)))
 
     def _parsed(self, raw: bytes) -> Any:
         text = raw.decode("utf-8-sig")
