@@ -158,9 +158,11 @@ def arguments(recipe: Finetuning, plan: Plan, computed_in: torch.dtype, device: 
     """The recipe in transformers' words."""
     validated = plan.held_out > 0
     every = recipe.save_steps or plan.steps_per_epoch
-    moment: dict[str, Any] = {"save_strategy": "steps", "save_steps": every}
+    chosen: dict[str, Any] = {"save_strategy": "steps", "save_steps": every}
+    if recipe.gradient_checkpointing:
+        chosen |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     if validated:
-        moment |= {"eval_strategy": "steps", "eval_steps": every}
+        chosen |= {"eval_strategy": "steps", "eval_steps": every}
     return TrainingArguments(
         output_dir=recipe.output,
         max_steps=plan.steps,
@@ -175,8 +177,6 @@ def arguments(recipe: Finetuning, plan: Plan, computed_in: torch.dtype, device: 
         optim="adamw_torch",
         bf16=computed_in == torch.bfloat16,
         fp16=computed_in == torch.float16,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         seed=recipe.seed,
         data_seed=recipe.seed,
         dataloader_num_workers=recipe.workers,
@@ -195,7 +195,7 @@ def arguments(recipe: Finetuning, plan: Plan, computed_in: torch.dtype, device: 
         use_cpu=device.type == "cpu",
         ddp_backend="gloo" if device.type == "cpu" and world() > 1 else None,
         ddp_find_unused_parameters=any(getattr(recipe.parts, part) != "frozen" for part in PICTURE_ROAD),
-        **moment,
+        **chosen,
     )
 
 

@@ -35,6 +35,7 @@ from .score import Asked, answers, probes, share_right
 
 RECIPE, BEFORE, RESULT, REPORT = "recipe.json", "before.json", "result.json", "report.html"
 MAY_CHANGE = ("output", "answers", "keep", "tensorboard", "workers")
+PACKING = "support_avx512bf16_for_cpu"
 Say = Callable[[str], None]
 
 
@@ -142,7 +143,9 @@ def _opened(recipe: Finetuning, device: str) -> VisualGLM:
     model = load(recipe.model or None, tokenizer=recipe.tokenizer or None, device=device, dtype=dtype, **options)
     if model.model.device.type == "cpu" and model.model.lm_head.weight.dtype == torch.float16:
         raise UsageError("float16 does not train on a CPU: set dtype to bfloat16 or float32.")
-    model.model.config.use_cache = True
+    for module in model.model.modules():
+        if hasattr(module, PACKING):  # an answer would pack the 4-bit weights for inference, and there is no way back
+            setattr(module, PACKING, False)
     return model
 
 
