@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..conversation import VisualGLM, load, packed_model
 from ..errors import UsageError
 from ..training.processes import rank, world
 from .check import findings
-from .features import computed
+from .features import Features, computed
 from .loop import METRICS, Interrupt, Loop, arguments, callbacks, read_metrics, without_printing
 from .parts import PICTURE_ROAD, Tuned, tuned
 from .plan import Plan, plan_of
@@ -218,26 +219,32 @@ def _both(model: VisualGLM, asked: list[Asked], recipe: Finetuning) -> list[list
 def _trained(ready: Tuned, sides: Sides, plan: Plan, model: VisualGLM, checkpoint: str | None) -> tuple[Loop, bool]:
     """Trainer's loop, to its end or to SIGTERM."""
     recipe, inside = ready.recipe, ready.model
-    features = None
-    if recipe.cache_features and all(getattr(recipe.parts, part) == "frozen" for part in PICTURE_ROAD):
-        file = Path(recipe.output) / f"features-{rank()}.npy"
-        dtype = inside.lm_head.weight.dtype
-        with torch.autocast(inside.device.type, dtype, enabled=dtype != torch.float32):
-            features = computed(inside, sides.pictures(), file)
-    sides = sides.with_pixels(features is None)
-    interrupt = Interrupt()
-    loop = Loop(
-        ready,
-        args=arguments(recipe, plan, inside.lm_head.weight.dtype, inside.device),
-        train_dataset=sides.learned,
-        eval_dataset=sides.held_out,
-        data_collator=Collator(inside.config.pad_token_id, features),
-        callbacks=callbacks(recipe, plan, interrupt),
-    )
-    without_printing(loop).train(resume_from_checkpoint=checkpoint)
-    if features is not None:
-        file.unlink(missing_ok=True)
+    around = Path(recipe.output).parent
+    around.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=around, prefix=".features-") as scratch:  # each process has its own
+        features = _features(ready, sides, Path(scratch) / "features.npy")
+        used = sides.with_pixels(features is None)
+        interrupt = Interrupt()
+        loop = Loop(
+            ready,
+            args=arguments(recipe, plan, inside.lm_head.weight.dtype, inside.device),
+            train_dataset=used.learned,
+            eval_dataset=used.held_out,
+            data_collator=Collator(inside.config.pad_token_id, features),
+            callbacks=callbacks(recipe, plan, interrupt),
+        )
+        without_printing(loop).train(resume_from_checkpoint=checkpoint)
     return loop, not interrupt.asked
+
+
+def _features(ready: Tuned, sides: Sides, file: Path) -> Features | None:
+    """Every picture's vectors, where nothing that makes them trains."""
+    if not ready.recipe.cache_features or any(getattr(ready.recipe.parts, part) != "frozen" for part in PICTURE_ROAD):
+        return None
+    inside = ready.model
+    dtype = inside.lm_head.weight.dtype
+    with torch.autocast(inside.device.type, dtype, enabled=dtype != torch.float32):
+        return computed(inside, sides.pictures(), file)
 
 
 def _finish(ready: Tuned, model: VisualGLM, step: int) -> None:
