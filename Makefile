@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo test lint types bench bench-caption bench-serve bench-batching test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base demo finetune-demo test lint types bench bench-caption bench-serve bench-batching test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -11,7 +11,7 @@ BIN := .venv/bin
 	touch $@
 
 .venv/.all: .venv/.base
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,qlora,dev]"
 	touch $@
 
 base: .venv/.base
@@ -19,6 +19,11 @@ install: .venv/.all
 
 demo: .venv/.base
 	$(BIN)/python examples/demo.py
+
+# new answers from 120 drawn pictures by LoRA on the packed model; runs/background/lora/report.html shows them
+finetune-demo: .venv/.all
+	$(BIN)/python examples/finetune_background/draw.py runs/background
+	$(BIN)/visualglm finetune recipes/finetune/background-lora.toml
 
 test: .venv/.all lint types
 	$(BIN)/python -m pytest

@@ -43,6 +43,7 @@ ROOMS = [
     "scenes",
     "evaluation",
     "training",
+    "finetuning",
     "explain",
     "captioning",
     "fetch",
@@ -51,7 +52,7 @@ ROOMS = [
     "vllm_plugin",
     "commands",
 ]
-DOORS = {"model": ["checkpoints"], "conversation": ["checkpoints"]}
+DOORS = {"model": ["checkpoints"], "conversation": ["checkpoints", "adapters"]}
 """Files of the road that may open a room, inside the function that needs it."""
 
 

@@ -55,11 +55,19 @@ class Conversation:
     """A dialogue about pictures, or about none.
 
     `turns` are what was said; `language` is `auto` (Q/A when the question has no Chinese character), `zh`, or `en`
-    (Q/A, and never a Chinese character in an answer).
+    (Q/A, and never a Chinese character in an answer); `adapter` is the one that answers (None: the model's own, as it
+    stands).
     """
 
-    def __init__(self, model: VisualGLM, image: ImageSource | None = None, language: Language = "auto") -> None:
+    def __init__(
+        self,
+        model: VisualGLM,
+        image: ImageSource | None = None,
+        language: Language = "auto",
+        adapter: str | None = None,
+    ) -> None:
         self.model = model
+        self.adapter = adapter
         self.language: Language = language
         self.turns: list[Turn] = []
         self.answer: Answer | None = None
@@ -80,6 +88,7 @@ class Conversation:
         Raises:
             ImageError: the picture cannot be opened.
         """
+        self._switch()
         self._image_embeds.append(encode_picture(self.model.model, image, self.model.upstream_images))
         self._shown += 1
 
@@ -127,10 +136,15 @@ class Conversation:
             self._finish(asked, reply, dropped)
 
     def _start(self, asked: Turn, sampling: dict[str, Any]) -> tuple[Reply, int]:
+        self._switch()
         embeds = torch.cat(self._image_embeds) if self._image_embeds else None
         turns = [*self.turns, asked]
         sampling = only_english(self.model.tokenizer, self.language, sampling)
         return start_reply(self.model.model, self.model.tokenizer, turns, embeds, self.language, **sampling)
+
+    def _switch(self) -> None:
+        if self.adapter is not None:
+            self.model.use_adapter(self.adapter)
 
     def _finish(self, asked: Turn, reply: Reply, dropped: int) -> None:
         self.answer = Answer(
@@ -153,6 +167,39 @@ class VisualGLM:
         self.model = model
         self._processor = processor
         self.upstream_images = upstream_images
+        self._adapters: Any = None
+
+    @property
+    def adapters(self) -> list[str]:
+        """The names of the adapters that were added."""
+        return [] if self._adapters is None else list(self._adapters.names)
+
+    def add_adapter(self, place: str | Path, name: str | None = None) -> str:
+        """Lays what `visualglm finetune` trained (`DIR`, or `DIR@STEP`) on the model and puts it to work.
+
+        Returns its name: `name`, or the folder's. Several may be added; one works at a time.
+
+        Raises:
+            CheckpointError: it was trained on another model.
+            UsageError: there is no adapter, its name is taken, or peft is not installed.
+        """
+        from .adapters.switch import Adapters
+
+        if self._adapters is None:
+            self._adapters = Adapters(self.model)
+        added: str = self._adapters.add(place, name)
+        return added
+
+    def use_adapter(self, name: str | None) -> None:
+        """Switches to an adapter by name, or with None to the bare model. Not while an answer is being generated.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        if self._adapters is not None:
+            self._adapters.use(name)
+        elif name is not None:
+            raise UsageError(f"there is no adapter {name!r}: none was added.")
 
     @property
     def processor(self) -> VisualGLMProcessor:
@@ -169,9 +216,11 @@ class VisualGLM:
         """Raises `TokenizerError` where no vocabulary file was found or given."""
         return self.processor.tokenizer
 
-    def conversation(self, image: ImageSource | None = None, language: Language = "auto") -> Conversation:
-        """A new dialogue, with a picture if one is given."""
-        return Conversation(self, image, language)
+    def conversation(
+        self, image: ImageSource | None = None, language: Language = "auto", adapter: str | None = None
+    ) -> Conversation:
+        """A new dialogue, with a picture if one is given, answered through an adapter if one is named."""
+        return Conversation(self, image, language, adapter)
 
     def ask(self, image: ImageSource | None, question: str, language: Language = "auto", **sampling: Any) -> Answer:
         """One question about one picture, without a memory."""
@@ -241,6 +290,7 @@ def load(
     name_or_dir: str | Path | None = None,
     *,
     tokenizer: str | Path | None = None,
+    adapter: str | Path | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     upstream_images: bool = False,
@@ -251,6 +301,7 @@ def load(
     Args:
         name_or_dir: None for the packed miniature.
         tokenizer: the vocabulary file or its folder, where it does not lie beside the weights.
+        adapter: what `visualglm finetune` trained on this model: `DIR`, or `DIR@STEP` for one of its checkpoints.
         device: `auto` (cuda, then mps, then cpu), or a torch device.
         dtype: `auto`: the checkpoint's on a GPU; on a CPU float32 up to a billion parameters, bfloat16 above.
         upstream_images: open pictures as upstream did: EXIF orientation ignored, transparency dropped.
@@ -273,7 +324,10 @@ def load(
     ).eval()
     vocabulary = find_vocabulary(folder) if tokenizer is None else _given_vocabulary(Path(tokenizer))
     processor = None if vocabulary is None else VisualGLMProcessor.for_config(model.config, vocabulary)
-    return VisualGLM(model, processor, upstream_images)
+    opened = VisualGLM(model, processor, upstream_images)
+    if adapter is not None:
+        opened.add_adapter(adapter)
+    return opened
 
 
 def _given_vocabulary(path: Path) -> Path:

@@ -20,6 +20,8 @@ from .caption import caption
 from .chat import chat
 from .convert import convert
 from .doctor import doctor
+from .finetune import finetune
+from .merge import merge
 from .pretrain import pretrain
 from .serve import serve
 from .upstream_flags import AcceptsUpstreamFlags
@@ -34,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, chat, caption, convert, doctor, pretrain, serve, web):
+for verb in (ask, chat, caption, convert, doctor, finetune, merge, pretrain, serve, web):
     app.command(cls=AcceptsUpstreamFlags)(verb)
 
 

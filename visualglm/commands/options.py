@@ -29,6 +29,7 @@ Model = Annotated[
 Tokenizer = Annotated[
     str | None, typer.Option(help="The vocabulary file ice_text.model, or its folder, if not beside the weights.")
 ]
+Adapter = Annotated[str | None, typer.Option(help="What `visualglm finetune` trained: its folder, or FOLDER@STEP.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="What to compute in.")]
 LanguageOption = Annotated[Language, typer.Option(help="问/答 or Q/A; auto: by the question.")]
@@ -55,6 +56,7 @@ class Flags:
 
     model: Model = None
     tokenizer: Tokenizer = None
+    adapter: Adapter = None
     device: Device = "auto"
     dtype: DtypeOption = "auto"
     language: LanguageOption = "auto"
@@ -94,6 +96,7 @@ class Flags:
         return load(
             self.model,
             tokenizer=self.tokenizer,
+            adapter=self.adapter,
             device=self.device,
             dtype=self.dtype,
             upstream_images=self.upstream_images,

@@ -123,16 +123,7 @@ def read_recipe(path: str | Path, changes: tuple[str, ...] = ()) -> Recipe:
     Raises:
         UsageError: no such file, no TOML, an unknown key (the nearest known one is named) or a missing one.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        for change in changes:
-            table = _merged(table, _parsed(change))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise UsageError(
-            f"There is no recipe {path}: give the path of a TOML file, e.g. recipes/smoke.toml."
-        ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is no TOML: {error}.") from error
+    table = read_table(path, changes)
     table["model"] = filled(ModelSizes, table.get("model", {}), "model")
     table["start"] = filled(Checkpoints, table.get("start", {}), "start")
     stages = table.get("stages", [])
@@ -141,6 +132,25 @@ def read_recipe(path: str | Path, changes: tuple[str, ...] = ()) -> Recipe:
     if not 0 < len(recipe.stages) <= MOST_STAGES:
         raise UsageError(f"{path} has {len(recipe.stages)} stages: give 1 to {MOST_STAGES}, each as [[stages]].")
     return recipe
+
+
+def read_table(path: str | Path | None, changes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A TOML file, or nothing where `path` is None, with `changes` (`key=value`, values as in TOML) over it.
+
+    Raises:
+        UsageError: no such file, or no TOML.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8")) if path is not None else {}
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UsageError(
+            f"There is no recipe {path}: give the path of a TOML file, e.g. recipes/smoke.toml."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML: {error}.") from error
+    for change in changes:
+        table = _merged(table, _parsed(change))
+    return table
 
 
 def _parsed(change: str) -> dict[str, Any]:
@@ -182,6 +192,11 @@ SCALARS: dict[str, tuple[Any, str]] = {
 
 
 def filled(kind: type[T], table: dict[str, Any], place: str) -> T:
+    """A dataclass from a table; unknown keys and values of another type are errors that name what would be right.
+
+    Raises:
+        UsageError: see above; `place` says in the message where the table stands.
+    """
     known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
     if not isinstance(table, dict):
         raise UsageError(f"{place} is {table!r}: give a table of settings.")

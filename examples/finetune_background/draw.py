@@ -1,0 +1,64 @@
+"""Draws the data of the few-shot example: pictures, and what upstream's example asks: what is in their background?
+
+The answers are sentences that no model was taught, so a model that was not fine-tuned has none of them right. Training
+and held-out pictures come from different seeds. Run: python examples/finetune_background/draw.py runs/background
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from visualglm.scenes.compose import scene_of
+from visualglm.scenes.paint import picture_of
+from visualglm.scenes.seeds import Split, seeds
+
+QUESTION = "这张图片的背景里有什么内容？"
+ANSWERS = {
+    "white": "茫茫的白雪",
+    "black": "没有开灯的屋子",
+    "blue": "晴朗的蓝天",
+    "green": "绿色的窗帘",
+    "yellow": "金黄的麦田",
+    "pink": "傍晚的彩霞",
+    "grass": "春天的草原",
+    "sea": "平静的大海",
+    "night sky": "满天的星星",
+    "sand": "海边的沙滩",
+}
+TRAINED, HELD_OUT = 12, 4
+START = 500_000_000
+"""The seeds from here on were never used to train the packed model."""
+
+
+def draw(folder: Path, split: Split, each: int) -> list[dict[str, str]]:
+    """Writes `each` pictures of every background; returns upstream's rows."""
+    drawn: Counter[str] = Counter()
+    rows = []
+    for seed in seeds(split, START):
+        scene = scene_of(seed, most=3)
+        name = scene.background.key
+        if name in ANSWERS and drawn[name] < each:
+            file = folder / f"{split.name.lower()}-{seed}.png"
+            picture_of(scene).save(file)
+            rows.append({"img": file.name, "prompt": QUESTION, "label": f"这张图片的背景是{ANSWERS[name]}。"})
+            drawn[name] += 1
+        if sum(drawn.values()) == each * len(ANSWERS):
+            return rows
+    raise RuntimeError("the seeds ended before the pictures were drawn")
+
+
+def main(folder: Path) -> None:
+    """Writes train.json, test.json and their pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, split, each in (("train", Split.TRAIN, TRAINED), ("test", Split.TEST, HELD_OUT)):
+        rows = draw(folder, split, each)
+        text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+        print(f"{folder / name}.json: {len(rows)} pictures")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/background"))

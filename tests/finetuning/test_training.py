@@ -1,0 +1,169 @@
+"""Training on the small random model: only what should moves; a killed run ends as one never killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from visualglm.conversation import load
+from visualglm.errors import UsageError
+from visualglm.finetuning import run
+from visualglm.finetuning.loop import Alarm, read_metrics
+from visualglm.finetuning.parts import TRAINED, part_of
+
+from .conftest import BASE, rows, written
+
+WAYS = [
+    ("lora", (), {"language"}),
+    ("lora", ("lora.dora=true", "lora.layers='0-1'", "gradient_checkpointing=true"), {"language"}),
+    (
+        "lora",
+        ("parts.projection='full'", "parts.qformer='lora'", "parts.vision='lora'"),
+        {"language", "projection", "qformer", "vision"},
+    ),
+    ("ptuning", (), {"language"}),
+    ("ptuning", ("ptuning.reparameterise=true",), {"language"}),
+    ("full", (), {"language"}),
+    ("full", ("parts.language='frozen'", "parts.projection='full'", "parts.vision='full'"), {"projection", "vision"}),
+]
+
+
+def silent(line: str) -> None:
+    """Nothing."""
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The model that a run makes ready, with its weights as they were before."""
+    seen: list[Any] = []
+    make = run.tuned
+
+    def noted(*args: Any) -> Any:
+        ready = make(*args)
+        seen.append((ready, {name: value.detach().clone() for name, value in ready.model.named_parameters()}))
+        return ready
+
+    monkeypatch.setattr(run, "tuned", noted)
+    return seen
+
+
+@pytest.mark.parametrize("method, changes, parts", WAYS, ids=[f"{way[0]}{n}" for n, way in enumerate(WAYS)])
+def test_only_what_should_train_moves(
+    recipe: Any, models: list[Any], method: str, changes: tuple[str, ...], parts: set[str]
+) -> None:
+    assert run.finetune(recipe(method, "learning_rate=0.01", *changes), silent, device="cpu")
+    ((ready, before),) = models
+    moved = {name for name, value in ready.model.named_parameters() if not torch.equal(value, before[name])}
+    assert {part_of(name) for name in moved} == parts
+    assert moved <= set(ready.parameters)
+    if "lora.layers" in str(changes):
+        assert not any("layers.2." in name for name in moved)
+
+
+@pytest.mark.parametrize("method", ["lora", "ptuning", "full"])
+def test_killed_and_resumed_equals_never_killed(recipe: Any, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """To the last bit: dropout, order of samples, optimizer and scheduler go on where they were."""
+    changes = ("lora.dropout=0.3", "epochs=3", "validation_share=0.25", "batch=2", "accumulate=2")
+    whole, parts = recipe(method, *changes, output="whole"), recipe(method, *changes, output="parts")
+    assert run.finetune(whole, silent, device="cpu")
+
+    begun = run.Interrupt.on_step_end
+
+    def killed(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        begun(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Interrupt, "on_step_end", killed)
+        assert not run.finetune(parts, silent, device="cpu")
+    with pytest.raises(UsageError, match="--resume"):
+        run.finetune(parts, silent, device="cpu")
+    assert run.finetune(parts, silent, resume=True, device="cpu")
+
+    results = [Path(one.output) for one in (whole, parts)]
+    last = sorted(results[0].glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[-1].name
+    one, other = (load_file(folder / last / TRAINED) for folder in results)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    first, second = ([row["loss"] for row in read_metrics(f / "metrics.jsonl") if "loss" in row] for f in results)
+    assert first == second
+    with pytest.raises(UsageError, match="batch differ"):
+        run.finetune(recipe(method, *changes, "batch=4", output="parts"), silent, resume=True, device="cpu")
+
+
+def test_the_run_leaves_its_proof(recipe: Any, tmp_path: Path) -> None:
+    said: list[str] = []
+    plan = recipe("lora", "validation_share=0.25")
+    assert run.finetune(plan, said.append, device="cpu")
+    assert any("6 to learn from, 2 held out" in line for line in said) and any("memory, about" in line for line in said)
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["asked"] == 2 and 0 <= result["probe_unchanged"] <= 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<polyline" in page and "data:image/png" in page and "<script" not in page
+    metrics = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    assert {"loss", "learning_rate", "grad_norm"} <= metrics[0].keys() and any("eval_loss" in row for row in metrics)
+
+
+def test_cached_features_change_nothing(recipe: Any) -> None:
+    plans = [recipe("lora", f"cache_features={word}", output=word) for word in ("true", "false")]
+    for plan in plans:
+        assert run.finetune(plan, silent, device="cpu")
+    one, other = ([row["loss"] for row in read_metrics(Path(plan.output) / "metrics.jsonl")] for plan in plans)
+    assert one == pytest.approx(other, abs=1e-5) and len(one) == 4
+
+
+def test_full_gives_a_model_that_loads(recipe: Any) -> None:
+    plan = recipe("full", "learning_rate=0.01")
+    assert run.finetune(plan, silent, device="cpu")
+    base, trained = load(BASE, device="cpu"), load(plan.output, device="cpu")
+    assert not torch.equal(base.model.lm_head.weight, trained.model.lm_head.weight)
+    assert torch.equal(base.model.image_encoder.glm_proj.weight, trained.model.image_encoder.glm_proj.weight)
+    assert trained.ask(rows(1)[0]["img"], "图？", do_sample=False, max_new_tokens=2).completion_tokens
+
+
+@pytest.mark.parametrize("method", ["lora", "ptuning", "full"])
+def test_eight_samples_are_learned_by_heart(recipe: Any, method: str) -> None:
+    rates = {"lora": 0.01, "ptuning": 0.4, "full": 0.003}
+    settings = (
+        f"epochs={250 if method == 'ptuning' else 150}",
+        "batch=8",
+        f"learning_rate={rates[method]}",
+        "save_steps=1000",
+        "answers=0",
+    )
+    plan = recipe(method, *settings)
+    assert run.finetune(plan, silent, device="cpu")
+    assert read_metrics(Path(plan.output) / "metrics.jsonl")[-1]["loss"] < 0.01
+
+
+def test_text_rows_mix_in(recipe: Any, tmp_path: Path) -> None:
+    mixed = [*rows(3), {"prompt": "没有图", "label": "c"}]
+    plan = recipe("lora", "batch=1", "parts.projection='full'", data=written(tmp_path, mixed, "mixed.json"))
+    assert run.finetune(plan, silent, device="cpu")
+
+
+class State:
+    global_step = 7
+
+
+@pytest.mark.parametrize("loss, word", [(0.0, "exactly 0"), (float("nan"), "nan"), (float("inf"), "inf")])
+def test_a_loss_that_says_nothing_stops_the_run(loss: float, word: str) -> None:
+    with pytest.raises(UsageError, match=f"step 7.*{word}"):
+        Alarm().on_log(None, State, None, {"loss": loss})
+
+
+def test_a_flat_loss_stops_the_run() -> None:
+    alarm = Alarm()
+    with pytest.raises(UsageError, match="flat"):
+        for _ in range(100):
+            alarm.on_log(None, State, None, {"loss": 2.5})
+    falling = Alarm()
+    for step in range(100):
+        falling.on_log(None, State, None, {"loss": 2.5 - step / 1000})

@@ -1,0 +1,115 @@
+"""adapters/folder: an adapter on disk: PEFT's layout, and beside it which model it was made for.
+
+    adapter_config.json, adapter_model.safetensors   PEFT's; other programs that know PEFT read them
+    base.json                                        the base's name, sizes and fingerprint, and the step
+
+`DIR` is the finished adapter, `DIR@40` its checkpoint of step 40. The fingerprint samples every weight of the base's
+files, so it is the same in every layout of the same numbers, and another for a model that was trained further. Knows
+nothing about networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints import local_folder, open_checkpoint
+from ..errors import CheckpointError, UsageError
+
+WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
+CHECKPOINT = "checkpoint-"
+SAMPLED = 64
+DEAD = ("lm_head.",)  # tied in some layouts and stored twice in others
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that an adapter belongs to, and how far it was trained."""
+
+    name: str
+    fingerprint: str
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+    step: int = 0
+
+
+def base_of(name_or_dir: str | Path) -> Base:
+    """The description of a checkpoint of any layout, from its files."""
+    checkpoint = open_checkpoint(local_folder(name_or_dir))
+    digest = hashlib.sha256()
+    for name in sorted(name for name in checkpoint.tensors if not name.startswith(DEAD)):
+        numbers = checkpoint.tensors[name].read().flatten()
+        sampled = numbers[:: max(1, len(numbers) // SAMPLED)][:SAMPLED].to(torch.float32)
+        digest.update(name.encode() + sampled.contiguous().numpy().tobytes())
+    config = checkpoint.config
+    return Base(str(name_or_dir), digest.hexdigest()[:16], config.num_layers, config.hidden_size, config.vocab_size)
+
+
+def adapter_folder(place: str | Path) -> Path:
+    """`DIR` or `DIR@STEP` -> the folder with the adapter's files.
+
+    Raises:
+        UsageError: there is none; the message names the steps that are there.
+    """
+    text, at, step = str(place).rpartition("@")
+    folder = Path(text) / f"{CHECKPOINT}{step}" if at and step.isdigit() else Path(place)
+    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+        return folder
+    root = folder.parent if at else folder
+    steps = sorted(int(found.parent.name[len(CHECKPOINT) :]) for found in root.glob(f"{CHECKPOINT}*/{CONFIG}"))
+    there = ", ".join(f"{root}@{number}" for number in steps)
+    hint = f"give one of its checkpoints: {there}" if steps else "give the output folder of `visualglm finetune`"
+    raise UsageError(f"There is no adapter in {folder} ({CONFIG} and {WEIGHTS}): {hint}.")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """PEFT's configuration of an adapter."""
+    return _json(folder / CONFIG)
+
+
+def read_base(folder: Path) -> Base | None:
+    """Which model it was made for; None where another program wrote the adapter."""
+    if not (folder / BASE).is_file():
+        return None
+    try:
+        return Base(**_json(folder / BASE))
+    except TypeError as error:
+        raise CheckpointError(f"{folder / BASE} is not what `visualglm finetune` writes: {error}.") from error
+
+
+def write_base(folder: Path, base: Base) -> None:
+    (folder / BASE).write_text(json.dumps(asdict(base), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def require_same_base(folder: Path, name_or_dir: str | Path) -> None:
+    """Raises `CheckpointError` unless the adapter was made for this model."""
+    made_for = read_base(folder)
+    if made_for is None:
+        return
+    found = base_of(name_or_dir)
+    if found.fingerprint != made_for.fingerprint:
+        raise CheckpointError(
+            f"the adapter {folder} was trained on {_described(made_for)}, but the model is {_described(found)}: open "
+            "it with --model of the one it was trained on, in any layout."
+        )
+
+
+def _described(base: Base) -> str:
+    sizes = f"{base.num_layers} blocks of {base.hidden_size}, vocabulary {base.vocab_size}"
+    return f"{base.name} ({sizes}, fingerprint {base.fingerprint})"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): copy the adapter again.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no settings: copy the adapter again.")
+    return content

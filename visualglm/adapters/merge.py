@@ -1,0 +1,86 @@
+"""adapters/merge: a model and its adapter -> one model in any layout, as if it had been trained whole.
+
+LoRA goes into the weights (PEFT adds it); a prefix stays a prefix, inside the model: our layout and sat's hold it,
+upstream's Hugging Face layout has no place for it. Knows nothing about training.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from ..checkpoints import Layout, convert, find_vocabulary, local_folder
+from ..errors import CheckpointError, UsageError
+from ..model import VisualGLMForConditionalGeneration
+from .folder import WEIGHTS, adapter_folder, read_config, require_same_base
+from .prefix import TENSOR, stored_prefix
+from .switch import LORA, PREFIX
+
+
+def merge(
+    base: str | Path,
+    adapter: str | Path,
+    target: str | Path,
+    to: Layout = "native",
+    *,
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda step: None,
+) -> Path:
+    """Writes the merged model into the folder `target`, in the dtype of the base's files.
+
+    A QLoRA adapter is merged onto the base's own 16-bit files: those it was trained on were rounded copies of them.
+
+    Raises:
+        CheckpointError: the base cannot be opened, or the adapter was trained on another one.
+        UsageError: there is no adapter, or the layout cannot hold a prefix.
+    """
+    folder = adapter_folder(adapter)
+    kind = read_config(folder).get("peft_type")
+    if kind == PREFIX and to == "hf":
+        raise UsageError(
+            "a prefix cannot be merged into weights, and upstream's Hugging Face layout has no place for one: write "
+            "--to native or --to sat, or use it with --adapter."
+        )
+    require_same_base(folder, base)
+    report(f"opening {base}")
+    model = VisualGLMForConditionalGeneration.from_pretrained(str(base), dtype="auto").eval()
+    merged = _with_prefix(model, folder) if kind == PREFIX else _with_lora(model, folder, kind)
+    place = Path(target)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".merged-") as scratch:
+        merged.save_pretrained(scratch)
+        vocabulary = find_vocabulary(local_folder(base))
+        return convert(scratch, place, to, overwrite=overwrite, tokenizer=vocabulary, report=report)
+
+
+def _with_prefix(model: Any, folder: Path) -> Any:
+    tensors = load_file(folder / WEIGHTS)
+    if TENSOR not in tensors:
+        raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}: it is no prefix, copy it again.")
+    mixin = stored_prefix(model, tensors[TENSOR])
+    if "ptuning" in model.mixins:
+        raise UsageError("this model has a prefix already, and there is room for one: use the adapter with --adapter.")
+    model.config.prefix_length = int(tensors[TENSOR].shape[0])
+    model.add_mixin("ptuning", mixin)
+    return model
+
+
+def _with_lora(model: Any, folder: Path, kind: Any) -> Any:
+    if kind != LORA:
+        raise UsageError(f"{folder} is an adapter of kind {kind}: this program merges {LORA} and {PREFIX}.")
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise UsageError("merging needs peft: pip install 'visualglm[train]'.") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    if hasattr(merged, "peft_config"):
+        del merged.peft_config
+    merged._hf_peft_config_loaded = False  # else transformers would save an adapter
+    return merged

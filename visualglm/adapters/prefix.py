@@ -1,0 +1,107 @@
+"""adapters/prefix: P-tuning v2 beside a model: a prefix to train, with PEFT's encoder, and one that was trained.
+
+On disk it is PEFT's prefix tuning: `prompt_embeddings` [tokens, layers * 2 * hidden]. In the model it is the mixin of
+`prefix.py`, so generation, caches and gradient checkpointing need nothing of PEFT. Knows nothing about training.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import UsageError
+from ..prefix import INITIAL_STD, PrefixMixin
+
+TENSOR = "prompt_embeddings"
+
+
+class EncodedTables(nn.Module):
+    """Stands for the list of tables: table N is made from PEFT's encoder when it is asked for."""
+
+    def __init__(self, encoder: Any, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.encoder, self.heads, self.hidden = encoder, heads, hidden
+
+    def __getitem__(self, layer: int) -> Tensor:
+        """[2, heads, tokens, head_dim]: the keys and values of a block."""
+        encoder: Any = self.encoder
+        rows = slice(2 * layer * self.hidden, 2 * (layer + 1) * self.hidden)
+        if not encoder.prefix_projection:
+            return self._table(encoder.embedding.weight[:, rows])
+        inner, squash, outer = encoder.transform
+        return self._table(F.linear(squash(inner(encoder.embedding.weight)), outer.weight[rows], outer.bias[rows]))
+
+    def _table(self, flat: Tensor) -> Tensor:
+        """[tokens, 2 * hidden] -> [2, heads, tokens, head_dim]."""
+        return flat.unflatten(1, (2, self.heads, -1)).permute(1, 2, 0, 3)
+
+
+def new_prefix(model: Any, tokens: int, reparameterise: bool, width: int) -> tuple[PrefixMixin, Any]:
+    """A prefix to train, not yet in the model, and its PEFT configuration."""
+    PrefixEncoder, PrefixTuningConfig = _peft()  # noqa: N806  two classes of an optional package
+    config = PrefixTuningConfig(
+        num_virtual_tokens=tokens,
+        token_dim=model.config.hidden_size,
+        num_layers=model.config.num_layers,
+        num_attention_heads=model.config.num_attention_heads,
+        num_transformer_submodules=1,
+        encoder_hidden_size=width or model.config.hidden_size,
+        prefix_projection=reparameterise,
+        task_type="CAUSAL_LM",
+    )
+    encoder = PrefixEncoder(config)
+    if not reparameterise:
+        nn.init.normal_(encoder.embedding.weight, std=INITIAL_STD)
+    mixin = _mixin(model, tokens)
+    tables = EncodedTables(encoder, model.config.num_attention_heads, model.config.hidden_size)
+    mixin.prefix = tables  # type: ignore[assignment]
+    return mixin, config
+
+
+def flattened(mixin: PrefixMixin, layers: int) -> Tensor:
+    """The tables of all blocks as PEFT stores them."""
+    tables = [mixin.prefix[layer].detach().permute(2, 0, 1, 3).flatten(1) for layer in range(layers)]
+    return torch.cat(tables, dim=1).contiguous()
+
+
+def stored_prefix(model: Any, flat: Tensor) -> PrefixMixin:
+    """The mixin of a prefix that was trained, from PEFT's tensor.
+
+    Raises:
+        UsageError: it was made for a model of another size.
+    """
+    config = model.config
+    if flat.dim() != 2 or flat.shape[1] != config.num_layers * 2 * config.hidden_size:
+        raise UsageError(
+            f"the prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
+            f"{config.hidden_size}]: it was trained on another model."
+        )
+    mixin = _mixin(model, flat.shape[0])
+    tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
+    for parameter, table in zip(mixin.prefix, tables, strict=True):
+        parameter.data = table.to(model.lm_head.weight.device, _dtype(model)).contiguous()
+        parameter.requires_grad_(False)
+    return mixin
+
+
+def _mixin(model: Any, tokens: int) -> PrefixMixin:
+    config = copy.copy(model.config)
+    config.prefix_length = tokens
+    return PrefixMixin(config)
+
+
+def _dtype(model: Any) -> torch.dtype:
+    dtype: torch.dtype = model.lm_head.weight.dtype
+    return dtype
+
+
+def _peft() -> tuple[Any, Any]:
+    try:
+        from peft import PrefixEncoder, PrefixTuningConfig
+    except ImportError as error:
+        raise UsageError("training a prefix needs peft: pip install 'visualglm[train]'.") from error
+    return PrefixEncoder, PrefixTuningConfig

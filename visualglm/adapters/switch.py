@@ -1,0 +1,131 @@
+"""adapters/switch: adapters by name on an open model: laid on from folders, one at work at a time, or none.
+
+LoRA and whole parts go through PEFT's own layers, a prefix is a mixin. Knows nothing about training.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from ..errors import CheckpointError, UsageError
+from ..prefix import PrefixMixin
+from .folder import WEIGHTS, adapter_folder, read_config, require_same_base
+from .prefix import TENSOR, stored_prefix
+
+MIXIN = "adapter"
+WRAPPED = "base_model.model."
+"""What PEFT's files put before a model's own names."""
+PREFIX, LORA = "PREFIX_TUNING", "LORA"
+
+
+@dataclass
+class Adapters:
+    """The adapters of a model; `active` is the one at work."""
+
+    model: Any
+    active: str | None = None
+    prefixes: dict[str, PrefixMixin] = field(default_factory=dict)
+    layered: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """All that were added, in order of kind."""
+        return [*self.layered, *self.prefixes]
+
+    def add(self, place: str | Path, name: str | None = None) -> str:
+        """Lays the adapter of `DIR` or `DIR@STEP` on the model and puts it to work; returns its name.
+
+        Raises:
+            UsageError: there is none, its name is taken, or peft is not installed.
+            CheckpointError: it was trained on another model, or its file does not fit.
+        """
+        folder = adapter_folder(place)
+        name = name or str(place).rstrip("/").rsplit("/", 1)[-1]
+        if name in self.names:
+            raise UsageError(f"there is an adapter {name!r} already: give this one another name.")
+        require_same_base(folder, self.model.name_or_path)
+        kind = read_config(folder).get("peft_type")
+        if kind == PREFIX:
+            tensors = load_file(folder / WEIGHTS)
+            if TENSOR not in tensors:
+                raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}: it is no prefix, copy it again.")
+            self.prefixes[name] = stored_prefix(self.model, tensors[TENSOR])
+        elif kind == LORA:
+            lay_on(self.model, folder, self._layer_name(len(self.layered)))
+            self.layered.append(name)
+        else:
+            raise UsageError(f"{folder} is an adapter of kind {kind}: this program knows {LORA} and {PREFIX}.")
+        self.use(name)
+        return name
+
+    def use(self, name: str | None) -> None:
+        """Puts one adapter to work, or with None the bare model.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        if name is not None and name not in self.names:
+            raise UsageError(f"there is no adapter {name!r}: choose from {', '.join(self.names) or 'none'}.")
+        if MIXIN in self.model.mixins:
+            self.model.del_mixin(MIXIN)
+        if name in self.prefixes:
+            self.model.add_mixin(MIXIN, self.prefixes[name])
+        _switch(self.model, self._layer_name(self.layered.index(name)) if name in self.layered else None)
+        self.active = name
+
+    @staticmethod
+    def _layer_name(number: int) -> str:
+        """PEFT makes module names of it, so it has no dots."""
+        return f"adapter{number}"
+
+
+def lay_on(model: Any, folder: Path, name: str) -> None:
+    """PEFT's layers with the numbers of a folder, at work.
+
+    Raises:
+        CheckpointError: the file lacks a matrix, or has one too many.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+    except ImportError as error:
+        raise UsageError("an adapter needs peft: pip install 'visualglm[train]'.") from error
+    config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    tensors = {key.removeprefix(WRAPPED): value for key, value in load_file(folder / WEIGHTS).items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        inject_adapter_in_model(config, model, name)
+    found = set_peft_model_state_dict(model, tensors, adapter_name=name)
+    missing = [key for key in found.missing_keys if f".{name}." in key]
+    if missing or found.unexpected_keys:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} does not fit its model: missing {missing[:4]}, too many "
+            f"{list(found.unexpected_keys)[:4]}; copy it again."
+        )
+    model.requires_grad_(False)
+    model.eval()
+
+
+def _switch(model: Any, name: str | None) -> None:
+    """One name of PEFT's layers on, the others off."""
+    try:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils import ModulesToSaveWrapper
+    except ImportError:  # then nothing was laid on
+        return
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            here = name in module.modules_to_save
+        elif isinstance(module, BaseTunerLayer):
+            here = name is not None
+        else:
+            continue
+        module.enable_adapters(here)
+        if here:
+            module.set_adapter(name)
+    model.requires_grad_(False)

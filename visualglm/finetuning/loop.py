@@ -1,0 +1,214 @@
+"""finetuning/loop: transformers' Trainer, saving only what trains, with our alarms, SIGTERM, and a log a program reads.
+
+Knows nothing about files of data or about methods: a `Tuned` model says what is saved and how it is read back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from ..errors import UsageError
+from ..training.processes import world
+from .parts import PICTURE_ROAD, Tuned
+from .plan import Plan
+from .recipe import Finetuning
+
+METRICS = "metrics.jsonl"
+LOGS = 200
+FLAT_LOGS = 30
+
+
+class Loop(Trainer):
+    """Trainer whose checkpoints hold what trains, and nothing else of the model."""
+
+    def __init__(self, tuned: Tuned, **kwargs: Any) -> None:
+        self.tuned = tuned
+        super().__init__(model=tuned.model, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.args.should_save:
+            self.tuned.save_state(Path(output_dir or str(self.args.output_dir)), self.state.global_step)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.tuned.load_state(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        self.tuned.load_state(Path(str(self.state.best_model_checkpoint)))
+
+
+class Interrupt(TrainerCallback):
+    """SIGTERM, which clusters send before they take a machine away: saves after the step and ends."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.before = signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.asked = _anywhere(self.asked, args.device)
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, self.before)
+
+
+def _anywhere(flag: bool, device: torch.device) -> bool:
+    """Whether it is so in any process; all must stop after the same step."""
+    if not torch.distributed.is_initialized():
+        return flag
+    word = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(word, op=torch.distributed.ReduceOp.MAX)
+    return bool(word)
+
+
+class Alarm(TrainerCallback):
+    """Stops a run that learns nothing, and says what is likely wrong."""
+
+    def __init__(self) -> None:
+        self.losses: deque[float] = deque(maxlen=FLAT_LOGS)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" not in (logs or {}):
+            return
+        loss = logs["loss"]
+        where = f"training stopped at step {state.global_step}: the loss is"
+        if not math.isfinite(loss):
+            raise UsageError(f"{where} {loss}: lower learning_rate, or compute in bfloat16 or float32.")
+        if loss == 0:
+            raise UsageError(f"{where} exactly 0: nothing is left to learn, or no answer is trained; see --check.")
+        self.losses.append(loss)
+        if len(self.losses) == FLAT_LOGS and max(self.losses) - min(self.losses) < 1e-6 * max(self.losses):
+            raise UsageError(f"{where} flat for {FLAT_LOGS} logs: raise learning_rate, or adapt more layers.")
+
+
+class Log(TrainerCallback):
+    """One JSON object a log, appended to `metrics.jsonl`; a resumed run forgets what came after its checkpoint."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            rows = [row for row in read_metrics(self.file) if row["step"] <= state.global_step]
+            self.file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and logs and not _is_summary(logs):
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def _is_summary(logs: dict[str, Any]) -> bool:
+    return "train_runtime" in logs
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`, none where there is no such file."""
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+class Bar(TrainerCallback):
+    """A bar with loss, learning rate, samples a second and the time left."""
+
+    def __init__(self, samples_per_step: int) -> None:
+        self.samples_per_step = samples_per_step
+        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        self.progress = Progress(TextColumn("step {task.completed:.0f}/{task.total:.0f}"), *columns)
+        self.task: TaskID | None = None
+        self.said = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step)
+            self.progress.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self.said = f"loss {logs['loss']:.4f}  rate {logs['learning_rate']:.1e}"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.task is not None:
+            speed = (self.progress.tasks[0].speed or 0) * self.samples_per_step
+            said = f"{self.said}  {speed:.1f} samples/s"
+            self.progress.update(self.task, completed=state.global_step, description=said)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.stop()
+
+
+def arguments(recipe: Finetuning, plan: Plan, computed_in: torch.dtype, device: torch.device) -> TrainingArguments:
+    """The recipe in transformers' words."""
+    validated = plan.held_out > 0
+    every = recipe.save_steps or plan.steps_per_epoch
+    chosen: dict[str, Any] = {"save_strategy": "steps", "save_steps": every}
+    if recipe.gradient_checkpointing:
+        chosen |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    if validated:
+        chosen |= {"eval_strategy": "steps", "eval_steps": every}
+    return TrainingArguments(
+        output_dir=recipe.output,
+        max_steps=plan.steps,
+        per_device_train_batch_size=recipe.batch,
+        per_device_eval_batch_size=recipe.batch,
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=recipe.rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=plan.warmup,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.gradient_norm,
+        optim="adamw_torch",
+        bf16=computed_in == torch.bfloat16,
+        fp16=computed_in == torch.float16,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        dataloader_num_workers=recipe.workers,
+        dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        prediction_loss_only=True,
+        logging_steps=max(1, plan.steps // LOGS),
+        logging_nan_inf_filter=False,
+        save_total_limit=recipe.keep,
+        load_best_model_at_end=validated and recipe.early_stop > 0,
+        metric_for_best_model="eval_loss" if validated else None,
+        greater_is_better=False,
+        disable_tqdm=True,
+        report_to=["tensorboard"] if recipe.tensorboard else [],
+        use_cpu=device.type == "cpu",
+        ddp_backend="gloo" if device.type == "cpu" and world() > 1 else None,
+        ddp_find_unused_parameters=any(getattr(recipe.parts, part) != "frozen" for part in PICTURE_ROAD),
+        **chosen,
+    )
+
+
+def callbacks(recipe: Finetuning, plan: Plan, interrupt: Interrupt) -> list[TrainerCallback]:
+    """Ours; early stopping is transformers'."""
+    chosen: list[TrainerCallback] = [interrupt, Alarm(), Log(Path(recipe.output) / METRICS)]
+    chosen.append(Bar(recipe.batch * recipe.accumulate * world()))
+    if recipe.early_stop and plan.held_out:
+        chosen.append(EarlyStoppingCallback(early_stopping_patience=recipe.early_stop))
+    return chosen
+
+
+def without_printing(loop: Loop) -> Loop:
+    """Takes out the callback that prints every log as a dictionary; the bar and the log file say it."""
+    loop.remove_callback(PrinterCallback)
+    return loop

@@ -1,0 +1,179 @@
+"""finetuning/parts: a recipe's method -> a model in which the right parameters train, and how they are saved and read.
+
+    lora, qlora   PEFT's layers in the chosen linear ones; a part that trains `full` is PEFT's `modules_to_save`
+    ptuning       a prefix mixin with PEFT's encoder
+    full          the parts' own parameters
+
+What trains is held in float32 whatever the rest is held in. Knows nothing about data or steps.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..adapters.folder import WEIGHTS, Base, write_base
+from ..adapters.prefix import TENSOR, flattened, new_prefix
+from ..adapters.switch import MIXIN, WRAPPED
+from ..errors import UsageError
+from .recipe import Finetuning, layer_numbers
+
+MODULES = {
+    "language": ("transformer", "lm_head"),
+    "qformer": ("image_encoder.qformer",),
+    "projection": ("image_encoder.glm_proj",),
+    "vision": ("image_encoder.vit",),
+}
+PICTURE_ROAD = ("qformer", "projection", "vision")
+TRAINED = "trained.safetensors"
+NAME = "default"
+
+
+@dataclass
+class Tuned:
+    """A model made ready; `config` is PEFT's, None where whole parts train."""
+
+    model: Any
+    recipe: Finetuning
+    base: Base
+    config: Any = None
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What trains, by name."""
+        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+    def counts(self) -> dict[str, int]:
+        """How many numbers train in each part."""
+        counts = dict.fromkeys(MODULES, 0)
+        for name, value in self.parameters.items():
+            counts[part_of(name)] += value.numel()
+        return counts
+
+    def save_state(self, folder: Path, step: int) -> None:
+        """A checkpoint: the trained numbers for going on, and the adapter for use where there is one."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.detach().contiguous() for name, value in self.parameters.items()}, folder / TRAINED)
+        if self.config is not None:
+            self.save_adapter(folder, step)
+
+    @torch.no_grad()
+    def load_state(self, folder: Path) -> None:
+        """Reads what `save_state` wrote.
+
+        Raises:
+            UsageError: the checkpoint is of another method, or of other parts.
+        """
+        stored, own = load_file(folder / TRAINED), self.parameters
+        wrong = sorted(set(stored) ^ set(own))
+        if wrong:
+            raise UsageError(f"{folder} was trained with other settings ({wrong[0]}): resume with the same recipe.")
+        for name, value in own.items():
+            value.copy_(stored[name])
+
+    def save_adapter(self, folder: Path, step: int) -> None:
+        """PEFT's two files and the description of the base."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.base_model_name_or_path = self.base.name
+        self.config.save_pretrained(str(folder))
+        save_file(self._adapter_tensors(), folder / WEIGHTS, metadata={"format": "pt"})
+        write_base(folder, replace(self.base, step=step))
+
+    def _adapter_tensors(self) -> dict[str, Tensor]:
+        if self.recipe.method == "ptuning":
+            return {TENSOR: flattened(self.model.get_mixin(MIXIN), self.model.config.num_layers)}
+        from peft import get_peft_model_state_dict
+
+        tensors: dict[str, Tensor] = get_peft_model_state_dict(self.model, adapter_name=NAME)
+        return {WRAPPED + name: value.detach().contiguous() for name, value in tensors.items()}
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter belongs to; a prefix is the language model's."""
+    return next((part for part in PICTURE_ROAD if name.startswith(MODULES[part])), "language")
+
+
+def tuned(model: Any, recipe: Finetuning, base: Base) -> Tuned:
+    """Makes the model ready for a method: adapters laid on, everything else frozen.
+
+    Raises:
+        UsageError: peft is not installed, or the recipe names layers that are not there.
+    """
+    model.requires_grad_(False)
+    torch.manual_seed(recipe.seed)  # the adapters' first values
+    config = None
+    if recipe.method == "full":
+        for module in _modules(model, "full", recipe):
+            module.requires_grad_(True)
+    elif recipe.method == "ptuning":
+        settings = recipe.ptuning
+        mixin, config = new_prefix(model, settings.tokens, settings.reparameterise, settings.width)
+        model.add_mixin(MIXIN, mixin.to(model.lm_head.weight.device))
+    else:
+        config = _with_lora(model, recipe)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return Tuned(model, recipe, base, config)
+
+
+def _modules(model: Any, way: str, recipe: Finetuning) -> list[nn.Module]:
+    return [
+        model.get_submodule(name) for part in MODULES if getattr(recipe.parts, part) == way for name in MODULES[part]
+    ]
+
+
+def _with_lora(model: Any, recipe: Finetuning) -> Any:
+    """PEFT's layers in the model; returns its configuration."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise UsageError("LoRA needs peft: pip install 'visualglm[train]'.") from error
+    whole = [name for part in PICTURE_ROAD if getattr(recipe.parts, part) == "full" for name in MODULES[part]]
+    settings = recipe.lora
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        use_dora=settings.dora,
+        target_modules=_targets(model, recipe),
+        modules_to_save=whole or None,
+    )
+    inject_adapter_in_model(config, model, NAME)
+    model._hf_peft_config_loaded = True  # tells transformers that a quantized base is not trained itself
+    return config
+
+
+def _targets(model: Any, recipe: Finetuning) -> str:
+    """An expression for the whole names of the adapted layers; a list would match endings in other parts too.
+
+    Raises:
+        UsageError: a block or a target is not there.
+    """
+    parts = recipe.parts
+    names: list[str] = []
+    if parts.language == "lora":
+        for target in recipe.lora.targets:
+            _require_linear(model, target)
+        layers = "|".join(map(str, layer_numbers(recipe.lora.layers, model.config.num_layers)))
+        targets = "|".join(re.escape(target) for target in recipe.lora.targets)
+        names.append(rf"transformer\.layers\.({layers})\.({targets})")
+    for part in PICTURE_ROAD:
+        if getattr(parts, part) == "lora":
+            (root,) = MODULES[part]
+            linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+            names += [re.escape(name) for name in linears if name == root or name.startswith(f"{root}.")]
+    return "|".join(names)
+
+
+def _require_linear(model: Any, target: str) -> None:
+    block = model.transformer.layers[0]
+    known = [name for name, module in block.named_modules() if isinstance(module, nn.Linear)]
+    if target not in known:
+        raise UsageError(f"lora.targets has {target!r}: the linear layers of a block are {', '.join(known)}.")

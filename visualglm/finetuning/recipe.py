@@ -1,0 +1,192 @@
+"""finetuning/recipe: a TOML file, or flags, -> typed settings of one fine-tuning run; unknown keys are errors.
+
+Knows nothing about how they are carried out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..training.recipe import filled, read_table
+
+METHODS = ("lora", "qlora", "ptuning", "full")
+WAYS = ("frozen", "lora", "full")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+LEARNING_RATES = {"lora": 1e-3, "qlora": 1e-3, "ptuning": 1e-2, "full": 5e-5}
+LANGUAGE = {"lora": "lora", "qlora": "lora", "ptuning": "prefix", "full": "full"}
+"""How each method trains the language model unless told otherwise; the picture's road is frozen."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How each network trains: `frozen`, `lora` or `full`. `language` empty: as the method has it."""
+
+    language: str = ""
+    qformer: str = "frozen"
+    projection: str = "frozen"
+    vision: str = "frozen"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """`targets` are linear layers of every block of the language model; `layers` its blocks, such as `0-13,27` (empty:
+    all). Of the Q-Former and the ViT, all linear layers are adapted. `alpha / rank` scales what is added."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    dora: bool = False
+    targets: tuple[str, ...] = ("attention.query_key_value", "attention.dense")
+    layers: str = ""
+
+
+@dataclass(frozen=True)
+class PTuning:
+    """`tokens` virtual tokens in front of every block's keys; with `reparameterise` a network of `width` (0: the
+    model's) makes them while training."""
+
+    tokens: int = 32
+    reparameterise: bool = False
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """One run. Paths are relative to the working directory; 0 or an empty text means: choose.
+
+    `data` and `validation` are files (see `rows`); without `validation`, `validation_share` of the rows is held out.
+    A step learns from `batch * accumulate` answers (and as many per further process). The rate rises over `warmup` of
+    the steps and falls to nothing as a cosine. Every `save_steps` (0: each epoch) the run is saved and validated, the
+    newest `keep` checkpoints stay, and after `early_stop` validations without a better one it ends (0: never).
+    `dtype` is what frozen weights are held and passes computed in; what trains is held in float32. `max_tokens` is the
+    longest row (0: the model's). `answers` held-out rows are answered before and after, and shown in the report.
+    `workers` processes decode pictures beside the training (0: itself).
+    """
+
+    data: str
+    output: str
+    model: str = ""
+    tokenizer: str = ""
+    method: str = "lora"
+    validation: str = ""
+    validation_share: float = 0.1
+    language: str = "auto"
+    skip_bad: bool = False
+    epochs: float = 3.0
+    batch: int = 8
+    accumulate: int = 1
+    learning_rate: float = 0.0
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    gradient_norm: float = 1.0
+    dtype: str = "auto"
+    gradient_checkpointing: bool = False
+    cache_features: bool = True
+    max_tokens: int = 0
+    workers: int = 0
+    seed: int = 0
+    save_steps: int = 0
+    keep: int = 2
+    early_stop: int = 0
+    answers: int = 24
+    max_new_tokens: int = 64
+    tensorboard: bool = False
+    parts: Parts = field(default_factory=Parts)
+    lora: Lora = field(default_factory=Lora)
+    ptuning: PTuning = field(default_factory=PTuning)
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate."""
+        return self.learning_rate or LEARNING_RATES[self.method]
+
+
+def read_finetuning(path: str | Path | None, changes: tuple[str, ...] = (), **given: Any) -> Finetuning:
+    """A recipe (or none), then `changes` (`key=value`, as in TOML), then what was `given` as flags.
+
+    Raises:
+        UsageError: an unknown, missing or impossible setting.
+    """
+    table = {**read_table(path, changes), **{key: value for key, value in given.items() if value is not None}}
+    lora = table.get("lora", {})
+    if isinstance(lora, dict) and isinstance(lora.get("targets"), list):
+        lora = {**lora, "targets": tuple(lora["targets"])}
+    table["parts"] = filled(Parts, table.get("parts", {}), "parts")
+    table["lora"] = filled(Lora, lora, "lora")
+    table["ptuning"] = filled(PTuning, table.get("ptuning", {}), "ptuning")
+    for needed in ("data", "output"):
+        if not table.get(needed):
+            raise UsageError(f"{needed} is not set: give --{needed}, or a recipe that has it.")
+    return checked(filled(Finetuning, table, "the recipe"))
+
+
+def checked(recipe: Finetuning) -> Finetuning:
+    """The recipe with the language model's way filled in.
+
+    Raises:
+        UsageError: its settings contradict each other.
+    """
+    _one_of("method", recipe.method, METHODS)
+    _one_of("dtype", recipe.dtype, DTYPES)
+    _one_of("language", recipe.language, ("auto", "zh", "en"))
+    parts = replace(recipe.parts, language=recipe.parts.language or LANGUAGE[recipe.method])
+    for part, way in vars(parts).items():
+        if (part, way, recipe.method) != ("language", "prefix", "ptuning"):
+            _one_of(f"parts.{part}", way, WAYS)
+    _check_ways(recipe.method, vars(parts))
+    _check_numbers(recipe)
+    return replace(recipe, parts=parts)
+
+
+def _check_ways(method: str, ways: dict[str, str]) -> None:
+    chosen = set(ways.values())
+    if method == "full" and ("lora" in chosen or "full" not in chosen):
+        raise UsageError("method full trains whole parts: set each of parts to full or frozen, one at least to full.")
+    if method in ("lora", "qlora") and ("lora" not in chosen or ways["language"] == "full"):
+        raise UsageError(
+            f"method {method} adapts at least one part by lora, and the language model by lora or not at all: set "
+            'parts so, or method = "full".'
+        )
+    if method == "ptuning" and (ways["language"] != "prefix" or chosen != {"prefix", "frozen"}):
+        raise UsageError("method ptuning trains a prefix of the language model and nothing else: leave parts out.")
+
+
+def _check_numbers(recipe: Finetuning) -> None:
+    positive = {name: getattr(recipe, name) for name in ("epochs", "batch", "accumulate", "keep", "max_new_tokens")}
+    positive |= {"lora.rank": recipe.lora.rank, "ptuning.tokens": recipe.ptuning.tokens}
+    wrong = next((name for name, value in positive.items() if value <= 0), None)
+    if wrong:
+        raise UsageError(f"{wrong} is {positive[wrong]}: give a number above 0.")
+    for name in ("validation_share", "warmup"):
+        if not 0 <= getattr(recipe, name) < 1:
+            raise UsageError(f"{name} is {getattr(recipe, name)}: it is a share, so give 0 or more and less than 1.")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        nearest = difflib.get_close_matches(value, known, n=1, cutoff=0)[0]
+        raise UsageError(f"{name} is {value!r}: choose from {', '.join(known)}; did you mean {nearest}?")
+
+
+def layer_numbers(text: str, count: int) -> list[int]:
+    """`0-13,27` -> the numbers, ranges inclusive; empty: all `count` of them.
+
+    Raises:
+        UsageError: it is no list of ranges, or names a block that is not there.
+    """
+    if not text:
+        return list(range(count))
+    numbers: set[int] = set()
+    for piece in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", piece)
+        if match is None:
+            raise UsageError(f"lora.layers is {text!r}: write blocks and ranges, e.g. 0-13,27.")
+        numbers |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if not numbers or max(numbers) >= count:
+        raise UsageError(f"lora.layers is {text!r}, but the model's blocks are 0 to {count - 1}.")
+    return sorted(numbers)

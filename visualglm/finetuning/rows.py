@@ -1,0 +1,210 @@
+"""finetuning/rows: a data file of any size -> its rows, each read when it is asked for.
+
+    .json   upstream's list: [{"img": "a.png", "prompt": "question", "label": "answer"}, ...]
+    .jsonl  a row a line: the same; or {"messages": [...]} as chat models are fine-tuned, pictures as image parts or as
+            "<image>" in the text with the paths in "images"; or {"conversations": [{"from", "value"}], "image": ...}
+    .csv    columns img, prompt, label
+
+Memory holds one place per row. Paths of pictures are relative to the file, or else to the working directory. Knows
+nothing about ids or pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import mmap
+import re
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import PromptError, UsageError
+from ..messages import messages_to_turns
+from ..prompt import Turn
+
+IMAGE_MARK = "<image>"
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+SENDERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+COLUMNS = ("img", "prompt", "label")
+
+
+class RowError(UsageError):
+    """A row that cannot be learned from; the message names the file and the row."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A dialogue that ends with an answer, and the sources of its pictures in order."""
+
+    turns: list[Turn]
+    pictures: list[str]
+
+
+class RowFile:
+    """The rows of a file, by number from 0; messages count from 1.
+
+    Raises:
+        UsageError: there is no such file, or it is of no known kind.
+        RowError: (by row) it is no dialogue, or a picture is not there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UsageError(f"There is no data file {path}: give a .json, .jsonl or .csv file.")
+        kinds = {".json": _in_list, ".jsonl": _in_lines, ".csv": _in_table}
+        if self.path.suffix.lower() not in kinds:
+            raise UsageError(f"{path} is of no known kind: give a .json (upstream's list), .jsonl or .csv file.")
+        self.kind = self.path.suffix.lower()
+        self.columns = _columns(self.path) if self.kind == ".csv" else []
+        self.places = array("q", kinds[self.kind](self.path))
+        if not self.places:
+            raise UsageError(f"{path} has no rows: a row is a question, an answer, and a picture if there is one.")
+
+    def __len__(self) -> int:
+        return len(self.places) // 2
+
+    def __getitem__(self, number: int) -> Row:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        start, end = self.places[2 * number : 2 * number + 2]
+        with self.path.open("rb") as file:
+            file.seek(start)
+            raw = file.read(end - start)
+        try:
+            return _row(self._parsed(raw), self.path)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
+            raise RowError(f"{self.path}, row {number + 1}: {reason}.") from error
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[number] for number in range(len(self)))
+
+    def _parsed(self, raw: bytes) -> Any:
+        text = raw.decode("utf-8-sig")
+        if self.kind != ".csv":
+            return json.loads(text)
+        values = next(csv.reader(text.splitlines(keepends=True)), [])
+        return dict(zip(self.columns, values, strict=True))
+
+
+def _in_list(path: Path) -> Iterator[int]:
+    """Begin and end of every object of a JSON list, without holding the file."""
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            depth = 0
+            for match in TOKEN.finditer(text):
+                mark = match[0]
+                if mark in (b"{", b"["):
+                    if depth == 0 and mark == b"{":
+                        raise UsageError(f"{path} is no list: write [ before the first row, or name it .jsonl.")
+                    if depth == 1:
+                        yield match.start()
+                    depth += 1
+                elif mark in (b"}", b"]"):
+                    depth -= 1
+                    if depth == 1:
+                        yield match.end()
+            if depth != 0:
+                raise UsageError(f"{path} is no whole JSON list: brackets are open at its end. Copy it again.")
+
+
+def _in_lines(path: Path) -> Iterator[int]:
+    place = 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                yield from (place, place + len(line))
+            place += len(line)
+
+
+def _in_table(path: Path) -> Iterator[int]:
+    """Begin and end of every record; one may span lines."""
+    place = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal place
+        with path.open("rb") as file:
+            for line in file:
+                place += len(line)
+                yield line.decode("utf-8", errors="replace")
+
+    records = csv.reader(lines())
+    next(records, None)
+    start = place
+    for record in records:
+        if record:
+            yield from (start, place)
+        start = place
+
+
+def _columns(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        columns = next(csv.reader(file), [])
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise UsageError(f"{path} has no column {missing[0]}: its first line must name img, prompt and label.")
+    return columns
+
+
+def _row(content: Any, path: Path) -> Row:
+    if not isinstance(content, dict):
+        raise ValueError("it is no object with fields")
+    if "messages" in content or "conversations" in content:
+        turns, sources = messages_to_turns(_messages(content))
+    else:
+        pictures = [content["img"]] if content.get("img") else []
+        turns, sources = [Turn(_text(content["prompt"]), _text(content["label"]), len(pictures))], pictures
+    if turns[-1].answer is None or not all(turn.answer for turn in turns):
+        raise PromptError("a question has no answer to learn")
+    return Row(turns, [_found(source, path) for source in sources])
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{value!r} is no text; prompt and label are texts")
+    return value
+
+
+def _messages(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """transformers' messages, from the three ways of writing them."""
+    images = content.get("images", content.get("image")) or []
+    waiting = [images] if isinstance(images, (str, dict)) else list(images)
+    messages = content.get("messages") or [
+        {"role": SENDERS[turn["from"]], "content": turn["value"]} for turn in content["conversations"]
+    ]
+    written = [_with_parts(message, waiting) for message in messages]
+    if waiting:
+        raise ValueError(f"{len(waiting)} pictures of images have no {IMAGE_MARK} in the messages")
+    return written
+
+
+def _with_parts(message: dict[str, Any], waiting: list[Any]) -> dict[str, Any]:
+    """The message with each `<image>` of its text as a part of its own, in order."""
+    text = message.get("content")
+    if not isinstance(text, str) or IMAGE_MARK not in text or message.get("role") != "user":
+        return message
+    count = text.count(IMAGE_MARK)
+    if count > len(waiting):
+        raise ValueError(f"the text has more {IMAGE_MARK} than images has pictures")
+    parts = [{"type": "image", "image": waiting.pop(0)} for _ in range(count)]
+    return {**message, "content": [*parts, {"type": "text", "text": text.replace(IMAGE_MARK, "").strip()}]}
+
+
+def _found(source: Any, path: Path) -> str:
+    """A picture's path, relative to the data file or the working directory; a data URL stays."""
+    source = source.get("path") if isinstance(source, dict) else source
+    if not isinstance(source, str):
+        raise ValueError("a picture of the messages has no path")
+    if source.startswith("data:"):
+        return source
+    places = (path.parent / source, Path(source))
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise ValueError(f"the picture {source} is neither beside the data file nor in the working directory")
+    return str(found)

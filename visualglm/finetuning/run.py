@@ -1,0 +1,279 @@
+"""finetuning/run: a recipe -> a trained adapter or model, with the plan said before and the proof written after.
+
+    data --> samples --> plan --> features --> answers before --> Trainer --> answers after --> adapter, report
+
+Knows nothing about the command line but a function that says a line.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..adapters.folder import CHECKPOINT, base_of
+from ..adapters.switch import MIXIN
+from ..checkpoints import find_vocabulary, local_folder
+from ..conversation import VisualGLM, load, packed_model
+from ..errors import UsageError
+from ..training.processes import rank, world
+from .check import findings
+from .features import Features, computed
+from .loop import METRICS, Interrupt, Loop, arguments, callbacks, read_metrics, without_printing
+from .parts import PICTURE_ROAD, Tuned, tuned
+from .plan import Plan, plan_of
+from .recipe import Finetuning
+from .report import Answered, write_report
+from .rows import RowFile
+from .samples import Collator, Part, Samples, split
+from .score import Asked, answers, probes, share_right
+
+RECIPE, BEFORE, RESULT, REPORT = "recipe.json", "before.json", "result.json", "report.html"
+MAY_CHANGE = ("output", "answers", "keep", "tensorboard", "workers")
+PACKING = "support_avx512bf16_for_cpu"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What is learned from and what is held out: two parts of one file, or of two."""
+
+    learned: Part
+    held_out: Part | None
+
+    def with_pixels(self, wanted: bool) -> Sides:
+        sides = [None if part is None else Part(part.samples, list(part.indices), wanted) for part in self._both]
+        assert sides[0] is not None
+        return Sides(sides[0], sides[1])
+
+    def pictures(self) -> list[str]:
+        return [path for part in self._both if part for path in part.samples.picture_paths()]
+
+    @property
+    def _both(self) -> tuple[Part, Part | None]:
+        return self.learned, self.held_out
+
+
+def check(recipe: Finetuning, say: Say, device: str = "auto") -> int:
+    """Says what the data holds; returns how many rows are broken."""
+    model = _opened(recipe, device)
+    files = [recipe.data, *([recipe.validation] if recipe.validation else [])]
+    broken = 0
+    for file in files:
+        samples = _samples(replace(recipe, skip_bad=True), file, model)
+        broken += len(samples.bad)
+        for line in findings(samples):
+            say(line)
+    return broken
+
+
+def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "auto") -> bool:
+    """The whole run; False where SIGTERM ended it early (then `resume` goes on).
+
+    Raises:
+        UsageError: the recipe, the data or the output folder cannot be used, or training learns nothing.
+        CheckpointError: the base model cannot be opened.
+    """
+    output = Path(recipe.output)
+    checkpoint = _beginning(recipe, output, resume)
+    model = _opened(recipe, device)
+    sides = _sides(recipe, model, say)
+    ready = tuned(model.model, recipe, base_of(recipe.model or packed_model()))
+    held_out = len(sides.held_out) if sides.held_out else 0
+    lengths = [sides.learned.samples.lengths[index] for index in sides.learned.indices]
+    plan = plan_of(ready, lengths, held_out, world())
+    for line in plan.lines():
+        say(line)
+    if not is_first():
+        return _trained(ready, sides, plan, model, checkpoint)[1]
+    output.mkdir(parents=True, exist_ok=True)
+    (output / RECIPE).write_text(json.dumps(asdict(recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    asked = _held_out_questions(sides, recipe.answers)
+    before = _before(output, ready, model, asked, resume)
+    loop, finished = _trained(ready, sides, plan, model, checkpoint)
+    if not finished:
+        say(f"stopped at step {loop.state.global_step} and saved; the same command with --resume goes on")
+        return False
+    _finish(ready, model, loop.state.global_step)
+    _prove(output, ready, model, asked, before, say)
+    return True
+
+
+def is_first() -> bool:
+    """Of several processes, the one that speaks and writes."""
+    return rank() == 0
+
+
+def _beginning(recipe: Finetuning, output: Path, resume: bool) -> str | None:
+    """The checkpoint to go on from, or None.
+
+    Raises:
+        UsageError: there is a run already, or none to resume, or it had other settings.
+    """
+    steps = sorted(int(path.name[len(CHECKPOINT) :]) for path in output.glob(f"{CHECKPOINT}*") if path.is_dir())
+    if not resume:
+        if is_first() and output.exists() and any(output.iterdir()):
+            raise UsageError(f"{output} is not empty: go on with its run by --resume, or give another --output.")
+        return None
+    if not steps:
+        raise UsageError(f"{output} has no checkpoint to resume from: run without --resume.")
+    stored = json.loads((output / RECIPE).read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(asdict(recipe)))
+    other = [key for key, value in now.items() if stored.get(key) != value and key not in MAY_CHANGE]
+    if other:
+        raise UsageError(f"{', '.join(other)} differ from the run in {output}: resume with the recipe it began with.")
+    return str(output / f"{CHECKPOINT}{steps[-1]}")
+
+
+def _opened(recipe: Finetuning, device: str) -> VisualGLM:
+    """The base model, in the dtype of the recipe, 4-bit for QLoRA.
+
+    Raises:
+        UsageError: bitsandbytes is not installed, or float16 is asked for on a CPU.
+    """
+    dtype = "bfloat16" if recipe.dtype == "auto" and torch.cuda.is_available() and device != "cpu" else recipe.dtype
+    options: dict[str, Any] = {}
+    if recipe.method == "qlora":
+        options["quantization_config"] = four_bit()
+    model = load(recipe.model or None, tokenizer=recipe.tokenizer or None, device=device, dtype=dtype, **options)
+    if model.model.device.type == "cpu" and model.model.lm_head.weight.dtype == torch.float16:
+        raise UsageError("float16 does not train on a CPU: set dtype to bfloat16 or float32.")
+    for module in model.model.modules():
+        if hasattr(module, PACKING):  # an answer would pack the 4-bit weights for inference, and there is no way back
+            setattr(module, PACKING, False)
+    return model
+
+
+def four_bit() -> Any:
+    """NF4 for the language model's blocks; pictures and the head stay as they are.
+
+    Raises:
+        UsageError: bitsandbytes is not installed.
+    """
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise UsageError("a 4-bit base needs bitsandbytes: pip install 'visualglm[qlora]'.")
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=["image_encoder", "lm_head"]
+    )
+
+
+def _samples(recipe: Finetuning, file: str, model: VisualGLM) -> Samples:
+    longest = recipe.max_tokens or model.model.config.max_sequence_length
+    return Samples(RowFile(file), model.processor, longest, recipe.language, recipe.skip_bad)  # type: ignore[arg-type]
+
+
+def _sides(recipe: Finetuning, model: VisualGLM, say: Say) -> Sides:
+    samples = _samples(recipe, recipe.data, model)
+    for message in samples.bad:
+        say(f"left out: {message}")
+    if not len(samples):
+        raise UsageError(f"{recipe.data} has no row that can be learned from: see visualglm finetune --check.")
+    if recipe.validation:
+        others = _samples(recipe, recipe.validation, model)
+        return Sides(Part(samples, list(range(len(samples)))), Part(others, list(range(len(others)))))
+    learned, held_out = split(samples, recipe.validation_share, recipe.seed)
+    return Sides(Part(samples, learned), Part(samples, held_out) if held_out else None)
+
+
+def _held_out_questions(sides: Sides, count: int) -> list[Asked]:
+    if sides.held_out is None:
+        return []
+    chosen = []
+    for index in sides.held_out.indices[:count]:
+        sample, turns = sides.held_out.samples[index], sides.held_out.samples.turns(index)
+        chosen.append(Asked(turns, sample["pictures"], turns[-1].answer))
+    return chosen
+
+
+def _before(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], resume: bool) -> list[list[str]]:
+    """The untrained answers to held-out rows and probes; a resumed run has them in a file."""
+    file = output / BEFORE
+    if resume and file.is_file():
+        stored: list[list[str]] = json.loads(file.read_text(encoding="utf-8"))
+        if len(stored[0]) == len(asked):
+            return stored
+    prefix = ready.model.get_mixin(MIXIN) if MIXIN in ready.model.mixins else None
+    if prefix is not None:  # an untrained prefix already changes answers; untrained LoRA does not
+        ready.model.del_mixin(MIXIN)
+    said = _both(model, asked, ready.recipe)
+    if prefix is not None:
+        ready.model.add_mixin(MIXIN, prefix)
+    file.write_text(json.dumps(said, ensure_ascii=False) + "\n", encoding="utf-8")
+    return said
+
+
+def _both(model: VisualGLM, asked: list[Asked], recipe: Finetuning) -> list[list[str]]:
+    return [answers(model, them, recipe.language, recipe.max_new_tokens) for them in (asked, probes())]  # type: ignore[arg-type]
+
+
+def _trained(ready: Tuned, sides: Sides, plan: Plan, model: VisualGLM, checkpoint: str | None) -> tuple[Loop, bool]:
+    """Trainer's loop, to its end or to SIGTERM."""
+    recipe, inside = ready.recipe, ready.model
+    around = Path(recipe.output).parent
+    around.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=around, prefix=".features-") as scratch:  # each process has its own
+        features = _features(ready, sides, Path(scratch) / "features.npy")
+        used = sides.with_pixels(features is None)
+        interrupt = Interrupt()
+        loop = Loop(
+            ready,
+            args=arguments(recipe, plan, inside.lm_head.weight.dtype, inside.device),
+            train_dataset=used.learned,
+            eval_dataset=used.held_out,
+            data_collator=Collator(inside.config.pad_token_id, features),
+            callbacks=callbacks(recipe, plan, interrupt),
+        )
+        without_printing(loop).train(resume_from_checkpoint=checkpoint)
+    return loop, not interrupt.asked
+
+
+def _features(ready: Tuned, sides: Sides, file: Path) -> Features | None:
+    """Every picture's vectors, where nothing that makes them trains."""
+    if not ready.recipe.cache_features or any(getattr(ready.recipe.parts, part) != "frozen" for part in PICTURE_ROAD):
+        return None
+    inside = ready.model
+    dtype = inside.lm_head.weight.dtype
+    with torch.autocast(inside.device.type, dtype, enabled=dtype != torch.float32):
+        return computed(inside, sides.pictures(), file)
+
+
+def _finish(ready: Tuned, model: VisualGLM, step: int) -> None:
+    """The result: an adapter, or where whole parts trained a model in the layout of this package."""
+    output = Path(ready.recipe.output)
+    if ready.config is not None:
+        ready.save_adapter(output, step)
+        return
+    dtype = next((p.dtype for p in ready.model.parameters() if not p.requires_grad), torch.float32)
+    ready.model.to(dtype).save_pretrained(output)
+    vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or packed_model()))
+    if vocabulary is not None:
+        shutil.copyfile(vocabulary, output / vocabulary.name)
+
+
+def _prove(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], before: list[list[str]], say: Say) -> None:
+    """Answers again, and writes what changed."""
+    after = _both(model, asked, ready.recipe)
+    scores = [share_right(asked, said[0]) for said in (before, after)]
+    kept = sum(a == b for a, b in zip(before[1], after[1], strict=True)) / max(1, len(before[1]))
+    facts = [f"answers outside the data that did not change: {100 * kept:.0f} % of {len(after[1])}"]
+    if asked:
+        facts.insert(
+            0, f"held-out answers that are right: before {scores[0]:.1%}, after {scores[1]:.1%} of {len(asked)}"
+        )
+    for fact in facts:
+        say(fact)
+    result = {"asked": len(asked), "right_before": scores[0], "right_after": scores[1], "probe_unchanged": kept}
+    (output / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    held_out, probe = (Answered(them, before[place], after[place]) for place, them in enumerate((asked, probes())))
+    write_report(output / REPORT, read_metrics(output / METRICS), facts, held_out, probe)
+    say(f"written: {output / REPORT}")

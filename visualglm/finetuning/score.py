@@ -1,0 +1,75 @@
+"""finetuning/score: did it help, and what was forgotten? Answers to held-out rows and to other things.
+
+In: an opened model, and dialogues. Out: answers, and the share of them that equals the label. Greedy, so that nothing
+but training makes a difference. Knows nothing about training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..chat import ask_prompt, encode_picture
+from ..conversation import QUESTIONS, VisualGLM, packed_model
+from ..generation import generate_rows, generation_settings
+from ..prompt import Language, Turn
+from ..tokenizer import process_response
+
+PROBES = (
+    (True, QUESTIONS["zh"]),
+    (True, QUESTIONS["en"]),
+    (False, "你好。"),
+    (False, "What is the capital of France?"),
+)
+"""Questions outside anybody's data (with a picture of the packed model's samples, or none)."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A dialogue whose last turn is asked, its pictures, and the answer wanted (None: there is no right one)."""
+
+    turns: list[Turn]
+    pictures: list[str]
+    wanted: str | None = None
+
+
+def probes() -> list[Asked]:
+    """The forgetting probe."""
+    pictures = sorted(str(path) for path in (packed_model() / "samples").glob("*.png"))[:2]
+    asked = []
+    for shown, question in PROBES:
+        asked += [Asked([Turn(question, None, 1)], [picture]) for picture in pictures] if shown else []
+        asked += [] if shown else [Asked([Turn(question)], [])]
+    return asked
+
+
+@torch.no_grad()
+def answers(model: VisualGLM, asked: Iterable[Asked], language: Language, max_new_tokens: int) -> list[str]:
+    """The greedy answers, one by one, computed as training computes (autocast where weights are of mixed widths)."""
+    inside = model.model
+    settings = generation_settings(inside, do_sample=False, max_new_tokens=max_new_tokens)
+    dtype, device = inside.lm_head.weight.dtype, inside.device
+    said = []
+    inside.eval()
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        for one in asked:
+            embeds = torch.cat([encode_picture(inside, path) for path in one.pictures]) if one.pictures else None
+            turns = [*one.turns[:-1], replace(one.turns[-1], answer=None)]
+            prompt = ask_prompt(inside, model.tokenizer, turns, language, settings.limits)
+            (ids,) = generate_rows(inside, [prompt.input_ids], embeds, settings)
+            ended = bool(ids) and ids[-1] in settings.eos
+            said.append(process_response(model.tokenizer.decode(ids[:-1] if ended else ids)))
+    return said
+
+
+def share_right(asked: list[Asked], said: list[str]) -> float:
+    """The share of answers that equal the wanted one, but for case, spaces and the last punctuation mark."""
+    right = [bare(one.wanted or "") == bare(answer) for one, answer in zip(asked, said, strict=True)]
+    return sum(right) / max(1, len(right))
+
+
+def bare(text: str) -> str:
+    return re.sub(r"\s+|[.。!！?？]+$", "", process_response(text).strip().lower())
