@@ -53,9 +53,10 @@ def test_the_web_page_has_the_same_door(flags: list[str]) -> None:
 
 
 def test_an_old_command_line_runs_with_a_hint() -> None:
-    old = f"chat {SAMPLE} --from_pretrained {visualglm.packed_model()} --english --max_length 100 --top_k 100"
+    old = ["chat", str(SAMPLE), "--from_pretrained", str(visualglm.packed_model())]
+    old += ["--english", "--max_length", "100", "--top_k", "100", "--prompt_en"]
     done = subprocess.run(
-        [sys.executable, "-m", "visualglm", *old.split(), "--prompt_en", "What is it?"],
+        [sys.executable, "-m", "visualglm", *old, "What is it?"],
         input="stop\n", capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
