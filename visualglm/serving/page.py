@@ -33,7 +33,7 @@ UPLOADS_KEPT = (3600, 7200)
 SYSTEM_FONTS = ("system-ui", "Noto Sans CJK SC", "sans-serif")
 STYLE = """
 footer {display: none !important}
-.gradio-container {max-width: 900px !important; margin: 0 auto !important}
+.gradio-container {width: 100% !important; max-width: 900px !important; margin: 0 auto !important}
 button[aria-label*="share" i], button[title*="share" i] {display: none !important}
 """
 """A picture in the chat has a share button of its own, which would send it to another site."""
