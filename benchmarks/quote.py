@@ -27,8 +27,8 @@ WORDS = {
         "batching": "`make bench-batching` asks everything twice, alone and in batches of {batch}: "
         "{answers_that_changed} of {answers} answers changed ({model}, {dtype}, {cpu}, {date}).",
         "serving": "`make bench-serve`, {clients} streaming clients for {seconds:.0f} s against the packed model: "
-        "{answered} answers, {refused} x 503, nothing else; {unlike} answers unlike the same request alone; memory grew by "
-        "{memory_growth_percent} % after warm-up. First token {first_p50} s (p95 {first_p95}), whole answer "
+        "{answered} answers, {refused} x 503, nothing else; {unlike} answers unlike the same request alone; memory "
+        "grew by {memory_growth_percent} % after warm-up. First token {first_p50} s (p95 {first_p95}), whole answer "
         "{total_p50} s (p95 {total_p95}), {cpu}, {cores} cores, load {load_average_1_min}, {date}.",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
