@@ -12,13 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from ..checkpoints import Layout, convert, find_vocabulary, local_folder
-from ..errors import CheckpointError, UsageError
+from ..errors import UsageError
 from ..model import VisualGLMForConditionalGeneration
-from .folder import WEIGHTS, adapter_folder, read_config, require_same_base
-from .prefix import TENSOR, stored_prefix
+from .folder import adapter_folder, read_config, require_same_base
+from .prefix import stored_prefix
 from .switch import LORA, PREFIX
 
 
@@ -59,13 +57,10 @@ def merge(
 
 
 def _with_prefix(model: Any, folder: Path) -> Any:
-    tensors = load_file(folder / WEIGHTS)
-    if TENSOR not in tensors:
-        raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}: it is no prefix, copy it again.")
-    mixin = stored_prefix(model, tensors[TENSOR])
+    mixin = stored_prefix(model, folder)
     if "ptuning" in model.mixins:
         raise UsageError("this model has a prefix already, and there is room for one: use the adapter with --adapter.")
-    model.config.prefix_length = int(tensors[TENSOR].shape[0])
+    model.config.prefix_length = mixin.prefix[0].shape[2]
     model.add_mixin("ptuning", mixin)
     return model
 

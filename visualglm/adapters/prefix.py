@@ -7,14 +7,17 @@ On disk it is PEFT's prefix tuning: `prompt_embeddings` [tokens, layers * 2 * hi
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
 from ..prefix import INITIAL_STD, PrefixMixin
+from .folder import WEIGHTS
 
 TENSOR = "prompt_embeddings"
 
@@ -68,13 +71,17 @@ def flattened(mixin: PrefixMixin, layers: int) -> Tensor:
     return torch.cat(tables, dim=1).contiguous()
 
 
-def stored_prefix(model: Any, flat: Tensor) -> PrefixMixin:
-    """The mixin of a prefix that was trained, from PEFT's tensor.
+def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
+    """The mixin of a prefix that was trained, from PEFT's file in `folder`.
 
     Raises:
+        CheckpointError: the file holds no prefix.
         UsageError: it was made for a model of another size.
     """
-    config = model.config
+    tensors, config = load_file(folder / WEIGHTS), model.config
+    if TENSOR not in tensors:
+        raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}: it is no prefix, copy it again.")
+    flat = tensors[TENSOR]
     if flat.dim() != 2 or flat.shape[1] != config.num_layers * 2 * config.hidden_size:
         raise UsageError(
             f"the prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "

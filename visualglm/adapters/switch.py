@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from ..errors import CheckpointError, UsageError
 from ..prefix import PrefixMixin
 from .folder import WEIGHTS, adapter_folder, read_config, require_same_base
-from .prefix import TENSOR, stored_prefix
+from .prefix import stored_prefix
 
 MIXIN = "adapter"
 WRAPPED = "base_model.model."
@@ -51,10 +51,7 @@ class Adapters:
         require_same_base(folder, self.model.name_or_path)
         kind = read_config(folder).get("peft_type")
         if kind == PREFIX:
-            tensors = load_file(folder / WEIGHTS)
-            if TENSOR not in tensors:
-                raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}: it is no prefix, copy it again.")
-            self.prefixes[name] = stored_prefix(self.model, tensors[TENSOR])
+            self.prefixes[name] = stored_prefix(self.model, folder)
         elif kind == LORA:
             lay_on(self.model, folder, self._layer_name(len(self.layered)))
             self.layered.append(name)

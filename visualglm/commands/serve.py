@@ -63,9 +63,7 @@ def serve(
     engine: Annotated[Literal["transformers"], typer.Option(help="What generates.")] = "transformers",
 ) -> None:
     """OpenAI's API, upstream's POST / and the web page. / 提供 OpenAI 接口、上游接口与网页。"""
-    require_extra()
-    listening = Listening(host, port, read_keys(api_key_file))
-    refuse_open_door(listening, insecure)
+    listening = listening_at(host, port, api_key_file, insecure)
     from ..fetch import PictureFetcher
     from ..serving.app import ServerSettings
     from ..serving.engine import EngineLimits
@@ -116,6 +114,18 @@ def run_server(flags: options.Flags, settings: ServerSettings, listening: Listen
 def _address(listening: Listening) -> str:
     host = f"[{listening.host}]" if ":" in listening.host else listening.host
     return f"http://{host}:{listening.port}"
+
+
+def listening_at(host: str, port: int, key_file: Path | None, insecure: bool) -> Listening:
+    """Where a server may listen.
+
+    Raises:
+        UsageError: the packages of `[serve]` are missing, the keys cannot be read, or others could come in without one.
+    """
+    require_extra()
+    listening = Listening(host, port, read_keys(key_file))
+    refuse_open_door(listening, insecure)
+    return listening
 
 
 def require_extra() -> None:

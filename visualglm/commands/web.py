@@ -7,14 +7,11 @@ from .serve import (
     Host,
     Insecure,
     KeyFile,
-    Listening,
     MaxBatch,
     MaxQueue,
     Port,
     TimeLimit,
-    read_keys,
-    refuse_open_door,
-    require_extra,
+    listening_at,
     run_server,
     served_name,
 )
@@ -32,9 +29,7 @@ def web(
     time_limit: TimeLimit = 600.0,
 ) -> None:
     """The web page alone. / 只启动网页。"""
-    require_extra()
-    listening = Listening(host, port, read_keys(api_key_file))
-    refuse_open_door(listening, insecure)
+    listening = listening_at(host, port, api_key_file, insecure)
     from ..serving.app import ServerSettings
     from ..serving.engine import EngineLimits
 

@@ -100,34 +100,24 @@ class VisualGLMModel(VisualGLMForConditionalGeneration):
             UsageError: an argument that only sat has.
         """
         folder, given, options = _opening(name, args, home_path, kwargs)
-        model = load_model(cls, folder, **options).eval()
+        model = cls._opened(folder, given, options)
         return model, _arguments(model, given, overwrite_args)
+
+    @classmethod
+    def _opened(cls, folder: Path, given: argparse.Namespace, options: dict[str, Any]) -> Any:
+        return load_model(cls, folder, **options).eval()
 
 
 class FineTuneVisualGLMModel(VisualGLMModel):
     """A fine-tuned folder as base and adapter; or a base with a new adapter where `args` asks for one.
 
-    `get_mixin("lora").merge_lora()` puts LoRA into the weights; `get_mixin("ptuning")` is the prefix.
+    `get_mixin("lora").merge_lora()` puts LoRA into the weights; `get_mixin("ptuning")` is the prefix. In
+    `from_pretrained`, `args.use_lora` (`lora_rank`, `layer_range`) and `args.use_ptuning` (`pre_seq_len`) put a new
+    adapter on a base that has none; LoRA without the optional package peft is a `UsageError`.
     """
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls,
-        name: str | Path,
-        args: argparse.Namespace | None = None,
-        *,
-        home_path: str | Path | None = None,
-        overwrite_args: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> tuple[Any, argparse.Namespace]:
-        """As `VisualGLMModel.from_pretrained`. `args.use_lora` (`lora_rank`, `layer_range`) and `args.use_ptuning`
-        (`pre_seq_len`) put a new adapter on a base that has none.
-
-        Raises:
-            CheckpointError: there is no such folder, or it is no complete checkpoint.
-            UsageError: LoRA without the optional package peft.
-        """
-        folder, given, options = _opening(name, args, home_path, kwargs)
+    def _opened(cls, folder: Path, given: argparse.Namespace, options: dict[str, Any]) -> Any:
         stored = open_checkpoint(folder, merge=False)
         model = load_model(cls, folder, merge_lora=False, **options).eval()
         if stored.low_rank:
@@ -137,7 +127,7 @@ class FineTuneVisualGLMModel(VisualGLMModel):
         if getattr(given, "use_ptuning", False) and not model.config.prefix_length:
             model.config.prefix_length = given.pre_seq_len
             model.add_mixin("ptuning", PTuningV2Mixin(model.config).to(model.device, model.dtype))
-        return model, _arguments(model, given, overwrite_args)
+        return model
 
 
 class AutoModel:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
 
 from ..prompt import IGNORED_LABEL
 from .samples import Samples
@@ -45,14 +46,9 @@ def _sample(samples: Samples, index: int) -> Iterator[str]:
     sample, processor = samples[index], samples.processor
     context = [id for id, label in zip(sample["input_ids"], sample["labels"], strict=True) if label == IGNORED_LABEL]
     trained = [label for label in sample["labels"] if label != IGNORED_LABEL]
-    pieces: list[str] = [""]
-    ids: list[int] = []
-    for id in [*context, None]:
-        if id == processor.image_token_id or id is None:
-            pieces[-1] += processor.tokenizer.decode(ids)
-            ids = []
-        else:
-            ids.append(id)
-    text = "".join(pieces).replace("<img></img>", "<img>…</img>")
+    runs = groupby(context, lambda id: id == processor.image_token_id)
+    text = "".join(processor.tokenizer.decode(list(ids)) for slots, ids in runs if not slots).replace(
+        "<img></img>", "<img>…</img>"
+    )
     learned = processor.tokenizer.decode(trained)
     yield f"sample {index + 1} (row {sample['row'] + 1}, {len(sample['pictures'])} pictures): {text}⟦{learned}⟧"

@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from ..errors import UsageError
 from ..training.processes import world
-from .parts import PICTURE_ROAD, Tuned
+from .parts import Tuned
 from .plan import Plan
 from .recipe import Finetuning
 
@@ -194,7 +194,7 @@ def arguments(recipe: Finetuning, plan: Plan, computed_in: torch.dtype, device: 
         report_to=["tensorboard"] if recipe.tensorboard else [],
         use_cpu=device.type == "cpu",
         ddp_backend="gloo" if device.type == "cpu" and world() > 1 else None,
-        ddp_find_unused_parameters=any(getattr(recipe.parts, part) != "frozen" for part in PICTURE_ROAD),
+        ddp_find_unused_parameters=recipe.parts.picture_trains,
         **chosen,
     )
 

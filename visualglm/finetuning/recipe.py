@@ -31,6 +31,11 @@ class Parts:
     projection: str = "frozen"
     vision: str = "frozen"
 
+    @property
+    def picture_trains(self) -> bool:
+        """Whether anything on the picture's way to the language model does."""
+        return {self.qformer, self.projection, self.vision} != {"frozen"}
+
 
 @dataclass(frozen=True)
 class Lora:

@@ -26,7 +26,7 @@ from ..training.processes import rank, world
 from .check import findings
 from .features import Features, computed
 from .loop import METRICS, Interrupt, Loop, arguments, callbacks, read_metrics, without_printing
-from .parts import PICTURE_ROAD, Tuned, tuned
+from .parts import Tuned, tuned
 from .plan import Plan, plan_of
 from .recipe import Finetuning
 from .report import Answered, write_report
@@ -91,16 +91,16 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     for line in plan.lines():
         say(line)
     if not is_first():
-        return _trained(ready, sides, plan, model, checkpoint)[1]
+        return _trained(ready, sides, plan, checkpoint)[1]
     output.mkdir(parents=True, exist_ok=True)
     (output / RECIPE).write_text(json.dumps(asdict(recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     asked = _held_out_questions(sides, recipe.answers)
     before = _before(output, ready, model, asked, resume)
-    loop, finished = _trained(ready, sides, plan, model, checkpoint)
+    loop, finished = _trained(ready, sides, plan, checkpoint)
     if not finished:
         say(f"stopped at step {loop.state.global_step} and saved; the same command with --resume goes on")
         return False
-    _finish(ready, model, loop.state.global_step)
+    _finish(ready, loop.state.global_step)
     _prove(output, ready, model, asked, before, say)
     return True
 
@@ -216,7 +216,7 @@ def _both(model: VisualGLM, asked: list[Asked], recipe: Finetuning) -> list[list
     return [answers(model, them, recipe.language, recipe.max_new_tokens) for them in (asked, probes())]  # type: ignore[arg-type]
 
 
-def _trained(ready: Tuned, sides: Sides, plan: Plan, model: VisualGLM, checkpoint: str | None) -> tuple[Loop, bool]:
+def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> tuple[Loop, bool]:
     """Trainer's loop, to its end or to SIGTERM."""
     recipe, inside = ready.recipe, ready.model
     around = Path(recipe.output).parent
@@ -239,7 +239,7 @@ def _trained(ready: Tuned, sides: Sides, plan: Plan, model: VisualGLM, checkpoin
 
 def _features(ready: Tuned, sides: Sides, file: Path) -> Features | None:
     """Every picture's vectors, where nothing that makes them trains."""
-    if not ready.recipe.cache_features or any(getattr(ready.recipe.parts, part) != "frozen" for part in PICTURE_ROAD):
+    if not ready.recipe.cache_features or ready.recipe.parts.picture_trains:
         return None
     inside = ready.model
     dtype = inside.lm_head.weight.dtype
@@ -247,7 +247,7 @@ def _features(ready: Tuned, sides: Sides, file: Path) -> Features | None:
         return computed(inside, sides.pictures(), file)
 
 
-def _finish(ready: Tuned, model: VisualGLM, step: int) -> None:
+def _finish(ready: Tuned, step: int) -> None:
     """The result: an adapter, or where whole parts trained a model in the layout of this package."""
     output = Path(ready.recipe.output)
     if ready.config is not None:

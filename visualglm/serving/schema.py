@@ -18,8 +18,10 @@ def _whole(text: str) -> str:
 
 TEXT = Annotated[str, AfterValidator(_whole)]
 SEED = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-REFUSED = ("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio")
-REFUSED_UNLESS_ZERO = ("presence_penalty", "frequency_penalty")
+REFUSED = (
+    *("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio"),
+    *("presence_penalty", "frequency_penalty"),  # 0 asks for nothing
+)
 COLDEST = 1e-3
 """A temperature below this is greedy: logits divided by less overflow."""
 
@@ -93,9 +95,7 @@ class ChatRequest(BaseModel):
             UsageError: something was asked that this model does not have.
         """
         extra = self.model_extra or {}
-        asked = [name for name in REFUSED if extra.get(name)] + [
-            name for name in REFUSED_UNLESS_ZERO if extra.get(name)
-        ]
+        asked = [name for name in REFUSED if extra.get(name)]
         if asked or (extra.get("response_format") or {"type": "text"}) != {"type": "text"}:
             raise UsageError(f"{(asked or ['response_format'])[0]} is nothing that VisualGLM can do: leave it out.")
         limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
