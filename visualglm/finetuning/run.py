@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from ..adapters.folder import CHECKPOINT, base_of
+from ..adapters.folder import CHECKPOINT, Base, base_of
 from ..adapters.switch import MIXIN
 from ..checkpoints import find_vocabulary, local_folder
 from ..conversation import VisualGLM, load, packed_model
 from ..errors import UsageError
-from ..training.processes import rank, world
+from ..training.processes import join, rank, world
 from .check import findings
 from .features import Features, computed
 from .loop import METRICS, Interrupt, Loop, arguments, callbacks, read_metrics, without_printing
@@ -33,6 +33,7 @@ from .report import Answered, write_report
 from .rows import RowFile
 from .samples import Collator, Part, Samples, split
 from .score import Asked, answers, probes, share_right
+from .sharded import ShardedLoop, refuse_accelerates_own
 
 RECIPE, BEFORE, RESULT, REPORT = "recipe.json", "before.json", "result.json", "report.html"
 MAY_CHANGE = ("output", "answers", "keep", "tensorboard", "workers")
@@ -81,7 +82,10 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
         CheckpointError: the base model cannot be opened.
     """
     output = Path(recipe.output)
+    refuse_accelerates_own()
     checkpoint = _beginning(recipe, output, resume)
+    if world() > 1:
+        join(device)
     model = _opened(recipe, device)
     sides = _sides(recipe, model, say)
     ready = tuned(model.model, recipe, base_of(recipe.model or packed_model()))
@@ -91,16 +95,18 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     for line in plan.lines():
         say(line)
     if not is_first():
-        return _trained(ready, sides, plan, checkpoint)[1]
+        return _trained(ready, sides, plan, checkpoint).finished
     output.mkdir(parents=True, exist_ok=True)
     (output / RECIPE).write_text(json.dumps(asdict(recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     asked = _held_out_questions(sides, recipe.answers)
     before = _before(output, ready, model, asked, resume)
-    loop, finished = _trained(ready, sides, plan, checkpoint)
-    if not finished:
-        say(f"stopped at step {loop.state.global_step} and saved; the same command with --resume goes on")
+    end = _trained(ready, sides, plan, checkpoint)
+    if not end.finished:
+        say(f"stopped at step {end.step} and saved; the same command with --resume goes on")
         return False
-    _finish(ready, loop.state.global_step)
+    if end.numbers is not None:
+        model, ready = _whole_again(recipe, device, ready.base, end.numbers)
+    _finish(ready, end.step)
     _prove(output, ready, model, asked, before, say)
     return True
 
@@ -216,7 +222,16 @@ def _both(model: VisualGLM, asked: list[Asked], recipe: Finetuning) -> list[list
     return [answers(model, them, recipe.language, recipe.max_new_tokens) for them in (asked, probes())]  # type: ignore[arg-type]
 
 
-def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> tuple[Loop, bool]:
+@dataclass(frozen=True)
+class End:
+    """How training ended: after which step, to its end or by SIGTERM, and of a sharded model what was trained."""
+
+    step: int
+    finished: bool
+    numbers: dict[str, torch.Tensor] | None = None
+
+
+def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> End:
     """Trainer's loop, to its end or to SIGTERM."""
     recipe, inside = ready.recipe, ready.model
     around = Path(recipe.output).parent
@@ -225,7 +240,8 @@ def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> 
         features = _features(ready, sides, Path(scratch) / "features.npy")
         used = sides.with_pixels(features is None)
         interrupt = Interrupt()
-        loop = Loop(
+        sharded = recipe.sharding == "fsdp" and world() > 1
+        loop = (ShardedLoop if sharded else Loop)(
             ready,
             args=arguments(recipe, plan, inside.lm_head.weight.dtype, inside.device),
             train_dataset=used.learned,
@@ -234,7 +250,15 @@ def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> 
             callbacks=callbacks(recipe, plan, interrupt),
         )
         without_printing(loop).train(resume_from_checkpoint=checkpoint)
-    return loop, not interrupt.asked
+    return End(loop.state.global_step, not interrupt.asked, ready.trained() if sharded else None)
+
+
+def _whole_again(recipe: Finetuning, device: str, base: Base, numbers: dict[str, Any]) -> tuple[VisualGLM, Tuned]:
+    """The model in one piece, with what the processes trained together."""
+    model = _opened(recipe, device)
+    ready = tuned(model.model, recipe, base)
+    ready.take(numbers)
+    return model, ready
 
 
 def _features(ready: Tuned, sides: Sides, file: Path) -> Features | None:
