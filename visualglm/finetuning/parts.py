@@ -71,7 +71,7 @@ class Tuned:
             self.save_adapter(folder, step)
 
     def trained(self) -> dict[str, Tensor]:
-        """The trained numbers on the CPU; of several processes with one sharded model, only the first one keeps them."""
+        """The trained numbers on the CPU; of processes that share a sharded model, only the first one keeps them."""
         numbers = {}
         for name, value in self.parameters.items():
             put_together = whole(value)

@@ -71,8 +71,8 @@ class Finetuning:
     newest `keep` checkpoints stay, and after `early_stop` validations without a better one it ends (0: never).
     `dtype` is what frozen weights are held and passes computed in; what trains is held in float32. `max_tokens` is the
     longest row (0: the model's). `answers` held-out rows are answered before and after, and shown in the report.
-    `workers` processes decode pictures beside the training (0: itself). With several processes (torchrun), `sharding` is
-    `ddp` (each holds the whole model) or, for method full, `fsdp` (each holds a part of it).
+    `workers` processes decode pictures beside the training (0: itself). Of several processes (torchrun), each holds the
+    whole model where `sharding` is `ddp`, and with `fsdp`, which is for method full, a part of it.
     """
 
     data: str

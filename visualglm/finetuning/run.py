@@ -25,7 +25,17 @@ from ..errors import UsageError
 from ..training.processes import join, rank, world
 from .check import findings
 from .features import Features, computed
-from .loop import METRICS, Interrupt, Loop, arguments, callbacks, read_metrics, without_printing
+from .loop import (
+    METRICS,
+    Interrupt,
+    Loop,
+    arguments,
+    callbacks,
+    last_step,
+    read_metrics,
+    require_tensorboard,
+    without_printing,
+)
 from .parts import Tuned, tuned
 from .plan import Plan, plan_of
 from .recipe import Finetuning
@@ -83,6 +93,7 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     """
     output = Path(recipe.output)
     refuse_accelerates_own()
+    require_tensorboard(recipe)
     checkpoint = _beginning(recipe, output, resume)
     if world() > 1:
         join(device)
@@ -250,7 +261,7 @@ def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> 
             callbacks=callbacks(recipe, plan, interrupt),
         )
         without_printing(loop).train(resume_from_checkpoint=checkpoint)
-    return End(loop.state.global_step, not interrupt.asked, ready.trained() if sharded else None)
+    return End(last_step(loop), not interrupt.asked, ready.trained() if sharded else None)
 
 
 def _whole_again(recipe: Finetuning, device: str, base: Base, numbers: dict[str, Any]) -> tuple[VisualGLM, Tuned]:
