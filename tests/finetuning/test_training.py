@@ -34,26 +34,12 @@ WAYS = [
     ("full", (), {"language"}),
     ("full", ("parts.language='frozen'", "parts.projection='full'", "parts.vision='full'"), {"projection", "vision"}),
     ("full", ("parts.language='frozen'", "parts.qformer='full'"), {"qformer"}),
+    ("full", ("dtype='bfloat16'",), {"language"}),
 ]
 
 
 def silent(line: str) -> None:
     """Nothing."""
-
-
-@pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The model that a run makes ready, with its weights as they were before."""
-    seen: list[Any] = []
-    make = run.tuned
-
-    def noted(*args: Any) -> Any:
-        ready = make(*args)
-        seen.append((ready, {name: value.detach().clone() for name, value in ready.model.named_parameters()}))
-        return ready
-
-    monkeypatch.setattr(run, "tuned", noted)
-    return seen
 
 
 @pytest.mark.parametrize("method, changes, parts", WAYS, ids=[f"{way[0]}{n}" for n, way in enumerate(WAYS)])

@@ -38,11 +38,12 @@ NAME = "default"
 
 @dataclass
 class Tuned:
-    """A model made ready; `config` is PEFT's, None where whole parts train."""
+    """A model made ready; `dtype` is what passes compute in, `config` PEFT's, None where whole parts train."""
 
     model: Any
     recipe: Finetuning
     base: Base
+    dtype: torch.dtype
     config: Any = None
 
     @property
@@ -126,6 +127,7 @@ def tuned(model: Any, recipe: Finetuning, base: Base) -> Tuned:
         UsageError: peft is not installed, or the recipe names layers that are not there.
     """
     model.requires_grad_(False)
+    dtype = model.lm_head.weight.dtype
     torch.manual_seed(recipe.seed)  # the adapters' first values
     config = None
     if recipe.method == "full":
@@ -140,7 +142,7 @@ def tuned(model: Any, recipe: Finetuning, base: Base) -> Tuned:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return Tuned(model, recipe, base, config)
+    return Tuned(model, recipe, base, dtype, config)
 
 
 def _modules(model: Any, way: str, recipe: Finetuning) -> list[nn.Module]:

@@ -109,6 +109,11 @@ class Finetuning:
     ptuning: PTuning = field(default_factory=PTuning)
 
     @property
+    def caches(self) -> bool:
+        """Whether each picture is encoded once; not where anything that encodes it trains."""
+        return self.cache_features and not self.parts.picture_trains
+
+    @property
     def rate(self) -> float:
         """The highest learning rate."""
         return self.learning_rate or LEARNING_RATES[self.method]

@@ -47,14 +47,15 @@ def probes() -> list[Asked]:
 
 
 @torch.no_grad()
-def answers(model: VisualGLM, asked: Iterable[Asked], language: Language, max_new_tokens: int) -> list[str]:
-    """The greedy answers, one by one, computed as training computes (autocast where weights are of mixed widths)."""
+def answers(
+    model: VisualGLM, asked: Iterable[Asked], language: Language, max_new_tokens: int, dtype: torch.dtype
+) -> list[str]:
+    """The greedy answers, one by one, computed as training computes (`dtype`, by autocast where weights are wider)."""
     inside = model.model
     settings = generation_settings(inside, do_sample=False, max_new_tokens=max_new_tokens)
-    dtype, device = inside.lm_head.weight.dtype, inside.device
     said = []
     inside.eval()
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with torch.autocast(inside.device.type, dtype, enabled=dtype != torch.float32):
         for one in asked:
             embeds = torch.cat([encode_picture(inside, path) for path in one.pictures]) if one.pictures else None
             turns = [*one.turns[:-1], replace(one.turns[-1], answer=None)]
