@@ -35,8 +35,9 @@ finetune-demo-ptuning: .venv/.all
 bench-finetune: .venv/.all
 	$(BIN)/python benchmarks/finetuning.py
 
+# a process for each core, but not more than memory likes; a test that hangs ends the run (pyproject.toml says when)
 test: .venv/.all lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --max-worker-restart 0
 
 # the page in a real browser; wants a Chromium (apt-get install chromium)
 test-web: .venv/.all

@@ -8,27 +8,20 @@ token) and stores it in `benchmarks/results/full_size.json`. Says nothing about 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import math
-import os
-import platform
 import shutil
-import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from PIL import Image
+from record import RESULTS, origin, status_field, store, timed
 from torch import Tensor
 
-import visualglm
 from visualglm.checkpoints import Checkpoint, hugging_face
 from visualglm.checkpoints.convert import MAX_SHARD_SIZE
 from visualglm.checkpoints.lazy import LazyTensor
@@ -38,7 +31,6 @@ from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.processor import VisualGLMProcessor
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "full_size.json"
 VOCABULARY = ROOT / "tests" / "reference" / "hf" / "ice_text.model"
 QUESTION = "描述这张图片。"
 SPREAD = 0.02  # standard deviation of the random weights, as such models are initialised
@@ -51,16 +43,13 @@ def main() -> None:
         "--folder", type=Path, default=None, help="where the 15.6 GB go (a temporary folder if not given)"
     )
     parser.add_argument("--tokens", type=int, default=16, help="tokens to generate")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where the figures go")
+    parser.add_argument("--output", type=Path, default=RESULTS / "full_size.json", help="where the figures go")
     parser.add_argument(
         "--scale", type=int, choices=(1, 2, 4, 8), default=1, help="divide every width by this: a trial"
     )
     arguments = parser.parse_args()
     figures = measure(configuration(arguments.scale), arguments.folder, arguments.tokens)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(figures, indent=2, ensure_ascii=False)
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    store(arguments.output, figures)
 
 
 def configuration(scale: int) -> VisualGLMConfig:
@@ -96,10 +85,7 @@ def measure(config: VisualGLMConfig, parent: Path | None, tokens: int) -> dict[s
         asked = ask(model, VisualGLMProcessor.for_config(model.config, VOCABULARY), tokens)
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     return {
-        "command": "python " + " ".join(["benchmarks/full_size.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
+        **origin(__file__),
         "parameters": parameters,
         "model_gb": round(size / 1e9, 2),
         "write_seconds": round(writing, 1),
@@ -161,13 +147,6 @@ def ask(model: VisualGLMForConditionalGeneration, processor: VisualGLMProcessor,
     }
 
 
-def timed(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
-    """The result and the seconds it took."""
-    start = time.perf_counter()
-    result = call(*args, **kwargs)
-    return result, time.perf_counter() - start
-
-
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
     """A list whose only element is the largest anonymous memory seen inside the block, in bytes."""
@@ -194,40 +173,6 @@ def anonymous_memory() -> int:
 def available_memory() -> int:
     """What the machine can still give, in bytes."""
     return status_field(Path("/proc/meminfo"), "MemAvailable")
-
-
-def status_field(file: Path, name: str) -> int:
-    """One field of a Linux status file, in bytes."""
-    line = next(line for line in file.read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "unknown")
-    total = status_field(Path("/proc/meminfo"), "MemTotal")
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gb": round(total / 1e9, 1),
-        "load_average_1_min": round(os.getloadavg()[0], 2),
-    }
-
-
-def cpu_lines() -> list[str]:
-    """Linux' description of the processors."""
-    return Path("/proc/cpuinfo").read_text().splitlines()
-
-
-def versions() -> dict[str, str]:
-    """Of what computes."""
-    return {
-        "visualglm": visualglm.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..batching import Row, generate_batch
 from ..chat import ask_prompt, encode_picture
 from ..conversation import QUESTIONS, VisualGLM, packed_model
-from ..generation import generate_rows, generation_settings
+from ..generation import generation_settings
 from ..prompt import Language, Turn
 from ..tokenizer import process_response
 
@@ -60,9 +61,9 @@ def answers(
             embeds = torch.cat([encode_picture(inside, path) for path in one.pictures]) if one.pictures else None
             turns = [*one.turns[:-1], replace(one.turns[-1], answer=None)]
             prompt = ask_prompt(inside, model.tokenizer, turns, language, settings.limits)
-            (ids,) = generate_rows(inside, [prompt.input_ids], embeds, settings)
-            ended = bool(ids) and ids[-1] in settings.eos
-            said.append(process_response(model.tokenizer.decode(ids[:-1] if ended else ids)))
+            row = Row(prompt.input_ids, embeds, settings)
+            generate_batch(inside, [row])
+            said.append(model.row_answer(row).text)
     return said
 
 
