@@ -37,8 +37,8 @@ WORDS = {
         "memory_head": "| model | method | foretold | measured |",
         "memory_packed": "packed",
         "memory_wide": "scaled: the 6B's widths, {blocks} of {of_blocks} blocks, random",
-        "cache": "Cached features made a run of {steps} steps of {rows_per_step} rows on {model} {speed_up} times as fast "
-        "({cpu_seconds_cached} instead of {cpu_seconds_not_cached} CPU seconds; {cpu}, {date}).",
+        "cache": "Cached features made a run of {steps} steps of {rows_per_step} rows on {model} {speed_up} times as "
+        "fast ({cpu_seconds_cached} instead of {cpu_seconds_not_cached} CPU seconds; {cpu}, {date}).",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
     },

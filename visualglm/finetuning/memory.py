@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .parts import Tuned
+from .parts import Tuned, is_four_bit
 from .recipe import Finetuning
 
 GRADIENT, MOMENTS, STEP = 4, 8, 4
@@ -51,10 +51,16 @@ class Memory:
 def foretold(tuned: Tuned, tokens: int, processes: int = 1) -> Memory:
     """What a run takes whose longest sample has `tokens` tokens."""
     model, recipe, trained = tuned.model, tuned.recipe, sum(tuned.counts().values())
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    weights = sum(_held(parameter) for parameter in model.parameters())
     shares = processes if recipe.sharding == "fsdp" else 1
     kept = max(_pass(model.config, recipe, tokens, tuned.dtype.itemsize, trained), STEP * trained // shares)
     return Memory(weights // shares, trained * (GRADIENT + MOMENTS) // shares, kept)
+
+
+def _held(parameter: Any) -> int:
+    """Bytes of a weight; one of 4 bits has a scale of four bytes for 64 numbers, which are 32 bytes."""
+    size = int(parameter.numel() * parameter.element_size())
+    return size + size // 8 if is_four_bit(parameter) else size
 
 
 def _pass(config: Any, recipe: Finetuning, tokens: int, width: int, trained: int) -> int:

@@ -115,6 +115,11 @@ class Tuned:
         return {WRAPPED + name: value.detach().contiguous() for name, value in tensors.items()}
 
 
+def is_four_bit(parameter: Any) -> bool:
+    """Whether a byte of it holds two numbers (bitsandbytes' class, which need not be installed)."""
+    return type(parameter).__name__ == "Params4bit"
+
+
 def part_of(name: str) -> str:
     """The part that a parameter belongs to; a prefix is the language model's."""
     return next((part for part in PICTURE_ROAD if name.startswith(MODULES[part])), "language")

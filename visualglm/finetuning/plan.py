@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from .memory import Memory, foretold
-from .parts import Tuned
+from .parts import Tuned, is_four_bit
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,9 @@ def plan_of(tuned: Tuned, lengths: list[int], held_out: int, world: int) -> Plan
         steps,
         math.ceil(recipe.warmup * steps),
         counts,
-        sum(_size(parameter) for parameter in tuned.model.parameters()),
+        sum(parameter.numel() * (2 if is_four_bit(parameter) else 1) for parameter in tuned.model.parameters()),
         foretold(tuned, max(lengths), world),
     )
-
-
-def _size(parameter: Any) -> int:
-    """A 4-bit weight holds two numbers in a byte."""
-    return int(parameter.numel() * (2 if type(parameter).__name__ == "Params4bit" else 1))
 
 
 def _megabytes(size: int) -> str:

@@ -73,7 +73,9 @@ def _blocks(engine: Engine, served: Served, words: Callable[[str], Any]) -> grad
             temperature = gradio.Slider(0, 2, cold, step=0.05, label=words("temperature"), render=False)
             top_p = gradio.Slider(0, 1, config.top_p or 1.0, step=0.05, label=words("top_p"), render=False)
             longest = gradio.Slider(1, 2048, 512, step=1, label=words("longest"), render=False)
-            chosen = gradio.Dropdown(list(served.ids), value=served.first, label=words("model"), render=False)
+            inputs = [camera, temperature, top_p, longest]
+            if served.adapters:
+                inputs.append(gradio.Dropdown(list(served.ids), value=served.first, label=words("model"), render=False))
         gradio.ChatInterface(
             _answerer(engine, served),
             multimodal=True,
@@ -86,7 +88,7 @@ def _blocks(engine: Engine, served: Served, words: Callable[[str], Any]) -> grad
             textbox=gradio.MultimodalTextbox(
                 sources=["upload"], file_types=["image"], file_count="multiple", placeholder=f"{words('ask')}"
             ),
-            additional_inputs=[camera, temperature, top_p, longest, *([chosen] if served.adapters else [])],
+            additional_inputs=inputs,
             additional_inputs_accordion=settings,
             examples=_examples(),
             examples_label=words("examples"),
