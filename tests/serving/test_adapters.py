@@ -20,7 +20,7 @@ from visualglm.serving import engine as module
 from visualglm.serving.app import create_app
 from visualglm.serving.engine import Engine, EngineLimits
 from visualglm.serving.metrics import Metrics
-from visualglm.serving.served import named
+from visualglm.serving.served import Served, named
 
 from .conftest import PLAIN, SAMPLES, asked
 
@@ -114,6 +114,29 @@ def test_a_request_names_what_answers_it(several: visualglm.VisualGLM, alone: Sa
         assert unknown.status_code == 404 and "'prefix'" in unknown.json()["error"]["message"]
         nameless = client.post("/", json={"text": question, "temperature": 0, "max_length": 40}).json()["result"]
         assert nameless == several.conversation(adapter="words").ask(question, do_sample=False, max_length=40).text
+
+
+def test_the_page_offers_them(several: visualglm.VisualGLM) -> None:
+    import gradio
+
+    from visualglm.serving import page
+    from visualglm.serving.page_words import WORDS
+
+    engine, served = Engine(several, EngineLimits(), Metrics()), Served("mini", tuple(KINDS))
+    blocks = page._blocks(engine, served, gradio.I18n(**WORDS)).blocks.values()
+    (choice,) = [block for block in blocks if isinstance(block, gradio.Dropdown)]
+    assert [value for _, value in choice.choices] == list(served.ids) and choice.value == served.first
+    engine.start()
+
+    async def said(chosen: str) -> str:
+        answer = page._answerer(engine, served)
+        return [text async for text in answer({"text": QUESTIONS[0]}, [], None, 0, 1, 5, chosen)][-1]
+
+    heard = {chosen: asyncio.run(said(chosen)) for chosen in ("prefix", "base")}
+    engine.close()
+    for chosen, name in (("prefix", "prefix"), ("base", None)):
+        several.use_adapter(name)
+        assert heard[chosen] == several.ask(None, QUESTIONS[0], do_sample=False, max_new_tokens=5).text
 
 
 def test_names_of_adapters() -> None:

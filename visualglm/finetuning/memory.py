@@ -54,7 +54,13 @@ def foretold(tuned: Tuned, tokens: int, processes: int = 1) -> Memory:
     weights = sum(_held(parameter) for parameter in model.parameters())
     shares = processes if recipe.sharding == "fsdp" else 1
     kept = max(_pass(model.config, recipe, tokens, tuned.dtype.itemsize, trained), STEP * trained // shares)
-    return Memory(weights // shares, trained * (GRADIENT + MOMENTS) // shares, kept)
+    put_together = _largest_units(model.config) if shares > 1 else 0
+    return Memory(weights // shares, trained * (GRADIENT + MOMENTS) // shares, kept + put_together)
+
+
+def _largest_units(config: Any) -> int:
+    """What a process has whole of a sharded model while it computes: the word embeddings and one block, in float32."""
+    return int(4 * config.hidden_size * (config.vocab_size + 12 * config.hidden_size))
 
 
 def _held(parameter: Any) -> int:
