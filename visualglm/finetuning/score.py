@@ -49,9 +49,13 @@ def probes() -> list[Asked]:
 
 @torch.no_grad()
 def answers(
-    model: VisualGLM, asked: Iterable[Asked], language: Language, max_new_tokens: int, dtype: torch.dtype
+    model: VisualGLM,
+    asked: Iterable[Asked],
+    language: Language,
+    max_new_tokens: int,
+    dtype: torch.dtype = torch.float32,
 ) -> list[str]:
-    """The greedy answers, one by one, computed as training computes (`dtype`, by autocast where weights are wider)."""
+    """The greedy answers, one by one, computed as training computes (`dtype`, by autocast unless it is float32)."""
     inside = model.model
     settings = generation_settings(inside, do_sample=False, max_new_tokens=max_new_tokens)
     said = []
