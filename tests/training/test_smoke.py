@@ -16,7 +16,7 @@ SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
 
 
 def test_the_smoke_recipe_beats_chance(tmp_path: Path) -> None:
-    recipe = replace(read_recipe(SMOKE), output=str(tmp_path))
+    recipe = replace(read_recipe(SMOKE), output=str(tmp_path), threads=1)  # tests run side by side
     assert [stage.kind for stage in recipe.stages] == list(KINDS)
     run = Trainer(recipe, lambda line: None)
     run.run()
