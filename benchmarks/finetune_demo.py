@@ -8,7 +8,6 @@ how many held-out answers were right before and after, and how many answers outs
 
 from __future__ import annotations
 
-import datetime
 import json
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from full_size import machine, versions
+from record import RESULTS, origin, store
 
 import visualglm
 from visualglm.adapters.folder import base_of
@@ -26,7 +25,7 @@ from visualglm.finetuning.loop import read_metrics
 from visualglm.finetuning.recipe import read_finetuning
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "finetune_demo.json"
+RESULT = RESULTS / "finetune_demo.json"
 DATA = "runs/background"
 METHODS = ("lora", "qlora", "ptuning")
 
@@ -44,7 +43,7 @@ def main(methods: list[str]) -> None:
         found[method] = trained(method)
         known = {name: found[name] for name in METHODS if name in found}
         figures = {"command": f"python benchmarks/finetune_demo.py {' '.join(known)}", "base": base, "methods": known}
-        RESULT.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        store(RESULT, figures)
 
 
 def trained(method: str) -> dict[str, Any]:
@@ -60,9 +59,7 @@ def trained(method: str) -> dict[str, Any]:
         "last_loss": steps[-1]["loss"],
         "steps": steps[-1]["step"],
         "cpu_seconds": round(time.process_time() - started),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
+        **origin(__file__),
     }
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
 import subprocess
@@ -27,14 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from full_size import VOCABULARY, anonymous_memory, configuration, machine, peak_memory, versions
+from full_size import VOCABULARY, anonymous_memory, configuration, peak_memory
+from record import RESULTS, origin, store
 
 import visualglm
 from visualglm.finetuning import run
 from visualglm.finetuning.recipe import read_finetuning
 from visualglm.model import VisualGLMForConditionalGeneration
 
-RESULT = Path(__file__).parent / "results" / "finetuning.json"
+RESULT = RESULTS / "finetuning.json"
 METHODS = {"packed": ("lora", "qlora", "ptuning", "full"), "wide": ("lora", "qlora", "ptuning")}
 ROWS = {"packed": 16, "wide": 2}
 STEPS = {"packed": 3, "wide": 2}
@@ -55,15 +55,8 @@ def main() -> None:
         return
     stored = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
     for what in options.what:
-        stored[what] = {
-            "command": f"python benchmarks/finetuning.py {what}",
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "machine": machine(),
-            "versions": versions(),
-            **(cache_figures() if what == "cache" else memory_figures(what)),
-        }
-        RESULT.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
-        print(json.dumps(stored[what], indent=2))
+        stored[what] = origin(__file__) | (cache_figures() if what == "cache" else memory_figures(what))
+        store(RESULT, stored)
 
 
 def memory_figures(kind: str) -> dict[str, Any]:
