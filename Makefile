@@ -37,7 +37,7 @@ bench-finetune: .venv/.all
 
 # a process for each core, but not more than memory likes; a test that hangs ends the run (pyproject.toml says when)
 test: .venv/.all lint types
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --max-worker-restart 0
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --max-worker-restart 0
 
 # the page in a real browser; wants a Chromium (apt-get install chromium)
 test-web: .venv/.all

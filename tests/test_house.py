@@ -11,6 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "visualglm"
 FILES = sorted(PACKAGE.rglob("*.py"))
+BENCHMARKS = sorted((PACKAGE.parent / "benchmarks").glob("*.py"))
 ANYWHERE = ["configuration", "errors"]
 ROAD = [
     "images",
@@ -126,6 +127,18 @@ def test_dangerous_doors_are_where_they_belong(file: Path) -> None:
             assert not network & set(names) or home(file) in ("fetch", "checkpoints"), names
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, "no bare except"
+
+
+@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda file: file.name)
+def test_benchmarks_import_what_their_neighbours_have(file: Path) -> None:
+    """No test runs them all."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        neighbour = file.with_name(f"{getattr(node, 'module', None)}.py")
+        if isinstance(node, ast.ImportFrom) and neighbour in BENCHMARKS:
+            there = ast.parse(neighbour.read_text(encoding="utf-8")).body
+            defined = {getattr(target, "id", None) for s in there if isinstance(s, ast.Assign) for target in s.targets}
+            defined |= {getattr(statement, "name", None) for statement in there}
+            assert {alias.name for alias in node.names} <= defined, f"{file.name}, line {node.lineno}"
 
 
 @pytest.mark.parametrize("arguments", [["-c", "import visualglm"], ["-m", "visualglm", "--help"]])

@@ -55,8 +55,10 @@ print(json.dumps({"peak": peak[0], "model": size, "after": anonymous()}))
 def write_large(folder: Path, dtype: torch.dtype, **save: bool) -> Path:
     """Five shards of random numbers, as upstream's files are."""
     shapes = expected_shapes(VisualGLMForConditionalGeneration, ChatGLMConfig.from_dict(dict(LARGE)))
-    noise = torch.randn(max(map(math.prod, shapes.values()))).to(dtype)  # drawn once: it is their size that counts
-    tensors = {name: LazyTensor.of(noise[: math.prod(shape)].clone().view(shape)) for name, shape in shapes.items()}
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    noise = torch.randn(max(sizes) + len(sizes)).to(dtype)  # drawn once: each tensor begins one number later
+    parts = [noise[place : place + size].clone() for place, size in enumerate(sizes)]
+    tensors = {name: LazyTensor.of(part.view(shape)) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
     shards = split(tensors, sum(tensor.nbytes for tensor in tensors.values()) // 4)
     assert len(shards) == 5
     folder.mkdir()

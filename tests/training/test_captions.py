@@ -34,7 +34,7 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan(captions: Path, output: Path, *kinds: str) -> Recipe:
     stages = tuple(Stage(kind, kind, steps=1, pictures=4, learning_rate=1e-4) for kind in kinds)
     recipe = Recipe(str(output), str(packed_model() / "ice_text.model"), captions=str(captions), workers=0)
-    return replace(recipe, bfloat16=False, start=Checkpoints(model=str(packed_model())), stages=stages)
+    return replace(recipe, bfloat16=False, threads=1, start=Checkpoints(model=str(packed_model())), stages=stages)
 
 
 def test_a_checkpoint_goes_through_the_stages_on_own_pictures(captions: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ STAGES = {kind: Stage(kind, kind, steps=3, pictures=8, rows=3, learning_rate=3e-
 
 def recipe(folder: Path, *kinds: str, **changes: object) -> Recipe:
     vocabulary = str(packed_model() / "ice_text.model")
-    plan = Recipe(str(folder), vocabulary, bfloat16=False, workers=0, model=SMALL)
+    plan = Recipe(str(folder), vocabulary, bfloat16=False, threads=1, workers=0, model=SMALL)
     return replace(plan, stages=tuple(STAGES[kind] for kind in kinds), **changes)  # type: ignore[arg-type]
 
 
