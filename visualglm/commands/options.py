@@ -88,7 +88,7 @@ class Flags:
 
     def anywhere(self) -> Flags:
         """The same, with the paths that exist made absolute: for processes that work in other folders."""
-        paths = {}
+        paths: dict[str, Any] = {}
         for name in ("model", "tokenizer", "adapter"):
             folder, mark, step = (getattr(self, name) or "").partition("@" if name == "adapter" else "\0")
             if folder and Path(folder).exists():
