@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("ray.serve", reason="needs ray[serve]: make test-ray")
+pytest.importorskip("ray.serve", reason="needs ray[serve]: make test-ray", exc_type=ImportError)
 import httpx
 from fastapi.testclient import TestClient
 
