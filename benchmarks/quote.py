@@ -219,8 +219,7 @@ PICTURES_TO_SCALE, TOKENS_TO_SCALE = 1_000_000, 40
 def scale(language: str) -> str:
     """What `make full-size` and `make bench-caption` measured, multiplied and divided."""
     words = WORDS[language]
-    full = json.loads((ROOT / "benchmarks/results/full_size.json").read_text("utf-8"))
-    mini = json.loads((ROOT / "benchmarks/results/captioning.json").read_text("utf-8"))
+    full, mini = stored("full_size"), stored("captioning")
     picture, prompt, token = full["picture_seconds"], full["prompt_seconds"], full["seconds_per_token"]
     rate = mini["images_per_second_at_batch_8"]
     rows = []

@@ -8,12 +8,11 @@ model in these), and pictures per second after it. `--pictures N` changes how ma
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
-import json
 import os
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 from captioning import QUESTION, draw
-from full_size import machine, timed, versions
+from record import RESULTS, origin, store, timed
 
 import visualglm
 from visualglm.captioning import cluster
@@ -30,7 +29,6 @@ from visualglm.captioning.results import Results
 from visualglm.captioning.run import Plan, Run, open_answers
 from visualglm.captioning.sources import Item, read_source
 
-RESULT = Path(__file__).parent / "results" / "ray_captioning.json"
 PLAN = Plan(QUESTION, batch_size=8)
 CHUNK = 16
 """Pictures in a part; more would hide the end of a short run."""
@@ -53,7 +51,16 @@ def main() -> None:
         for actors in (1, 2):
             runs[f"ray_{actors}"] = on_ray(items, Path(folder) / str(actors), actors)
         entering.__exit__(None, None, None)
-    store(options.pictures, runs, start)
+    figures = {
+        **origin(__file__),
+        "ray": version("ray"),
+        "model": "visualglm-mini",
+        "pictures": options.pictures,
+        "pictures_a_part": CHUNK,
+        "ray_start_seconds": round(start, 1),
+        **runs,
+    }
+    store(RESULTS / "ray_captioning.json", figures)
 
 
 def local(items: list[Item], folder: Path) -> dict[str, Any]:
@@ -77,26 +84,6 @@ def on_ray(items: list[Item], out: Path, actors: int) -> dict[str, Any]:
         "first_part_seconds": round(told[0][1] - began, 1),
         "images_per_second": round(later / (told[-1][1] - told[0][1]), 2),
     }
-
-
-def store(pictures: int, runs: dict[str, Any], start: float) -> None:
-    """The figures, with what they were taken on."""
-    import ray
-
-    figures = {
-        "command": f"python benchmarks/ray_captioning.py --pictures {pictures}",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {**versions(), "ray": ray.__version__},
-        "model": "visualglm-mini",
-        "pictures": pictures,
-        "pictures_a_part": CHUNK,
-        "ray_start_seconds": round(start, 1),
-        **runs,
-    }
-    text = json.dumps(figures, indent=2, ensure_ascii=False)
-    RESULT.write_text(text + "\n", encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":
