@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from visualglm.errors import UsageError
+from visualglm.errors import CheckpointError, UsageError
 
 pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs visualglm[ray]")
 
+from visualglm.captioning import cluster  # noqa: E402
 from visualglm.captioning.parts import Parts, write_part  # noqa: E402
 from visualglm.captioning.sources import Item  # noqa: E402
 
@@ -84,3 +87,30 @@ def test_what_is_no_folder_of_parts_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "torn" / "part-0123456789ab-000000.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match="cannot be read"):
         Parts(tmp_path / "torn")
+
+
+def test_a_worker_turns_chunks_into_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an actor does, without a cluster; names that are no UTF-8 travel too."""
+    monkeypatch.setattr(cluster, "CHUNK", 2)
+    items = [Item("a\udcff.png", Path("a")), Item("b.png", Path("b"), "甲？", 3, 4), Item("c.png", Path("c"), group=1)]
+    seen: list[Item] = []
+
+    def answers(chunk: Sequence[Item]) -> list[dict[str, str]]:
+        seen.extend(chunk)
+        return [{"image": item.image, "question": "?", "error": "broken"} for item in chunk]
+
+    with Parts(tmp_path / "out") as parts:
+        worker = cluster.Worker(lambda: answers, str(parts.staging))
+        told = [worker(chunk) for chunk in cluster.chunks(items, parts)]
+    assert told == [{"rows": 2, "failed": 2, "mistake": ""}, {"rows": 1, "failed": 1, "mistake": ""}]
+    assert seen == [dataclasses.replace(item, file=item.file.absolute()) for item in items]
+    assert sorted(row["image"] for row in rows(tmp_path / "out")) == ["a?.png", "b.png", "c.png"]
+
+
+def test_a_mistake_on_another_machine_is_told_in_its_own_words(tmp_path: Path) -> None:
+    def refuse() -> cluster.Answers:
+        raise CheckpointError("there is no such model here.")
+
+    chunk = {"part": "part-0123456789ab-000000.parquet", "items": "[]"}
+    assert cluster.Worker(refuse, "unseen")(chunk)["mistake"] == "there is no such model here."
+    assert "all machines share" in cluster.Worker(lambda: lambda items: [GOOD], "unseen")(chunk)["mistake"]

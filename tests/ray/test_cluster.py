@@ -20,7 +20,7 @@ from pyarrow import parquet
 from visualglm.captioning import cluster as engine
 from visualglm.captioning.parts import Parts
 from visualglm.captioning.sources import read_source
-from visualglm.errors import CheckpointError
+from visualglm.errors import CheckpointError, UsageError
 
 TWO = engine.Pool(2, 1, 0)
 
@@ -89,7 +89,7 @@ def refuse() -> engine.Answers:
 
 
 def test_a_mistake_that_an_actor_meets_is_said_in_its_own_words(connection: Any, folder: Path, tmp_path: Path) -> None:
-    with Parts(tmp_path / "out") as parts, pytest.raises(CheckpointError, match="give another --model"):
+    with Parts(tmp_path / "out") as parts, pytest.raises(UsageError, match="give another --model"):
         list(engine.answer(read_source(str(folder))[:1], parts, refuse, engine.Pool(1, 1, 0)))
 
 

@@ -46,26 +46,29 @@ class Pool:
 
 
 class Worker:
-    """An actor: chunk -> part.
+    """An actor: chunk -> part, and how many rows and errors it has, or the user's mistake that hindered it.
 
-    A user's mistake while it opens the model is said with the first chunk, in its own words: Ray would start the actor
-    again, and pass on a traceback.
+    A mistake, also one while the model is opened, comes back as what it says: Ray would start the actor again, and wrap
+    the error so that nobody can tell it from an error of ours.
     """
 
     def __init__(self, open_answers: Callable[[], Answers], staging: str) -> None:
         self.staging = Path(staging)
-        self.mistake: VisualGLMError | None = None
+        self.mistake = ""
         try:
             self.answers = open_answers()
         except VisualGLMError as error:
-            self.mistake = error
+            self.mistake = str(error)
 
-    def __call__(self, chunk: Mapping[str, Any]) -> dict[str, int]:
-        if self.mistake is not None:
-            raise self.mistake
-        rows = self.answers(_items(chunk["items"]))
-        write_part(self.staging, chunk["part"], rows)
-        return {"rows": len(rows), "failed": sum(row.get("error") is not None for row in rows)}
+    def __call__(self, chunk: Mapping[str, Any]) -> dict[str, Any]:
+        if self.mistake:
+            return {"rows": 0, "failed": 0, "mistake": self.mistake}
+        try:
+            rows = self.answers(_items(chunk["items"]))
+            write_part(self.staging, chunk["part"], rows)
+        except VisualGLMError as error:
+            return {"rows": 0, "failed": 0, "mistake": str(error)}
+        return {"rows": len(rows), "failed": sum(row.get("error") is not None for row in rows), "mistake": ""}
 
 
 def _text(items: Sequence[Item]) -> str:
@@ -89,7 +92,7 @@ def answer(items: Sequence[Item], parts: Parts, open_answers: Callable[[], Answe
     """Fills the parts on the cluster that is connected; yields how many more items have rows.
 
     Raises:
-        VisualGLMError: the model cannot be opened there, or the folder is not shared.
+        UsageError: the model cannot be opened there, or the folder is not shared.
     """
     data = ray_data()
     wanted = chunks(items, parts)
@@ -104,19 +107,11 @@ def answer(items: Sequence[Item], parts: Parts, open_answers: Callable[[], Answe
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
     )
-    try:
-        for row in done.iter_rows():
-            parts.failed += row["failed"]
-            yield row["rows"]
-    except Exception as error:
-        raise _mistake(error) or error from None
-
-
-def _mistake(error: BaseException | None) -> VisualGLMError | None:
-    """The user's mistake inside what Ray wrapped around it."""
-    while error is not None and not isinstance(error, VisualGLMError):
-        error = getattr(error, "cause", None) or error.__cause__
-    return error
+    for row in done.iter_rows():
+        if row["mistake"]:
+            raise UsageError(row["mistake"])
+        parts.failed += row["failed"]
+        yield row["rows"]
 
 
 def pool_of(actors: int | None, device: str) -> Pool:
@@ -124,11 +119,13 @@ def pool_of(actors: int | None, device: str) -> Pool:
     cores of the smallest machine are shared out among its models.
 
     Raises:
-        UsageError: the cluster has no GPU for the device.
+        UsageError: the cluster has no cores to give, or no GPU for the device.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if not nodes:
+        raise UsageError("no machine of the Ray cluster has a core to give: start one with ray start --num-cpus.")
     gpus = int(sum(node.get("GPU", 0) for node in nodes)) if device == "auto" or device.startswith("cuda") else 0
     if device.startswith("cuda") and not gpus:
         raise UsageError(f"--device {device}, but the cluster has no GPU: add one, or leave --device out.")
