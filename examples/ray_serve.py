@@ -56,7 +56,10 @@ def main() -> None:
     ray.init(address=options.ray_address, log_to_driver=False, **alone)
     serve.start(http_options={"host": "127.0.0.1", "port": options.port})
     app = application(options.model, options.replicas, options.cpus, options.gpus)
-    serve.run(app, blocking=True, name="visualglm", route_prefix="/")
+    try:
+        serve.run(app, blocking=True, name="visualglm", route_prefix="/")
+    except KeyboardInterrupt:
+        serve.shutdown()
 
 
 if __name__ == "__main__":

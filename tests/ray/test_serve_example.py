@@ -55,7 +55,7 @@ def url() -> Iterator[str]:
     try:
         for line in running.stderr:
             said.append(line)
-            if "is ready at" in line:
+            if "is ready" in line:
                 break
         else:
             raise AssertionError("".join(said)[-3000:])
