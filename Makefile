@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-ray test-web test-ray full-size mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -44,6 +44,14 @@ test-web: .venv/.all
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "playwright>=1.50"
 	$(BIN)/python -m pytest tests/web -rs
 
+# captions and the server on a Ray cluster of two nodes on this machine (minutes)
+test-ray: .venv/.ray
+	VISUALGLM_TEST_RAY=1 $(BIN)/python -m pytest tests/ray -rs
+
+.venv/.ray: .venv/.all
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray]" "ray[serve]"
+	touch $@
+
 lint: .venv/.all
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -64,6 +72,10 @@ bench-batching: .venv/.all
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all
 	$(BIN)/python benchmarks/serving.py
+
+# the local engine against one and two Ray actors
+bench-ray: .venv/.ray
+	$(BIN)/python benchmarks/ray_captioning.py
 
 full-size: .venv/.all
 	$(BIN)/python benchmarks/full_size.py

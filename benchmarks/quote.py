@@ -39,6 +39,17 @@ WORDS = {
         "memory_wide": "scaled: the 6B's widths, {blocks} of {of_blocks} blocks, random",
         "cache": "Cached features made a run of {steps} steps of {rows_per_step} rows on {model} {speed_up} times as "
         "fast ({cpu_seconds_cached} instead of {cpu_seconds_not_cached} CPU seconds; {cpu}, {date}).",
+        "ray_captioning": "`make bench-ray`, {pictures} drawn pictures, {model}, one thread a model: the local engine "
+        "{local} images/s, Ray {one} with one actor and {two} with two, once the first part is there. Ray itself takes "
+        "{start} s to start, and the first part then {first_one} s with one actor, {first_two} s with two: they open "
+        "the model in that time ({cpu}, {cores} cores, load {load_average_1_min}, Ray {ray}, {date}).",
+        "scale": "For {count:,} pictures, on machines like those measured:",
+        "scale_head": "| model | one picture | {count:,} pictures | on 8 machines | on 64 machines |",
+        "scale_full": "the 6B's shapes, answers of {tokens} tokens, one at a time | "
+        "{picture} + {prompt} + {tokens} x {token} = {each} s",
+        "scale_mini": "{model}, batches of 8 | 1 / {rate} = {each} s",
+        "scale_hours": "{count:,} x {each} s / 3600 = {hours:,} h | {hours:,} / 8 = {eight:,} h | "
+        "{hours:,} / 64 = {many:,} h",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
     },
@@ -67,6 +78,16 @@ WORDS = {
         "memory_wide": "缩小的：6B 的宽度，{of_blocks} 层中的 {blocks} 层，随机权重",
         "cache": "缓存向量使 {model} 上每步 {rows_per_step} 行、共 {steps} 步的运行快到 {speed_up} 倍"
         "（{cpu_seconds_cached} 而不是 {cpu_seconds_not_cached} CPU 秒；{cpu}，{date}）。",
+        "ray_captioning": "`make bench-ray`，{pictures} 张绘制的图片，{model}，每个模型一个线程：本地引擎每秒 "
+        "{local} 张；第一个分片写出之后，Ray 用一个执行者每秒 {one} 张，用两个每秒 {two} 张。Ray 自身启动要 "
+        "{start} 秒；之后到第一个分片，一个执行者要 {first_one} 秒，两个要 {first_two} 秒，打开模型也在其中"
+        "（{cpu}，{cores} 核，负载 {load_average_1_min}，Ray {ray}，{date}）。",
+        "scale": "在与实测相同的机器上，{count:,} 张图片：",
+        "scale_head": "| 模型 | 一张图片 | {count:,} 张图片 | 8 台机器 | 64 台机器 |",
+        "scale_full": "6B 的形状，回答 {tokens} 个词，逐张 | {picture} + {prompt} + {tokens} x {token} = {each} 秒",
+        "scale_mini": "{model}，每批 8 张 | 1 / {rate} = {each} 秒",
+        "scale_hours": "{count:,} x {each} 秒 / 3600 = {hours:,} 小时 | {hours:,} / 8 = {eight:,} 小时 | "
+        "{hours:,} / 64 = {many:,} 小时",
         "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
         "bfloat16，{date}。",
     },
@@ -179,6 +200,46 @@ def megabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
+def ray_captioning(language: str) -> str:
+    """What `make bench-ray` measured."""
+    result = stored("ray_captioning")
+    if not result:
+        return WORDS[language]["later"].format("make bench-ray")
+    facts = {**result["machine"], **result["versions"], **result, "date": result["date"][:10]}
+    facts |= {"start": result["ray_start_seconds"], "local": result["local"]["images_per_second"]}
+    for name, actors in (("one", "ray_1"), ("two", "ray_2")):
+        facts[name] = result[actors]["images_per_second"]
+        facts[f"first_{name}"] = result[actors]["first_part_seconds"]
+    return WORDS[language]["ray_captioning"].format(**facts)
+
+
+PICTURES_TO_SCALE, TOKENS_TO_SCALE = 1_000_000, 40
+
+
+def scale(language: str) -> str:
+    """What `make full-size` and `make bench-caption` measured, multiplied and divided."""
+    words = WORDS[language]
+    full, mini = stored("full_size"), stored("captioning")
+    picture, prompt, token = full["picture_seconds"], full["prompt_seconds"], full["seconds_per_token"]
+    rate = mini["images_per_second_at_batch_8"]
+    rows = []
+    for name, each, facts in (
+        (
+            "scale_full",
+            round(picture + prompt + TOKENS_TO_SCALE * token, 1),
+            {"tokens": TOKENS_TO_SCALE, "picture": picture, "prompt": prompt, "token": token},
+        ),
+        ("scale_mini", round(1 / rate, 4), {"model": mini["model"], "rate": rate}),
+    ):
+        hours = PICTURES_TO_SCALE * each / 3600
+        shares = {"hours": round(hours, 1), "eight": round(hours / 8, 1), "many": round(hours / 64, 1)}
+        line = f"| {words[name]} | {words['scale_hours']} |"
+        rows.append(line.format(count=PICTURES_TO_SCALE, each=each, **facts, **shares))
+    head = words["scale_head"].format(count=PICTURES_TO_SCALE)
+    table = "\n".join([head, "| --- | --- | --- | --- | --- |", *rows])
+    return f"{words['scale'].format(count=PICTURES_TO_SCALE)}\n\n{table}"
+
+
 QUOTES = {
     "full_size": full_size,
     "demo": demo,
@@ -188,6 +249,8 @@ QUOTES = {
     "finetune_demo": finetune_demo,
     "finetune_memory": finetune_memory,
     "finetune_cache": finetune_cache,
+    "ray_captioning": ray_captioning,
+    "scale": scale,
 }
 
 

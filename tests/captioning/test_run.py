@@ -42,7 +42,7 @@ def caption(
     """How many items were answered now."""
     with Results(out, retry) as results:
         run, seen = Run(opened, results, plan, sampling), []
-        run(run.waiting(read_source(str(source))), seen.append)
+        run(results.waiting(read_source(str(source))), seen.append)
     return len(seen)
 
 
@@ -187,4 +187,4 @@ def test_an_answer_to_another_question_is_not_taken_for_this_ones(
 ) -> None:
     caption(opened, folder, tmp_path / "out.jsonl", Plan(QUESTION))
     with Results(tmp_path / "out.jsonl") as results, pytest.raises(UsageError, match="another -o"):
-        Run(opened, results, Plan("这是什么？"), {}).check_question(read_source(str(folder)))
+        results.check_question(read_source(str(folder)), "这是什么？")

@@ -14,6 +14,7 @@ from types import ModuleType, TracebackType
 from typing import IO, Any
 
 from ..errors import UsageError
+from .finished import Finished
 
 fcntl: ModuleType | None
 try:
@@ -22,20 +23,18 @@ except ImportError:  # Windows: two runs into one file are not told apart there
     fcntl = None
 
 
-class Results:
-    """The open file: `finished` (picture -> questions answered), how many rows are errors (`failed`), and `write`.
+class Results(Finished):
+    """The open file: what it holds already, and `write`.
 
     Raises:
         UsageError: the file is no list of results, cannot be written, or another run is writing it.
     """
 
     def __init__(self, path: Path, retry_failed: bool = False) -> None:
-        self.path = path
-        self.finished: dict[str, set[str]] = {}
-        self.failed = 0
+        super().__init__(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(path)
+            self._lock = locked(path)
             self._file: IO[bytes] = path.open("a+b")
             self._cut_torn_line()
             if retry_failed:
@@ -74,11 +73,7 @@ class Results:
     def _read(self) -> None:
         self._file.seek(0)
         for line in self._file:
-            self._remember(self._row(line))
-
-    def _remember(self, row: dict[str, Any]) -> None:
-        self.finished.setdefault(row["image"], set()).add(row["question"])
-        self.failed += "error" in row
+            self.remember(self._row(line))
 
     def _row(self, line: bytes) -> dict[str, Any]:
         try:
@@ -93,7 +88,7 @@ class Results:
         """Appends a row and flushes it."""
         self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
         self._file.flush()
-        self._remember(row)
+        self.remember(row)
 
     def __enter__(self) -> Results:
         return self
@@ -105,8 +100,12 @@ class Results:
         self._lock.close()
 
 
-def _locked(path: Path) -> IO[bytes]:
-    """Holds `.OUT.lock` as long as this process lives, so that two runs do not write the same rows."""
+def locked(path: Path) -> IO[bytes]:
+    """Holds `.OUT.lock` as long as this process lives, so that two runs do not write the same rows.
+
+    Raises:
+        UsageError: another run holds it.
+    """
     lock = path.with_name(f".{path.name}.lock").open("ab")
     if fcntl is not None:
         try:

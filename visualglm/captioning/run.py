@@ -1,4 +1,4 @@
-"""captioning/run: items -> rows in OUT.jsonl: pictures are decoded by threads while the model answers batches of them.
+"""captioning/run: items -> rows: pictures are decoded by threads while the model answers batches of them.
 
 Every answer is what `ask` would say. A picture that cannot be opened becomes a row with its error, and the run goes on.
 Knows nothing about the command line or the progress bar: `done` is told after each row.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from ..chat import encode_pixels, picture_pixels
 from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
 from ..prompt import Language
-from .results import Results
 from .sources import Item
 
 AUTO_BATCH = {"cpu": 8}
@@ -45,8 +44,10 @@ def check_sidecars(items: Sequence[Item]) -> None:
     owners: dict[Path, Item] = {}
     for item in items:
         text = item.file.with_suffix(".txt")
-        if item.size is not None:
-            raise UsageError(f"{item.image} lies in a tar, which has no place for a .txt: leave --sidecar out.")
+        if item.inside:
+            raise UsageError(
+                f"{item.image} lies in {item.file.name}, which has no place for a .txt: leave --sidecar out."
+            )
         if text in owners:
             other = owners[text]
             raise UsageError(
@@ -55,30 +56,22 @@ def check_sidecars(items: Sequence[Item]) -> None:
         owners[text] = item
 
 
-class Run:
-    """Answers every item that has no row yet."""
+class Rows(Protocol):
+    """Where rows go: a file (results.py), or a list that becomes a part (parts.py)."""
 
-    def __init__(self, model: VisualGLM, results: Results, plan: Plan, sampling: dict[str, Any]) -> None:
+    def write(self, row: dict[str, Any]) -> None:
+        """Takes one row."""
+
+
+class Run:
+    """Answers items with a model; each becomes one row."""
+
+    def __init__(self, model: VisualGLM, results: Rows, plan: Plan, sampling: dict[str, Any]) -> None:
         self.model = model
         self.results = results
         self.plan = plan
         self.sampling = sampling
         self.batch_size = plan.batch_size or AUTO_BATCH.get(model.model.device.type, AUTO_BATCH_ELSEWHERE)
-
-    def waiting(self, items: Iterable[Item]) -> list[Item]:
-        """The items without a row; of items that bring no question of their own, any row of the picture counts."""
-        return [item for item in items if not self._finished(item)]
-
-    def _finished(self, item: Item) -> bool:
-        answered = self.results.finished.get(item.image, set())
-        return bool(answered) if item.question is None else item.question in answered
-
-    def check_question(self, items: Iterable[Item]) -> None:
-        """Raises `UsageError` where rows answer another question than the plan's: they would pass for its answers."""
-        for item in items:
-            others = self.results.finished.get(item.image, set()) - {self.plan.question}
-            if item.question is None and others:
-                raise UsageError(f"{self.results.path} answers {others.pop()[:80]!r}: choose another -o, or ask that.")
 
     def __call__(self, items: Sequence[Item], done: Callable[[Item], object]) -> None:
         """Fills the results."""
@@ -160,3 +153,23 @@ class Run:
                 "completion_tokens": answer.completion_tokens,
             }
         )
+
+
+class _Listed(list[dict[str, Any]]):
+    """Rows that are not written yet."""
+
+    write = list.append
+
+
+def open_answers(
+    open_model: Callable[[], VisualGLM], plan: Plan, sampling: dict[str, Any]
+) -> Callable[[Sequence[Item]], list[dict[str, Any]]]:
+    """Opens a model -> what turns items into their rows, for an engine that calls it elsewhere."""
+    model = open_model()
+
+    def answers(items: Sequence[Item]) -> list[dict[str, Any]]:
+        rows = _Listed()
+        Run(model, rows, plan, sampling)(items, lambda item: None)
+        return rows
+
+    return answers

@@ -1,4 +1,4 @@
-"""captioning/sources: a folder, a glob, a JSONL or CSV list, or tar shards -> items: name, bytes, question.
+"""captioning/sources: a folder, a glob, a JSONL or CSV list, Parquet, or tar shards -> items: name, bytes, question.
 
 Nothing is decoded here, and nothing is unpacked: a picture in a tar is read in place. Knows nothing about models.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from . import parquet
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 WILD = re.compile(r"[*?\[]")
@@ -23,13 +24,22 @@ WILD = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to describe: `image` names it in the results, `file` holds it (`offset`, `size`: inside a tar)."""
+    """One picture to describe: `image` names it in the results, `file` holds it.
+
+    Inside a tar it has an `offset` and a `size` in bytes, inside a Parquet file a row `group` and an `offset` in rows.
+    """
 
     image: str
     file: Path
     question: str | None = None
     offset: int = 0
     size: int | None = None
+    group: int | None = None
+
+    @property
+    def inside(self) -> bool:
+        """Whether other pictures lie in the same file."""
+        return self.size is not None or self.group is not None
 
     def read(self) -> bytes:
         """The picture's bytes.
@@ -37,6 +47,8 @@ class Item:
         Raises:
             OSError: the file is gone, or may not be read.
         """
+        if self.group is not None:
+            return parquet.picture(self.file, self.group, self.offset)
         with self.file.open("rb") as file:
             file.seek(self.offset)
             return file.read(-1 if self.size is None else self.size)
@@ -55,11 +67,13 @@ def read_source(source: str) -> list[Item]:
         found = _list(path)
     elif path.suffix.lower() == ".tar" and path.is_file():
         found = _shard(path, "")
+    elif path.suffix.lower() == ".parquet" and path.is_file():
+        found = _table(path, "")
     elif WILD.search(source) and not path.exists():
         found = _glob(source)
     else:
         raise UsageError(
-            f"{source[:200]} is no folder, glob, .jsonl or .csv list, or uncompressed .tar: "
+            f"{source[:200]} is no folder, glob, .jsonl or .csv list, .parquet, or uncompressed .tar: "
             "name the pictures by one of these."
         )
     items = list({(item.image, item.question): item for item in found}.values())
@@ -69,7 +83,8 @@ def read_source(source: str) -> list[Item]:
 
 
 def _folder(folder: Path) -> Iterator[Item]:
-    """Pictures and tar shards below a folder; what begins with a dot is passed over."""
+    """Pictures and tar shards below a folder; what begins with a dot is passed over, and so is Parquet: it may be a
+    run's own captions."""
     for here, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -91,8 +106,11 @@ def _glob(pattern: str) -> Iterator[Item]:
     fixed = next(index for index, part in enumerate(parts) if WILD.search(part))
     root = Path(*parts[:fixed])
     for match in sorted(root.glob(str(Path(*parts[fixed:])))):
-        if match.is_file():
-            yield from _file(match, match.relative_to(root).as_posix())
+        name = match.relative_to(root).as_posix()
+        if match.suffix.lower() == ".parquet":
+            yield from _table(match, f"{name}/")
+        elif match.is_file():
+            yield from _file(match, name)
 
 
 def _shard(file: Path, prefix: str) -> Iterator[Item]:
@@ -106,6 +124,15 @@ def _shard(file: Path, prefix: str) -> Iterator[Item]:
         raise UsageError(
             f"{file} cannot be read as a tar ({error}): unpack it, or write it anew uncompressed."
         ) from error
+
+
+def _table(file: Path, prefix: str) -> Iterator[Item]:
+    """The pictures that a Parquet file holds or names."""
+    for name, question, inside, group, row in parquet.entries(file):
+        if inside:
+            yield Item(prefix + name, file, question, row, group=group)
+        else:
+            yield Item(prefix + name, file.parent / name, question)
 
 
 def _list(file: Path) -> Iterator[Item]:

@@ -1,9 +1,15 @@
-"""commands/caption: `visualglm caption SOURCE -o OUT.jsonl`: many pictures; run again after a kill to go on."""
+"""commands/caption: `visualglm caption SOURCE -o OUT`: many pictures; run again after a kill to go on.
+
+One process writes JSON lines; `--engine ray` many machines that write Parquet. Both ask and resume alike.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,12 +19,23 @@ from . import options
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from ..captioning.parts import Parts
+    from ..captioning.results import Results
+    from ..captioning.run import Plan
+    from ..captioning.sources import Item
+
+Engine = Literal["local", "ray"]
+
 
 @options.with_flags
 def caption(
-    source: Annotated[str, typer.Argument(help="A folder, a quoted glob, a .jsonl or .csv list, or a .tar shard.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder, a quoted glob, a .jsonl or .csv list, a .parquet, or a .tar shard.")
+    ],
     flags: options.Flags,
-    out: Annotated[Path, typer.Option("-o", "--out", help="JSON lines, one row per picture; kept and completed.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="JSON lines, one row per picture (ray: a folder); kept and completed.")
+    ],
     question: Annotated[str | None, typer.Option(help="What to ask; without one, describe the picture.")] = None,
     batch_size: Annotated[str, typer.Option(help="Pictures answered at once, or auto.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that decode pictures meanwhile.")] = 2,
@@ -26,11 +43,19 @@ def caption(
     sidecar: Annotated[
         bool, typer.Option("--sidecar", help="Also write the text beside each picture, as .txt.")
     ] = False,
+    engine: Annotated[Engine, typer.Option(help="This process, or a Ray cluster that writes Parquet.")] = "local",
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="ray: models at most; default: one a GPU, or one a machine.")
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(envvar="RAY_ADDRESS", help="ray: the cluster, or auto; default: one on this machine alone."),
+    ] = None,
 ) -> None:
     """Describe many pictures; survives a kill, repeats nothing. / 批量描述图片，可断点续跑。"""
+    where = _Where(engine, actors, ray_address)
     sampling, size = flags.sampling(), _batch_size(batch_size)
-    from ..captioning.results import Results
-    from ..captioning.run import Plan, Run, check_sidecars
+    from ..captioning.run import Plan, check_sidecars
     from ..captioning.sources import read_source
     from ..conversation import QUESTIONS
 
@@ -38,18 +63,65 @@ def caption(
     if sidecar:
         check_sidecars(items)
     asked = question or QUESTIONS[options.spoken_language(flags.language)]
-    with Results(out, retry_failed) as results:
-        run = Run(flags.open_model(), results, Plan(asked, flags.language, size, workers, sidecar), sampling)
-        waiting = run.waiting(items)
+    plan = Plan(asked, flags.language, size, workers, sidecar)
+    with where.open_results(out, retry_failed) as results:
+        waiting = results.waiting(items)
         if question is not None:
-            run.check_question(items)
+            results.check_question(items, question)
         with _progress() as progress:
             bar = progress.add_task("caption", total=len(items), completed=len(items) - len(waiting))
-            run(waiting, lambda item: progress.advance(bar))
+            where.answer(waiting, results, flags, plan, sampling, partial(progress.advance, bar))
         failed = results.failed
     typer.echo(f"{len(waiting)} of {len(items)} pictures answered now; {failed} rows of {out} hold an error.", err=True)
     if failed:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Which engine answers, and for a cluster how many models and its address."""
+
+    engine: Engine
+    actors: int | None
+    address: str | None
+
+    def __post_init__(self) -> None:
+        if self.engine == "ray":
+            from ..captioning.cluster import require_ray
+
+            require_ray()
+        elif self.actors is not None:
+            raise UsageError("--actors are those of --engine ray: add that, or leave --actors out.")
+
+    def open_results(self, out: Path, retry_failed: bool) -> Results | Parts:
+        """What is written already, and the place for more."""
+        from ..captioning.parts import Parts
+        from ..captioning.results import Results
+
+        return Parts(out, retry_failed) if self.engine == "ray" else Results(out, retry_failed)
+
+    def answer(
+        self,
+        waiting: list[Item],
+        results: Results | Parts,
+        flags: options.Flags,
+        plan: Plan,
+        sampling: dict[str, Any],
+        advance: Callable[[int], object],
+    ) -> None:
+        """Gives every waiting item its row; `advance` hears how many more have one."""
+        from ..captioning.results import Results
+        from ..captioning.run import Run, open_answers
+
+        if isinstance(results, Results):
+            Run(flags.open_model(), results, plan, sampling)(waiting, lambda item: advance(1))
+        elif waiting:
+            from ..captioning.cluster import answer, connected, pool_of
+
+            opener = partial(open_answers, flags.anywhere().open_model, plan, sampling)
+            with connected(self.address):
+                for count in answer(waiting, results, opener, pool_of(self.actors, flags.device)):
+                    advance(count)
 
 
 def _batch_size(text: str) -> int | None:

@@ -7,8 +7,9 @@ import locale
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -84,6 +85,15 @@ class Flags:
         if unusable:
             raise UsageError(f"--{unusable[0].replace('_', '-')} must be a finite number.")
         return {"do_sample": False, **given} if self.greedy else given
+
+    def anywhere(self) -> Flags:
+        """The same, with the paths that exist made absolute: for processes that work in other folders."""
+        paths: dict[str, Any] = {}
+        for name in ("model", "tokenizer", "adapter"):
+            folder, mark, step = (getattr(self, name) or "").partition("@" if name == "adapter" else "\0")
+            if folder and Path(folder).exists():
+                paths[name] = f"{Path(folder).absolute()}{mark}{step}"
+        return replace(self, **paths)
 
     def open_model(self) -> VisualGLM:
         """Loads the model without transformers' progress bars and notices on the terminal."""

@@ -1,0 +1,123 @@
+"""captioning/parts: OUT/, a folder of Parquet parts that many machines write at once, each part whole or not at all.
+
+    OUT/.writing-RUN/DRAFT.parquet -- rename --> OUT/part-RUN-000007.parquet
+
+The run fixes each part's name before anyone answers it, so a part that is answered twice, because the first machine
+died, replaces itself: nothing is lost, nothing comes twice. A run begins by taking the older runs' `.writing` folders
+away; a machine that still works for one of them can rename nothing any more. Knows nothing about Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import UsageError
+from .finished import Finished, written
+from .parquet import arrow, parquet
+from .results import locked
+
+PART = re.compile(r"part-[0-9a-f]{12}-\d{6,}\.parquet")
+TEXTS = ("image", "question", "text", "finish_reason", "error")
+COLUMNS = ("image", "question", "text", "finish_reason", "completion_tokens", "error")
+
+
+class Parts(Finished):
+    """The open folder: what its parts hold already, and where a new part is drafted (`staging`).
+
+    Raises:
+        UsageError: the folder holds something else, cannot be written, or another run is writing it.
+    """
+
+    def __init__(self, path: Path, retry_failed: bool = False) -> None:
+        super().__init__(path.resolve())
+        path = self.path
+        self.run = uuid.uuid4().hex[:12]
+        self.staging = path / f".writing-{self.run}"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._check()
+            self._lock = locked(path)
+            self._take_over()
+            for part in sorted(path.glob("part-*.parquet")):
+                self._read(part, retry_failed)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written ({error.strerror or error}): choose another -o.") from error
+
+    def name(self, number: int) -> str:
+        """Of a new part."""
+        return f"part-{self.run}-{number:06}.parquet"
+
+    def _check(self) -> None:
+        for entry in self.path.iterdir():
+            if not entry.name.startswith(".") and not PART.fullmatch(entry.name):
+                raise UsageError(f"{self.path} holds {entry.name}, which is no part of results: choose another -o.")
+
+    def _take_over(self) -> None:
+        """Older runs lose their folders at once, by a rename; then what they drafted is deleted."""
+        for old in self.path.glob(".writing-*"):
+            old.rename(self.path / f".ended-{uuid.uuid4().hex}")
+        for old in self.path.glob(".ended-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        self.staging.mkdir()
+
+    def _read(self, part: Path, retry_failed: bool) -> None:
+        """Remembers a part's rows; those with an error leave it where they are to be tried again."""
+        try:
+            table = parquet().read_table(part, columns=list(COLUMNS), partitioning=None)
+        except arrow().ArrowException as error:
+            raise UsageError(
+                f"{part} cannot be read ({error}): delete it, and its pictures are asked again."
+            ) from error
+        rows = table.to_pylist()
+        if retry_failed and any(row["error"] is not None for row in rows):
+            rows = [row for row in rows if row["error"] is None]
+            if rows:
+                write_part(self.staging, part.name, rows)
+            else:
+                part.unlink()
+        for row in rows:
+            self.remember(row)
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.staging, ignore_errors=True)
+        self._lock.close()
+
+
+def write_part(staging: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows -> the part of that name beside `staging`; on disk before it is seen.
+
+    Raises:
+        UsageError: this machine does not see the run's folder: it is not shared, or the run is over.
+    """
+    pyarrow = arrow()
+    fields = [(column, pyarrow.string() if column in TEXTS else pyarrow.int64()) for column in COLUMNS]
+    table = pyarrow.Table.from_pylist([_plain(row.items()) for row in rows], schema=pyarrow.schema(fields))
+    draft = staging / f"{uuid.uuid4().hex}.parquet"
+    try:
+        with draft.open("wb") as file:
+            parquet().write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(staging.parent / name)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{staging} is not seen by {platform.node()}: -o must be a folder that all machines share, "
+            "and of one run at a time."
+        ) from error
+
+
+def _plain(row: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: written(value) if isinstance(value, str) else value for name, value in row}
