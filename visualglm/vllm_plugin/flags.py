@@ -1,0 +1,97 @@
+"""vllm_plugin/flags: what vLLM's configuration must say for this model, and which flags are refused.
+
+A prefix is read at once and by nobody else, so prefix caching and chunked prefill are off: off by default here, refused
+where somebody turned them on. Leans on a private method of `EngineArgs`, the only place that still knows whether a flag
+was given; where it is missed, `verify_and_update_config` refuses what it finds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.config import ModelConfig, VllmConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.model_executor.models.config import VerifyAndUpdateConfig
+
+from ..configuration import VisualGLMConfig
+from ..errors import UsageError
+
+TOKENIZER_MODE = "visualglm"
+"""The name under which vLLM finds our tokenizer and renderer."""
+OFF = {"enable_prefix_caching": "prefix caching", "enable_chunked_prefill": "chunked prefill"}
+
+
+def refuse(flag: str, what: str) -> UsageError:
+    """One sentence about a flag that may not be on."""
+    return UsageError(
+        f"VisualGLM reads a prompt whole and in both directions, so {what} would change its answers: leave "
+        f"--{flag.replace('_', '-')} out."
+    )
+
+
+def default_off() -> None:
+    """Has `EngineArgs` fill the two flags with off for this model; a second call changes nothing."""
+    theirs = EngineArgs._set_default_chunked_prefill_and_prefix_caching_args
+    if getattr(theirs, "knows_visualglm", False):
+        return
+
+    def ours(self: Any, model_config: ModelConfig) -> None:
+        if isinstance(model_config.hf_config, VisualGLMConfig):
+            for flag, what in OFF.items():
+                if getattr(self, flag):
+                    raise refuse(flag, what)
+                setattr(self, flag, False)
+        theirs(self, model_config)
+
+    ours.knows_visualglm = True  # type: ignore[attr-defined]
+    EngineArgs._set_default_chunked_prefill_and_prefix_caching_args = ours
+
+
+class PrefixConfig(VerifyAndUpdateConfig):
+    """vLLM's hook for what a model demands of its configuration."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: ModelConfig) -> None:
+        """Our tokenizer and renderer, greedy where the checkpoint is, and prompt lengths for attention.py."""
+        config = model_config.hf_config
+        if config.prefix_length:
+            raise UsageError(
+                "this checkpoint has a P-tuning prefix, which vLLM's attention has no place for: serve it with "
+                "--engine transformers."
+            )
+        if model_config.enable_prompt_embeds:
+            raise refuse("enable_prompt_embeds", "a prompt of vectors, which has no <sop>,")
+        model_config.tokenizer_mode = TOKENIZER_MODE
+        config.rswa_window = config.max_sequence_length  # only so that the runner hands prompt lengths over
+        model_config.model_arch_config = model_config.get_model_arch_config()
+        _keep_greedy(model_config)
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: VllmConfig) -> None:
+        """Refuses what would split a prompt; room for the pictures of two passes, so that none is put off.
+
+        vLLM would otherwise read a prompt up to the first picture that finds no room. A pass has no more slots than
+        tokens, and the pass before may still hold its own.
+        """
+        scheduler = vllm_config.scheduler_config
+        forced = {
+            "enable_prefix_caching": vllm_config.cache_config.enable_prefix_caching,
+            "enable_chunked_prefill": scheduler.enable_chunked_prefill,
+        }
+        for flag, on in forced.items():
+            if on:
+                raise refuse(flag, OFF[flag])
+        if vllm_config.speculative_config is not None:
+            raise refuse("speculative_config", "speculative decoding")
+        if vllm_config.kv_transfer_config is not None:
+            raise refuse("kv_transfer_config", "keys and values from elsewhere")
+        scheduler.encoder_cache_size = 2 * max(scheduler.encoder_cache_size, scheduler.max_num_batched_tokens)
+        vllm_config.model_config.enforce_eager = True  # a captured graph would keep one pass's prefixes
+
+
+def _keep_greedy(model_config: ModelConfig) -> None:
+    """vLLM samples at temperature 1 unless told; a checkpoint with `do_sample` false means the likeliest token."""
+    if model_config.generation_config == "vllm":
+        return
+    if not model_config.try_get_generation_config().get("do_sample", False):
+        model_config.override_generation_config = {"temperature": 0.0, **model_config.override_generation_config}
