@@ -39,6 +39,11 @@ WORDS = {
         "memory_wide": "scaled: the 6B's widths, {blocks} of {of_blocks} blocks, random",
         "cache": "Cached features made a run of {steps} steps of {rows_per_step} rows on {model} {speed_up} times as "
         "fast ({cpu_seconds_cached} instead of {cpu_seconds_not_cached} CPU seconds; {cpu}, {date}).",
+        "vllm": "`make bench-vllm`, {requests} questions about pictures to the packed model, answers of at most "
+        "{max_tokens} tokens, {dtype}, one thread. Requests a second (tokens a second):",
+        "vllm_rows": ("clients", "our own server", "vLLM {vllm}"),
+        "vllm_end": "{answers_that_differ} of {answers} answers differ. {cpu}, {cores} cores, load "
+        "{load_average_1_min}, {date}: a small model on a CPU shows what an engine costs, not what it gains on a GPU.",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
     },
@@ -67,6 +72,11 @@ WORDS = {
         "memory_wide": "缩小的：6B 的宽度，{of_blocks} 层中的 {blocks} 层，随机权重",
         "cache": "缓存向量使 {model} 上每步 {rows_per_step} 行、共 {steps} 步的运行快到 {speed_up} 倍"
         "（{cpu_seconds_cached} 而不是 {cpu_seconds_not_cached} CPU 秒；{cpu}，{date}）。",
+        "vllm": "`make bench-vllm`，向内置模型提出 {requests} 个关于图片的问题，回答至多 {max_tokens} 个词，{dtype}，"
+        "单线程。每秒请求数（每秒词数）：",
+        "vllm_rows": ("客户端", "我们自己的服务器", "vLLM {vllm}"),
+        "vllm_end": "{answers} 个回答中有 {answers_that_differ} 个不同。{cpu}，{cores} 核，负载 {load_average_1_min}，"
+        "{date}：CPU 上的小模型只显示引擎的开销，而不是它在 GPU 上的收益。",
         "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
         "bfloat16，{date}。",
     },
@@ -179,6 +189,20 @@ def megabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
+def vllm(language: str) -> str:
+    """What `make bench-vllm` measured."""
+    words, result = WORDS[language], stored("vllm_throughput")
+    if not result:
+        return words["later"].format("make bench-vllm")
+    facts = {**result["machine"], **result["versions"], **result, "date": result["date"][:10]}
+    ours, theirs = (result["engines"][name]["clients"] for name in ("transformers", "vllm"))
+    cell = "{requests_per_second} ({tokens_per_second})"
+    rows = [[name.format(**facts) for name in words["vllm_rows"]], ["---"] * 3]
+    rows += [[clients, cell.format(**ours[clients]), cell.format(**theirs[clients])] for clients in ours]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{words['vllm'].format(**facts)}\n\n{table}\n\n{words['vllm_end'].format(**facts)}"
+
+
 QUOTES = {
     "full_size": full_size,
     "demo": demo,
@@ -188,6 +212,7 @@ QUOTES = {
     "finetune_demo": finetune_demo,
     "finetune_memory": finetune_memory,
     "finetune_cache": finetune_cache,
+    "vllm": vllm,
 }
 
 

@@ -95,7 +95,7 @@ def _with(common: CommonAttentionMetadata, split: list[Piece]) -> CommonAttentio
         max_query_len=int(queries.max()),
         max_seq_len=int(keys.max()),
         block_table_tensor=common.block_table_tensor[owners.to(device)],
-        causal=torch.tensor([piece.causal for piece in split], device=device),
+        causal=torch.tensor([piece.causal for piece in split], dtype=torch.int32, device=device),
         is_prefilling=None,
         rswa_prefix_lens=None,
         _num_computed_tokens_cache=None,

@@ -1,14 +1,15 @@
 """vllm_plugin/flags: what vLLM's configuration must say for this model, and which flags are refused.
 
 A prefix is read at once and by nobody else, so prefix caching and chunked prefill are off: off by default here, refused
-where somebody turned them on. Leans on a private method of `EngineArgs`, the only place that still knows whether a flag
-was given; where it is missed, `verify_and_update_config` refuses what it finds.
+where somebody turned them on. Leans on two methods of `EngineArgs`, one of them private: the only place that still
+knows whether a flag was given. Where they are passed by, `verify_and_update_config` refuses what it finds.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from transformers import PreTrainedConfig
 from vllm.config import ModelConfig, VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
@@ -29,22 +30,40 @@ def refuse(flag: str, what: str) -> UsageError:
     )
 
 
-def default_off() -> None:
-    """Has `EngineArgs` fill the two flags with off for this model; a second call changes nothing."""
-    theirs = EngineArgs._set_default_chunked_prefill_and_prefix_caching_args
-    if getattr(theirs, "knows_visualglm", False):
+def set_defaults() -> None:
+    """Has `EngineArgs` choose our tokenizer, and fill the two flags with off, for this model alone.
+
+    A second call changes nothing. The tokenizer must be known before the configuration is made, which tries it.
+    """
+    make_config, fill = EngineArgs.create_model_config, EngineArgs._set_default_chunked_prefill_and_prefix_caching_args
+    if getattr(fill, "knows_visualglm", False):
         return
 
-    def ours(self: Any, model_config: ModelConfig) -> None:
+    def make_ours(self: Any) -> ModelConfig:
+        if is_ours(self.model):
+            self.tokenizer_mode = TOKENIZER_MODE
+        return make_config(self)
+
+    def fill_ours(self: Any, model_config: ModelConfig) -> None:
         if isinstance(model_config.hf_config, VisualGLMConfig):
             for flag, what in OFF.items():
                 if getattr(self, flag):
                     raise refuse(flag, what)
                 setattr(self, flag, False)
-        theirs(self, model_config)
+        fill(self, model_config)
 
-    ours.knows_visualglm = True  # type: ignore[attr-defined]
-    EngineArgs._set_default_chunked_prefill_and_prefix_caching_args = ours
+    fill_ours.knows_visualglm = True  # type: ignore[attr-defined]
+    EngineArgs.create_model_config = make_ours
+    EngineArgs._set_default_chunked_prefill_and_prefix_caching_args = fill_ours
+
+
+def is_ours(model: str) -> bool:
+    """Whether a folder or hub id holds a native VisualGLM; where it cannot be read, vLLM shall say so."""
+    try:
+        found, _ = PreTrainedConfig.get_config_dict(model)
+    except (OSError, ValueError):
+        return False
+    return bool(found.get("model_type") == VisualGLMConfig.model_type)
 
 
 class PrefixConfig(VerifyAndUpdateConfig):
@@ -61,7 +80,6 @@ class PrefixConfig(VerifyAndUpdateConfig):
             )
         if model_config.enable_prompt_embeds:
             raise refuse("enable_prompt_embeds", "a prompt of vectors, which has no <sop>,")
-        model_config.tokenizer_mode = TOKENIZER_MODE
         config.rswa_window = config.max_sequence_length  # only so that the runner hands prompt lengths over
         model_config.model_arch_config = model_config.get_model_arch_config()
         _keep_greedy(model_config)

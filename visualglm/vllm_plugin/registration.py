@@ -28,14 +28,14 @@ def register_all() -> None:
     from vllm.renderers.registry import RENDERER_REGISTRY
     from vllm.tokenizers.registry import TokenizerRegistry
 
-    from .flags import TOKENIZER_MODE, PrefixConfig, default_off
+    from .flags import TOKENIZER_MODE, PrefixConfig, set_defaults
 
     AutoConfig.register(VisualGLMConfig.model_type, VisualGLMConfig, exist_ok=True)
     ModelRegistry.register_model(ARCHITECTURE, f"{HERE}.model:VisualGLMForVLLM")
     MODELS_CONFIG_MAP[ARCHITECTURE] = PrefixConfig
     TokenizerRegistry.tokenizers[TOKENIZER_MODE] = (f"{HERE}.tokenizer", "VLLMTokenizer")
     RENDERER_REGISTRY.renderers[TOKENIZER_MODE] = (f"{HERE}.renderer", "VisualGLMRenderer")
-    default_off()
+    set_defaults()
     _refuse_raw_folders()
 
 
