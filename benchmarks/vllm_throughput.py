@@ -30,6 +30,13 @@ ENGINES = {
     "vllm": ["--engine", "vllm", "--dtype", "float32", "--vllm-args", "--max-num-seqs 32"],
 }
 """What each engine's `visualglm serve` is told."""
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""One thread for either; vLLM's keys and values may take a gigabyte."""
 
 
 def main() -> None:
@@ -71,7 +78,7 @@ def vllm_version(python: Path) -> str:
 
 def measured(python: Path, flags: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """One engine's figures at every number of clients; its server lives as long as this."""
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", **os.environ}
+    environment = {**os.environ, **ENVIRONMENT}
     command = [python, "-m", "visualglm", "serve", "--port", str(PORT), "--no-web", *flags]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:

@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GB
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine in this process: one start instead of three
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # threads as OMP_NUM_THREADS says, on any core
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 import base64

@@ -42,7 +42,7 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
         super().__init__()
         config = vllm_config.model_config.hf_config
         self.config = config
-        with self._mark_tower_model(vllm_config, "image"):
+        with self._mark_tower_model(vllm_config, "image"):  # type: ignore[operator]
             self.image_encoder = ImageEncoder(config.vision, config.qformer, config.hidden_size)
         self.transformer = ParallelGLM(vllm_config, maybe_prefix(prefix, "transformer"))
         self.lm_head = ParallelLMHead(
@@ -62,7 +62,9 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
     def get_mm_mapping(self) -> MultiModelKeys:
         """Which modules belong to which part."""
         return MultiModelKeys.from_string_field(
-            language_model="transformer", connector="image_encoder.glm_proj", tower_model="image_encoder.vit"
+            language_model="transformer",
+            connector=["image_encoder.qformer", "image_encoder.glm_proj"],
+            tower_model="image_encoder.vit",
         )
 
     def embed_multimodal(self, **pictures: Any) -> MultiModalEmbeddings:
@@ -90,13 +92,13 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
 
     def forward(
         self,
-        input_ids: Tensor | None,
+        input_ids: Tensor,
         positions: Tensor,
         intermediate_tensors: Any = None,
         inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """ids or embeddings of all rows, and their places in their requests -> [rows, hidden]."""
+        """ids, or embeddings, of all rows and their places in their requests [rows] -> [rows, hidden]."""
         if inputs_embeds is None:
             inputs_embeds = self.embed_input_ids(input_ids)
         return self.transformer(inputs_embeds, positions)
