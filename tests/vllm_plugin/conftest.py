@@ -18,7 +18,6 @@ import pytest
 import torch
 
 import visualglm
-from visualglm.generation import generate_rows, generation_settings
 from visualglm.messages import messages_to_turns
 from visualglm.prompt import build_prompt
 from visualglm.tokenizer import process_response
@@ -81,11 +80,11 @@ class Oracle:
         prompt = build_prompt(tokenizer, turns, language="auto", **slots).input_ids
         pixels = self.opened.processor(images=sources, return_tensors="pt")["pixel_values"] if sources else None
         embeds = model.encode_images(pixels) if pixels is not None else None
-        settings = generation_settings(model, do_sample=False, max_new_tokens=new_tokens)
-        ids = generate_rows(model, [prompt], embeds, settings)[0]
+        whole = model.generate(torch.tensor([prompt]), image_embeds=embeds, do_sample=False, max_new_tokens=new_tokens)
+        ids = whole[0, len(prompt) :].tolist()
         logits = model(torch.tensor([prompt + ids]), image_embeds=embeds).logits[0, len(prompt) - 1 : -1]
         logprobs = logits.float().log_softmax(-1)[range(len(ids)), ids].tolist()
-        said = ids[:-1] if ids[-1] in settings.eos else ids
+        said = ids[:-1] if ids[-1] == model.config.eos_token_id else ids
         return Answer(prompt, ids, process_response(tokenizer.decode(said)), logprobs)
 
 
