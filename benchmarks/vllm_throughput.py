@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
-import json
 import os
 import subprocess
 import sys
@@ -19,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from full_size import machine, versions
+from record import RESULTS, origin, store
 from serving import CHAT, make_requests
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "vllm_throughput.json"
 PORT = 8473
 ENGINES = {
     "transformers": [],
@@ -45,7 +42,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--requests", type=int, default=64, help="for each number of clients")
     parser.add_argument("--tokens", type=int, default=32, help="of an answer at most")
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--output", type=Path, default=RESULTS / "vllm_throughput.json")
     parser.add_argument("--vllm-python", type=Path, default=ROOT / ".venv-vllm" / "bin" / "python")
     options = parser.parse_args()
     found = {
@@ -53,11 +50,10 @@ def main() -> None:
         for name, flags in ENGINES.items()
     }
     texts = [result.pop("texts") for result in found.values()]
+    head = origin(__file__)
     figures = {
-        "command": "python " + " ".join(["benchmarks/vllm_throughput.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {**versions(), "vllm": vllm_version(options.vllm_python)},
+        **head,
+        "versions": {**head["versions"], "vllm": vllm_version(options.vllm_python)},
         "model": "visualglm-mini",
         "dtype": "float32",
         "requests": options.requests,
@@ -66,8 +62,7 @@ def main() -> None:
         "answers_that_differ": sum(ours != theirs for ours, theirs in zip(*texts, strict=True)),
         "answers": len(texts[0]),
     }
-    options.output.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(options.output.read_text(encoding="utf-8"))
+    store(options.output, figures)
 
 
 def vllm_version(python: Path) -> str:
