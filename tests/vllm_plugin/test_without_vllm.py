@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 import visualglm
 from visualglm import vllm_plugin
-from visualglm.commands import main
 from visualglm.errors import CheckpointError, UsageError
 from visualglm.vllm_plugin import versions
 
@@ -18,6 +18,7 @@ pytest.importorskip("starlette", reason="visualglm[serve] or vLLM brings it")
 from visualglm.vllm_plugin.server import VLLMServer, native_folder, overrides
 
 REFERENCE = Path(__file__).parents[1] / "reference"
+Program = Callable[..., CompletedProcess[str]]
 
 
 def server(**given: object) -> VLLMServer:
@@ -38,20 +39,11 @@ def test_a_version_outside_is_one_sentence(version: str, monkeypatch: pytest.Mon
     assert "\n" not in str(found.value)
 
 
-def said(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    monkeypatch.setattr(sys, "argv", ["visualglm", "serve", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    return capsys.readouterr().err
-
-
-def test_serving_without_vllm_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_serving_without_vllm_is_one_sentence(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "installed_version", lambda: None)
-    told = said(["--engine", "vllm"], monkeypatch, capsys)
-    assert told.startswith("visualglm: vLLM is not installed") and told.count("\n") == 1
+    done = program("serve", "--engine", "vllm")
+    assert done.returncode == 2
+    assert done.stderr.startswith("visualglm: vLLM is not installed") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -59,14 +51,13 @@ def test_serving_without_vllm_is_one_sentence(
     [
         (["--vllm-args", "--seed 1"], "--vllm-args"),
         (["--engine", "vllm", "--max-batch", "4"], "--max-batch"),
-        (["--engine", "vllm", "--adapter", "x"], "--adapter"),
+        (["--engine", "vllm", "--adapter", "a=x"], "--adapter"),
         (["--engine", "vllm", "--host", "0.0.0.0"], "--api-key-file"),
     ],
 )
-def test_flags_of_the_other_engine_are_refused(
-    arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert named in said(arguments, monkeypatch, capsys)
+def test_flags_of_the_other_engine_are_refused(program: Program, arguments: list[str], named: str) -> None:
+    done = program("serve", *arguments)
+    assert done.returncode == 2 and named in done.stderr
 
 
 def test_arguments_are_safe_by_default() -> None:
