@@ -14,6 +14,7 @@ from .conftest import DIALOGUES, FOLDER, NEW_TOKENS, SAMPLES, Answer, Oracle, as
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm runs this in an environment of its own")
 from vllm import LLM, SamplingParams
 from vllm.engine.arg_utils import EngineArgs
+from vllm.sampling_params import BeamSearchParams
 
 TOLERANCE = 1e-3
 """Of a log probability in float32: sums in another order. A causal mask would be off by whole units."""
@@ -84,6 +85,13 @@ def test_a_text_prompt_is_the_processors(llm: Any, oracle: Oracle) -> None:
 def test_ids_without_the_end_of_a_prompt_are_refused(llm: Any) -> None:
     with pytest.raises(ValueError, match="gMASK"):
         llm.generate({"prompt_token_ids": [5, 6, 7]}, GREEDY, use_tqdm=False)
+
+
+def test_beam_search_which_prolongs_prompts_is_refused(llm: Any, expected: dict[str, Answer]) -> None:
+    """Its beams come to the engine as prompts with a part of the answer behind `<sop>`."""
+    prompt = {"prompt_token_ids": expected["no picture"].prompt}
+    with pytest.raises(ValueError, match="Beam search"):
+        llm.beam_search([prompt], BeamSearchParams(beam_width=2, max_tokens=3))
 
 
 @pytest.mark.parametrize(

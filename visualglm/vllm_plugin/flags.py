@@ -13,8 +13,10 @@ from transformers import PreTrainedConfig
 from vllm.config import ModelConfig, VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
+from vllm.platforms import current_platform
 
 from ..configuration import VisualGLMConfig
+from ..conversation import cpu_dtype
 from ..errors import UsageError
 
 TOKENIZER_MODE = "visualglm"
@@ -31,7 +33,7 @@ def refuse(flag: str, what: str) -> UsageError:
 
 
 def set_defaults() -> None:
-    """Has `EngineArgs` choose our tokenizer, and fill the two flags with off, for this model alone.
+    """Has `EngineArgs` choose our tokenizer and, on a CPU, our dtype, and turn the two flags off, for this model alone.
 
     A second call changes nothing. The tokenizer must be known before the configuration is made, which tries it.
     """
@@ -40,8 +42,11 @@ def set_defaults() -> None:
         return
 
     def make_ours(self: Any) -> ModelConfig:
-        if is_ours(self.model):
+        config = native_config(self.model)
+        if config is not None:
             self.tokenizer_mode = TOKENIZER_MODE
+            if self.dtype == "auto" and current_platform.is_cpu():
+                self.dtype = str(cpu_dtype(config)).removeprefix("torch.")
         return make_config(self)
 
     def fill_ours(self: Any, model_config: ModelConfig) -> None:
@@ -57,13 +62,13 @@ def set_defaults() -> None:
     EngineArgs._set_default_chunked_prefill_and_prefix_caching_args = fill_ours
 
 
-def is_ours(model: str) -> bool:
-    """Whether a folder or hub id holds a native VisualGLM; where it cannot be read, vLLM shall say so."""
+def native_config(model: str) -> VisualGLMConfig | None:
+    """The configuration of a native VisualGLM's folder or hub id; of others, nothing: vLLM opens those."""
     try:
         found, _ = PreTrainedConfig.get_config_dict(model)
     except (OSError, ValueError):
-        return False
-    return bool(found.get("model_type") == VisualGLMConfig.model_type)
+        return None
+    return VisualGLMConfig.from_dict(found) if found.get("model_type") == VisualGLMConfig.model_type else None
 
 
 class PrefixConfig(VerifyAndUpdateConfig):

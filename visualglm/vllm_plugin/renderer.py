@@ -9,7 +9,7 @@ these flags neither is. `chat_template_kwargs` may have a `language`; a chat tem
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -108,22 +108,18 @@ class VisualGLMRenderer(BaseRenderer):
         ids = processor(images=pictures, text=prompt["prompt"])["input_ids"][0]
         return self._build_tokens_prompt(ids, prompt)  # type: ignore[no-any-return]
 
-    def _process_tokens(self, prompt: TokensPrompt, **kwargs: Any) -> Any:
-        self._check_end(prompt["prompt_token_ids"])
-        return super()._process_tokens(prompt, **kwargs)
+    def validate_token_ids(self, token_ids: Sequence[int], *, parameter: str | None = None) -> None:
+        """vLLM asks this about every prompt, also those that come by other ways (beam search, forwarded ids).
 
-    async def _process_tokens_async(self, prompt: TokensPrompt, **kwargs: Any) -> Any:
-        self._check_end(prompt["prompt_token_ids"])
-        return await super()._process_tokens_async(prompt, **kwargs)
-
-    def _check_end(self, ids: list[int]) -> None:
-        """The plugin knows where a prefix ends by the prompt's length alone."""
-        config = self._facts.config
-        structure = [index for index in ids if index in (config.gmask_token_id, config.bos_token_id)]
-        if ids[-2:] != structure or structure != [config.gmask_token_id, config.bos_token_id]:
+        Raises:
+            PromptError: it does not end as a prompt, whose length alone tells the plugin where its prefix ends.
+        """
+        super().validate_token_ids(token_ids, parameter=parameter)
+        end = [self._facts.config.gmask_token_id, self._facts.config.bos_token_id]
+        if list(token_ids[-2:]) != end or any(index in end for index in token_ids[:-2]):
             raise PromptError(
-                f"A prompt of ids ends with [gMASK] <sop> ({config.gmask_token_id}, {config.bos_token_id}) and has "
-                "neither before: build it with visualglm's processor, or send messages."
+                f"A prompt of ids ends with [gMASK] <sop> ({end[0]}, {end[1]}) and has neither before: build it with "
+                "visualglm's processor, or send messages. Beam search prolongs prompts and is refused."
             )
 
 
