@@ -116,7 +116,7 @@ def serve_vllm(flags: options.Flags, listening: Listening, image_hosts: Sequence
     from ..vllm_plugin.versions import require_vllm
 
     require_vllm()
-    from .. import packed_model
+    from ..conversation import packed_model
     from ..vllm_plugin.server import VLLMServer, native_folder, serve
 
     serve(
