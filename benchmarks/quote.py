@@ -50,6 +50,11 @@ WORDS = {
         "scale_mini": "{model}, batches of 8 | 1 / {rate} = {each} s",
         "scale_hours": "{count:,} x {each} s / 3600 = {hours:,} h | {hours:,} / 8 = {eight:,} h | "
         "{hours:,} / 64 = {many:,} h",
+        "vllm": "`make bench-vllm`, {requests} questions about pictures to the packed model, answers of at most "
+        "{max_tokens} tokens, {dtype}, one thread. Requests a second (tokens a second):",
+        "vllm_rows": ("clients", "our own server", "vLLM {vllm}"),
+        "vllm_end": "{answers_that_differ} of {answers} answers differ. {cpu}, {cores} cores, load "
+        "{load_average_1_min}, {date}: a small model on a CPU shows what an engine costs, not what it gains on a GPU.",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
     },
@@ -88,6 +93,11 @@ WORDS = {
         "scale_mini": "{model}，每批 8 张 | 1 / {rate} = {each} 秒",
         "scale_hours": "{count:,} x {each} 秒 / 3600 = {hours:,} 小时 | {hours:,} / 8 = {eight:,} 小时 | "
         "{hours:,} / 64 = {many:,} 小时",
+        "vllm": "`make bench-vllm`，向内置模型提出 {requests} 个关于图片的问题，回答至多 {max_tokens} 个词，{dtype}，"
+        "单线程。每秒请求数（每秒词数）：",
+        "vllm_rows": ("客户端", "我们自己的服务器", "vLLM {vllm}"),
+        "vllm_end": "{answers} 个回答中有 {answers_that_differ} 个不同。{cpu}，{cores} 核，负载 {load_average_1_min}，"
+        "{date}：CPU 上的小模型只显示引擎的开销，而不是它在 GPU 上的收益。",
         "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
         "bfloat16，{date}。",
     },
@@ -240,6 +250,20 @@ def scale(language: str) -> str:
     return f"{words['scale'].format(count=PICTURES_TO_SCALE)}\n\n{table}"
 
 
+def vllm(language: str) -> str:
+    """What `make bench-vllm` measured."""
+    words, result = WORDS[language], stored("vllm_throughput")
+    if not result:
+        return words["later"].format("make bench-vllm")
+    facts = {**result["machine"], **result["versions"], **result, "date": result["date"][:10]}
+    ours, theirs = (result["engines"][name]["clients"] for name in ("transformers", "vllm"))
+    cell = "{requests_per_second} ({tokens_per_second})"
+    rows = [[name.format(**facts) for name in words["vllm_rows"]], ["---"] * 3]
+    rows += [[clients, cell.format(**ours[clients]), cell.format(**theirs[clients])] for clients in ours]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{words['vllm'].format(**facts)}\n\n{table}\n\n{words['vllm_end'].format(**facts)}"
+
+
 QUOTES = {
     "full_size": full_size,
     "demo": demo,
@@ -251,6 +275,7 @@ QUOTES = {
     "finetune_cache": finetune_cache,
     "ray_captioning": ray_captioning,
     "scale": scale,
+    "vllm": vllm,
 }
 
 

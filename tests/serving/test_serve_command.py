@@ -35,7 +35,7 @@ def process(*arguments: str) -> list[str]:
         (["--api-key-file", os.devnull], "no key"),
         (["--allow-image-domain", "http://a.example/"], "--allow-image-domain"),
         (["--port", "0"], "--port"),
-        (["--engine", "vllm"], "--engine"),
+        (["--engine", "nothing"], "--engine"),
         (["--model", "/nowhere"], "/nowhere"),
     ],
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,6 +36,9 @@ Adapters = Annotated[
     ),
 ]
 TimeLimit = Annotated[float, typer.Option(min=1, help="Seconds a request may take, waiting included.")]
+
+OURS: dict[str, Any] = {"adapter": None, "max_queue": 64, "max_batch": 8, "time_limit": 600.0}
+"""Defaults of flags that only our own engine has."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,23 @@ def serve(
         list[str] | None,
         typer.Option(help="A host that image_url may name (repeatable); without one, none is fetched."),
     ] = None,
-    max_queue: MaxQueue = 64,
-    max_batch: MaxBatch = 8,
-    time_limit: TimeLimit = 600.0,
-    engine: Annotated[Literal["transformers"], typer.Option(help="What generates.")] = "transformers",
+    max_queue: MaxQueue = OURS["max_queue"],
+    max_batch: MaxBatch = OURS["max_batch"],
+    time_limit: TimeLimit = OURS["time_limit"],
+    engine: Annotated[
+        Literal["transformers", "vllm"], typer.Option(help="What generates; vllm: its own server, OpenAI's API alone.")
+    ] = "transformers",
+    vllm_args: Annotated[str, typer.Option(help="More arguments of `vllm serve`, as one string.")] = "",
 ) -> None:
     """OpenAI's API, upstream's POST / and the web page. / 提供 OpenAI 接口、上游接口与网页。"""
+    if engine == "vllm":
+        refuse_ours(flags, adapter=adapter, max_queue=max_queue, max_batch=max_batch, time_limit=time_limit)
+        listening = Listening(host, port, read_keys(api_key_file))
+        refuse_open_door(listening, insecure)
+        serve_vllm(flags, listening, allow_image_domain or (), shlex.split(vllm_args))
+        return
+    if vllm_args:
+        raise UsageError("--vllm-args has no meaning without --engine vllm: leave it out.")
     listening = listening_at(host, port, api_key_file, insecure)
     from ..fetch import PictureFetcher
     from ..serving.app import ServerSettings
@@ -88,6 +104,49 @@ def serve(
         limits=EngineLimits(max_queue, max_batch, time_limit),
     )
     run_server(flags, settings, listening, named(adapter or (), settings.name))
+
+
+def serve_vllm(flags: options.Flags, listening: Listening, image_hosts: Sequence[str], more: Sequence[str]) -> None:
+    """vLLM's own server with our plugin, until SIGTERM or Ctrl-C.
+
+    Raises:
+        UsageError: vLLM is missing or of another version, or a flag is nothing for it.
+        CheckpointError: the model is in no layout that vLLM opens.
+    """
+    from ..vllm_plugin.versions import require_vllm
+
+    require_vllm()
+    from ..conversation import packed_model
+    from ..vllm_plugin.server import VLLMServer, native_folder, serve
+
+    serve(
+        VLLMServer(
+            folder=native_folder(flags.model or packed_model()),
+            name=served_name(flags.model),
+            host=listening.host,
+            port=listening.port,
+            keys=listening.keys,
+            image_hosts=image_hosts,
+            dtype=flags.dtype,
+            language=flags.language,
+            sampling=flags.sampling(),
+            more=more,
+        )
+    )
+
+
+def refuse_ours(flags: options.Flags, **given: Any) -> None:
+    """Raises `UsageError` for a flag that vLLM's server has nothing for, or another name."""
+    defaults = options.Flags()
+    ours = [
+        name for name in ("tokenizer", "device", "upstream_images") if getattr(flags, name) != getattr(defaults, name)
+    ]
+    ours += [name for name, value in given.items() if value != OURS[name]]
+    if ours:
+        raise UsageError(
+            f"--{ours[0].replace('_', '-')} belongs to --engine transformers: leave it out, and give vLLM's own flags "
+            "with --vllm-args."
+        )
 
 
 def run_server(flags: options.Flags, settings: ServerSettings, listening: Listening, adapters: dict[str, str]) -> None:

@@ -26,11 +26,15 @@ class PictureReader:
         Raises:
             ImageError: one of them may not, or cannot, be read, or there are too many.
         """
-        if len(sources) > MOST_PICTURES:
-            raise ImageError(f"{len(sources)} pictures are too many for one request: send at most {MOST_PICTURES}.")
-        return [await asyncio.to_thread(self._read, source) for source in sources]
+        refuse_too_many(sources)
+        return [await asyncio.to_thread(self.read, source) for source in sources]
 
-    def _read(self, source: Any) -> bytes:
+    def read(self, source: Any) -> bytes:
+        """The bytes of one picture.
+
+        Raises:
+            ImageError: it may not, or cannot, be read.
+        """
         if not isinstance(source, str):
             raise ImageError('A picture has no source: give image_url as {"url": "data:image/png;base64,..."}.')
         if source[:5].lower() == "data:":
@@ -38,3 +42,9 @@ class PictureReader:
         if source[:5].lower() in ("http:", "https"):
             return self.fetcher(source)
         raise ImageError("A picture must be a data URL (data:image/png;base64,...), not a path or another URL.")
+
+
+def refuse_too_many(sources: Sequence[Any]) -> None:
+    """Raises `ImageError` for more pictures than one request may bring."""
+    if len(sources) > MOST_PICTURES:
+        raise ImageError(f"{len(sources)} pictures are too many for one request: send at most {MOST_PICTURES}.")

@@ -1,0 +1,107 @@
+"""benchmarks/gpu/vllm_6b: the 6B's shapes with random weights in vLLM on a GPU, beside a model of vLLM's own.
+
+Run it in the environment of `make test-vllm VLLM=vllm TORCH=`: `python benchmarks/gpu/vllm_6b.py`. One stream and 64 at
+once, tokens a second, float16; vLLM makes the weights up (`load_format="dummy"`), so no download is needed. The other
+model is a Llama of the 7B's shapes. Needs about 40 GB of GPU memory, one model after the other. Stores
+`benchmarks/results/vllm_6b.json`. No figure of it is quoted anywhere before somebody has run it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import LlamaConfig
+from vllm import LLM, SamplingParams
+
+from visualglm.configuration import VisualGLMConfig
+from visualglm.vllm_plugin.versions import installed_version
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = ROOT / "benchmarks" / "results" / "vllm_6b.json"
+VOCABULARY = ROOT / "tests" / "reference" / "hf" / "ice_text.model"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--tensor-parallel-size", type=int, default=1)
+    options = parser.parse_args()
+    figures = {
+        "command": "python " + " ".join(["benchmarks/gpu/vllm_6b.py", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
+        "versions": {"vllm": installed_version(), "torch": torch.__version__},
+        "tokens": options.tokens,
+        "visualglm-6b, a picture and a question": run(visualglm_folder, picture_prompt, options),
+        "llama 7b, a prompt of the same length": run(llama_folder, llama_prompt, options),
+    }
+    RESULT.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(RESULT.read_text(encoding="utf-8"))
+
+
+def visualglm_folder(folder: Path) -> None:
+    """The full configuration and a stand-in vocabulary."""
+    VisualGLMConfig(architectures=["VisualGLMForConditionalGeneration"], dtype="float16").save_pretrained(folder)
+    shutil.copyfile(VOCABULARY, folder / "ice_text.model")
+
+
+def picture_prompt(stream: int) -> Any:
+    """Another picture for each stream, so that nothing is remembered."""
+    picture = Image.new("RGB", (224, 224), (stream % 256, 80, 160))
+    return {"prompt": "Describe the picture.", "multi_modal_data": {"image": picture}}
+
+
+def llama_folder(folder: Path) -> None:
+    """vLLM's own model of like size, with VisualGLM's vocabulary size and without a tokenizer."""
+    LlamaConfig(architectures=["LlamaForCausalLM"], vocab_size=130528, dtype="float16").save_pretrained(folder)
+
+
+def llama_prompt(stream: int) -> Any:
+    """As many tokens as the other's prompt."""
+    return {"prompt_token_ids": [1000 + stream] * 48}
+
+
+def run(make_folder: Any, make_prompt: Any, options: argparse.Namespace) -> dict[str, float]:
+    """Tokens a second by the number of streams."""
+    sampling = SamplingParams(temperature=0, max_tokens=options.tokens, ignore_eos=True, detokenize=False)
+    with tempfile.TemporaryDirectory() as folder:
+        make_folder(Path(folder))
+        llm = LLM(
+            folder,
+            load_format="dummy",
+            dtype="float16",
+            max_model_len=2048,
+            skip_tokenizer_init=make_prompt is llama_prompt,
+            enable_prefix_caching=None if make_prompt is picture_prompt else False,
+            tensor_parallel_size=options.tensor_parallel_size,
+        )
+    found = {}
+    for streams in options.streams:
+        prompts = [make_prompt(stream) for stream in range(streams)]
+        llm.generate(prompts[:1], sampling, use_tqdm=False)
+        started = time.perf_counter()
+        llm.generate(prompts, sampling, use_tqdm=False)
+        found[f"tokens per second, {streams} streams"] = round(
+            streams * options.tokens / (time.perf_counter() - started), 1
+        )
+    del llm
+    gc.collect()
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Fixtures for what needs vLLM: questions, and what transformers answers to them. Elsewhere it is skipped."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GB
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine in this process: one start instead of three
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # threads as OMP_NUM_THREADS says, on any core
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import visualglm
+from visualglm.messages import messages_to_turns
+from visualglm.prompt import build_prompt
+from visualglm.tokenizer import process_response
+
+FOLDER = Path(visualglm.packed_model())
+SAMPLES = sorted((FOLDER / "samples").glob("*.png"))
+NEW_TOKENS = 32
+
+
+def data_url(picture: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
+def user(text: str, *pictures: Path) -> dict[str, Any]:
+    parts = [{"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in pictures]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+DIALOGUES: dict[str, list[dict[str, Any]]] = {
+    "no picture": [user("What is a moon?")],
+    "one, Chinese": [user("这张图片里有什么？", SAMPLES[0])],
+    "one, English, special pieces": [user("What is <sop> in the [gMASK] picture?", SAMPLES[1])],
+    "two": [user("这两张图片有什么不同？", SAMPLES[0], SAMPLES[1])],
+    "three": [user("How many objects are there?", SAMPLES[2], SAMPLES[0], SAMPLES[1])],
+    "many turns": [
+        user("描述这张图片。", SAMPLES[2]),
+        assistant("图中有一个月亮。"),
+        user("背景是什么？"),
+        assistant("背景是草地。"),
+        user("And what is in this one?", SAMPLES[3]),
+    ],
+    "long, no picture": [user("请详细说明。 " * 30)],
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What transformers says: the prompt's ids, the new ids, the text, and the log probability of each new id."""
+
+    prompt: list[int]
+    ids: list[int]
+    text: str
+    logprobs: list[float]
+
+
+class Oracle:
+    """Answers dialogues with our transformers model, each alone, greedily, in float32."""
+
+    def __init__(self) -> None:
+        self.opened = visualglm.load(FOLDER, device="cpu", dtype="float32")
+
+    def answer(self, messages: list[dict[str, Any]], new_tokens: int = NEW_TOKENS) -> Answer:
+        model, tokenizer = self.opened.model, self.opened.tokenizer
+        turns, sources = messages_to_turns(messages)
+        slots = {"image_token_id": model.config.image_token_id, "image_length": model.config.image_length}
+        prompt = build_prompt(tokenizer, turns, language="auto", **slots).input_ids
+        pixels = self.opened.processor(images=sources, return_tensors="pt")["pixel_values"] if sources else None
+        embeds = model.encode_images(pixels) if pixels is not None else None
+        whole = model.generate(torch.tensor([prompt]), image_embeds=embeds, do_sample=False, max_new_tokens=new_tokens)
+        ids = whole[0, len(prompt) :].tolist()
+        logits = model(torch.tensor([prompt + ids]), image_embeds=embeds).logits[0, len(prompt) - 1 : -1]
+        logprobs = logits.float().log_softmax(-1)[range(len(ids)), ids].tolist()
+        said = ids[:-1] if ids[-1] == model.config.eos_token_id else ids
+        return Answer(prompt, ids, process_response(tokenizer.decode(said)), logprobs)
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Oracle:
+    with torch.inference_mode():
+        return Oracle()
+
+
+@pytest.fixture(scope="session")
+def expected(oracle: Oracle) -> dict[str, Answer]:
+    """The answers to DIALOGUES."""
+    with torch.inference_mode():
+        return {name: oracle.answer(messages) for name, messages in DIALOGUES.items()}

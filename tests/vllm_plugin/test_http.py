@@ -1,0 +1,82 @@
+"""`visualglm serve --engine vllm`: vLLM's server in a process of its own, asked over HTTP with OpenAI's client."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import DIALOGUES, NEW_TOKENS, Answer, user
+
+pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm runs this in an environment of its own")
+import httpx
+from openai import APIStatusError, BadRequestError, OpenAI
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
+    """A client of a server with the packed model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    environment = {name: value for name, value in os.environ.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"}
+    command = [sys.executable, "-m", "visualglm", "serve", "--engine", "vllm", "--dtype", "float32"]
+    with log.open("w") as out:
+        server = subprocess.Popen([*command, "--port", str(port)], stdout=out, stderr=out, env=environment)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server, log)
+        yield OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=600, max_retries=0)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Returns when the server is healthy; it has no event to tell us by."""
+    while server.poll() is None:
+        try:
+            if httpx.get(url, timeout=60).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(1)
+    raise AssertionError(log.read_text()[-4000:])
+
+
+def test_greedy_by_default_and_equal_to_transformers(client: OpenAI, expected: dict[str, Answer]) -> None:
+    for name in ("one, Chinese", "many turns"):
+        reply = client.chat.completions.create(model="visualglm-mini", messages=DIALOGUES[name], max_tokens=NEW_TOKENS)
+        assert reply.choices[0].message.content == expected[name].text
+        assert reply.usage is not None and reply.usage.prompt_tokens == len(expected[name].prompt)
+
+
+def test_streamed_pieces_are_the_answer(client: OpenAI, expected: dict[str, Answer]) -> None:
+    with client.chat.completions.create(
+        model="visualglm-mini", messages=DIALOGUES["one, Chinese"], max_tokens=NEW_TOKENS, stream=True
+    ) as stream:
+        pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    assert "".join(pieces) == expected["one, Chinese"].text
+
+
+def test_mistakes_are_400(client: OpenAI) -> None:
+    url = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/a.png"}}]}
+    for messages in ([url], [user("hi"), {"role": "assistant", "content": "hello"}]):
+        with pytest.raises(BadRequestError):
+            client.chat.completions.create(model="visualglm-mini", messages=messages, max_tokens=4)
+    with pytest.raises(APIStatusError):
+        client.completions.create(model="visualglm-mini", prompt=[5, 6, 7], max_tokens=4)
+
+
+def test_a_foreign_name_is_not_answered(client: OpenAI) -> None:
+    reply = httpx.get(f"{client.base_url}models", headers={"Host": "pictures.example"}, timeout=60)
+    assert reply.status_code == 400
+    assert (
+        "access-control-allow-origin"
+        not in httpx.get(f"{client.base_url}models", headers={"Origin": "http://pictures.example"}, timeout=60).headers
+    )

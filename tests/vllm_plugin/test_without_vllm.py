@@ -1,0 +1,97 @@
+"""What the plugin says before vLLM has a word: versions, flags, layouts. Needs no vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+import visualglm
+from visualglm import vllm_plugin
+from visualglm.errors import CheckpointError, UsageError
+from visualglm.vllm_plugin import versions
+
+pytest.importorskip("starlette", reason="visualglm[serve] or vLLM brings it")
+from visualglm.vllm_plugin.server import VLLMServer, native_folder, overrides
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+Program = Callable[..., CompletedProcess[str]]
+
+
+def server(**given: object) -> VLLMServer:
+    return VLLMServer(**{"folder": Path("dir"), "name": "mini", "host": "127.0.0.1", "port": 1, **given})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.33.1", "0.33.0rc1"])
+def test_a_version_in_the_window(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "installed_version", lambda: version)
+    assert versions.version_problem() is None
+
+
+@pytest.mark.parametrize("version", ["0.31.2", "0.34.0", "1.0"])
+def test_a_version_outside_is_one_sentence(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "installed_version", lambda: version)
+    with pytest.raises(UsageError, match=f"vLLM {version} is installed, .* pip install") as found:
+        versions.require_vllm()
+    assert "\n" not in str(found.value)
+
+
+def test_serving_without_vllm_is_one_sentence(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "installed_version", lambda: None)
+    done = program("serve", "--engine", "vllm")
+    assert done.returncode == 2
+    assert done.stderr.startswith("visualglm: vLLM is not installed") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--vllm-args", "--seed 1"], "--vllm-args"),
+        (["--engine", "vllm", "--max-batch", "4"], "--max-batch"),
+        (["--engine", "vllm", "--adapter", "a=x"], "--adapter"),
+        (["--engine", "vllm", "--host", "0.0.0.0"], "--api-key-file"),
+    ],
+)
+def test_flags_of_the_other_engine_are_refused(program: Program, arguments: list[str], named: str) -> None:
+    done = program("serve", *arguments)
+    assert done.returncode == 2 and named in done.stderr
+
+
+def test_arguments_are_safe_by_default() -> None:
+    arguments = server().arguments()
+    assert arguments[0] == "dir" and arguments[arguments.index("--host") + 1] == "127.0.0.1"
+    assert arguments[arguments.index("--allowed-origins") + 1] == "[]"
+    assert "--allowed-media-domains" not in arguments and "--allowed-local-media-path" not in arguments
+    assert arguments[arguments.index("--middleware") + 1].endswith("LoopbackNames")
+
+
+def test_keys_never_stand_in_the_arguments() -> None:
+    arguments = server(keys=["secret"]).arguments()
+    assert not any("secret" in argument for argument in arguments)
+    assert "--middleware" not in arguments  # with keys, any name may be used
+
+
+def test_sampling_becomes_vllms_defaults() -> None:
+    assert overrides({"do_sample": False, "max_new_tokens": 9}) == {"temperature": 0.0, "max_new_tokens": 9}
+    assert overrides({"top_p": 0.5}) == {"top_p": 0.5}
+    with pytest.raises(UsageError, match="--preset"):
+        overrides({"preset": "hf"})
+
+
+@pytest.mark.parametrize("layout", ["hf", "sat"])
+def test_other_layouts_are_to_be_converted(layout: str) -> None:
+    with pytest.raises(CheckpointError, match="visualglm convert"):
+        native_folder(REFERENCE / layout)
+
+
+def test_the_packed_folder_is_native() -> None:
+    assert native_folder(visualglm.packed_model()) == Path(visualglm.packed_model())
+
+
+def test_vllm_finds_the_plugin() -> None:
+    if not (found := entry_points(group="vllm.general_plugins", name="visualglm")):
+        pytest.skip("the installed package is older than the plugin")
+    assert next(iter(found)).load() is vllm_plugin.register

@@ -1,0 +1,54 @@
+"""vllm_plugin/detokenizer: vLLM's ids become text by our StreamDecoder, so its answers read as everywhere else.
+
+Spaces before punctuation, full-width punctuation and bytes are as in upstream's `process_response`. Leans on private
+parts of vLLM: its incremental detokenizers, and the place that chooses one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.v1.engine.detokenizer import BaseIncrementalDetokenizer, IncrementalDetokenizer
+
+from ..streaming import StreamDecoder
+from ..tokenizer import ChatGLMTokenizer
+
+
+class ChatGLMDetokenizer(BaseIncrementalDetokenizer):
+    """One answer on its way to text."""
+
+    def __init__(self, tokenizer: ChatGLMTokenizer, request: Any) -> None:
+        super().__init__(request)
+        self._decoder: StreamDecoder | None = StreamDecoder(tokenizer, process=True)
+
+    def decode_next(self, next_token_id: int) -> str:
+        """The text that became certain with this id."""
+        return self._decoder.push(next_token_id) if self._decoder else ""
+
+    def update(self, new_token_ids: list[int], stop_terminated: bool) -> str | None:
+        """vLLM's; after a stop string nothing is held back any more."""
+        stop: str | None = super().update(new_token_ids, stop_terminated)
+        if stop is not None:
+            self._decoder = None
+        return stop
+
+    def get_next_output_text(self, finished: bool, delta: bool) -> str:
+        """vLLM's; at the end, with what the decoder held back."""
+        if finished and self._decoder is not None:
+            self.output_text += self._decoder.finish()
+            self._decoder = None
+        return super().get_next_output_text(finished, delta)  # type: ignore[no-any-return]
+
+
+def install() -> None:
+    """Has vLLM choose ours for our tokenizer; a second call changes nothing."""
+    theirs = IncrementalDetokenizer.from_new_request
+    if getattr(theirs, "knows_visualglm", False):
+        return
+
+    def choose(tokenizer: Any, request: Any) -> Any:
+        ours = isinstance(tokenizer, ChatGLMTokenizer)
+        return ChatGLMDetokenizer(tokenizer, request) if ours else theirs(tokenizer, request)
+
+    choose.knows_visualglm = True  # type: ignore[attr-defined]
+    IncrementalDetokenizer.from_new_request = staticmethod(choose)
