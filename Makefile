@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo finetune-demo test lint types bench bench-caption bench-serve bench-batching test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo test lint types bench bench-caption bench-serve bench-batching test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -13,6 +13,10 @@ BIN := .venv/bin
 .venv/.all: .venv/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,qlora,dev]"
 	touch $@
+
+# builds the C kernel anew where its sources changed after the install
+kernel:
+	$(BIN)/python -W ignore -c "from setuptools import setup; setup()" -q build_ext --inplace
 
 base: .venv/.base
 install: .venv/.all
