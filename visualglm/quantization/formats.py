@@ -67,7 +67,7 @@ def dequantize_weight(weight: Tensor, scale: Tensor, in_features: int, dtype: to
 
 def stored_shapes(
     out_features: int, in_features: int, bits: Bits, group_size: int
-) -> tuple[tuple[int, int], tuple[int, ...]]:
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of the stored weight and scale."""
     if bits == 8:
         return (out_features, in_features), (out_features,)
@@ -86,8 +86,9 @@ def _int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _int4(weight: Tensor, group_size: int, importance: Tensor | None) -> tuple[Tensor, Tensor]:
-    (out_features, bytes_per_row), (_, groups) = stored_shapes(*weight.shape, 4, group_size)
-    padding = groups * group_size - weight.shape[1]
+    out_features, in_features = weight.shape
+    (_, bytes_per_row), (_, groups) = stored_shapes(out_features, in_features, 4, group_size)
+    padding = groups * group_size - in_features
     counts = None if importance is None else F.pad(importance.float(), (0, padding)).view(groups, group_size)
     stored = torch.empty(out_features, bytes_per_row, dtype=torch.uint8, device=weight.device)
     scale = torch.empty(out_features, groups, dtype=torch.float16, device=weight.device)

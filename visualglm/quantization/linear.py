@@ -63,7 +63,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features] in the input's dtype."""
         if torch.is_grad_enabled() and input.requires_grad:
-            output = _Differentiable.apply(input, self)
+            output: Tensor = _Differentiable.apply(input, self)  # type: ignore[no-untyped-call]
         else:
             output = self.product(input)
         return output if self.bias is None else output + self.bias.to(output.dtype)
