@@ -52,7 +52,7 @@ def int8_weight(outputs: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def error(found: Tensor, wanted: Tensor) -> float:
-    return float((found.float() - wanted).norm() / wanted.norm())
+    return float((found.double() - wanted).norm() / wanted.double().norm())
 
 
 @built
