@@ -22,6 +22,7 @@ ROAD = [
     "messages",
     "processor",
     "attention",
+    "cache",
     "vision",
     "qformer",
     "glm",
@@ -50,9 +51,10 @@ ROOMS = [
     "compat",
     "serving",
     "vllm_plugin",
+    "speed",
     "commands",
 ]
-DOORS = {"model": ["checkpoints"], "conversation": ["checkpoints", "adapters"]}
+DOORS = {"attention": ["quantization"], "model": ["checkpoints"], "conversation": ["checkpoints", "adapters"]}
 """Files of the road that may open a room, inside the function that needs it."""
 
 

@@ -1,4 +1,4 @@
-"""quantization/kernel: int8 and int4 linears on the CPU, by a small C library; plain torch where it was not built.
+"""quantization/kernel: int8 and int4 linears, and one-query attention, on the CPU, by a small C library of ours.
 
     input [..., in_features] -- int8 per group, on the fly --> times arranged weights --> [..., out_features]
 
@@ -8,7 +8,7 @@ are rounded to 8 bits per group of inputs (the weights' group for int4, 64 for i
 
 from __future__ import annotations
 
-from ctypes import CDLL
+from ctypes import CDLL, c_int64
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from .library import PATHS, library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
-LARGEST_GROUP = 512
+LARGEST_GROUP = LARGEST_HEAD = 512
 
 
 def available() -> bool:
@@ -127,6 +127,42 @@ def linear_int4(x: Tensor, arranged: Tensor, outputs: int, group_size: int) -> T
     return _finished(output, x, outputs, failed)
 
 
+def attends(query: Tensor, mask: Tensor | None) -> bool:
+    """Whether `attend` takes a query of this dtype and size, and this mask."""
+    known_mask = mask is None or (mask.dtype == torch.bool and mask.shape[1] == 1)
+    return query.dtype in DTYPES and query.shape[-1] <= LARGEST_HEAD and known_mask
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """softmax(q k scaling) v of one query per row and head [B, heads, 1, head_dim], computed in float32.
+
+    `key` and `value` [B, heads, keys, head_dim] may be slices of a longer cache; `mask` [B, 1, 1, keys] is True where a
+    key is seen.
+    """
+    query, key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value.to(key.dtype)))
+    batch, heads, _, head_dim = query.shape
+    if mask is not None:
+        mask = mask.expand(batch, 1, 1, key.shape[2]).contiguous()
+    output = torch.empty(query.shape, dtype=query.dtype)
+    strides = (c_int64 * 9)(*query.stride()[:2], *key.stride()[:3], *value.stride()[:3], key.shape[2])
+    failed = _opened().visualglm_attend(
+        query.data_ptr(),
+        key.data_ptr(),
+        value.data_ptr(),
+        None if mask is None else mask.data_ptr(),
+        output.data_ptr(),
+        strides,
+        DTYPES[query.dtype],
+        batch,
+        heads,
+        key.shape[2],
+        head_dim,
+        scaling,
+        torch.get_num_threads(),
+    )
+    return _finished(output, query, heads * head_dim, failed)
+
+
 def _opened() -> CDLL:
     opened = library()
     if opened is None:
@@ -148,5 +184,5 @@ def _prepared(x: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
 
 def _finished(output: Tensor, x: Tensor, outputs: int, failed: int) -> Tensor:
     if failed:
-        raise MemoryError(f"no memory for the activations of a linear with {outputs} outputs.")
+        raise MemoryError(f"no memory for {outputs} outputs.")
     return output if output.dtype == x.dtype else output.to(x.dtype)

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import importlib.machinery
 import os
-from ctypes import CDLL, c_int, c_size_t, c_uint64, c_void_p
+from ctypes import CDLL, c_float, c_int, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
 VERSION = 1
@@ -27,6 +27,7 @@ SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "visualglm_arrange_int4": (None, [c_void_p] * 3 + [c_int] * 5),
     "visualglm_arrange_int8": (None, [c_void_p] * 2 + [c_int] * 4),
     "visualglm_read": (c_uint64, [c_void_p, c_size_t, c_int]),
+    "visualglm_attend": (c_int, [c_void_p] * 6 + [c_int] * 5 + [c_float, c_int]),
     "visualglm_linear_int4": (c_int, [c_void_p] * 3 + [c_int] * 6),
     "visualglm_linear_int8": (c_int, [c_void_p] * 4 + [c_int] * 5),
 }
