@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from . import operators  # noqa: F401  (registers torch.ops.visualglm)
-from .formats import DEFAULT_GROUP_SIZE, Bits, check_format, dequantize_weight, quantize_weight, stored_shapes
-
-STORED_DTYPES: dict[int, tuple[torch.dtype, torch.dtype]] = {
-    8: (torch.int8, torch.float32),
-    4: (torch.uint8, torch.float16),
-}
+from .formats import (
+    DEFAULT_GROUP_SIZE,
+    STORED_DTYPES,
+    Bits,
+    check_format,
+    dequantize_weight,
+    quantize_weight,
+    stored_shapes,
+)
 
 
 class QuantizedLinear(nn.Module):
@@ -79,18 +82,25 @@ class QuantizedLinear(nn.Module):
         return dequantize_weight(self.weight, self.weight_scale, self.in_features, dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
-        scale = self.weight_scale
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.weight_scale.dtype != scale.dtype:  # a cast of the model is none of the stored numbers
-            moved = self.weight_scale if scale.is_meta else scale
-            self.weight_scale = moved.to(self.weight.device, scale.dtype)
-        return self
+        return keep_stored_scale(self, super()._apply, fn, recurse)  # type: ignore[return-value]
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         group = f", group_size={self.group_size}" if self.bits == 4 else ""
         bias = self.bias is not None
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}{group}, bias={bias}"
+
+
+def keep_stored_scale(
+    module: Any, apply: Callable[..., Any], fn: Callable[[Tensor], Tensor], recurse: bool
+) -> nn.Module:
+    """`Module._apply` for a module with a `weight_scale`: a cast of the model is none of the stored numbers."""
+    scale = module.weight_scale
+    apply(fn, recurse)
+    if module.weight_scale.dtype != scale.dtype:
+        kept = module.weight_scale if scale.is_meta else scale
+        module.weight_scale = kept.to(module.weight.device, scale.dtype)
+    return module  # type: ignore[no-any-return]
 
 
 class _Differentiable(torch.autograd.Function):
