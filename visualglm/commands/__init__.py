@@ -21,6 +21,7 @@ from .chat import chat
 from .convert import convert
 from .doctor import doctor
 from .finetune import finetune
+from .fit import fit
 from .merge import merge
 from .pretrain import pretrain
 from .quantize import quantize
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, chat, caption, convert, doctor, finetune, merge, pretrain, quantize, serve, web):
+for verb in (ask, chat, caption, convert, doctor, finetune, fit, merge, pretrain, quantize, serve, web):
     app.command(cls=AcceptsUpstreamFlags)(verb)
 
 
