@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from visualglm.quantization import Bits, QuantizedLinear, kernel
+from visualglm.quantization.embedding import QuantizedEmbedding, TiedHead
 
 pytestmark = pytest.mark.skipif(not kernel.available(), reason="the kernel was not built")
 CASES: list[tuple[Bits, int]] = [(8, 32), (4, 32), (4, 64)]
@@ -63,3 +64,15 @@ def test_compilers_see_one_operator(linear: QuantizedLinear) -> None:
     linear(torch.randn(1, 200))
     program = torch.export.export(linear, (torch.randn(2, 200),))
     assert f"visualglm.arranged_int{linear.bits}" in program.graph_module.code
+
+
+@torch.no_grad()
+def test_a_tied_head_and_its_table_share_the_arranged_numbers() -> None:
+    torch.manual_seed(0)
+    table = QuantizedEmbedding.of(nn.Embedding(100, 72), 8)
+    head, ids, hidden = TiedHead(table), torch.tensor([[0, 99], [17, 3]]), torch.randn(2, 72)
+    rows, state = table(ids), copy.deepcopy(table.state_dict())
+    logits = head(hidden)
+    assert table.arranged is not None and torch.equal(table(ids), rows)
+    torch.testing.assert_close(logits, hidden @ table(torch.arange(100)).T, rtol=0.05, atol=0.3)
+    assert all(torch.equal(table.state_dict()[name], numbers) for name, numbers in state.items())

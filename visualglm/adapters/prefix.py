@@ -90,7 +90,7 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
     mixin = _mixin(model, flat.shape[0])
     tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
     for parameter, table in zip(mixin.prefix, tables, strict=True):
-        parameter.data = table.to(model.lm_head.weight.device, _dtype(model)).contiguous()
+        parameter.data = table.to(model.transformer.final_layernorm.weight).contiguous()
         parameter.requires_grad_(False)
     return mixin
 
@@ -102,7 +102,7 @@ def _mixin(model: Any, tokens: int) -> PrefixMixin:
 
 
 def _dtype(model: Any) -> torch.dtype:
-    dtype: torch.dtype = model.lm_head.weight.dtype
+    dtype: torch.dtype = model.transformer.final_layernorm.weight.dtype  # a quantized head has another
     return dtype
 
 

@@ -21,8 +21,10 @@ from .chat import chat
 from .convert import convert
 from .doctor import doctor
 from .finetune import finetune
+from .fit import fit
 from .merge import merge
 from .pretrain import pretrain
+from .quantize import quantize
 from .serve import serve
 from .upstream_flags import AcceptsUpstreamFlags
 from .web import web
@@ -36,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, chat, caption, convert, doctor, finetune, merge, pretrain, serve, web):
+for verb in (ask, chat, caption, convert, doctor, finetune, fit, merge, pretrain, quantize, serve, web):
     app.command(cls=AcceptsUpstreamFlags)(verb)
 
 

@@ -9,20 +9,19 @@ nothing about what the numbers mean.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import kernel
+from . import kernel, operators  # noqa: F401  (operators registers torch.ops.visualglm)
 
 LOCK = threading.Lock()
 """One thread arranges; a second one that computes with the same model waits."""
 
 
 class Arranged(nn.Module):
-    """Base of `QuantizedLinear`: its weight, stored or arranged."""
+    """Base of whatever multiplies with a quantized matrix [out_features, in_features]: it lies stored or arranged."""
 
     bits: int
     group_size: int
@@ -31,6 +30,21 @@ class Arranged(nn.Module):
     weight: Tensor
     weight_scale: Tensor
     arranged: Tensor | None = None
+
+    def product(self, input: Tensor) -> Tensor:
+        """`forward` without bias and without a derivative."""
+        if self.arranged is None and _may_arrange(input) and self.can_arrange():
+            self.arrange()
+        if self.arranged is not None:
+            return self.arranged_product(input)
+        return self.exact_product(input)
+
+    def exact_product(self, input: Tensor) -> Tensor:
+        """`product` by the stored form, whose only error is the weight's: what training and compilers see."""
+        weight, weight_scale = self.stored()
+        if self.bits == 8:
+            return torch.ops.visualglm.linear_int8(input, weight, weight_scale)
+        return torch.ops.visualglm.linear_int4(input, weight, weight_scale, self.group_size)
 
     def can_arrange(self) -> bool:
         """Whether the kernel is here and computes with this weight, where it lies now."""
@@ -72,10 +86,6 @@ class Arranged(nn.Module):
             return torch.ops.visualglm.arranged_int8(input, self.arranged, self.weight_scale)
         return torch.ops.visualglm.arranged_int4(input, self.arranged, self.out_features, self.group_size)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self.restore()
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.arranged is not None:
@@ -84,3 +94,8 @@ class Arranged(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.restore()
         super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def _may_arrange(input: Tensor) -> bool:
+    """On the CPU, and never inside a traced program."""
+    return input.device.type == "cpu" and not torch.compiler.is_compiling()

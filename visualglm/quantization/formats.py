@@ -28,6 +28,13 @@ ROWS_AT_ONCE = 2**18  # numbers quantized in one go: what fits a core's cache
 RANGES = (0.80, 0.85, 0.90, 0.95, 1.00, 1.05)  # more of them gain less than 0.001
 
 
+STORED_DTYPES: dict[int, tuple[torch.dtype, torch.dtype]] = {
+    8: (torch.int8, torch.float32),
+    4: (torch.uint8, torch.float16),
+}
+"""Of weight and scale."""
+
+
 def check_format(bits: int, group_size: int) -> None:
     """Raises `QuantizationError` where this room has no such format."""
     if bits not in get_args(Bits):

@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import operators  # noqa: F401  (registers torch.ops.visualglm)
 from .arrangement import Arranged
-from .formats import DEFAULT_GROUP_SIZE, Bits, check_format, dequantize_weight, quantize_weight, stored_shapes
-
-STORED_DTYPES: dict[int, tuple[torch.dtype, torch.dtype]] = {
-    8: (torch.int8, torch.float32),
-    4: (torch.uint8, torch.float16),
-}
+from .formats import (
+    DEFAULT_GROUP_SIZE,
+    STORED_DTYPES,
+    Bits,
+    check_format,
+    dequantize_weight,
+    quantize_weight,
+    stored_shapes,
+)
 
 
 class QuantizedLinear(Arranged):
@@ -66,33 +68,14 @@ class QuantizedLinear(Arranged):
             output = self.product(input)
         return output if self.bias is None else output + self.bias.to(output.dtype)
 
-    def product(self, input: Tensor) -> Tensor:
-        """`forward` without bias and without a derivative."""
-        if self.arranged is None and _may_arrange(input) and self.can_arrange():
-            self.arrange()
-        if self.arranged is not None:
-            return self.arranged_product(input)
-        return self.exact_product(input)
-
-    def exact_product(self, input: Tensor) -> Tensor:
-        """`product` by the stored form, whose only error is the weight's: what training and compilers see."""
-        weight, weight_scale = self.stored()
-        if self.bits == 8:
-            return torch.ops.visualglm.linear_int8(input, weight, weight_scale)
-        return torch.ops.visualglm.linear_int4(input, weight, weight_scale, self.group_size)
-
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The matrix that is multiplied with, [out_features, in_features]."""
         weight, weight_scale = self.stored()
         return dequantize_weight(weight, weight_scale, self.in_features, dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
-        scale = self.stored()[1]
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.weight_scale.dtype != scale.dtype:  # a cast of the model is none of the stored numbers
-            moved = self.weight_scale if scale.is_meta else scale
-            self.weight_scale = moved.to(self.weight.device, scale.dtype)
-        return self
+        self.restore()
+        return keep_stored_scale(self, super()._apply, fn, recurse)  # type: ignore[return-value]
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
@@ -101,9 +84,16 @@ class QuantizedLinear(Arranged):
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}{group}, bias={bias}"
 
 
-def _may_arrange(input: Tensor) -> bool:
-    """On the CPU, and never inside a traced program."""
-    return input.device.type == "cpu" and not torch.compiler.is_compiling()
+def keep_stored_scale(
+    module: Any, apply: Callable[..., Any], fn: Callable[[Tensor], Tensor], recurse: bool
+) -> nn.Module:
+    """`Module._apply` for a module with a `weight_scale`: a cast of the model is none of the stored numbers."""
+    scale = module.weight_scale
+    apply(fn, recurse)
+    if module.weight_scale.dtype != scale.dtype:
+        kept = module.weight_scale if scale.is_meta else scale
+        module.weight_scale = kept.to(module.weight.device, scale.dtype)
+    return module  # type: ignore[no-any-return]
 
 
 class _Differentiable(torch.autograd.Function):

@@ -56,6 +56,15 @@ def plain_int8(arranged: Tensor, rows: int, inputs: int) -> Tensor:
     return weight
 
 
+def rows_int8(arranged: Tensor, ids: Tensor, inputs: int) -> Tensor:
+    """Rows [...] of an arranged matrix as they were stored: int8 [..., inputs]."""
+    lanes, line = 16, 4  # of the layout: a line holds 4 inputs of 16 rows
+    lines = _opened().visualglm_int8_bytes(1, inputs) // (lanes * line)
+    blocks = arranged.view(-1, lines, lanes, line)
+    rows = blocks[ids // lanes, :, ids % lanes].flatten(-2)[..., :inputs]
+    return (rows ^ 128).view(torch.int8)
+
+
 def arrange_int4(weight: Tensor, weight_scale: Tensor, group_size: int) -> Tensor:
     """uint8 [out, in / 2] with float16 scales [out, in / group] -> the kernel's bytes, scales among them."""
     rows, inputs = weight.shape[0], 2 * weight.shape[1]
