@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from full_size import machine, versions
 
 import visualglm
 from visualglm.batching import Row, generate_batch, row_scores
 from visualglm.chat import encode_picture
 from visualglm.scenes import Split, picture_of, scene_of, seeds
+from visualglm.speed.machine import machine, versions
 
 RESULT = Path(__file__).parent / "results" / "batching.json"
 QUESTIONS = ("这张图片里有什么？", "What is in the picture?", "描述这张图片。", "How many objects are there?")

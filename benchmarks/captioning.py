@@ -13,13 +13,12 @@ import json
 import tempfile
 from pathlib import Path
 
-from full_size import machine, timed, versions
-
 import visualglm
 from visualglm.captioning.results import Results
 from visualglm.captioning.run import Plan, Run
 from visualglm.captioning.sources import read_source
 from visualglm.scenes import Split, picture_of, scene_of, seeds
+from visualglm.speed.machine import machine, timed, versions
 
 RESULT = Path(__file__).parent / "results" / "captioning.json"
 QUESTION = "描述这张图片。"

@@ -14,9 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from full_size import machine, timed, versions
-
 import visualglm
+from visualglm.speed.machine import machine, timed, versions
 
 RESULT = Path(__file__).parent / "results" / "first_answer.json"
 ROUNDS = 5

@@ -11,24 +11,16 @@ import argparse
 import datetime
 import json
 import math
-import os
-import platform
 import shutil
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor
 
-import visualglm
 from visualglm.checkpoints import Checkpoint, hugging_face
 from visualglm.checkpoints.convert import MAX_SHARD_SIZE
 from visualglm.checkpoints.lazy import LazyTensor
@@ -36,6 +28,7 @@ from visualglm.checkpoints.strict import expected_shapes
 from visualglm.configuration import VisualGLMConfig
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.processor import VisualGLMProcessor
+from visualglm.speed.machine import anonymous_memory, available_memory, machine, peak_memory, timed, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "full_size.json"
@@ -158,75 +151,6 @@ def ask(model: VisualGLMForConditionalGeneration, processor: VisualGLMProcessor,
         "prompt_seconds": round(first, 2),
         "generated_tokens": tokens,
         "seconds_per_token": round(sorted(seconds)[len(seconds) // 2], 3),
-    }
-
-
-def timed(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
-    """The result and the seconds it took."""
-    start = time.perf_counter()
-    result = call(*args, **kwargs)
-    return result, time.perf_counter() - start
-
-
-@contextmanager
-def peak_memory() -> Iterator[list[int]]:
-    """A list whose only element is the largest anonymous memory seen inside the block, in bytes."""
-    peak, done = [anonymous_memory()], threading.Event()
-
-    def sample() -> None:
-        while not done.wait(0.01):
-            peak[0] = max(peak[0], anonymous_memory())
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
-
-
-def anonymous_memory() -> int:
-    """RssAnon of this process in bytes (pages of mapped files do not count)."""
-    return status_field(Path("/proc/self/status"), "RssAnon")
-
-
-def available_memory() -> int:
-    """What the machine can still give, in bytes."""
-    return status_field(Path("/proc/meminfo"), "MemAvailable")
-
-
-def status_field(file: Path, name: str) -> int:
-    """One field of a Linux status file, in bytes."""
-    line = next(line for line in file.read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "unknown")
-    total = status_field(Path("/proc/meminfo"), "MemTotal")
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gb": round(total / 1e9, 1),
-        "load_average_1_min": round(os.getloadavg()[0], 2),
-    }
-
-
-def cpu_lines() -> list[str]:
-    """Linux' description of the processors."""
-    return Path("/proc/cpuinfo").read_text().splitlines()
-
-
-def versions() -> dict[str, str]:
-    """Of what computes."""
-    return {
-        "visualglm": visualglm.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
     }
 
 

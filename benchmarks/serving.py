@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from full_size import machine, versions
 
 import visualglm
 from visualglm.scenes import Split, picture_of, scene_of, seeds
+from visualglm.speed.machine import machine, versions
 
 RESULT = Path(__file__).parent / "results" / "serving.json"
 QUESTIONS = (

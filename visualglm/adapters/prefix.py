@@ -101,11 +101,6 @@ def _mixin(model: Any, tokens: int) -> PrefixMixin:
     return PrefixMixin(config)
 
 
-def _dtype(model: Any) -> torch.dtype:
-    dtype: torch.dtype = model.transformer.final_layernorm.weight.dtype  # a quantized head has another
-    return dtype
-
-
 def _peft() -> tuple[Any, Any]:
     try:
         from peft import PrefixEncoder, PrefixTuningConfig

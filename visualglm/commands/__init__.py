@@ -16,6 +16,7 @@ import typer
 from .. import __version__
 from ..errors import VisualGLMError
 from .ask import ask
+from .bench import bench
 from .caption import caption
 from .chat import chat
 from .convert import convert
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, chat, caption, convert, doctor, finetune, fit, merge, pretrain, quantize, serve, web):
+for verb in (ask, bench, chat, caption, convert, doctor, finetune, fit, merge, pretrain, quantize, serve, web):
     app.command(cls=AcceptsUpstreamFlags)(verb)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from ..errors import UsageError
+from .threads import set_threads
 
 if TYPE_CHECKING:
     from ..conversation import VisualGLM
@@ -37,6 +38,7 @@ Quantize = Annotated[
 ]
 QuantizeVision = Annotated[Literal["8", "4"] | None, typer.Option(help="The same for the picture's side.")]
 QuantizeVocabulary = Annotated[Literal["8"] | None, typer.Option(help="The same for word embeddings and head.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: what may be used here.")]
 LanguageOption = Annotated[Language, typer.Option(help="问/答 or Q/A; auto: by the question.")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same answer.")]
@@ -67,6 +69,7 @@ class Flags:
     quantize: Quantize = None
     quantize_vision: QuantizeVision = None
     quantize_vocabulary: QuantizeVocabulary = None
+    threads: Threads = None
     language: LanguageOption = "auto"
     greedy: Greedy = False
     seed: Seed = None
@@ -99,6 +102,7 @@ class Flags:
 
         from ..conversation import load
 
+        set_threads(self.threads)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         return load(
