@@ -35,6 +35,7 @@ def bench(
 ) -> None:
     """Measure speed and memory here. / 测量模型在本机的速度和内存。"""
     set_threads(threads)
+    from ..quantization import kernel
     from ..speed.machine import machine, peak_memory, timed, versions
     from ..speed.measure import measure
 
@@ -46,7 +47,7 @@ def bench(
         "bits": options.bits(quantize),
         "dtype": str(opened.dtype).removeprefix("torch."),
         "device": str(opened.device),
-        "kernel": kernel_path(),
+        "kernel": kernel.path(),
         "machine": machine(),
         "versions": versions(),
         "load_seconds": round(loading, 2),
@@ -57,13 +58,6 @@ def bench(
         typer.echo(json.dumps(report, ensure_ascii=False))
     else:
         _print(report)
-
-
-def kernel_path() -> str:
-    """Which instructions the compiled kernel uses here; none where it was not built."""
-    from ..quantization import kernel
-
-    return kernel.path()
 
 
 def _loaded(flags: options.Flags) -> VisualGLMForConditionalGeneration:
