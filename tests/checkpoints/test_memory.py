@@ -109,6 +109,18 @@ def test_quantizing_while_loading_never_holds_the_original(large: Path, tmp_path
     assert found["after"] >= found["model"]  # and nothing is left in the file's pages
 
 
+def test_a_limit_on_memory_does_not_count_the_files(large: Path) -> None:
+    """The files are 380 MB, torch's own mapping of which a limit counts; the quantized model is 140 MB."""
+    limit = "import resource; n = [int(l.split()[1]) for l in open('/proc/self/status') if l[:6] == 'VmData'][0] * 1024"
+    options = "dtype=sys.argv[2], quantization_config=quantization_plan(4, vocabulary=8)"
+    program = LOAD.replace("dtype=sys.argv[2]", options)
+    program = program.replace("import torch", "import torch\nfrom visualglm.checkpoints import quantization_plan", 1)
+    program = program.replace(
+        "peak, done", f"{limit}\nresource.setrlimit(resource.RLIMIT_DATA, 2 * [n + 330_000_000])\npeak, done", 1
+    )
+    assert measure(large, "float16", program)["model"] < 160e6
+
+
 def test_conversion_holds_one_tensor_at_a_time(large: Path, tmp_path: Path) -> None:
     program = LOAD.replace("VisualGLMForConditionalGeneration.from_pretrained(sys.argv[1], dtype=sys.argv[2])", "None")
     program = program.replace("model = None", "from visualglm.checkpoints import convert\nconvert(*sys.argv[1:4])")
