@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo finetune-demo test lint types bench bench-caption bench-serve bench-batching test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -20,13 +20,24 @@ install: .venv/.all
 demo: .venv/.base
 	$(BIN)/python examples/demo.py
 
-# new answers from 120 drawn pictures by LoRA on the packed model; runs/background/lora/report.html shows them
+# new answers from 120 drawn pictures by LoRA, QLoRA or P-tuning on the packed model; runs/background/lora/report.html
+# shows them, benchmarks/results/finetune_demo.json has the figures
 finetune-demo: .venv/.all
-	$(BIN)/python examples/finetune_background/draw.py runs/background
-	$(BIN)/visualglm finetune recipes/finetune/background-lora.toml
+	$(BIN)/python benchmarks/finetune_demo.py lora
 
+finetune-demo-qlora: .venv/.all
+	$(BIN)/python benchmarks/finetune_demo.py qlora
+
+finetune-demo-ptuning: .venv/.all
+	$(BIN)/python benchmarks/finetune_demo.py ptuning
+
+# fine-tuning's memory against the plan, at the packed size and at the 6B's width, and what cached features save
+bench-finetune: .venv/.all
+	$(BIN)/python benchmarks/finetuning.py
+
+# a process for each core, but not more than memory likes; a test that hangs ends the run (pyproject.toml says when)
 test: .venv/.all lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --max-worker-restart 0
 
 # the page in a real browser; wants a Chromium (apt-get install chromium)
 test-web: .venv/.all

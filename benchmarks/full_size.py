@@ -2,35 +2,33 @@
 
 The checkpoint is upstream's layout (five float16 shards, 15.6 GB) with random numbers of a realistic scale and a
 stand-in vocabulary; it is deleted afterwards. Prints one JSON object (load seconds, peak anonymous memory, seconds per
-token) and stores it in `benchmarks/results/full_size.json`. Says nothing about quality.
+token) and stores it in `benchmarks/results/full_size.json`, or, quantized while it is read (`--quantize 4`), in
+`full_size_4bit.json`, beside what `visualglm fit` foretells. `--limit-gb` forbids the process more memory than that
+(RLIMIT_DATA) from then on. Says nothing about quality.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import math
-import os
-import platform
+import resource
 import shutil
-import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from PIL import Image
+from record import RESULTS, origin, status_field, store, timed
 from torch import Tensor
 
-import visualglm
-from visualglm.checkpoints import Checkpoint, hugging_face
+from visualglm.checkpoints import Checkpoint, hugging_face, open_checkpoint, quantization_plan
 from visualglm.checkpoints.convert import MAX_SHARD_SIZE
+from visualglm.checkpoints.fit import foretell
 from visualglm.checkpoints.lazy import LazyTensor
 from visualglm.checkpoints.strict import expected_shapes
 from visualglm.configuration import VisualGLMConfig
@@ -38,9 +36,9 @@ from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.processor import VisualGLMProcessor
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "full_size.json"
 VOCABULARY = ROOT / "tests" / "reference" / "hf" / "ice_text.model"
 QUESTION = "描述这张图片。"
+TABLE = (1 << 24) - 3  # numbers; odd, so that rows do not repeat
 SPREAD = 0.02  # standard deviation of the random weights, as such models are initialised
 
 
@@ -51,16 +49,20 @@ def main() -> None:
         "--folder", type=Path, default=None, help="where the 15.6 GB go (a temporary folder if not given)"
     )
     parser.add_argument("--tokens", type=int, default=16, help="tokens to generate")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where the figures go")
+    parser.add_argument("--output", type=Path, default=None, help="where the figures go")
+    parser.add_argument("--quantize", type=int, choices=(8, 4))
+    parser.add_argument("--quantize-vision", type=int, choices=(8, 4))
+    parser.add_argument("--quantize-vocabulary", type=int, choices=(8,))
+    parser.add_argument("--limit-gb", type=float, help="of memory for loading and answering")
     parser.add_argument(
         "--scale", type=int, choices=(1, 2, 4, 8), default=1, help="divide every width by this: a trial"
     )
     arguments = parser.parse_args()
-    figures = measure(configuration(arguments.scale), arguments.folder, arguments.tokens)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(figures, indent=2, ensure_ascii=False)
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    bits = arguments.quantize
+    rest = {"vision": arguments.quantize_vision, "vocabulary": arguments.quantize_vocabulary}
+    plan = quantization_plan(bits, **rest) if bits else None
+    figures = measure(configuration(arguments.scale), arguments.folder, arguments.tokens, plan, arguments.limit_gb)
+    store(arguments.output or RESULTS / (f"full_size_{bits}bit.json" if bits else "full_size.json"), figures)
 
 
 def configuration(scale: int) -> VisualGLMConfig:
@@ -78,7 +80,9 @@ def configuration(scale: int) -> VisualGLMConfig:
     )
 
 
-def measure(config: VisualGLMConfig, parent: Path | None, tokens: int) -> dict[str, Any]:
+def measure(
+    config: VisualGLMConfig, parent: Path | None, tokens: int, plan: Any = None, limit: float | None = None
+) -> dict[str, Any]:
     """Writes, loads, asks; the folder is gone afterwards.
 
     Raises:
@@ -86,37 +90,43 @@ def measure(config: VisualGLMConfig, parent: Path | None, tokens: int) -> dict[s
     """
     shapes = expected_shapes(VisualGLMForConditionalGeneration, config)
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    refuse_if_too_small(parent or Path(tempfile.gettempdir()), 2 * parameters)
+    refuse_if_too_small(parent or Path(tempfile.gettempdir()), 2 * parameters, plan is not None)
+    options = {} if plan is None else {"quantization_config": plan}
     with tempfile.TemporaryDirectory(dir=parent, prefix="visualglm-full-size-") as name:
         folder = Path(name)
         _, writing = timed(write_random, folder, config, shapes)
+        foretold = foretell(open_checkpoint(folder), torch.bfloat16, plan)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e9), int(limit * 1e9)))
+        opened = partial(VisualGLMForConditionalGeneration.from_pretrained, folder, dtype="bfloat16", **options)
         with peak_memory() as peak:
-            model, loading = timed(VisualGLMForConditionalGeneration.from_pretrained, folder, dtype="bfloat16")
+            model, loading = timed(opened)
         after = anonymous_memory()
         asked = ask(model, VisualGLMProcessor.for_config(model.config, VOCABULARY), tokens)
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     return {
-        "command": "python " + " ".join(["benchmarks/full_size.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
+        **origin(__file__),
         "parameters": parameters,
         "model_gb": round(size / 1e9, 2),
         "write_seconds": round(writing, 1),
         "load_seconds": round(loading, 1),
         "peak_anonymous_gb": round(peak[0] / 1e9, 2),
         "peak_over_model": round(peak[0] / size, 3),
+        "foretold_weights_gb": round(foretold.weights / 1e9, 2),
+        "foretold_peak_gb": round(foretold.loading / 1e9, 2),
+        "limit_gb": limit,
+        "quantization": None if plan is None else plan.modules,
         "anonymous_after_load_gb": round(after / 1e9, 2),
         **asked,
     }
 
 
-def refuse_if_too_small(folder: Path, model_bytes: int) -> None:
-    """The checkpoint and one scratch shard on disk, the model and 3 GB beside it in memory."""
+def refuse_if_too_small(folder: Path, model_bytes: int, quantized: bool) -> None:
+    """The checkpoint and one scratch shard on disk, the model and 3 GB beside it in memory (half of it, quantized)."""
     free, wanted = shutil.disk_usage(folder).free, model_bytes + MAX_SHARD_SIZE + 10**9
     if free < wanted:
         raise SystemExit(f"{folder} has {free / 1e9:.0f} GB free, {wanted / 1e9:.0f} GB are needed: give --folder.")
-    available, wanted = available_memory(), int(1.1 * model_bytes) + 2 * 10**9
+    available, wanted = available_memory(), int((0.6 if quantized else 1.1) * model_bytes) + 2 * 10**9
     if available < wanted:
         raise SystemExit(f"{available / 1e9:.0f} GB of memory are available, {wanted / 1e9:.0f} GB are needed.")
 
@@ -128,16 +138,21 @@ def write_random(folder: Path, config: VisualGLMConfig, shapes: dict[str, tuple[
 
 
 def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> LazyTensor:
-    """Norms start at one, everything else is normal around zero."""
+    """Norms start at one, everything else is normal around zero: runs of one table, each tensor from another place."""
 
     def read() -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        numbers = torch.empty(shape, dtype=torch.float16)
-        for rows in numbers.view(-1).split(1 << 24):
-            rows.copy_(SPREAD * torch.randn(rows.shape, generator=generator))
+        count = math.prod(shape)
+        start = seed * 7919 % TABLE
+        numbers = table().repeat(-(-(start + count) // TABLE))[start : start + count].view(shape)
         return numbers + 1 if "layernorm.weight" in name or "ln_vision.weight" in name else numbers
 
     return LazyTensor(shape, torch.float16, read)
+
+
+@cache
+def table() -> Tensor:
+    """Drawing 7.8 billion numbers one by one takes minutes."""
+    return (SPREAD * torch.randn(TABLE, generator=torch.Generator().manual_seed(0))).half()
 
 
 @torch.inference_mode()
@@ -159,13 +174,6 @@ def ask(model: VisualGLMForConditionalGeneration, processor: VisualGLMProcessor,
         "generated_tokens": tokens,
         "seconds_per_token": round(sorted(seconds)[len(seconds) // 2], 3),
     }
-
-
-def timed(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
-    """The result and the seconds it took."""
-    start = time.perf_counter()
-    result = call(*args, **kwargs)
-    return result, time.perf_counter() - start
 
 
 @contextmanager
@@ -194,40 +202,6 @@ def anonymous_memory() -> int:
 def available_memory() -> int:
     """What the machine can still give, in bytes."""
     return status_field(Path("/proc/meminfo"), "MemAvailable")
-
-
-def status_field(file: Path, name: str) -> int:
-    """One field of a Linux status file, in bytes."""
-    line = next(line for line in file.read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "unknown")
-    total = status_field(Path("/proc/meminfo"), "MemTotal")
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gb": round(total / 1e9, 1),
-        "load_average_1_min": round(os.getloadavg()[0], 2),
-    }
-
-
-def cpu_lines() -> list[str]:
-    """Linux' description of the processors."""
-    return Path("/proc/cpuinfo").read_text().splitlines()
-
-
-def versions() -> dict[str, str]:
-    """Of what computes."""
-    return {
-        "visualglm": visualglm.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
 
 
 if __name__ == "__main__":
