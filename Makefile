@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-quantization test-web full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -61,12 +61,20 @@ bench-caption: .venv/.all
 bench-batching: .venv/.all
 	$(BIN)/python benchmarks/batching.py
 
+# answers, perplexity and logits in 8 and 4 bits
+bench-quantization: .venv/.all
+	$(BIN)/python benchmarks/quantization.py
+
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all
 	$(BIN)/python benchmarks/serving.py
 
 full-size: .venv/.all
 	$(BIN)/python benchmarks/full_size.py
+
+# the same 15.6 GB in 4 bits, allowed 8 GB of memory
+full-size-4bit: .venv/.all
+	$(BIN)/python benchmarks/full_size.py --quantize 4 --quantize-vision 8 --quantize-vocabulary 8 --limit-gb 8
 
 # the packed model: its pictures from packages (1.1 GB of downloads), its training on two cores (hours), its weights into
 # the package, its figures, and a page of pictures with answers

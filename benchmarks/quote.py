@@ -39,6 +39,9 @@ WORDS = {
         "memory_wide": "scaled: the 6B's widths, {blocks} of {of_blocks} blocks, random",
         "cache": "Cached features made a run of {steps} steps of {rows_per_step} rows on {model} {speed_up} times as "
         "fast ({cpu_seconds_cached} instead of {cpu_seconds_not_cached} CPU seconds; {cpu}, {date}).",
+        "quantization": ("form", "weights", "unchanged answers", "right", "perplexity", "logits moved"),
+        "forms": {},
+        "asked": "{questions} questions, {model}, {date}.",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
     },
@@ -67,6 +70,15 @@ WORDS = {
         "memory_wide": "缩小的：6B 的宽度，{of_blocks} 层中的 {blocks} 层，随机权重",
         "cache": "缓存向量使 {model} 上每步 {rows_per_step} 行、共 {steps} 步的运行快到 {speed_up} 倍"
         "（{cpu_seconds_cached} 而不是 {cpu_seconds_not_cached} CPU 秒；{cpu}，{date}）。",
+        "quantization": ("形式", "权重", "不变的回答", "正确", "困惑度", "logits 偏移"),
+        "forms": {
+            "as stored": "原样",
+            "8-bit": "8 位",
+            "8-bit, everything": "8 位，全部",
+            "4-bit": "4 位",
+            "4-bit, the rest 8-bit": "4 位，其余 8 位",
+        },
+        "asked": "{questions} 个问题，{model}，{date}。",
         "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
         "bfloat16，{date}。",
     },
@@ -179,12 +191,30 @@ def megabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
+def quantization(language: str) -> str:
+    """The table of `make bench-quantization`."""
+    words, result = (
+        WORDS[language],
+        json.loads((ROOT / "benchmarks/results/quantization_quality.json").read_text("utf-8")),
+    )
+    rows = [words["quantization"], ("---",) * 6]
+    for form, found in result["forms"].items():
+        shares = (f"{100 * found[name]:.1f} %" for name in ("unchanged", "right"))
+        apart = f"{100 * found['logit_distance']:.1f} %"
+        name, size = words["forms"].get(form, form), f"{found['weights_mb']:.1f} MB"
+        rows.append((name, size, *shares, f"{found['perplexity']:.3f}", apart))
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    asked = next(iter(result["forms"].values()))["questions"]
+    return f"{table}\n\n{words['asked'].format(questions=asked, model=result['model'], date=result['date'][:10])}"
+
+
 QUOTES = {
     "full_size": full_size,
     "demo": demo,
     "captioning": captioning,
     "batching": batching,
     "serving": serving,
+    "quantization": quantization,
     "finetune_demo": finetune_demo,
     "finetune_memory": finetune_memory,
     "finetune_cache": finetune_cache,
