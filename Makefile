@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo test lint types bench bench-caption bench-serve bench-batching test-web full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-quantization bench-linear bench-peers test-web full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -24,13 +24,24 @@ install: .venv/.all
 demo: .venv/.base
 	$(BIN)/python examples/demo.py
 
-# new answers from 120 drawn pictures by LoRA on the packed model; runs/background/lora/report.html shows them
+# new answers from 120 drawn pictures by LoRA, QLoRA or P-tuning on the packed model; runs/background/lora/report.html
+# shows them, benchmarks/results/finetune_demo.json has the figures
 finetune-demo: .venv/.all
-	$(BIN)/python examples/finetune_background/draw.py runs/background
-	$(BIN)/visualglm finetune recipes/finetune/background-lora.toml
+	$(BIN)/python benchmarks/finetune_demo.py lora
 
+finetune-demo-qlora: .venv/.all
+	$(BIN)/python benchmarks/finetune_demo.py qlora
+
+finetune-demo-ptuning: .venv/.all
+	$(BIN)/python benchmarks/finetune_demo.py ptuning
+
+# fine-tuning's memory against the plan, at the packed size and at the 6B's width, and what cached features save
+bench-finetune: .venv/.all
+	$(BIN)/python benchmarks/finetuning.py
+
+# a process for each core, but not more than memory likes; a test that hangs ends the run (pyproject.toml says when)
 test: .venv/.all lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --max-worker-restart 0
 
 # the page in a real browser; wants a Chromium (apt-get install chromium)
 test-web: .venv/.all
@@ -54,12 +65,31 @@ bench-caption: .venv/.all
 bench-batching: .venv/.all
 	$(BIN)/python benchmarks/batching.py
 
+# answers, perplexity and logits in 8 and 4 bits
+bench-quantization: .venv/.all
+	$(BIN)/python benchmarks/quantization.py
+
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all
 	$(BIN)/python benchmarks/serving.py
 
+# one matrix of the 6B by our kernel and by torch's, on one thread
+bench-linear: .venv/.all
+	$(BIN)/python benchmarks/linear.py
+
+# ours and chatglm.cpp on random weights of the 6B's shapes, in turn; wants a quiet machine, a C++ compiler and 12 GB
+bench-peers: .venv/.all
+	$(PYTHON) -m venv .venv/peers
+	.venv/peers/bin/python -m pip install --quiet "torch==2.13.0" numpy sentencepiece tabulate tqdm "transformers<4.34" accelerate
+	CMAKE_ARGS="-DCMAKE_POLICY_VERSION_MINIMUM=3.5" .venv/peers/bin/python -m pip install --quiet --no-binary chatglm-cpp chatglm-cpp==0.4.2
+	$(BIN)/python benchmarks/peers/paired.py --peers .venv/peers/bin/python
+
 full-size: .venv/.all
 	$(BIN)/python benchmarks/full_size.py
+
+# the same 15.6 GB in 4 bits, allowed 8 GB of memory
+full-size-4bit: .venv/.all
+	$(BIN)/python benchmarks/full_size.py --quantize 4 --quantize-vision 8 --quantize-vocabulary 8 --limit-gb 8
 
 # the packed model: its pictures from packages (1.1 GB of downloads), its training on two cores (hours), its weights into
 # the package, its figures, and a page of pictures with answers

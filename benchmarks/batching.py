@@ -9,21 +9,17 @@ two tokens' log probabilities differ (drawn answers: after the same draw of nois
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
+from record import RESULTS, origin, store
 
 import visualglm
 from visualglm.batching import Row, generate_batch, row_scores
 from visualglm.chat import encode_picture
 from visualglm.scenes import Split, picture_of, scene_of, seeds
-from visualglm.speed.machine import machine, versions
 
-RESULT = Path(__file__).parent / "results" / "batching.json"
 QUESTIONS = ("这张图片里有什么？", "What is in the picture?", "描述这张图片。", "How many objects are there?")
 SAMPLINGS: tuple[dict[str, Any], ...] = ({}, {"do_sample": True, "temperature": 1.0}, {"do_sample": True, "top_p": 0.8})
 BATCH = 8
@@ -46,10 +42,7 @@ def main() -> None:
             if one.ids != other.ids:
                 changed.append(gap(model, one, other))
     figures = {
-        "command": f"python benchmarks/batching.py --answers {options.answers}",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
+        **origin(__file__),
         "model": options.model or "visualglm-mini",
         "dtype": str(model.model.dtype),
         "batch": BATCH,
@@ -58,9 +51,7 @@ def main() -> None:
         "percent": round(100 * len(changed) / options.answers, 3),
         "gaps_in_log_probability": changed,
     }
-    text = json.dumps(figures, indent=2, ensure_ascii=False)
-    RESULT.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    store(RESULTS / "batching.json", figures)
 
 
 def make_row(model: visualglm.VisualGLM, number: int) -> Row:

@@ -7,20 +7,18 @@ Captions drawn pictures with the model (default: the packed one) and stores the 
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
-import json
 import tempfile
 from pathlib import Path
+
+from record import RESULTS, origin, store, timed
 
 import visualglm
 from visualglm.captioning.results import Results
 from visualglm.captioning.run import Plan, Run
 from visualglm.captioning.sources import read_source
 from visualglm.scenes import Split, picture_of, scene_of, seeds
-from visualglm.speed.machine import machine, timed, versions
 
-RESULT = Path(__file__).parent / "results" / "captioning.json"
 QUESTION = "描述这张图片。"
 
 
@@ -35,18 +33,13 @@ def main() -> None:
         draw(Path(folder), options.pictures)
         speeds = {f"images_per_second_at_batch_{size}": speed(model, Path(folder), size) for size in (1, 8)}
     figures = {
-        "command": f"python benchmarks/captioning.py --pictures {options.pictures}",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
+        **origin(__file__),
         "model": options.model or "visualglm-mini",
         "device": str(model.model.device),
         "pictures": options.pictures,
         **speeds,
     }
-    text = json.dumps(figures, indent=2, ensure_ascii=False)
-    RESULT.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    store(RESULTS / "captioning.json", figures)
 
 
 def draw(folder: Path, count: int) -> None:

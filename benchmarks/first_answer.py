@@ -7,17 +7,14 @@ the two is what other loads on the machine disturb least. Prints one JSON object
 
 from __future__ import annotations
 
-import datetime
-import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
+
+from record import RESULTS, origin, store, timed
 
 import visualglm
-from visualglm.speed.machine import machine, timed, versions
 
-RESULT = Path(__file__).parent / "results" / "first_answer.json"
 ROUNDS = 5
 IMPORTS = [sys.executable, "-c", "import torch, transformers.modeling_utils"]
 
@@ -29,18 +26,13 @@ def main() -> None:
     seconds(ask)  # the first start reads the disk
     pairs = [(seconds(IMPORTS), seconds(ask)) for _ in range(ROUNDS)]
     figures = {
-        "command": "python benchmarks/first_answer.py",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
+        **origin(__file__),
         "rounds": ROUNDS,
         "imports_seconds": round(statistics.median(imports for imports, _ in pairs), 2),
         "answer_seconds": round(statistics.median(answer for _, answer in pairs), 2),
         "answer_over_imports": round(statistics.median(answer / imports for imports, answer in pairs), 2),
     }
-    text = json.dumps(figures, indent=2, ensure_ascii=False)
-    RESULT.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    store(RESULTS / "first_answer.json", figures)
 
 
 def seconds(command: list[str]) -> float:

@@ -1,4 +1,4 @@
-"""benchmarks/linear: one matrix of the 6B, 4096 x 4096, by our kernel and by torch's, on one thread (`make bench-linear`).
+"""benchmarks/linear: a matrix of the 6B, 4096 x 4096, by our kernel and by torch's, on a thread (`make bench-linear`).
 
 Each kernel multiplies with more matrices than fit any cache; seconds are processor time of the only thread, so that
 neighbours do not lengthen them. Stores `benchmarks/results/linear.json`.
@@ -7,21 +7,20 @@ neighbours do not lengthen them. Stores `benchmarks/results/linear.json`.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from record import RESULTS, origin, store
 from torch import Tensor
 from torch.nn import functional as F
 
 from visualglm.quantization import kernel
-from visualglm.speed.machine import BandwidthProbe, machine, timed_alone, versions
+from visualglm.speed.machine import BandwidthProbe, timed_alone
 
-RESULT = Path(__file__).parent / "results" / "linear.json"
+RESULT = RESULTS / "linear.json"
 SIZE, GROUP = 4096, 32
 WEIGHTS_OF_THE_6B = 28 * 12 * SIZE * SIZE + 130528 * SIZE
 """What a decoded token multiplies with: 28 blocks and the head."""
@@ -37,16 +36,11 @@ def main() -> None:
     torch.set_num_threads(1)
     probe = BandwidthProbe()
     report = {
-        "command": "python benchmarks/linear.py",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
+        **origin(__file__),
         "kernel": kernel.path(),
         "kernels": [measured(name, *made(), probe, arguments.repeat) for name, made in KERNELS.items()],
     }
-    text = json.dumps(report, indent=2)
-    arguments.output.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    store(arguments.output, report)
 
 
 def measured(

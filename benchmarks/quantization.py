@@ -9,14 +9,12 @@ that is right, and, reading the true answers, the perplexity and how far the log
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from full_size import machine, versions
+from record import RESULTS, origin, store
 from torch import Tensor
 
 import visualglm
@@ -25,7 +23,6 @@ from visualglm.evaluation.asking import Asked, answer_all, prompt_ids
 from visualglm.evaluation.judging import is_right
 from visualglm.evaluation.scenes import drawn_scenes, encode_scenes, questions
 
-RESULT = Path(__file__).parent / "results" / "quantization_quality.json"
 ALL = {"quantize_vision": 8, "quantize_vocabulary": 8}
 FORMS: dict[str, dict[str, Any]] = {
     "as stored": {},
@@ -43,18 +40,10 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--scenes", type=int, default=40, help="drawn scenes; about 40 questions each")
     parser.add_argument("--questions", type=int, default=1000, help="of them, evenly chosen")
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--output", type=Path, default=RESULTS / "quantization_quality.json")
     options = parser.parse_args()
-    figures = {
-        "command": f"python benchmarks/quantization.py --scenes {options.scenes} --questions {options.questions}",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
-        "model": options.model or "visualglm-mini",
-        "forms": measure(options.model, options.scenes, options.questions),
-    }
-    options.output.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(json.dumps(figures["forms"], indent=1))
+    forms = measure(options.model, options.scenes, options.questions)
+    store(options.output, {**origin(__file__), "model": options.model or "visualglm-mini", "forms": forms})
 
 
 def measure(name: str | None, count: int, most: int) -> dict[str, Any]:

@@ -30,6 +30,18 @@ WORDS = {
         "{answered} answers, {refused} x 503, nothing else; {unlike} answers unlike the same request alone; memory "
         "grew by {memory_growth_percent} % after warm-up. First token {first_p50} s (p95 {first_p95}), whole answer "
         "{total_p50} s (p95 {total_p95}), {cpu}, {cores} cores, load {load_average_1_min}, {date}.",
+        "later": "Not measured yet: `{}` does it.",
+        "demo_head": "| recipe | right before | right after | answers outside the data that stayed | CPU seconds |",
+        "demo_row": "| `{method}` | {right_before:.0%} | {right_after:.0%} of {asked} | {probe_unchanged:.0%} | "
+        "{cpu_seconds} |",
+        "memory_head": "| model | method | foretold | measured |",
+        "memory_packed": "packed",
+        "memory_wide": "scaled: the 6B's widths, {blocks} of {of_blocks} blocks, random",
+        "cache": "Cached features made a run of {steps} steps of {rows_per_step} rows on {model} {speed_up} times as "
+        "fast ({cpu_seconds_cached} instead of {cpu_seconds_not_cached} CPU seconds; {cpu}, {date}).",
+        "quantization": ("form", "weights", "unchanged answers", "right", "perplexity", "logits moved"),
+        "forms": {},
+        "asked": "{questions} questions, {model}, {date}.",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
     },
@@ -49,6 +61,24 @@ WORDS = {
         "{refused} 次 503，别无其他；{unlike} 个回答与单独请求时不同；内存比预热后增长 "
         "{memory_growth_percent} %。首个词 {first_p50} 秒（p95 {first_p95}），"
         "整个回答 {total_p50} 秒（p95 {total_p95}），{cpu}，{cores} 核，负载 {load_average_1_min}，{date}。",
+        "later": "尚未测量：用 `{}` 测量。",
+        "demo_head": "| 配方 | 训练前正确 | 训练后正确 | 数据之外未变的答案 | CPU 秒 |",
+        "demo_row": "| `{method}` | {right_before:.0%} | {asked} 个中的 {right_after:.0%} | {probe_unchanged:.0%} | "
+        "{cpu_seconds} |",
+        "memory_head": "| 模型 | 方法 | 预计 | 实测 |",
+        "memory_packed": "内置",
+        "memory_wide": "缩小的：6B 的宽度，{of_blocks} 层中的 {blocks} 层，随机权重",
+        "cache": "缓存向量使 {model} 上每步 {rows_per_step} 行、共 {steps} 步的运行快到 {speed_up} 倍"
+        "（{cpu_seconds_cached} 而不是 {cpu_seconds_not_cached} CPU 秒；{cpu}，{date}）。",
+        "quantization": ("形式", "权重", "不变的回答", "正确", "困惑度", "logits 偏移"),
+        "forms": {
+            "as stored": "原样",
+            "8-bit": "8 位",
+            "8-bit, everything": "8 位，全部",
+            "4-bit": "4 位",
+            "4-bit, the rest 8-bit": "4 位，其余 8 位",
+        },
+        "asked": "{questions} 个问题，{model}，{date}。",
         "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
         "bfloat16，{date}。",
     },
@@ -119,7 +149,76 @@ def serving(language: str) -> str:
     return WORDS[language]["serving"].format(**facts)
 
 
-QUOTES = {"full_size": full_size, "demo": demo, "captioning": captioning, "batching": batching, "serving": serving}
+def finetune_demo(language: str) -> str:
+    """What the recipes of the background example reached."""
+    words, result = WORDS[language], stored("finetune_demo")
+    if not result:
+        return words["later"].format("make finetune-demo")
+    rows = [words["demo_row"].format(method=method, **found) for method, found in result["methods"].items()]
+    return "\n".join([words["demo_head"], "| --- | --- | --- | --- | --- |", *rows])
+
+
+def finetune_memory(language: str) -> str:
+    """Peak memory of fine-tuning, foretold and measured."""
+    words, result = WORDS[language], stored("finetuning")
+    rows = [
+        f"| {words[f'memory_{kind}'].format(**result[kind])} | `{method}` | {megabytes(found['foretold_bytes'])} | "
+        f"{megabytes(found['peak_bytes'])} |"
+        for kind in ("packed", "wide")
+        if kind in result
+        for method, found in result[kind]["methods"].items()
+    ]
+    if not rows:
+        return words["later"].format("make bench-finetune")
+    return "\n".join([words["memory_head"], "| --- | --- | --- | --- |", *rows])
+
+
+def finetune_cache(language: str) -> str:
+    """What cached features save."""
+    words, result = WORDS[language], stored("finetuning").get("cache")
+    if not result:
+        return words["later"].format("make bench-finetune")
+    return words["cache"].format(**{**result["machine"], **result, "date": result["date"][:10]})
+
+
+def stored(name: str) -> dict[str, Any]:
+    """A file of results, empty where it was not measured yet."""
+    file = ROOT / "benchmarks" / "results" / f"{name}.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def quantization(language: str) -> str:
+    """The table of `make bench-quantization`."""
+    words, result = (
+        WORDS[language],
+        json.loads((ROOT / "benchmarks/results/quantization_quality.json").read_text("utf-8")),
+    )
+    rows = [words["quantization"], ("---",) * 6]
+    for form, found in result["forms"].items():
+        shares = (f"{100 * found[name]:.1f} %" for name in ("unchanged", "right"))
+        apart = f"{100 * found['logit_distance']:.1f} %"
+        name, size = words["forms"].get(form, form), f"{found['weights_mb']:.1f} MB"
+        rows.append((name, size, *shares, f"{found['perplexity']:.3f}", apart))
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    asked = next(iter(result["forms"].values()))["questions"]
+    return f"{table}\n\n{words['asked'].format(questions=asked, model=result['model'], date=result['date'][:10])}"
+
+
+QUOTES = {
+    "full_size": full_size,
+    "demo": demo,
+    "captioning": captioning,
+    "batching": batching,
+    "serving": serving,
+    "quantization": quantization,
+    "finetune_demo": finetune_demo,
+    "finetune_memory": finetune_memory,
+    "finetune_cache": finetune_cache,
+}
 
 
 def quoted(page: str, language: str) -> str:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import datetime
 import itertools
 import json
 import random
-import re
 import statistics
 import subprocess
 import sys
@@ -25,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from record import RESULTS, origin, status_field, store
 
 import visualglm
 from visualglm.scenes import Split, picture_of, scene_of, seeds
-from visualglm.speed.machine import machine, versions
 
-RESULT = Path(__file__).parent / "results" / "serving.json"
 QUESTIONS = (
     "这张图片里有什么？",
     "What is in the picture?",
@@ -73,9 +70,7 @@ def main() -> None:
         server.terminate()
         figures_exit = server.wait()
     figures |= {"exit_code_after_sigterm": figures_exit}
-    text = json.dumps(figures, indent=2, ensure_ascii=False)
-    RESULT.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    store(RESULTS / "serving.json", figures)
 
 
 async def measure(options: argparse.Namespace, pid: int) -> dict[str, Any]:
@@ -88,10 +83,7 @@ async def measure(options: argparse.Namespace, pid: int) -> dict[str, Any]:
         load = await under_load(client, requests, alone, options, pid)
         faults = await under_faults(client, requests[0], alone[0], options.fuzz, pid)
     return {
-        "command": "python " + " ".join(["benchmarks/serving.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
+        **origin(__file__),
         "model": "visualglm-mini",
         "load": load,
         "faults": faults,
@@ -198,7 +190,7 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 
 def resident(pid: int) -> int:
     """MB of the server's process."""
-    return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0]) // 1000
+    return status_field(Path(f"/proc/{pid}/status"), "VmRSS") // 10**6
 
 
 async def under_faults(

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub; before transformers is imported
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side, a core each; processes that tests start inherit it
 
 import importlib.util
+import io
 import json
+import sys
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -17,6 +22,8 @@ import pytest
 import torch
 import transformers
 
+import visualglm
+from visualglm.commands import main
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.tokenizer import ChatGLMTokenizer
 
@@ -74,6 +81,27 @@ def open_reference(layout: str = "hf", **kwargs: Any) -> VisualGLMForConditional
 def model() -> VisualGLMForConditionalGeneration:
     """Shared: tests must leave it as it was."""
     return open_reference()
+
+
+@pytest.fixture(scope="session")
+def opened() -> visualglm.VisualGLM:
+    """The packed model. Shared: tests must leave it as it was."""
+    return visualglm.load(device="cpu")
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess]:
+    """The `visualglm` program in this process: what it said and its exit code; an error with a traceback is raised."""
+
+    def run(*arguments: str, stdin: bytes = b"") -> CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["visualglm", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return CompletedProcess(arguments, ended.value.code or 0, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

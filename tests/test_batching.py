@@ -22,11 +22,6 @@ ASKED: list[tuple[int | None, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def opened() -> visualglm.VisualGLM:
-    return visualglm.load(device="cpu")
-
-
 def rows(opened: visualglm.VisualGLM) -> list[Row]:
     pictures = [None if place is None else encode_picture(opened.model, SAMPLES[place]) for place, _, _ in ASKED]
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,21 +34,23 @@ def test_ask_answers_about_the_packed_sample() -> None:
     assert done.stderr == b""
 
 
-def test_ask_reads_stdin_and_writes_json() -> None:
+def test_ask_reads_stdin_and_writes_json(program: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = run("ask", "-", "What is this?", "--json", stdin=SAMPLE.read_bytes())
     assert done.returncode == 0, done.stderr.decode()
     answer = json.loads(done.stdout)
     assert answer["question"] == "What is this?"
     assert answer["text"].isascii()
     assert answer["finish_reason"] == "stop"
-    streamed = run("ask", str(SAMPLE), "What is this?").stdout.decode()
-    assert streamed == answer["text"] + "\n"
+    assert program("ask", str(SAMPLE), "What is this?").stdout == answer["text"] + "\n"
 
 
-def test_without_a_question_the_picture_is_described_in_the_users_language() -> None:
-    chinese, english = run("ask", str(SAMPLE), LC_ALL="zh_CN.UTF-8"), run("ask", str(SAMPLE), LC_ALL="en_US.UTF-8")
-    assert not chinese.stdout.decode().isascii()
-    assert english.stdout.decode().isascii()
+def test_without_a_question_the_picture_is_described_in_the_users_language(
+    program: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert not program("ask", str(SAMPLE)).stdout.isascii()
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    assert program("ask", str(SAMPLE)).stdout.isascii()
 
 
 @pytest.mark.parametrize(
@@ -70,13 +73,19 @@ def test_without_a_question_the_picture_is_described_in_the_users_language() -> 
         (["doctor", "--model", "/nowhere"], "/nowhere"),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_2(arguments: list[str], names: str) -> None:
-    done = run(*arguments)
-    said = done.stderr.decode()
-    assert done.returncode == 2, said
-    assert names in said
-    assert "Traceback" not in said
-    assert done.stdout == b""
+def test_mistakes_are_one_sentence_and_exit_2(
+    program: Callable[..., subprocess.CompletedProcess[str]], arguments: list[str], names: str
+) -> None:
+    done = program(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert names in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_mistake_in_a_process_of_its_own() -> None:
+    done = run("ask", "-", "x")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().startswith("visualglm: nothing came through stdin")
 
 
 def test_a_terminal_that_is_not_utf_8() -> None:

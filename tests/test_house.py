@@ -20,6 +20,7 @@ ROAD = [
     "prompt",
     "english",
     "messages",
+    "processor_files",
     "processor",
     "attention",
     "cache",

@@ -18,11 +18,6 @@ QUESTION = "描述这张图片。"
 
 
 @pytest.fixture(scope="module")
-def opened() -> visualglm.VisualGLM:
-    return visualglm.load(device="cpu")
-
-
-@pytest.fixture(scope="module")
 def expected(opened: visualglm.VisualGLM) -> str:
     return opened.ask(SAMPLE, QUESTION).text
 

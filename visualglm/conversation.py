@@ -279,7 +279,7 @@ class VisualGLM:
         prompt = ask_prompt(self.model, self.tokenizer, [turn], language, settings.limits)
         return Row(prompt.input_ids, image_embeds, settings, seed)
 
-    def row_answer(self, row: Row, seconds: float) -> Answer:
+    def row_answer(self, row: Row, seconds: float = 0.0) -> Answer:
         """What a finished row says."""
         ended = bool(row.ids) and row.ids[-1] in row.eos
         text = process_response(self.tokenizer.decode(row.ids[:-1] if ended else row.ids))
@@ -320,7 +320,7 @@ def load(
         QuantizationError: other numbers of bits.
         UsageError: this machine has no such device, or the checkpoint is quantized already.
     """
-    from .checkpoints import find_vocabulary, local_folder, quantization_plan, read_config
+    from .checkpoints import find_vocabulary, given_vocabulary, local_folder, quantization_plan, read_config
 
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
     device = checked_device(str(device))
@@ -336,21 +336,12 @@ def load(
     model = VisualGLMForConditionalGeneration.from_pretrained(
         str(folder), dtype=dtype, **{"device_map": device, **kwargs}
     ).eval()
-    vocabulary = find_vocabulary(folder) if tokenizer is None else _given_vocabulary(Path(tokenizer))
+    vocabulary = find_vocabulary(folder) if tokenizer is None else given_vocabulary(tokenizer)
     processor = None if vocabulary is None else VisualGLMProcessor.for_config(model.config, vocabulary)
     opened = VisualGLM(model, processor, upstream_images)
     if adapter is not None:
         opened.add_adapter(adapter)
     return opened
-
-
-def _given_vocabulary(path: Path) -> Path:
-    from .checkpoints import find_vocabulary
-
-    vocabulary = path if path.is_file() else find_vocabulary(path)
-    if vocabulary is None:
-        raise TokenizerError(f"there is no vocabulary file (ice_text.model) at {path}: give its path or folder.")
-    return vocabulary
 
 
 def cpu_dtype(config: VisualGLMConfig) -> torch.dtype:

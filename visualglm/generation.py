@@ -127,22 +127,6 @@ def _check_arguments(arguments: dict[str, Any]) -> None:
         raise UsageError(f"{', '.join(taken)} cannot be given here: pass sampling arguments, or use model.generate.")
 
 
-def generate_rows(
-    model: Any, rows: list[list[int]], image_embeds: Tensor | None, settings: Settings
-) -> list[list[int]]:
-    """New ids of several prompts at once, each as if alone: left padding, ended rows cut after their `<eop>`.
-
-    `image_embeds` [pictures of all rows in order, image_length, hidden].
-    """
-    longest = max(len(row) for row in rows)
-    pad = model.config.pad_token_id
-    input_ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    arguments = settings.arguments(longest)
-    output = model.generate(input_ids=input_ids, attention_mask=mask, image_embeds=image_embeds, **arguments)
-    return [until_end(row, settings.eos) for row in output[:, longest:].tolist()]
-
-
 def until_end(ids: list[int], eos: set[int]) -> list[int]:
     """The ids up to and with the first that ends an answer."""
     end = next((position for position, index in enumerate(ids) if index in eos), len(ids) - 1)

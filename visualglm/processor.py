@@ -7,37 +7,26 @@ In: `text`, `images`, messages. Out: `input_ids` and `attention_mask` [rows, T],
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import BatchFeature, ProcessorMixin
-from transformers.utils import cached_file, to_py_obj
+from transformers.utils import to_py_obj
 
 from .configuration import VisualGLMConfig
 from .errors import PromptError
 from .images import VisualGLMImageProcessor
 from .messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, messages_to_turns
-from .prompt import (
-    IMAGE_CLOSE,
-    IMAGE_OPEN,
-    MARKS,
-    Language,
-    Turn,
-    build_prompt,
-    encode_around_pictures,
-    marks_of,
-    write_turns,
-)
+from .processor_files import hub_arguments, picture_settings, slots
+from .prompt import MARKS, Language, Turn, build_prompt, cut_at_pictures, encode_around_pictures, marks_of, write_turns
 from .tokenizer import ChatGLMTokenizer, process_response
 
 logger = logging.getLogger(__name__)
 
 ANSWER_MARKS = tuple(answer for _, answer in MARKS.values())
 PADDING = ("padding", "max_length", "pad_to_multiple_of", "padding_side")
-HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
 
 class VisualGLMProcessor(ProcessorMixin):
@@ -69,31 +58,21 @@ class VisualGLMProcessor(ProcessorMixin):
         images = VisualGLMImageProcessor(size={"height": size, "width": size})
         return cls(images, tokenizer, config.image_length, int(config.image_token_id or 0))
 
-    # loading: upstream's folders have no file for pictures, and sat's have none for transformers
+    # loading: what a folder does not say, its model's configuration does
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], Any]:
         """What `save_pretrained` wrote, completed from the model's `config.json` (or sat's `model_config.json`)."""
-        hub = {key: kwargs[key] for key in HUB if kwargs.get(key) is not None}
         stored, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        config = _read_json(pretrained_model_name_or_path, ("config.json", "model_config.json"), hub)
-        last_row = config.get("vocab_size", 130528) - 1
-        stored.setdefault("image_length", config.get("image_length", 32))
-        stored.setdefault("image_token_id", config.get("image_token_id") or last_row)
-        return stored, unused
+        return {**slots(pretrained_model_name_or_path, hub_arguments(kwargs)), **stored}, unused
 
     @classmethod
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: Any, processor_dict: Any = None, **kwargs: Any
     ) -> list[Any]:
-        hub = {key: kwargs[key] for key in HUB if kwargs.get(key) is not None}
+        hub = hub_arguments(kwargs)
         tokenizer = ChatGLMTokenizer.from_pretrained(pretrained_model_name_or_path, **hub)
-        stored = (processor_dict or {}).get("image_processor") or _read_json(
-            pretrained_model_name_or_path, ("preprocessor_config.json",), hub
-        )
-        if not stored:
-            config = _read_json(pretrained_model_name_or_path, ("config.json", "model_config.json"), hub)
-            stored = {"size": _image_size(config)}
+        stored = (processor_dict or {}).get("image_processor") or picture_settings(pretrained_model_name_or_path, hub)
         return [VisualGLMImageProcessor.from_dict(stored), tokenizer]
 
     # pictures and text to ids
@@ -153,7 +132,7 @@ class VisualGLMProcessor(ProcessorMixin):
         if not pictures:
             texts = [text]
         elif marked or text.endswith(ANSWER_MARKS):
-            texts = _cut_at_pictures(text if marked else IMAGE_PLACEHOLDER * pictures + text)
+            texts = cut_at_pictures(text if marked else IMAGE_PLACEHOLDER * pictures + text)
         else:
             texts = write_turns([Turn(text, None, pictures)], marks_of(language, text))
         return encode_around_pictures(self.tokenizer, texts, [self.image_token_id] * self.image_length)
@@ -283,16 +262,6 @@ def _batch(conversation: Sequence[Any]) -> Sequence[Any]:
     return conversation if isinstance(conversation[0], (list, tuple)) else [conversation]
 
 
-def _cut_at_pictures(text: str) -> list[str]:
-    """A prompt, cut inside each `<img></img>`."""
-    first, *others = text.split(IMAGE_PLACEHOLDER)
-    texts = [first]
-    for other in others:
-        texts[-1] += IMAGE_OPEN
-        texts.append(IMAGE_CLOSE + other)
-    return texts
-
-
 def _count(images: Any) -> int:
     """How many pictures there are, however they are nested."""
     if images is None:
@@ -319,28 +288,3 @@ def _shares(images: Any, texts: Sequence[str]) -> list[int]:
         f"{total} pictures cannot be shared among {len(texts)} texts with {sum(marked)} {IMAGE_PLACEHOLDER}: give a "
         "list of pictures for each text."
     )
-
-
-def _read_json(folder: Any, names: Sequence[str], hub: Mapping[str, Any]) -> dict[str, Any]:
-    """The first of these files that the folder or hub repository has, or nothing."""
-    for name in names:
-        found = cached_file(
-            folder,
-            name,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            **hub,
-        )
-        if found is not None:
-            content: dict[str, Any] = json.loads(Path(found).read_text(encoding="utf-8"))
-            return content
-    return {}
-
-
-def _image_size(config: Mapping[str, Any]) -> dict[str, int]:
-    """The picture size in our `config.json`, in upstream's, or in sat's `model_config.json`; 224 where none says."""
-    parts = (config.get(name) or {} for name in ("vision_config", "eva_config", "eva_args"))
-    size = next((part["image_size"] for part in parts if "image_size" in part), 224)
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return {"height": height, "width": width}

@@ -94,9 +94,7 @@ def build_prompt(
     """
     _check_turns(turns, answered=continue_answer)
     beginning = tokenizer.encode_plain(turns[-1].answer) if turns[-1].answer else []
-    asked = [*turns[:-1], replace(turns[-1], answer=None)]
-    room = None if max_tokens is None else max_tokens - len(beginning)
-    ids, dropped = _fit(tokenizer, asked, marks_of(language, turns[-1].question), [image_token_id] * image_length, room)
+    ids, dropped = _fit(tokenizer, turns, language, [image_token_id] * image_length, max_tokens, len(beginning))
     return Prompt(ids + beginning, dropped, sum(turn.pictures for turn in turns))
 
 
@@ -116,9 +114,7 @@ def build_training_row(
     """
     _check_turns(turns, answered=True)
     answer = [*tokenizer.encode_plain(turns[-1].answer or ""), tokenizer.eos_token_id]
-    asked = [*turns[:-1], replace(turns[-1], answer=None)]
-    room = None if max_tokens is None else max_tokens - len(answer)
-    ids, _ = _fit(tokenizer, asked, marks_of(language, turns[-1].question), [image_token_id] * image_length, room)
+    ids, _ = _fit(tokenizer, turns, language, [image_token_id] * image_length, max_tokens, len(answer))
     return ids + answer, [IGNORED_LABEL] * (len(ids) - 1) + ids[-1:] + answer
 
 
@@ -143,10 +139,29 @@ def write_turns(turns: Iterable[Turn], marks: tuple[str, str]) -> list[str]:
     return texts
 
 
+def cut_at_pictures(text: str) -> list[str]:
+    """A dialogue that was written as one text, cut inside each `<img></img>`, as `write_turns` cuts it."""
+    first, *others = text.split(IMAGE_OPEN + IMAGE_CLOSE)
+    texts = [first]
+    for other in others:
+        texts[-1] += IMAGE_OPEN
+        texts.append(IMAGE_CLOSE + other)
+    return texts
+
+
 def _fit(
-    tokenizer: PlainTokenizer, turns: Sequence[Turn], marks: tuple[str, str], slots: list[int], room: int | None
+    tokenizer: PlainTokenizer,
+    turns: Sequence[Turn],
+    language: Language,
+    slots: list[int],
+    max_tokens: int | None,
+    kept_free: int,
 ) -> tuple[list[int], int]:
-    """The longest end of the dialogue that fits, and how many turns went."""
+    """The longest end of the dialogue that asks its last question and leaves so many tokens free for what follows
+    `<sop>`; and how many turns went."""
+    marks = marks_of(language, turns[-1].question)
+    turns = [*turns[:-1], replace(turns[-1], answer=None)]
+    room = None if max_tokens is None else max_tokens - kept_free
     for dropped in range(len(turns)):
         carried = sum(turn.pictures for turn in turns[:dropped])
         oldest = replace(turns[dropped], pictures=turns[dropped].pictures + carried)

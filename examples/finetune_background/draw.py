@@ -1,16 +1,22 @@
 """Draws the data of the few-shot example: pictures, and what upstream's example asks: what is in their background?
 
 The answers are sentences that no model was taught, so a model that was not fine-tuned has none of them right. Training
-and held-out pictures come from different seeds. Run: python examples/finetune_background/draw.py runs/background
+and held-out pictures come from different seeds. So that the model does not answer everything with a background, a third
+of what is learned are other questions, with the answers that it gives already.
+
+Run: python examples/finetune_background/draw.py runs/background
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import visualglm
 from visualglm.scenes.compose import scene_of
 from visualglm.scenes.paint import picture_of
 from visualglm.scenes.seeds import Split, seeds
@@ -29,8 +35,16 @@ ANSWERS = {
     "sand": "海边的沙滩",
 }
 TRAINED, HELD_OUT = 12, 4
-START = 500_000_000
-"""The seeds from here on were never used to train the packed model."""
+KEPT_QUESTIONS = (
+    *("描述这张图片。", "这张图片里有什么？", "一共有几个物体？"),
+    *("Describe this picture.", "What is in the picture?", "How many objects are there?"),
+)
+KEPT_WORDS = ("你是谁？", "谢谢。", "今天天气怎么样？", "Hello!", "Who are you?", "What is two and two?")
+KEPT_PICTURES = 8
+"""A question is asked about so many pictures of its own."""
+GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 48}
+START, OTHERS = 500_000_000, 600_000_000
+"""The seeds from the first on were never used to train the packed model."""
 
 
 def draw(folder: Path, split: Split, each: int) -> list[dict[str, str]]:
@@ -50,14 +64,33 @@ def draw(folder: Path, split: Split, each: int) -> list[dict[str, str]]:
     raise RuntimeError("the seeds ended before the pictures were drawn")
 
 
+def kept(folder: Path, model: visualglm.VisualGLM) -> list[dict[str, str]]:
+    """Other questions about other pictures, and about none, with the model's own greedy answers."""
+    rows = [{"prompt": question, "label": model.ask(None, question, **GREEDY).text} for question in KEPT_WORDS]
+    others = seeds(Split.TRAIN, OTHERS)
+    for question in KEPT_QUESTIONS:
+        pictures = []
+        for seed in itertools.islice(others, KEPT_PICTURES):
+            pictures.append(folder / f"other-{seed}.png")
+            picture_of(scene_of(seed, most=3)).save(pictures[-1])
+        answers = model.caption(pictures, question, **GREEDY)
+        rows += [
+            {"img": picture.name, "prompt": question, "label": answer.text}
+            for picture, answer in zip(pictures, answers, strict=True)
+        ]
+    return [row for row in rows if row["label"].strip()]
+
+
 def main(folder: Path) -> None:
     """Writes train.json, test.json and their pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, split, each in (("train", Split.TRAIN, TRAINED), ("test", Split.TEST, HELD_OUT)):
         rows = draw(folder, split, each)
+        if split is Split.TRAIN:
+            rows += kept(folder, visualglm.load(device="cpu"))
         text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
-        print(f"{folder / name}.json: {len(rows)} pictures")
+        print(f"{folder / name}.json: {len(rows)} rows")
 
 
 if __name__ == "__main__":

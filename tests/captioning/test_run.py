@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,6 @@ from visualglm.errors import UsageError
 
 SAMPLES = sorted((visualglm.packed_model() / "samples").glob("*.png"))
 QUESTION = "What is in the picture?"
-
-
-@pytest.fixture(scope="module")
-def opened() -> visualglm.VisualGLM:
-    return visualglm.load(device="cpu")
 
 
 @pytest.fixture
@@ -132,23 +128,29 @@ def test_too_little_memory_halves_the_batch(
         assert row.get("text") == (None if "error" in row else opened.ask(folder / image, question).text)
 
 
-def program(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "visualglm", "caption", *arguments, "--question", QUESTION, "--max-new-tokens", "4"]
+def captions(*arguments: str) -> list[str]:
+    return ["caption", *arguments, "--question", QUESTION, "--max-new-tokens", "4"]
+
+
+def process(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "visualglm", *captions(*arguments)]
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def test_kill_9_at_random_moments(folder: Path, tmp_path: Path) -> None:
+def test_kill_9_at_random_moments(
+    program: Callable[..., subprocess.CompletedProcess[str]], folder: Path, tmp_path: Path
+) -> None:
     """Each start is killed once it has written a random number of bytes more, in the middle of a batch or a line."""
     for number in range(20):
         shutil.copy(SAMPLES[number % len(SAMPLES)], folder / f"more-{number}.png")
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
-    assert subprocess.run(program(str(folder), "-o", str(whole)), env=ENVIRONMENT, check=False).returncode == 1
+    assert program(*captions(str(folder), "-o", str(whole))).returncode == 1
     chance, size = random.Random(7), 0
     for _ in range(3):
         target = size + chance.randrange(1, whole.stat().st_size // 4)
-        running = subprocess.Popen(program(str(folder), "-o", str(out), "--batch-size", "3"), env=ENVIRONMENT)
+        running = subprocess.Popen(process(str(folder), "-o", str(out), "--batch-size", "3"), env=ENVIRONMENT)
         while not out.exists() or out.stat().st_size < target:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 running.wait(0.01)
@@ -159,24 +161,25 @@ def test_kill_9_at_random_moments(folder: Path, tmp_path: Path) -> None:
             file.write(whole.read_bytes()[: chance.randrange(50)].rstrip(b"\n"))  # as if torn in the middle of a line
         size = out.stat().st_size
     done = subprocess.run(
-        program(str(folder), "-o", str(out)), env=ENVIRONMENT, capture_output=True, text=True, check=False
+        process(str(folder), "-o", str(out)), env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, "an error row is left"
     assert "1 rows" in done.stderr
     assert rows(out) == rows(whole)
 
 
-def test_mistakes_cost_one_sentence(folder: Path, tmp_path: Path) -> None:
+def test_mistakes_cost_one_sentence(
+    program: Callable[..., subprocess.CompletedProcess[str]], folder: Path, tmp_path: Path
+) -> None:
     out = str(tmp_path / "out.jsonl")
     for arguments, named in [
         ((str(tmp_path / "nothing"), "-o", out), "nothing"),
         ((str(folder), "-o", str(folder)), "pictures"),
         ((str(folder), "-o", out, "--batch-size", "many"), "--batch-size"),
     ]:
-        done = subprocess.run(program(*arguments), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        done = program(*captions(*arguments))
         assert (done.returncode, done.stdout) == (2, "")
         assert named in done.stderr
-        assert "Traceback" not in done.stderr
 
 
 def test_an_answer_to_another_question_is_not_taken_for_this_ones(

@@ -7,6 +7,7 @@ count.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,8 @@ print(json.dumps({"peak": peak[0], "model": size, "after": anonymous()}))
 def write_large(folder: Path, dtype: torch.dtype, **save: bool) -> Path:
     """Five shards of random numbers, as upstream's files are."""
     shapes = expected_shapes(VisualGLMForConditionalGeneration, ChatGLMConfig.from_dict(dict(LARGE)))
-    tensors = {name: LazyTensor.of(torch.randn(shape).to(dtype)) for name, shape in shapes.items()}
+    noise = torch.randn(max(map(math.prod, shapes.values()))).to(dtype)  # drawn once: it is their size that counts
+    tensors = {name: LazyTensor.of(noise[: math.prod(shape)].clone().view(shape)) for name, shape in shapes.items()}
     shards = split(tensors, sum(tensor.nbytes for tensor in tensors.values()) // 4)
     assert len(shards) == 5
     folder.mkdir()
@@ -107,6 +109,18 @@ def test_quantizing_while_loading_never_holds_the_original(large: Path, tmp_path
     assert 120e6 < found["model"] < 160e6  # of 380 MB
     assert found["peak"] <= found["model"] + 350e6, found  # python, torch and transformers alone take 200 MB
     assert found["after"] >= found["model"]  # and nothing is left in the file's pages
+
+
+def test_a_limit_on_memory_does_not_count_the_files(large: Path) -> None:
+    """The files are 380 MB, torch's own mapping of which a limit counts; the quantized model is 140 MB."""
+    limit = "import resource; n = [int(l.split()[1]) for l in open('/proc/self/status') if l[:6] == 'VmData'][0] * 1024"
+    options = "dtype=sys.argv[2], quantization_config=quantization_plan(4, vocabulary=8)"
+    program = LOAD.replace("dtype=sys.argv[2]", options)
+    program = program.replace("import torch", "import torch\nfrom visualglm.checkpoints import quantization_plan", 1)
+    program = program.replace(
+        "peak, done", f"{limit}\nresource.setrlimit(resource.RLIMIT_DATA, 2 * [n + 330_000_000])\npeak, done", 1
+    )
+    assert measure(large, "float16", program)["model"] < 160e6
 
 
 def test_conversion_holds_one_tensor_at_a_time(large: Path, tmp_path: Path) -> None:

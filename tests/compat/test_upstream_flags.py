@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
+from collections.abc import Callable
 
 import pytest
 import typer.testing
@@ -50,17 +50,12 @@ def test_the_web_page_has_the_same_door() -> None:
     assert isinstance(done.exception, UsageError) and str(done.exception).startswith("--share")
 
 
-def test_an_old_command_line_runs_with_a_hint() -> None:
+def test_an_old_command_line_runs_with_a_hint(program: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     old = ["chat", str(SAMPLE), "--from_pretrained", str(visualglm.packed_model())]
     old += ["--english", "--quant", "8", "--max_length", "100", "--top_k", "100", "--prompt_en"]
-    done = subprocess.run(
-        [sys.executable, "-m", "visualglm", *old, "What is it?"],
-        input="stop\n", capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = program(*old, "What is it?", stdin=b"stop\n")
     assert done.returncode == 0, done.stderr
     assert "--language en --quantize 8 --max-length 100 --top-k 100 --question 'What is it?'" in done.stderr
     assert "> What is it?" in done.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "visualglm", "chat", "--share"], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 2 and done.stderr.startswith("visualglm: --share") and "Traceback" not in done.stderr
+    done = program("chat", "--share")
+    assert done.returncode == 2 and done.stderr.startswith("visualglm: --share")

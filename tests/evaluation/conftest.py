@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from visualglm.conversation import VisualGLM, load
+from visualglm.conversation import VisualGLM
 from visualglm.scenes.draw import draw_kind, stamp_kind
 from visualglm.scenes.vocabulary import KINDS
 
@@ -62,5 +62,5 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model() -> VisualGLM:
-    return load()
+def model(opened: VisualGLM) -> VisualGLM:
+    return opened

@@ -11,10 +11,12 @@ from PIL import Image
 
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation import mini, page
+from visualglm.evaluation.asking import LONGEST, answer_all
 from visualglm.evaluation.card import block, refresh
 from visualglm.evaluation.dialogues import evaluate_dialogues
 from visualglm.evaluation.goals import results
 from visualglm.evaluation.scenes import agreement, drawn_scenes, encode_scenes, pasted_scenes, questions
+from visualglm.scenes import picture_of
 from visualglm.scenes.album import Album
 
 
@@ -46,6 +48,17 @@ def test_a_card_takes_any_figures(figures: dict[str, Any], language: Any) -> Non
     assert refresh(text, figures, language) == text
     drawn = {**figures, "names": {}, "follow-up": {}, "cut-outs": {}}
     assert block(drawn, language).count("\n|") > 10
+
+
+def test_a_batch_is_answered_as_ask_answers(model: VisualGLM) -> None:
+    scenes = drawn_scenes(3)
+    asked = questions(scenes)[::5]
+    said = [one.answer for one in answer_all(model, asked, encode_scenes(model, scenes))]
+    assert said == [
+        model.ask(picture_of(scenes[a.picture]), a.exchange.question, do_sample=False, max_new_tokens=LONGEST).text
+        for a in asked
+    ]
+    assert len(said) > 10 and all(said)
 
 
 def test_scenes_are_asked_alike_in_both_languages() -> None:

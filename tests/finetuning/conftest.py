@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from visualglm.finetuning import run
 from visualglm.finetuning.recipe import Finetuning, read_finetuning
 
 from ..conftest import REFERENCE
@@ -39,3 +40,18 @@ def recipe(tmp_path: Path) -> Any:
         return read_finetuning(None, settings, data=file, output=str(tmp_path / output), method=method, model=BASE)
 
     return made
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The model that a run makes ready, with its weights as they were before."""
+    seen: list[Any] = []
+    make = run.tuned
+
+    def noted(*args: Any) -> Any:
+        ready = make(*args)
+        seen.append((ready, {name: value.detach().clone() for name, value in ready.model.named_parameters()}))
+        return ready
+
+    monkeypatch.setattr(run, "tuned", noted)
+    return seen

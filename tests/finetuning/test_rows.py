@@ -95,6 +95,15 @@ def test_a_broken_row_is_named(tmp_path: Path, row: dict[str, Any], fault: str) 
         read[1]
 
 
+@pytest.mark.parametrize("item", ["text", 3, -1.5e3, True, None, [], ["a"]])
+def test_what_is_no_object_is_an_error_with_its_number(tmp_path: Path, item: Any) -> None:
+    row = rows(1)[0]
+    read = RowFile(written(tmp_path, [row, item, row]))
+    assert len(read) == 3 and read[0] == read[2]
+    with pytest.raises(RowError, match=r"row 2: it is no object with fields"):
+        read[1]
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("img,prompt\n")
     (tmp_path / "a.json").write_text('[{"img": "x"')

@@ -17,6 +17,7 @@ from visualglm.errors import UsageError
 from visualglm.finetuning import run
 from visualglm.finetuning.loop import Alarm, read_metrics
 from visualglm.finetuning.parts import TRAINED, part_of
+from visualglm.finetuning.samples import Collator, Samples
 
 from .conftest import BASE, rows, written
 
@@ -32,26 +33,13 @@ WAYS = [
     ("ptuning", ("ptuning.reparameterise=true",), {"language"}),
     ("full", (), {"language"}),
     ("full", ("parts.language='frozen'", "parts.projection='full'", "parts.vision='full'"), {"projection", "vision"}),
+    ("full", ("parts.language='frozen'", "parts.qformer='full'"), {"qformer"}),
+    ("full", ("dtype='bfloat16'",), {"language"}),
 ]
 
 
 def silent(line: str) -> None:
     """Nothing."""
-
-
-@pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The model that a run makes ready, with its weights as they were before."""
-    seen: list[Any] = []
-    make = run.tuned
-
-    def noted(*args: Any) -> Any:
-        ready = make(*args)
-        seen.append((ready, {name: value.detach().clone() for name, value in ready.model.named_parameters()}))
-        return ready
-
-    monkeypatch.setattr(run, "tuned", noted)
-    return seen
 
 
 @pytest.mark.parametrize("method, changes, parts", WAYS, ids=[f"{way[0]}{n}" for n, way in enumerate(WAYS)])
@@ -141,6 +129,64 @@ def test_eight_samples_are_learned_by_heart(recipe: Any, method: str) -> None:
     plan = recipe(method, *settings)
     assert run.finetune(plan, silent, device="cpu")
     assert read_metrics(Path(plan.output) / "metrics.jsonl")[-1]["loss"] < 0.01
+
+
+def test_the_loss_is_upstreams(recipe: Any, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference case `train_pair` as a data file: upstream's ids, labels and loss come out of the whole road."""
+    case, wanted = reference.cases["cases"]["train_pair"], float(reference.tensor("train_pair", "loss"))
+    question = case["context"].removeprefix("<img></img>问：").removesuffix("\n答：")
+    row = {"img": rows(1)[0]["img"], "prompt": question, "label": case["answer"]}
+    monkeypatch.setattr(Samples, "pixel_values", lambda *_: [reference.tensor("train_pair", "pixel_values")[0]])
+    batches: list[Any] = []
+    real = Collator.__call__
+
+    def noted(self: Collator, samples: list[Any]) -> Any:
+        batches.append(real(self, samples))
+        return batches[-1]
+
+    monkeypatch.setattr(Collator, "__call__", noted)
+    plan = recipe("lora", "batch=1", "epochs=1", "cache_features=false", data=written(tmp_path, [row], "pair.json"))
+    assert run.finetune(plan, silent, device="cpu")
+    assert torch.equal(batches[0]["input_ids"], reference.inputs("train_pair")["input_ids"])
+    assert torch.equal(batches[0]["labels"], reference.tensor("train_pair", "labels"))
+    (loss,) = [line["loss"] for line in read_metrics(Path(plan.output) / "metrics.jsonl") if "loss" in line]
+    assert loss == pytest.approx(wanted, abs=1e-4)
+
+
+def test_early_stop_ends_and_keeps_the_best(recipe: Any) -> None:
+    """Two steps that help, then a rate that ruins: the result is that of the best validation."""
+    changes = ("validation_share=0.25", "early_stop=2", "epochs=40", "save_steps=1", "learning_rate=3.0", "warmup=0.9")
+    plan = recipe("lora", *changes)
+    assert run.finetune(plan, silent, device="cpu")
+    output = Path(plan.output)
+    losses = {row["step"]: row["eval_loss"] for row in read_metrics(output / "metrics.jsonl") if "eval_loss" in row}
+    best = min(losses, key=lambda step: losses[step])
+    assert max(losses) == best + 2 < 80
+    adapter, kept = (
+        load_file(folder / "adapter_model.safetensors") for folder in (output, output / f"checkpoint-{best}")
+    )
+    assert all(torch.equal(value, kept[name]) for name, value in adapter.items())
+    assert json.loads((output / "base.json").read_text())["step"] == best
+
+
+def test_processes_that_decode_change_nothing(recipe: Any) -> None:
+    plans = [recipe("lora", "cache_features=false", f"workers={count}", output=str(count)) for count in (0, 2)]
+    for plan in plans:
+        assert run.finetune(plan, silent, device="cpu")
+    one, other = ([row["loss"] for row in read_metrics(Path(plan.output) / "metrics.jsonl")] for plan in plans)
+    assert one == other and len(one) == 4
+
+
+def test_tensorboard_writes_its_files(recipe: Any, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="not run: no package that writes TensorBoard's files")
+    assert run.finetune(recipe("lora", "tensorboard=true", "epochs=1"), silent, device="cpu")
+    assert list((tmp_path / "out").rglob("events.out.tfevents.*"))
+
+
+def test_tensorboard_without_a_package_is_said_before_the_work(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visualglm.finetuning.loop.is_tensorboard_available", lambda: False)
+    with pytest.raises(UsageError, match="pip install tensorboard"):
+        run.finetune(recipe("lora", "tensorboard=true"), silent, device="cpu")
 
 
 def test_text_rows_mix_in(recipe: Any, tmp_path: Path) -> None:

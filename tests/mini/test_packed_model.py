@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from visualglm.conversation import VisualGLM, load, packed_model
+from visualglm.conversation import VisualGLM, packed_model
 from visualglm.evaluation.judging import is_right
 from visualglm.evaluation.scenes import Asked, answer_all, encode_scenes, questions
 from visualglm.scenes import Split, scene_of, seeds
@@ -19,8 +19,8 @@ BOUNDS = {"name": 0.7, "colour": 0.8, "total": 0.7, "where": 0.4, "background": 
 
 
 @pytest.fixture(scope="module")
-def model() -> VisualGLM:
-    return load()
+def model(opened: VisualGLM) -> VisualGLM:
+    return opened
 
 
 @pytest.fixture(scope="module")

@@ -42,11 +42,6 @@ class Server:
         return self.app.state.engine
 
 
-@pytest.fixture(scope="session")
-def opened() -> visualglm.VisualGLM:
-    return visualglm.load(device="cpu")
-
-
 @pytest.fixture(scope="module")
 def serve(opened: visualglm.VisualGLM) -> Iterator[Callable[[ServerSettings], Server]]:
     """Starts servers that end with the module."""

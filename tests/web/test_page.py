@@ -31,11 +31,6 @@ expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
-def opened() -> visualglm.VisualGLM:
-    return visualglm.load(device="cpu")
-
-
-@pytest.fixture(scope="module")
 def address(opened: visualglm.VisualGLM) -> Iterator[str]:
     config = uvicorn.Config(create_app(opened, ServerSettings()), "127.0.0.1", 0, log_level="warning")
     server, bound = uvicorn.Server(config), config.bind_socket()

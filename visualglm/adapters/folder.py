@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..checkpoints import local_folder, open_checkpoint
+from ..checkpoints import Checkpoint, local_folder, open_checkpoint
 from ..errors import CheckpointError, UsageError
 
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
@@ -42,13 +43,21 @@ class Base:
 def base_of(name_or_dir: str | Path) -> Base:
     """The description of a checkpoint of any layout, from its files."""
     checkpoint = open_checkpoint(local_folder(name_or_dir))
+    config = checkpoint.config
+    sizes = config.num_layers, config.hidden_size, config.vocab_size
+    return Base(str(name_or_dir), fingerprint(checkpoint), *sizes)
+
+
+def fingerprint(checkpoint: Checkpoint, left_out: re.Pattern[str] | None = None) -> str:
+    """Sixteen hex digits that a sample of every weight gives, but for names that `left_out` matches."""
     digest = hashlib.sha256()
     for name in sorted(name for name in checkpoint.tensors if not name.startswith(DEAD)):
+        if left_out is not None and left_out.fullmatch(name):
+            continue
         numbers = checkpoint.tensors[name].read().flatten()
         sampled = numbers[:: max(1, len(numbers) // SAMPLED)][:SAMPLED].to(torch.float32)
         digest.update(name.encode() + sampled.contiguous().numpy().tobytes())
-    config = checkpoint.config
-    return Base(str(name_or_dir), digest.hexdigest()[:16], config.num_layers, config.hidden_size, config.vocab_size)
+    return digest.hexdigest()[:16]
 
 
 def adapter_folder(place: str | Path) -> Path:

@@ -43,8 +43,8 @@ class LoraMixin(BaseMixin):
         mixin = cls(_tuner(model, {name: (low.rank, low.scaling * low.rank) for name, low in ranks.items()}))
         for name, low_rank in ranks.items():
             layer = model.get_submodule(name)
-            _fill(layer.lora_A[NAME].weight, low_rank.down.read())
-            _fill(layer.lora_B[NAME].weight, low_rank.up.read())
+            fill(layer.lora_A[NAME].weight, low_rank.down.read())
+            fill(layer.lora_B[NAME].weight, low_rank.up.read())
         return mixin
 
     @classmethod
@@ -70,22 +70,9 @@ class LoraMixin(BaseMixin):
 
 def _tuner(model: Any, targets: Mapping[str, tuple[int, float]]) -> Any:
     """PEFT's layers (rank, alpha) in the place of the named linear ones, in their dtype."""
-    try:
-        from peft import LoraConfig
-        from peft.tuners.lora import LoraModel
-    except ImportError as error:
-        raise UsageError(
-            "LoRA beside the weights needs peft: pip install 'visualglm[train]', or open the folder with "
-            "visualglm.load, which merges it."
-        ) from error
-    rank, alpha = next(iter(targets.values()))
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules="|".join(map(re.escape, targets)),  # a list would match endings, the Q-Former's layers too
-        rank_pattern={re.escape(name): rank for name, (rank, _) in targets.items()},
-        alpha_pattern={re.escape(name): alpha for name, (_, alpha) in targets.items()},
-    )
+    config = low_rank_config(targets)
+    from peft.tuners.lora import LoraModel
+
     tuner = LoraModel(model, config, NAME)
     for name in targets:
         layer = model.get_submodule(name)
@@ -94,6 +81,30 @@ def _tuner(model: Any, targets: Mapping[str, tuple[int, float]]) -> Any:
     return tuner
 
 
+def low_rank_config(targets: Mapping[str, tuple[int, float]]) -> Any:
+    """PEFT's configuration for whole names of linear layers, each with a rank and an alpha of its own.
+
+    Raises:
+        UsageError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise UsageError(
+            "LoRA beside the weights needs peft: pip install 'visualglm[train]', or open the folder with "
+            "visualglm.load, which merges it."
+        ) from error
+    rank, alpha = next(iter(targets.values()))
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules="|".join(map(re.escape, targets)),  # a list would match endings, the Q-Former's layers too
+        rank_pattern={re.escape(name): rank for name, (rank, _) in targets.items()},
+        alpha_pattern={re.escape(name): alpha for name, (_, alpha) in targets.items()},
+    )
+
+
 @torch.no_grad()
-def _fill(parameter: torch.Tensor, numbers: torch.Tensor) -> None:
+def fill(parameter: torch.Tensor, numbers: torch.Tensor) -> None:
+    """Copies numbers of another dtype or device into a parameter."""
     parameter.copy_(numbers)

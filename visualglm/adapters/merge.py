@@ -18,6 +18,7 @@ from ..model import VisualGLMForConditionalGeneration
 from .folder import adapter_folder, read_config, require_same_base
 from .prefix import stored_prefix
 from .switch import LORA, PREFIX
+from .upstream import upstream_folder
 
 
 def merge(
@@ -37,6 +38,11 @@ def merge(
         CheckpointError: the base cannot be opened, or the adapter was trained on another one.
         UsageError: there is no adapter, or the layout cannot hold a prefix.
     """
+    if upstream_folder(adapter) is not None:
+        raise UsageError(
+            f"{adapter} was saved by upstream's fine-tuning and holds its base: write it merged with "
+            f"`visualglm convert {adapter} {target} --to {to}`."
+        )
     folder = adapter_folder(adapter)
     kind = read_config(folder).get("peft_type")
     if kind == PREFIX and to == "hf":

@@ -59,7 +59,7 @@ def new_prefix(model: Any, tokens: int, reparameterise: bool, width: int) -> tup
     encoder = PrefixEncoder(config)
     if not reparameterise:
         nn.init.normal_(encoder.embedding.weight, std=INITIAL_STD)
-    mixin = _mixin(model, tokens)
+    mixin = empty_prefix(model, tokens)
     tables = EncodedTables(encoder, model.config.num_attention_heads, model.config.hidden_size)
     mixin.prefix = tables  # type: ignore[assignment]
     return mixin, config
@@ -87,7 +87,7 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
             f"the prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
             f"{config.hidden_size}]: it was trained on another model."
         )
-    mixin = _mixin(model, flat.shape[0])
+    mixin = empty_prefix(model, flat.shape[0])
     tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
     for parameter, table in zip(mixin.prefix, tables, strict=True):
         parameter.data = table.to(model.transformer.final_layernorm.weight).contiguous()
@@ -95,7 +95,8 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
     return mixin
 
 
-def _mixin(model: Any, tokens: int) -> PrefixMixin:
+def empty_prefix(model: Any, tokens: int) -> PrefixMixin:
+    """A mixin of so many virtual tokens for this model, its tables still to be filled."""
     config = copy.copy(model.config)
     config.prefix_length = tokens
     return PrefixMixin(config)

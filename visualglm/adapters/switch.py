@@ -12,8 +12,10 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, UsageError
 from ..prefix import PrefixMixin
+from . import upstream
 from .folder import WEIGHTS, adapter_folder, read_config, require_same_base
 from .prefix import stored_prefix
 
@@ -40,14 +42,24 @@ class Adapters:
     def add(self, place: str | Path, name: str | None = None) -> str:
         """Lays the adapter of `DIR` or `DIR@STEP` on the model and puts it to work; returns its name.
 
+        A folder that upstream's fine-tuning saved is one, too.
+
         Raises:
             UsageError: there is none, its name is taken, or peft is not installed.
             CheckpointError: it was trained on another model, or its file does not fit.
         """
-        folder = adapter_folder(place)
         name = name or str(place).rstrip("/").rsplit("/", 1)[-1]
         if name in self.names:
             raise UsageError(f"there is an adapter {name!r} already: give this one another name.")
+        upstreams = upstream.upstream_folder(place)
+        if upstreams is not None:
+            self._add_upstreams(upstream.opened(upstreams, self.model.name_or_path), name)
+        else:
+            self._add_pefts(adapter_folder(place), name)
+        self.use(name)
+        return name
+
+    def _add_pefts(self, folder: Path, name: str) -> None:
         require_same_base(folder, self.model.name_or_path)
         kind = read_config(folder).get("peft_type")
         if kind == PREFIX:
@@ -57,8 +69,13 @@ class Adapters:
             self.layered.append(name)
         else:
             raise UsageError(f"{folder} is an adapter of kind {kind}: this program knows {LORA} and {PREFIX}.")
-        self.use(name)
-        return name
+
+    def _add_upstreams(self, checkpoint: Checkpoint, name: str) -> None:
+        if checkpoint.low_rank:
+            upstream.lay_on_low_rank(self.model, checkpoint, self._layer_name(len(self.layered)))
+            self.layered.append(name)
+        else:
+            self.prefixes[name] = upstream.prefix_of(self.model, checkpoint)
 
     def use(self, name: str | None) -> None:
         """Puts one adapter to work, or with None the bare model.

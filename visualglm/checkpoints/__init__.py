@@ -6,7 +6,7 @@ numbers, `read_config` the configuration alone; `convert` changes the layout, `s
 or proves a checkpoint.
 """
 
-from .checkpoint import LAYOUTS, Checkpoint, Layout, find_vocabulary, open_checkpoint, read_config
+from .checkpoint import LAYOUTS, Checkpoint, Layout, find_vocabulary, given_vocabulary, open_checkpoint, read_config
 from .convert import convert
 from .hub import local_folder
 from .load import load_model
@@ -25,6 +25,7 @@ __all__ = [
     "LowRank",
     "convert",
     "find_vocabulary",
+    "given_vocabulary",
     "load_model",
     "local_folder",
     "open_checkpoint",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..configuration import VisualGLMConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, TokenizerError
 from .lazy import LazyTensor, same_bits
 from .weights_file import readable
 
@@ -86,6 +86,22 @@ def find_vocabulary(folder: str | Path) -> Path | None:
     folder = Path(folder) if Path(folder).is_dir() else Path(folder).parent
     places = [folder, folder.parent] if (folder / "mp_rank_00_model_states.pt").exists() else [folder]
     return next((place / VOCABULARY for place in places if (place / VOCABULARY).is_file()), None)
+
+
+def given_vocabulary(path: str | Path) -> Path:
+    """The vocabulary file that a user named, or the one in the folder that he named.
+
+    Raises:
+        TokenizerError: there is none.
+    """
+    path = Path(path)
+    found = path if path.is_file() else find_vocabulary(path) if path.is_dir() else None
+    if found is None:
+        raise TokenizerError(
+            f"{path} is no vocabulary file and has no {VOCABULARY}: give the file of VisualGLM or ChatGLM-6B, or its "
+            "folder."
+        )
+    return found
 
 
 def open_checkpoint(folder: str | Path, *, expect: Layout | None = None, merge: bool = True) -> Checkpoint:

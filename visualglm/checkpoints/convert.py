@@ -20,7 +20,7 @@ from ..model import VisualGLMForConditionalGeneration
 from ..quantization import QuantizationConfig
 from ..vocabulary import open_vocabulary
 from . import dead, golden, hugging_face, native, sat, strict
-from .checkpoint import LAYOUTS, VOCABULARY, Checkpoint, Layout, find_vocabulary, open_checkpoint
+from .checkpoint import LAYOUTS, VOCABULARY, Checkpoint, Layout, find_vocabulary, given_vocabulary, open_checkpoint
 from .hub import local_folder
 from .load import GENERATION_CONFIG, generation_defaults
 from .place import chosen, complete_or_absent, keep_apart, require_room
@@ -72,7 +72,8 @@ def convert(
     """
     if to not in LAYOUTS:
         raise UsageError(f"--to {to} is no layout: write one of {', '.join(LAYOUTS)}.")
-    place, given = chosen(Path(target), overwrite), _given_vocabulary(tokenizer)
+    place = chosen(Path(target), overwrite)
+    given = None if tokenizer is None else _whole_vocabulary(tokenizer)
     found = local_folder(source)
     keep_apart(place, root_folder(found))
     checkpoint = open_checkpoint(found)
@@ -125,13 +126,8 @@ def _golden_of_source(checkpoint: Checkpoint, stored: dict[str, Any] | None) -> 
     return found
 
 
-def _given_vocabulary(tokenizer: str | Path | None) -> Path | None:
-    if tokenizer is None:
-        return None
-    path = Path(tokenizer)
-    found = path if path.is_file() else find_vocabulary(path) if path.is_dir() else None
-    if found is None:
-        raise UsageError(f"{path} has no {VOCABULARY}: give the vocabulary file of VisualGLM or ChatGLM-6B.")
+def _whole_vocabulary(tokenizer: str | Path) -> Path:
+    found = given_vocabulary(tokenizer)
     with readable(found):
         open_vocabulary(found)
     return found

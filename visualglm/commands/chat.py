@@ -54,8 +54,12 @@ def chat(
     """A dialogue in the terminal. / 在终端里对话。"""
     from rich.console import Console
 
+    from ..images import open_image
+
     sampling = flags.sampling()
-    conversation = flags.open_model().conversation(image, flags.language)
+    # before a model is loaded for it: a wrong path should not cost half a minute
+    picture = open_image(image, upstream=flags.upstream_images) if image is not None else None
+    conversation = flags.open_model().conversation(picture, flags.language)
     dialogue = Dialogue(conversation, Console(highlight=False, emoji=False), sampling, question)
     dialogue.say("greeting")
     if flags.model is None:

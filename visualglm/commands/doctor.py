@@ -36,7 +36,12 @@ def doctor(
             typer.echo(f"{MARKS[check.result]} {check.name}: {check.detail}")
     failed = [check.name for check in checks if check.result == "failed"]
     if as_json:
-        report = {"model": str(folder), "kernel": kernel_line(), "ok": not failed, "checks": [asdict(check) for check in checks]}
+        report = {
+            "model": str(folder),
+            "kernel": kernel_line(),
+            "ok": not failed,
+            "checks": [asdict(check) for check in checks],
+        }
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
     if failed:
         raise typer.Exit(1)

@@ -127,8 +127,12 @@ SAMPLING = ("seed", "preset", "temperature", "top_p", "top_k", "repetition_penal
 
 
 def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb that takes `flags: Flags` -> one that has each of them as an option of its own, as typer wants it."""
+    """A verb that takes `flags: Flags` -> one that has each of them as an option of its own, as typer wants it.
+
+    A flag that the verb declares itself is the verb's, and keeps its default in `flags`.
+    """
     own, shared = (get_type_hints(source, include_extras=True) for source in (verb, Flags))
+    shared = {name: hint for name, hint in shared.items() if name not in own}
     parameters = [
         parameter.replace(annotation=own[name], kind=Parameter.KEYWORD_ONLY)
         for name, parameter in signature(verb).parameters.items()
@@ -137,6 +141,7 @@ def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
     parameters += [
         Parameter(flag.name, Parameter.KEYWORD_ONLY, default=flag.default, annotation=shared[flag.name])
         for flag in fields(Flags)
+        if flag.name in shared
     ]
 
     @functools.wraps(verb)

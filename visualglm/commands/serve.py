@@ -26,6 +26,13 @@ KeyFile = Annotated[Path | None, typer.Option(help="One key a line; everything b
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without a key all the same.")]
 MaxQueue = Annotated[int, typer.Option(min=1, help="Requests that may wait; more get 503.")]
 MaxBatch = Annotated[int, typer.Option(min=1, help="Requests answered at once.")]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What `visualglm finetune` trained, as NAME=DIR (repeatable): requests choose by name, and the first one "
+        "answers where they do not."
+    ),
+]
 TimeLimit = Annotated[float, typer.Option(min=1, help="Seconds a request may take, waiting included.")]
 
 
@@ -48,6 +55,7 @@ class Listening:
 @options.with_flags
 def serve(
     flags: options.Flags,
+    adapter: Adapters = None,
     host: Host = "127.0.0.1",
     port: Port = 8080,
     api_key_file: KeyFile = None,
@@ -67,6 +75,7 @@ def serve(
     from ..fetch import PictureFetcher
     from ..serving.app import ServerSettings
     from ..serving.engine import EngineLimits
+    from ..serving.served import named
 
     hosts = tuple(allow_image_domain or ())
     PictureFetcher(hosts)  # a mistaken host is said before a model is loaded
@@ -78,11 +87,11 @@ def serve(
         with_page=not no_web,
         limits=EngineLimits(max_queue, max_batch, time_limit),
     )
-    run_server(flags, settings, listening)
+    run_server(flags, settings, listening, named(adapter or (), settings.name))
 
 
-def run_server(flags: options.Flags, settings: ServerSettings, listening: Listening) -> None:
-    """Opens the model and answers until SIGTERM or Ctrl-C; answers under way are finished.
+def run_server(flags: options.Flags, settings: ServerSettings, listening: Listening, adapters: dict[str, str]) -> None:
+    """Opens the model and lays on its adapters (places by name); answers until SIGTERM or Ctrl-C, and finishes answers.
 
     Raises:
         UsageError: the address cannot be listened on.
@@ -94,7 +103,10 @@ def run_server(flags: options.Flags, settings: ServerSettings, listening: Listen
     from ..serving.app import create_app
 
     settings = dataclasses.replace(settings, defaults=flags.sampling(), language=flags.language)
-    app = create_app(flags.open_model(), settings)
+    model = flags.open_model()
+    for name, place in adapters.items():
+        model.add_adapter(place, name)
+    app = create_app(model, settings)
     grace = int(settings.limits.time_limit) + SHUTDOWN_GRACE
     config = uvicorn.Config(
         app, listening.host, listening.port, server_header=False, timeout_graceful_shutdown=grace, log_level="info"

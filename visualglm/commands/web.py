@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import options
 from .serve import (
+    Adapters,
     Host,
     Insecure,
     KeyFile,
@@ -20,6 +21,7 @@ from .serve import (
 @options.with_flags
 def web(
     flags: options.Flags,
+    adapter: Adapters = None,
     host: Host = "127.0.0.1",
     port: Port = 8080,
     api_key_file: KeyFile = None,
@@ -32,6 +34,7 @@ def web(
     listening = listening_at(host, port, api_key_file, insecure)
     from ..serving.app import ServerSettings
     from ..serving.engine import EngineLimits
+    from ..serving.served import named
 
     settings = ServerSettings(
         name=served_name(flags.model),
@@ -40,4 +43,4 @@ def web(
         with_api=False,
         limits=EngineLimits(max_queue, max_batch, time_limit),
     )
-    run_server(flags, settings, listening)
+    run_server(flags, settings, listening, named(adapter or (), settings.name))

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..batching import Row, generate_batch
 from ..conversation import VisualGLM
-from ..generation import generate_rows, generation_settings
+from ..generation import generation_settings
 from ..images import VisualGLMImageProcessor
 from ..prompt import build_prompt
 from ..scenes.exchange import Exchange
-from ..tokenizer import process_response
 
 BATCH = 64
 LONGEST = 80  # tokens of an answer; a model in training may not find its end
@@ -76,31 +76,32 @@ def answer_all(
     Batches are of questions whose true answers are about as long, for all wait for the longest. With `sure`, the
     chance of each answer is read too (one more pass).
     """
-    rows = [prompt_ids(model, a.exchange) for a in asked]
-    order = sorted(range(len(rows)), key=lambda i: (len(asked[i].exchange.answer) // 8, len(rows[i])))
     settings = generation_settings(model.model, do_sample=False, max_new_tokens=LONGEST)
+    shown = ((a.picture + shift) % len(pictures) for a in asked)
+    embeds = (pictures[number : number + 1] for number in shown)
+    rows = [Row(prompt_ids(model, a.exchange), e, settings) for a, e in zip(asked, embeds, strict=True)]
+    order = sorted(range(len(rows)), key=lambda i: (len(asked[i].exchange.answer) // 8, len(rows[i].input_ids)))
     answered = list(asked)
     for start in range(0, len(order), BATCH):
         part = order[start : start + BATCH]
-        shown = pictures[torch.tensor([(asked[i].picture + shift) % len(pictures) for i in part])]
-        prompts = [rows[i] for i in part]
-        said = generate_rows(model.model, prompts, shown, settings)
-        chances = _chances(model, prompts, said, shown) if sure else [0.0] * len(part)
-        for index, ids, chance in zip(part, said, chances, strict=True):
-            text = process_response(_tokenizer(model).decode([i for i in ids if i not in settings.eos]))
-            answered[index] = replace(asked[index], answer=text, chance=chance)
+        batch = [rows[i] for i in part]
+        generate_batch(model.model, batch)
+        chances = _chances(model, batch) if sure else [0.0] * len(batch)
+        for index, row, chance in zip(part, batch, chances, strict=True):
+            answered[index] = replace(asked[index], answer=model.row_answer(row).text, chance=chance)
     return answered
 
 
 @torch.no_grad()
-def _chances(model: VisualGLM, prompts: list[list[int]], said: list[list[int]], shown: Tensor) -> list[float]:
+def _chances(model: VisualGLM, rows: Sequence[Row]) -> list[float]:
     """The probability that the model gives each answer: the product over its tokens."""
-    pad, start = int(model.model.config.pad_token_id or 0), max(map(len, prompts))
-    longest = max(map(len, said))
-    ids = torch.full((len(said), start + longest), pad)
-    for row, prompt, answer in zip(ids, prompts, said, strict=True):
-        row[start - len(prompt) : start + len(answer)] = torch.tensor(prompt + answer)
+    pad, start = int(model.model.config.pad_token_id or 0), max(len(row.input_ids) for row in rows)
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), start + longest), pad)
+    for line, row in zip(ids, rows, strict=True):
+        line[start - len(row.input_ids) : start + len(row.ids)] = torch.tensor(row.input_ids + row.ids)
     mask = (ids != pad).long()
+    shown = torch.cat([row.image_embeds for row in rows if row.image_embeds is not None])
     kept = longest + 1
     logits = model.model(ids, attention_mask=mask, image_embeds=shown, logits_to_keep=kept).logits[:, :-1]
     scores = logits.float().log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0]

@@ -15,6 +15,17 @@ import torch
 from torch import Tensor
 
 from ..chat import encode_picture
+from .parts import PICTURE_ROAD
+from .recipe import Finetuning
+
+
+def how_pictures_are_read(recipe: Finetuning) -> str:
+    """What the plan says about them."""
+    if recipe.caches:
+        return "pictures: each is encoded once, and its vectors are kept on disk while training"
+    training = [part for part in PICTURE_ROAD if getattr(recipe.parts, part) != "frozen"]
+    reason = f"{' and '.join(training)} train" if training else "cache_features is off"
+    return f"pictures: encoded at every step, because {reason}"
 
 
 class Features:

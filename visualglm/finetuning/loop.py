@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
 
 from ..errors import UsageError
@@ -152,6 +153,18 @@ class Bar(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.stop()
+
+
+def last_step(loop: Loop) -> int:
+    """The step whose numbers the model holds after training: the best one's, where those were loaded."""
+    best = loop.state.best_global_step if loop.args.load_best_model_at_end else None
+    return int(best or loop.state.global_step)
+
+
+def require_tensorboard(recipe: Finetuning) -> None:
+    """Raises `UsageError` where TensorBoard's files are wanted and no package writes them."""
+    if recipe.tensorboard and not is_tensorboard_available():
+        raise UsageError("tensorboard = true needs a package that writes its files: pip install tensorboard.")
 
 
 def arguments(recipe: Finetuning, plan: Plan, computed_in: torch.dtype, device: torch.device) -> TrainingArguments:

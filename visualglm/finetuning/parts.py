@@ -22,6 +22,7 @@ from ..adapters.folder import WEIGHTS, Base, write_base
 from ..adapters.prefix import TENSOR, flattened, new_prefix
 from ..adapters.switch import MIXIN, WRAPPED
 from ..errors import UsageError
+from ..training.processes import rank, spread, whole
 from .recipe import Finetuning, layer_numbers
 
 MODULES = {
@@ -37,11 +38,12 @@ NAME = "default"
 
 @dataclass
 class Tuned:
-    """A model made ready; `config` is PEFT's, None where whole parts train."""
+    """A model made ready; `dtype` is what passes compute in, `config` PEFT's, None where whole parts train."""
 
     model: Any
     recipe: Finetuning
     base: Base
+    dtype: torch.dtype
     config: Any = None
 
     @property
@@ -57,25 +59,44 @@ class Tuned:
         return counts
 
     def save_state(self, folder: Path, step: int) -> None:
-        """A checkpoint: the trained numbers for going on, and the adapter for use where there is one."""
+        """A checkpoint: the trained numbers for going on, and the adapter for use where there is one.
+
+        Where the model is sharded, every process must call it, and the first one writes.
+        """
+        numbers = self.trained()
+        if rank():
+            return
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.detach().contiguous() for name, value in self.parameters.items()}, folder / TRAINED)
+        save_file(numbers, folder / TRAINED)
         if self.config is not None:
             self.save_adapter(folder, step)
 
-    @torch.no_grad()
+    def trained(self) -> dict[str, Tensor]:
+        """The trained numbers on the CPU; of processes that share a sharded model, only the first one keeps them."""
+        numbers = {}
+        for name, value in self.parameters.items():
+            put_together = whole(value)
+            if rank() == 0:
+                numbers[name] = put_together
+        return numbers
+
     def load_state(self, folder: Path) -> None:
         """Reads what `save_state` wrote.
 
         Raises:
             UsageError: the checkpoint is of another method, or of other parts.
         """
-        stored, own = load_file(folder / TRAINED), self.parameters
-        wrong = sorted(set(stored) ^ set(own))
+        stored = load_file(folder / TRAINED)
+        wrong = sorted(set(stored) ^ set(self.parameters))
         if wrong:
             raise UsageError(f"{folder} was trained with other settings ({wrong[0]}): resume with the same recipe.")
-        for name, value in own.items():
-            value.copy_(stored[name])
+        self.take(stored)
+
+    @torch.no_grad()
+    def take(self, numbers: dict[str, Tensor]) -> None:
+        """Puts `trained` numbers into the model."""
+        for name, value in self.parameters.items():
+            value.copy_(spread(numbers[name], value))
 
     def save_adapter(self, folder: Path, step: int) -> None:
         """PEFT's two files and the description of the base."""
@@ -94,6 +115,11 @@ class Tuned:
         return {WRAPPED + name: value.detach().contiguous() for name, value in tensors.items()}
 
 
+def is_four_bit(parameter: Any) -> bool:
+    """Whether a byte of it holds two numbers (bitsandbytes' class, which need not be installed)."""
+    return type(parameter).__name__ == "Params4bit"
+
+
 def part_of(name: str) -> str:
     """The part that a parameter belongs to; a prefix is the language model's."""
     return next((part for part in PICTURE_ROAD if name.startswith(MODULES[part])), "language")
@@ -106,6 +132,7 @@ def tuned(model: Any, recipe: Finetuning, base: Base) -> Tuned:
         UsageError: peft is not installed, or the recipe names layers that are not there.
     """
     model.requires_grad_(False)
+    dtype = model.lm_head.weight.dtype
     torch.manual_seed(recipe.seed)  # the adapters' first values
     config = None
     if recipe.method == "full":
@@ -120,7 +147,7 @@ def tuned(model: Any, recipe: Finetuning, base: Base) -> Tuned:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return Tuned(model, recipe, base, config)
+    return Tuned(model, recipe, base, dtype, config)
 
 
 def _modules(model: Any, way: str, recipe: Finetuning) -> list[nn.Module]:

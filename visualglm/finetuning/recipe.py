@@ -16,6 +16,7 @@ from ..training.recipe import filled, read_table
 
 METHODS = ("lora", "qlora", "ptuning", "full")
 WAYS = ("frozen", "lora", "full")
+SHARDINGS = ("ddp", "fsdp")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 LEARNING_RATES = {"lora": 1e-3, "qlora": 1e-3, "ptuning": 1e-2, "full": 5e-5}
 LANGUAGE = {"lora": "lora", "qlora": "lora", "ptuning": "prefix", "full": "full"}
@@ -70,7 +71,8 @@ class Finetuning:
     newest `keep` checkpoints stay, and after `early_stop` validations without a better one it ends (0: never).
     `dtype` is what frozen weights are held and passes computed in; what trains is held in float32. `max_tokens` is the
     longest row (0: the model's). `answers` held-out rows are answered before and after, and shown in the report.
-    `workers` processes decode pictures beside the training (0: itself).
+    `workers` processes decode pictures beside the training (0: itself). Of several processes (torchrun), each holds the
+    whole model where `sharding` is `ddp`, and with `fsdp`, which is for method full, a part of it.
     """
 
     data: str
@@ -94,6 +96,7 @@ class Finetuning:
     cache_features: bool = True
     max_tokens: int = 0
     workers: int = 0
+    sharding: str = "ddp"
     seed: int = 0
     save_steps: int = 0
     keep: int = 2
@@ -104,6 +107,11 @@ class Finetuning:
     parts: Parts = field(default_factory=Parts)
     lora: Lora = field(default_factory=Lora)
     ptuning: PTuning = field(default_factory=PTuning)
+
+    @property
+    def caches(self) -> bool:
+        """Whether each picture is encoded once; not where anything that encodes it trains."""
+        return self.cache_features and not self.parts.picture_trains
 
     @property
     def rate(self) -> float:
@@ -138,12 +146,17 @@ def checked(recipe: Finetuning) -> Finetuning:
     """
     _one_of("method", recipe.method, METHODS)
     _one_of("dtype", recipe.dtype, DTYPES)
+    _one_of("sharding", recipe.sharding, SHARDINGS)
     _one_of("language", recipe.language, ("auto", "zh", "en"))
     parts = replace(recipe.parts, language=recipe.parts.language or LANGUAGE[recipe.method])
     for part, way in vars(parts).items():
         if (part, way, recipe.method) != ("language", "prefix", "ptuning"):
             _one_of(f"parts.{part}", way, WAYS)
     _check_ways(recipe.method, vars(parts))
+    if recipe.sharding == "fsdp" and recipe.method != "full":
+        raise UsageError(
+            f"sharding fsdp is for method full; of {recipe.method} little trains: leave sharding out (ddp)."
+        )
     _check_numbers(recipe)
     return replace(recipe, parts=parts)
 

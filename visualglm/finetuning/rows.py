@@ -26,7 +26,7 @@ from ..messages import messages_to_turns
 from ..prompt import Turn
 
 IMAGE_MARK = "<image>"
-TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s,:{}\[\]"]+', re.DOTALL)
 SENDERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 COLUMNS = ("img", "prompt", "label")
 
@@ -92,7 +92,7 @@ class RowFile:
 
 
 def _in_list(path: Path) -> Iterator[int]:
-    """Begin and end of every object of a JSON list, without holding the file."""
+    """Begin and end of every item of a JSON list, without holding the file; `_row` refuses what is no object."""
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             return
@@ -110,6 +110,8 @@ def _in_list(path: Path) -> Iterator[int]:
                     depth -= 1
                     if depth == 1:
                         yield match.end()
+                elif depth == 1:
+                    yield from match.span()
             if depth != 0:
                 raise UsageError(f"{path} is no whole JSON list: brackets are open at its end. Copy it again.")
 

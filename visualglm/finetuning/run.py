@@ -17,47 +17,38 @@ from typing import Any
 
 import torch
 
-from ..adapters.folder import CHECKPOINT, base_of
+from ..adapters.folder import CHECKPOINT, Base, base_of
 from ..adapters.switch import MIXIN
 from ..checkpoints import find_vocabulary, local_folder
 from ..conversation import VisualGLM, load, packed_model
 from ..errors import UsageError
-from ..training.processes import rank, world
+from ..training.processes import join, rank, world
 from .check import findings
-from .features import Features, computed
-from .loop import METRICS, Interrupt, Loop, arguments, callbacks, read_metrics, without_printing
+from .features import Features, computed, how_pictures_are_read
+from .loop import (
+    METRICS,
+    Interrupt,
+    Loop,
+    arguments,
+    callbacks,
+    last_step,
+    read_metrics,
+    require_tensorboard,
+    without_printing,
+)
 from .parts import Tuned, tuned
 from .plan import Plan, plan_of
 from .recipe import Finetuning
 from .report import Answered, write_report
-from .rows import RowFile
-from .samples import Collator, Part, Samples, split
+from .samples import Collator
 from .score import Asked, answers, probes, share_right
+from .sharded import ShardedLoop, refuse_accelerates_own
+from .sides import Sides, held_out_questions, samples_of, sides_of
 
 RECIPE, BEFORE, RESULT, REPORT = "recipe.json", "before.json", "result.json", "report.html"
 MAY_CHANGE = ("output", "answers", "keep", "tensorboard", "workers")
 PACKING = "support_avx512bf16_for_cpu"
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Sides:
-    """What is learned from and what is held out: two parts of one file, or of two."""
-
-    learned: Part
-    held_out: Part | None
-
-    def with_pixels(self, wanted: bool) -> Sides:
-        sides = [None if part is None else Part(part.samples, list(part.indices), wanted) for part in self._both]
-        assert sides[0] is not None
-        return Sides(sides[0], sides[1])
-
-    def pictures(self) -> list[str]:
-        return [path for part in self._both if part for path in part.samples.picture_paths()]
-
-    @property
-    def _both(self) -> tuple[Part, Part | None]:
-        return self.learned, self.held_out
 
 
 def check(recipe: Finetuning, say: Say, device: str = "auto") -> int:
@@ -66,7 +57,7 @@ def check(recipe: Finetuning, say: Say, device: str = "auto") -> int:
     files = [recipe.data, *([recipe.validation] if recipe.validation else [])]
     broken = 0
     for file in files:
-        samples = _samples(replace(recipe, skip_bad=True), file, model)
+        samples = samples_of(replace(recipe, skip_bad=True), file, model)
         broken += len(samples.bad)
         for line in findings(samples):
             say(line)
@@ -81,26 +72,32 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
         CheckpointError: the base model cannot be opened.
     """
     output = Path(recipe.output)
+    refuse_accelerates_own()
+    require_tensorboard(recipe)
     checkpoint = _beginning(recipe, output, resume)
+    if world() > 1:
+        join(device)
     model = _opened(recipe, device)
-    sides = _sides(recipe, model, say)
+    sides = sides_of(recipe, model, say)
     ready = tuned(model.model, recipe, base_of(recipe.model or packed_model()))
     held_out = len(sides.held_out) if sides.held_out else 0
     lengths = [sides.learned.samples.lengths[index] for index in sides.learned.indices]
     plan = plan_of(ready, lengths, held_out, world())
-    for line in plan.lines():
+    for line in (*plan.lines(), how_pictures_are_read(recipe)):
         say(line)
     if not is_first():
-        return _trained(ready, sides, plan, checkpoint)[1]
+        return _trained(ready, sides, plan, checkpoint).finished
     output.mkdir(parents=True, exist_ok=True)
     (output / RECIPE).write_text(json.dumps(asdict(recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    asked = _held_out_questions(sides, recipe.answers)
+    asked = held_out_questions(sides, recipe.answers)
     before = _before(output, ready, model, asked, resume)
-    loop, finished = _trained(ready, sides, plan, checkpoint)
-    if not finished:
-        say(f"stopped at step {loop.state.global_step} and saved; the same command with --resume goes on")
+    end = _trained(ready, sides, plan, checkpoint)
+    if not end.finished:
+        say(f"stopped at step {end.step} and saved; the same command with --resume goes on")
         return False
-    _finish(ready, loop.state.global_step)
+    if end.numbers is not None:
+        model, ready = _whole_again(recipe, device, ready.base, end.numbers)
+    _finish(ready, end.step)
     _prove(output, ready, model, asked, before, say)
     return True
 
@@ -167,34 +164,6 @@ def four_bit() -> Any:
     )
 
 
-def _samples(recipe: Finetuning, file: str, model: VisualGLM) -> Samples:
-    longest = recipe.max_tokens or model.model.config.max_sequence_length
-    return Samples(RowFile(file), model.processor, longest, recipe.language, recipe.skip_bad)  # type: ignore[arg-type]
-
-
-def _sides(recipe: Finetuning, model: VisualGLM, say: Say) -> Sides:
-    samples = _samples(recipe, recipe.data, model)
-    for message in samples.bad:
-        say(f"left out: {message}")
-    if not len(samples):
-        raise UsageError(f"{recipe.data} has no row that can be learned from: see visualglm finetune --check.")
-    if recipe.validation:
-        others = _samples(recipe, recipe.validation, model)
-        return Sides(Part(samples, list(range(len(samples)))), Part(others, list(range(len(others)))))
-    learned, held_out = split(samples, recipe.validation_share, recipe.seed)
-    return Sides(Part(samples, learned), Part(samples, held_out) if held_out else None)
-
-
-def _held_out_questions(sides: Sides, count: int) -> list[Asked]:
-    if sides.held_out is None:
-        return []
-    chosen = []
-    for index in sides.held_out.indices[:count]:
-        sample, turns = sides.held_out.samples[index], sides.held_out.samples.turns(index)
-        chosen.append(Asked(turns, sample["pictures"], turns[-1].answer))
-    return chosen
-
-
 def _before(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], resume: bool) -> list[list[str]]:
     """The untrained answers to held-out rows and probes; a resumed run has them in a file."""
     file = output / BEFORE
@@ -205,18 +174,28 @@ def _before(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], re
     prefix = ready.model.get_mixin(MIXIN) if MIXIN in ready.model.mixins else None
     if prefix is not None:  # an untrained prefix already changes answers; untrained LoRA does not
         ready.model.del_mixin(MIXIN)
-    said = _both(model, asked, ready.recipe)
+    said = _both(model, asked, ready)
     if prefix is not None:
         ready.model.add_mixin(MIXIN, prefix)
     file.write_text(json.dumps(said, ensure_ascii=False) + "\n", encoding="utf-8")
     return said
 
 
-def _both(model: VisualGLM, asked: list[Asked], recipe: Finetuning) -> list[list[str]]:
-    return [answers(model, them, recipe.language, recipe.max_new_tokens) for them in (asked, probes())]  # type: ignore[arg-type]
+def _both(model: VisualGLM, asked: list[Asked], ready: Tuned) -> list[list[str]]:
+    language: Any = ready.recipe.language
+    return [answers(model, them, language, ready.recipe.max_new_tokens, ready.dtype) for them in (asked, probes())]
 
 
-def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> tuple[Loop, bool]:
+@dataclass(frozen=True)
+class End:
+    """How training ended: after which step, to its end or by SIGTERM, and of a sharded model what was trained."""
+
+    step: int
+    finished: bool
+    numbers: dict[str, torch.Tensor] | None = None
+
+
+def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> End:
     """Trainer's loop, to its end or to SIGTERM."""
     recipe, inside = ready.recipe, ready.model
     around = Path(recipe.output).parent
@@ -225,25 +204,33 @@ def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> 
         features = _features(ready, sides, Path(scratch) / "features.npy")
         used = sides.with_pixels(features is None)
         interrupt = Interrupt()
-        loop = Loop(
+        sharded = recipe.sharding == "fsdp" and world() > 1
+        loop = (ShardedLoop if sharded else Loop)(
             ready,
-            args=arguments(recipe, plan, inside.lm_head.weight.dtype, inside.device),
+            args=arguments(recipe, plan, ready.dtype, inside.device),
             train_dataset=used.learned,
             eval_dataset=used.held_out,
             data_collator=Collator(inside.config.pad_token_id, features),
             callbacks=callbacks(recipe, plan, interrupt),
         )
         without_printing(loop).train(resume_from_checkpoint=checkpoint)
-    return loop, not interrupt.asked
+    return End(last_step(loop), not interrupt.asked, ready.trained() if sharded else None)
+
+
+def _whole_again(recipe: Finetuning, device: str, base: Base, numbers: dict[str, Any]) -> tuple[VisualGLM, Tuned]:
+    """The model in one piece, with what the processes trained together."""
+    model = _opened(recipe, device)
+    ready = tuned(model.model, recipe, base)
+    ready.take(numbers)
+    return model, ready
 
 
 def _features(ready: Tuned, sides: Sides, file: Path) -> Features | None:
     """Every picture's vectors, where nothing that makes them trains."""
-    if not ready.recipe.cache_features or ready.recipe.parts.picture_trains:
+    if not ready.recipe.caches:
         return None
     inside = ready.model
-    dtype = inside.lm_head.weight.dtype
-    with torch.autocast(inside.device.type, dtype, enabled=dtype != torch.float32):
+    with torch.autocast(inside.device.type, ready.dtype, enabled=ready.dtype != torch.float32):
         return computed(inside, sides.pictures(), file)
 
 
@@ -253,8 +240,7 @@ def _finish(ready: Tuned, step: int) -> None:
     if ready.config is not None:
         ready.save_adapter(output, step)
         return
-    dtype = next((p.dtype for p in ready.model.parameters() if not p.requires_grad), torch.float32)
-    ready.model.to(dtype).save_pretrained(output)
+    ready.model.to(ready.dtype).save_pretrained(output)
     vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or packed_model()))
     if vocabulary is not None:
         shutil.copyfile(vocabulary, output / vocabulary.name)
@@ -262,7 +248,7 @@ def _finish(ready: Tuned, step: int) -> None:
 
 def _prove(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], before: list[list[str]], say: Say) -> None:
     """Answers again, and writes what changed."""
-    after = _both(model, asked, ready.recipe)
+    after = _both(model, asked, ready)
     scores = [share_right(asked, said[0]) for said in (before, after)]
     kept = sum(a == b for a, b in zip(before[1], after[1], strict=True)) / max(1, len(before[1]))
     facts = [f"answers outside the data that did not change: {100 * kept:.0f} % of {len(after[1])}"]

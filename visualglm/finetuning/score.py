@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..batching import Row, generate_batch
 from ..chat import ask_prompt, encode_picture
 from ..conversation import QUESTIONS, VisualGLM, packed_model
-from ..generation import generate_rows, generation_settings
+from ..generation import generation_settings
 from ..prompt import Language, Turn
 from ..tokenizer import process_response
 
@@ -47,21 +48,22 @@ def probes() -> list[Asked]:
 
 
 @torch.no_grad()
-def answers(model: VisualGLM, asked: Iterable[Asked], language: Language, max_new_tokens: int) -> list[str]:
-    """The greedy answers, one by one, computed as training computes (autocast where weights are of mixed widths)."""
+def answers(
+    model: VisualGLM, asked: Iterable[Asked], language: Language, max_new_tokens: int, dtype: torch.dtype
+) -> list[str]:
+    """The greedy answers, one by one, computed as training computes (`dtype`, by autocast where weights are wider)."""
     inside = model.model
     settings = generation_settings(inside, do_sample=False, max_new_tokens=max_new_tokens)
-    dtype, device = inside.lm_head.weight.dtype, inside.device
     said = []
     inside.eval()
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with torch.autocast(inside.device.type, dtype, enabled=dtype != torch.float32):
         for one in asked:
             embeds = torch.cat([encode_picture(inside, path) for path in one.pictures]) if one.pictures else None
             turns = [*one.turns[:-1], replace(one.turns[-1], answer=None)]
             prompt = ask_prompt(inside, model.tokenizer, turns, language, settings.limits)
-            (ids,) = generate_rows(inside, [prompt.input_ids], embeds, settings)
-            ended = bool(ids) and ids[-1] in settings.eos
-            said.append(process_response(model.tokenizer.decode(ids[:-1] if ended else ids)))
+            row = Row(prompt.input_ids, embeds, settings)
+            generate_batch(inside, [row])
+            said.append(model.row_answer(row).text)
     return said
 
 

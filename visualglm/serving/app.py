@@ -25,6 +25,7 @@ from .engine import Engine, EngineLimits
 from .guard import BodyLimit, KeyGuard
 from .inputs import PictureReader
 from .metrics import Metrics, RequestCount
+from .served import Served
 
 BODY_SECONDS = 60.0
 
@@ -55,8 +56,9 @@ class Health(BaseModel):
 
 
 def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
-    """The app; its engine is `app.state.engine`."""
+    """The app; its engine is `app.state.engine`. A request chooses among the adapters that the model has now."""
     metrics = Metrics()
+    served = Served(settings.name, tuple(model.adapters))
     engine = Engine(model, settings.limits, metrics, settings.language, settings.defaults)
 
     @asynccontextmanager
@@ -70,15 +72,13 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
     replies.install(app)
     _add_operations(app, metrics, settings)
     if settings.with_api:
-        app.include_router(
-            openai_api.router(engine, settings.name, PictureReader(PictureFetcher(settings.image_hosts)))
-        )
-        app.include_router(upstream_api.router(engine))
+        app.include_router(openai_api.router(engine, served, PictureReader(PictureFetcher(settings.image_hosts))))
+        app.include_router(upstream_api.router(engine, served))
     _refuse_unknown_v1(app)
     if settings.with_page:
         from .page import mount_page
 
-        mount_page(app, engine, settings.body_limit)
+        mount_page(app, engine, served, settings.body_limit)
     _add_guards(app, metrics, settings)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app

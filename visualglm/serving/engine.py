@@ -3,8 +3,9 @@
     ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> generate_batch --> job.pieces()
 
 Every answer is what the request would get alone: its pictures are encoded alone, its penalties and draws are its own
-(batching.py). A batch ends with its longest answer; then the next ones start. Where an error hits a batch, its rows are
-tried again one by one, so that only the guilty one fails. Knows nothing about HTTP.
+(batching.py). A batch has one adapter: it takes what waits for that of the oldest request, and the others keep their
+places. A batch ends with its longest answer; then the next ones start. Where an error hits a batch, its rows are tried
+again one by one, so that only the guilty one fails. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -93,10 +94,11 @@ class Engine:
         language: Language = "auto",
         seed: int | None = None,
         stops: Sequence[str] = (),
+        adapter: str | None = None,
         **sampling: Any,
     ) -> Job:
         """Puts the last of `turns` into the queue; the job's `pieces()` are the answer. What is None is the server's
-        default.
+        default; no `adapter` is the bare model.
 
         Raises:
             BusyError: too many wait already.
@@ -104,7 +106,7 @@ class Engine:
             PromptError: the question does not fit into the model.
         """
         self._refuse_if_full()  # before the work of decoding
-        seen = [await asyncio.to_thread(self.memory.look_up, content) for content in pictures]
+        seen = [await asyncio.to_thread(self.memory.look_up, content, adapter) for content in pictures]
         given = {**self.defaults, **{name: value for name, value in sampling.items() if value is not None}}
         seed = seed if seed is not None else given.get("seed")
         language = self.language if language == "auto" else language
@@ -113,7 +115,7 @@ class Engine:
         prompt = await asyncio.to_thread(
             ask_prompt, self.model.model, self.model.tokenizer, list(turns), language, settings.limits
         )
-        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, seed, stops, self.limits.time_limit)
+        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, seed, stops, self.limits.time_limit, adapter)
         with self._changed:
             self._refuse_if_full()
             self._waiting.append(job)
@@ -140,16 +142,20 @@ class Engine:
         with self._changed:
             while not batch and not (self._closing and not self._waiting):
                 self._changed.wait_for(lambda: self._waiting or self._closing)
+                others: list[Job] = []
                 while self._waiting and len(batch) < self.limits.max_batch:
                     job = self._waiting.popleft()
                     if job.late:
                         job.fail(LateError("the request's time was up before its turn came: try again later."))
                     elif not job.ended:
-                        batch.append(job)
+                        (batch if not batch or job.adapter == batch[0].adapter else others).append(job)
+                self._waiting.extendleft(reversed(others))
         return batch
 
     def _answer(self, batch: Sequence[Job]) -> None:
         try:
+            if self.model.adapters:
+                self.model.use_adapter(batch[0].adapter)
             for job in batch:
                 job.image_embeds = self._encode(job.pictures)
             generate_batch(self.model.model, batch)

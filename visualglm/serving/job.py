@@ -24,7 +24,8 @@ class LateError(Exception):
 
 
 class Job(Row):
-    """A row with pictures that are not encoded yet, stop strings, a time limit in seconds, and a reader.
+    """A row with pictures that are not encoded yet, the adapter that answers (None: the bare model), stop strings, a
+    time limit in seconds, and a reader.
 
     `text`, `finish_reason`, `seconds` and `first_token_seconds` are whole once `pieces()` has ended.
     """
@@ -38,8 +39,10 @@ class Job(Row):
         seed: int | None,
         stops: Sequence[str],
         time_limit: float,
+        adapter: str | None = None,
     ) -> None:
         super().__init__(input_ids, None, settings, seed)
+        self.adapter = adapter
         self.pictures = pictures
         self.text = ""
         self.finish_reason: FinishReason | None = None

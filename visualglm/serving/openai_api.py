@@ -23,32 +23,33 @@ from .engine import Engine
 from .inputs import PictureReader
 from .job import Job
 from .schema import ChatCompletion, ChatRequest, Choice, ModelCard, ModelList, Said, Usage
+from .served import Served
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or as events."}
 }
 
 
-def router(engine: Engine, name: str, pictures: PictureReader) -> APIRouter:
-    """The routes, for a model that is served as `name`."""
+def router(engine: Engine, served: Served, pictures: PictureReader) -> APIRouter:
+    """The routes, for a model and its adapters by their ids."""
     routes, born = APIRouter(prefix="/v1", tags=["openai"]), int(time.time())
 
     @routes.get("/models", responses={401: replies.DOCUMENTED[401]})
     async def models() -> ModelList:
-        return ModelList(data=[ModelCard(id=name, created=born)])
+        return ModelList(data=[ModelCard(id=name, created=born) for name in served.ids])
 
     @routes.get(
         "/models/{model:path}", responses={s: replies.DOCUMENTED[s] for s in (401, 404)}, response_model=ModelCard
     )
     async def model_card(model: str) -> Any:
-        return ModelCard(id=name, created=born) if model == name else _unknown(model, name)
+        return ModelCard(id=model, created=born) if served.knows(model) else _unknown(model, served)
 
     @routes.post("/chat/completions", responses={**replies.DOCUMENTED, **STREAM}, response_model=ChatCompletion)
     async def chat(asked: ChatRequest, request: Request) -> Any:
-        if asked.model != name:
-            return _unknown(asked.model, name)
-        job = await _ask(engine, pictures, asked)
-        reply = _Reply(job, name)
+        if not served.knows(asked.model):
+            return _unknown(asked.model, served)
+        job = await _ask(engine, pictures, asked, served.adapter(asked.model))
+        reply = _Reply(job, asked.model)
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
             return StreamingResponse(
@@ -59,18 +60,18 @@ def router(engine: Engine, name: str, pictures: PictureReader) -> APIRouter:
     return routes
 
 
-def _unknown(model: str, name: str) -> Response:
-    message = f"There is no model {model[:100]!r} here: ask for {name!r}."
+def _unknown(model: str, served: Served) -> Response:
+    message = f"There is no model {model[:100]!r} here: ask for {' or '.join(map(repr, served.ids))}."
     return replies.error_reply(404, message, param="model", code="model_not_found")
 
 
-async def _ask(engine: Engine, pictures: PictureReader, asked: ChatRequest) -> Job:
+async def _ask(engine: Engine, pictures: PictureReader, asked: ChatRequest, adapter: str | None) -> Job:
     sampling = asked.sampling()
     turns, sources = messages_to_turns([message.model_dump() for message in asked.messages])
     if turns[-1].answer is not None:
         raise PromptError("The messages end with the assistant's: put the next question behind it.")
     shown = await pictures.read_all(sources)
-    return await engine.ask(turns, shown, asked.language, asked.seed, asked.stops(), **sampling)
+    return await engine.ask(turns, shown, asked.language, asked.seed, asked.stops(), adapter, **sampling)
 
 
 async def gone(request: Request) -> None:

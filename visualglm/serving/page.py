@@ -26,6 +26,7 @@ from .engine import BusyError, Engine
 from .job import LateError
 from .page_words import EXAMPLES, WORDS
 from .schema import sampled
+from .served import Served
 
 UPLOADS_KEPT = (3600, 7200)
 """Seconds: how often uploads are looked through, and how old one may get."""
@@ -39,7 +40,7 @@ button[aria-label*="share" i], button[title*="share" i] {display: none !importan
 """A picture in the chat has a share button of its own, which would send it to another site."""
 
 
-def mount_page(app: FastAPI, engine: Engine, body_limit: int) -> None:
+def mount_page(app: FastAPI, engine: Engine, served: Served, body_limit: int) -> None:
     """Puts the page at `/` of an app whose engine it asks."""
     words = gradio.I18n(**WORDS)
     if "GRADIO_TEMP_DIR" not in os.environ:  # gradio's own is one folder of the whole machine, for every user to read
@@ -47,7 +48,7 @@ def mount_page(app: FastAPI, engine: Engine, body_limit: int) -> None:
         os.environ["GRADIO_TEMP_DIR"] = app.state.uploads.name
     gradio.mount_gradio_app(
         app,
-        _blocks(engine, words),
+        _blocks(engine, served, words),
         "/",
         i18n=words,
         theme=gradio.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["monospace"]),
@@ -62,7 +63,7 @@ def mount_page(app: FastAPI, engine: Engine, body_limit: int) -> None:
     )
 
 
-def _blocks(engine: Engine, words: Callable[[str], Any]) -> gradio.Blocks:
+def _blocks(engine: Engine, served: Served, words: Callable[[str], Any]) -> gradio.Blocks:
     with gradio.Blocks(title="VisualGLM", analytics_enabled=False, delete_cache=UPLOADS_KEPT) as page:
         gradio.Markdown(words("greeting"))
         config = engine.model.model.generation_config
@@ -72,8 +73,11 @@ def _blocks(engine: Engine, words: Callable[[str], Any]) -> gradio.Blocks:
             temperature = gradio.Slider(0, 2, cold, step=0.05, label=words("temperature"), render=False)
             top_p = gradio.Slider(0, 1, config.top_p or 1.0, step=0.05, label=words("top_p"), render=False)
             longest = gradio.Slider(1, 2048, 512, step=1, label=words("longest"), render=False)
+            inputs = [camera, temperature, top_p, longest]
+            if served.adapters:
+                inputs.append(gradio.Dropdown(list(served.ids), value=served.first, label=words("model"), render=False))
         gradio.ChatInterface(
-            _answerer(engine),
+            _answerer(engine, served),
             multimodal=True,
             chatbot=gradio.Chatbot(
                 show_label=False,
@@ -84,7 +88,7 @@ def _blocks(engine: Engine, words: Callable[[str], Any]) -> gradio.Blocks:
             textbox=gradio.MultimodalTextbox(
                 sources=["upload"], file_types=["image"], file_count="multiple", placeholder=f"{words('ask')}"
             ),
-            additional_inputs=[camera, temperature, top_p, longest],
+            additional_inputs=inputs,
             additional_inputs_accordion=settings,
             examples=_examples(),
             examples_label=words("examples"),
@@ -103,7 +107,7 @@ def _examples() -> list[list[Any]]:
     return [[{"text": text, "files": [pictures[name]]}] for name, text in EXAMPLES if name in pictures]
 
 
-def _answerer(engine: Engine) -> Callable[..., AsyncIterator[str]]:
+def _answerer(engine: Engine, served: Served) -> Callable[..., AsyncIterator[str]]:
     async def answer(
         message: dict[str, Any],
         history: list[dict[str, Any]],
@@ -111,12 +115,14 @@ def _answerer(engine: Engine) -> Callable[..., AsyncIterator[str]]:
         temperature: float,
         top_p: float,
         longest: int,
+        chosen: str = "",
     ) -> AsyncIterator[str]:
         """The answer so far, again and again; leaving (the stop button) cancels it."""
         sampling = {**sampled(temperature, top_p if top_p < 1 else None), "max_new_tokens": int(longest)}
         try:
             turns, files = dialogue(message, history, camera)
-            job = await engine.ask(turns, [uploaded(file) for file in files], **sampling)
+            pictures = [uploaded(file) for file in files]
+            job = await engine.ask(turns, pictures, adapter=served.adapter(chosen), **sampling)
             try:
                 async for _ in job.pieces():
                     yield job.text

@@ -12,6 +12,7 @@ WORDS: dict[str, dict[str, str]] = {
         "temperature": "Temperature (0: always the likeliest word)",
         "top_p": "Top-p",
         "longest": "Longest answer, in tokens",
+        "model": "Model",
         "examples": "Examples",
     },
     "zh": {
@@ -23,6 +24,7 @@ WORDS: dict[str, dict[str, str]] = {
         "temperature": "温度（0：总是选最可能的词）",
         "top_p": "Top-p",
         "longest": "回答的最大长度（词元数）",
+        "model": "模型",
         "examples": "示例",
     },
 }

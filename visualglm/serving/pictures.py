@@ -1,6 +1,8 @@
 """serving/pictures: a request's pictures, and the vectors of those seen before, by content.
 
-    bytes -- sha256 --> known: its vectors; new: pixel_values, which the engine encodes when it answers
+    bytes -- sha256, adapter --> known: its vectors; new: pixel_values, which the engine encodes when it answers
+
+An adapter may change the picture's road, so each has vectors of its own.
 
 Decoding happens in the caller's thread, so that a broken picture is refused before it waits. Knows nothing about HTTP.
 """
@@ -20,7 +22,8 @@ from ..conversation import VisualGLM
 
 @dataclass(frozen=True)
 class Picture:
-    """`key` is its content; one of `pixel_values` [1, 3, H, W] and `embeds` [1, image_length, hidden] is there."""
+    """`key` is its content and the adapter; there is one of `pixel_values` [1, 3, H, W] and `embeds`
+    [1, image_length, hidden]."""
 
     key: str
     pixel_values: Tensor | None = None
@@ -38,13 +41,13 @@ class PictureMemory:
         self._known: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def look_up(self, content: bytes) -> Picture:
-        """A picture known already, or decoded now.
+    def look_up(self, content: bytes, adapter: str | None = None) -> Picture:
+        """A picture that this adapter (None: the bare model) knows already, or decoded now.
 
         Raises:
             ImageError: it cannot be decoded.
         """
-        key = hashlib.sha256(content).hexdigest()
+        key = f"{hashlib.sha256(content).hexdigest()} {adapter or ''}"
         known = self._recall(key)
         if known is not None:
             return Picture(key, embeds=known)

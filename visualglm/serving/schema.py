@@ -152,7 +152,7 @@ class ChatCompletion(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """The model that is served."""
+    """A model that is served, or an adapter of it."""
 
     id: str
     object: Literal["model"] = "model"
@@ -161,7 +161,7 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All models: one."""
+    """All of them."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]

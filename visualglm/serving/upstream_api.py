@@ -21,6 +21,7 @@ from . import replies
 from .engine import Engine
 from .openai_api import text_of
 from .schema import SEED, TEXT, sampled
+from .served import Served
 
 PAIR = Annotated[list[TEXT], Field(min_length=2, max_length=2)]
 """Question and answer; a list, since FastAPI writes a tuple's schema in a form that OpenAPI 3.1 forbids."""
@@ -81,8 +82,8 @@ class UpstreamReply(BaseModel):
 BODY = {"content": {"application/json": {"schema": UpstreamRequest.model_json_schema()}}, "required": True}
 
 
-def router(engine: Engine) -> APIRouter:
-    """The route."""
+def router(engine: Engine, served: Served) -> APIRouter:
+    """The route; its requests name no model, so the first adapter answers if there is one."""
     routes = APIRouter(tags=["upstream"])
 
     @routes.post("/", responses=replies.DOCUMENTED, response_model=UpstreamReply, openapi_extra={"requestBody": BODY})
@@ -91,7 +92,9 @@ def router(engine: Engine) -> APIRouter:
         if kind != "application/json":
             return replies.error_reply(415, "The body is not JSON: send it with Content-Type: application/json.")
         asked = _parsed(await request.body())
-        job = await engine.ask(asked.turns(), asked.pictures(), "auto", asked.seed, **asked.sampling())
+        job = await engine.ask(
+            asked.turns(), asked.pictures(), "auto", asked.seed, adapter=served.first, **asked.sampling()
+        )
         text = await text_of(job, request)
         if text is None:
             return Response(status_code=499)

@@ -14,7 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UsageError
@@ -33,9 +35,9 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join() -> torch.device:
-    """Joins the group that torchrun opened, if there is one; the device of this process."""
-    if torch.cuda.is_available():
+def join(kind: str = "auto") -> torch.device:
+    """Joins the group that torchrun opened, if there is one; the device of this process (`kind` "cpu": never a GPU)."""
+    if torch.cuda.is_available() and kind != "cpu":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     else:
@@ -52,10 +54,11 @@ def leave() -> None:
 
 def shard(objective: nn.Module) -> nn.Module:
     """FSDP2: every block is a unit of its own, the rest is the root's; in place."""
+    mesh = init_device_mesh(next(objective.parameters()).device.type, (world(),))
     for module in objective.modules():
         if isinstance(module, (ViTBlock, QFormerLayer, GLMBlock)):
-            fully_shard(module)
-    return fully_shard(objective)  # type: ignore[return-value]
+            fully_shard(module, mesh=mesh)
+    return fully_shard(objective, mesh=mesh)  # type: ignore[return-value]
 
 
 def wrapped(objective: nn.Module, sharding: str) -> nn.Module:
@@ -78,6 +81,18 @@ def whole_state(module: nn.Module) -> dict[str, Tensor]:
         return {name: value.detach().cpu() for name, value in module.state_dict().items()}
     state: dict[str, Any] = get_model_state_dict(module, options=options)
     return state
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor's numbers on the CPU, put together where it is sharded; every process must call it."""
+    value = value.detach()
+    return (value.full_tensor() if isinstance(value, DTensor) else value).cpu().contiguous()
+
+
+def spread(numbers: Tensor, like: Tensor) -> Tensor:
+    """Whole numbers, sharded where `like` is; every process must call it."""
+    numbers = numbers.to(like.device)
+    return distribute_tensor(numbers, like.device_mesh, like.placements) if isinstance(like, DTensor) else numbers
 
 
 def agreed(value: T) -> T:

@@ -1,0 +1,76 @@
+"""benchmarks/finetune_demo: the background example by LoRA, QLoRA or P-tuning (`make finetune-demo` and its siblings).
+
+    python benchmarks/finetune_demo.py lora qlora ptuning
+
+Draws the data, trains each recipe on the packed model on a CPU, and stores in `benchmarks/results/finetune_demo.json`
+how many held-out answers were right before and after, and how many answers outside the data stayed as they were.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from full_size import machine, versions
+
+import visualglm
+from visualglm.adapters.folder import base_of
+from visualglm.errors import UsageError
+from visualglm.finetuning import run
+from visualglm.finetuning.loop import read_metrics
+from visualglm.finetuning.recipe import read_finetuning
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "finetune_demo.json"
+DATA = "runs/background"
+METHODS = ("lora", "qlora", "ptuning")
+
+
+def main(methods: list[str]) -> None:
+    """Runs the recipes and adds their figures to those of the same base."""
+    unknown = sorted(set(methods) - set(METHODS))
+    if unknown:
+        raise UsageError(f"there is no example {unknown[0]}: choose from {', '.join(METHODS)}.")
+    subprocess.run([sys.executable, "examples/finetune_background/draw.py", DATA], cwd=ROOT, check=True)
+    base = base_of(visualglm.packed_model()).fingerprint
+    stored = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
+    found = stored["methods"] if stored.get("base") == base else {}
+    for method in methods:
+        found[method] = trained(method)
+        known = {name: found[name] for name in METHODS if name in found}
+        figures = {"command": f"python benchmarks/finetune_demo.py {' '.join(known)}", "base": base, "methods": known}
+        RESULT.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def trained(method: str) -> dict[str, Any]:
+    """One recipe's figures; CPU seconds count whatever else the machine does."""
+    output = next(free for free in numbered(f"{DATA}/{method}") if not free.exists())
+    recipe = read_finetuning(ROOT / f"recipes/finetune/background-{method}.toml", output=str(output))
+    started = time.process_time()
+    if not run.finetune(recipe, print, device="cpu"):
+        raise SystemExit("stopped before its end: run again.")
+    steps = [row for row in read_metrics(output / "metrics.jsonl") if "loss" in row]
+    return {
+        **json.loads((output / "result.json").read_text(encoding="utf-8")),
+        "last_loss": steps[-1]["loss"],
+        "steps": steps[-1]["step"],
+        "cpu_seconds": round(time.process_time() - started),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def numbered(name: str) -> Any:
+    """`name`, `name-2`, `name-3`, ...: an earlier run stays."""
+    yield Path(name)
+    yield from (Path(f"{name}-{number}") for number in range(2, 1000))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(METHODS))

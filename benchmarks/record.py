@@ -1,0 +1,36 @@
+"""benchmarks/record: where figures come from (command, date, machine, versions), and the file that keeps them.
+
+Knows nothing about what is measured.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from visualglm.speed.machine import machine, status_field, timed, versions
+
+__all__ = ["RESULTS", "machine", "origin", "status_field", "store", "timed", "versions"]
+RESULTS = Path(__file__).parent / "results"
+
+
+def origin(program: str) -> dict[str, Any]:
+    """The head of every record; `program` is the benchmark's `__file__`, its arguments are this process's."""
+    return {
+        "command": shlex.join(["python", f"benchmarks/{Path(program).name}", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def store(path: Path, figures: dict[str, Any]) -> None:
+    """Writes the record, and shows it."""
+    text = json.dumps(figures, indent=2, ensure_ascii=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
+    print(text)

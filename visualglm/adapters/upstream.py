@@ -1,0 +1,86 @@
+"""adapters/upstream: a folder that upstream's own fine-tuning saved, as an adapter: its LoRA or prefix, not its base.
+
+In: such a folder (sat's layout, LoRA not merged), and an open model that must be what it was trained on. Out: the
+model with PEFT's layers, or a prefix for it. The folder holds its base too, so `--model` opens it as one merged model;
+as an adapter it is switched like any other. Knows nothing about training.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import Checkpoint, local_folder, open_checkpoint
+from ..errors import CheckpointError, UsageError
+from ..prefix import PrefixMixin
+from .folder import fingerprint
+from .lora import fill, low_rank_config
+from .prefix import empty_prefix
+
+STEP_FILE = "mp_rank_00_model_states.pt"
+PREFIX_TABLES = "mixins.ptuning.prefix.{}"
+ADDED = r"mixins\.ptuning\..*"
+QUANTIZED = r"transformer\.layers\.\d+\..*\.weight"
+"""What QLoRA held in 4 bits, so that the folder has rounded numbers of the base's."""
+
+
+def upstream_folder(place: str | Path) -> Path | None:
+    """The folder of `DIR` or `DIR@STEP` where it is sat's, else None."""
+    text, at, step = str(place).rpartition("@")
+    folder = Path(text) / step if at and step.isdigit() else Path(place)
+    there = (folder / STEP_FILE).is_file() or any(folder.glob(f"*/{STEP_FILE}"))
+    return folder if there else None
+
+
+def opened(folder: Path, model_name: str) -> Checkpoint:
+    """The folder with its LoRA beside the weights, made for this model.
+
+    Raises:
+        CheckpointError: it was trained on another model, or cannot be opened.
+        UsageError: it holds neither LoRA nor a prefix.
+    """
+    checkpoint = open_checkpoint(folder, merge=False)
+    if checkpoint.low_rank and checkpoint.config.prefix_length:
+        raise UsageError(f"{folder} has both LoRA and a prefix, and an adapter is one of them: open it with --model.")
+    if not checkpoint.low_rank and not checkpoint.config.prefix_length:
+        raise UsageError(
+            f"{folder} is a whole model without LoRA or a prefix beside its weights (they may be merged): open it with "
+            "--model instead of --adapter."
+        )
+    left_out = re.compile(f"{ADDED}|{QUANTIZED}" if checkpoint.raw_config.get("use_qlora") else ADDED)
+    base = open_checkpoint(local_folder(model_name))
+    if fingerprint(checkpoint, left_out) != fingerprint(base, left_out):
+        raise CheckpointError(
+            f"{folder} was fine-tuned on another model than {model_name}: give --model the one it was trained on, or "
+            f"open the folder as a model, which it holds too (--model {folder})."
+        )
+    return checkpoint
+
+
+def lay_on_low_rank(model: Any, checkpoint: Checkpoint, name: str) -> None:
+    """PEFT's layers with the folder's matrices, at work under `name`."""
+    ranks = {weight.removesuffix(".weight"): low_rank for weight, low_rank in checkpoint.low_rank.items()}
+    config = low_rank_config({target: (low.rank, low.scaling * low.rank) for target, low in ranks.items()})
+    from peft import inject_adapter_in_model
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        inject_adapter_in_model(config, model, name)
+    for target, low_rank in ranks.items():
+        layer = model.get_submodule(target)
+        fill(layer.lora_A[name].weight, low_rank.down.read())
+        fill(layer.lora_B[name].weight, low_rank.up.read())
+    model.requires_grad_(False)
+    model.eval()
+
+
+def prefix_of(model: Any, checkpoint: Checkpoint) -> PrefixMixin:
+    """The folder's prefix for the model, on its device and in its dtype."""
+    mixin = empty_prefix(model, checkpoint.config.prefix_length)
+    for layer, parameter in enumerate(mixin.prefix):
+        numbers = checkpoint.tensors[PREFIX_TABLES.format(layer)].read()
+        parameter.data = numbers.to(model.lm_head.weight.device, model.lm_head.weight.dtype)
+        parameter.requires_grad_(False)
+    return mixin

@@ -1,0 +1,97 @@
+"""finetuning/memory: the bytes that a run is foretold to take, from shapes alone.
+
+    weights as they are held, gradients and two moments of what trains, and what a pass keeps for the way back
+
+The numbers per block were counted from what autograd saves (`tests/finetuning/test_memory.py` counts again), and the
+sums compared with processes (`benchmarks/finetuning.py`). The program itself comes on top. Knows nothing about data
+beyond lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .parts import Tuned, is_four_bit
+from .recipe import Finetuning
+
+GRADIENT, MOMENTS, STEP = 4, 8, 4
+"""Bytes per trained number; the step's are there when the pass's are gone."""
+CHAIN = 12
+"""Numbers a block of the language model keeps per token and hidden channel, where gradients only pass through."""
+TRAINED_INPUT = {
+    "attention.query_key_value": 2,
+    "attention.dense": 0,  # attention keeps it anyway
+    "mlp.dense_h_to_4h": 1,
+    "mlp.dense_4h_to_h": 4,
+}
+"""What comes to it for a linear layer whose weight, or LoRA, trains."""
+DROPPED_INPUT = {**dict.fromkeys(TRAINED_INPUT, 1), "mlp.dense_4h_to_h": 4}
+"""And for LoRA with dropout."""
+VISION, QFORMER = 17, 20
+"""The same of a ViT's block per position, and of a Q-Former's per query."""
+HEAD = 3
+"""The logits in float32, their softmax, and its gradient."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process."""
+
+    weights: int
+    training: int
+    one_pass: int
+
+    @property
+    def total(self) -> int:
+        """The most at one time."""
+        return self.weights + self.training + self.one_pass
+
+
+def foretold(tuned: Tuned, tokens: int, processes: int = 1) -> Memory:
+    """What a run takes whose longest sample has `tokens` tokens."""
+    model, recipe, trained = tuned.model, tuned.recipe, sum(tuned.counts().values())
+    weights = sum(_held(parameter) for parameter in model.parameters())
+    shares = processes if recipe.sharding == "fsdp" else 1
+    kept = max(_pass(model.config, recipe, tokens, tuned.dtype.itemsize, trained), STEP * trained // shares)
+    return Memory(weights // shares, trained * (GRADIENT + MOMENTS) // shares, kept)
+
+
+def _held(parameter: Any) -> int:
+    """Bytes of a weight; one of 4 bits has a scale of four bytes for 64 numbers, which are 32 bytes."""
+    size = int(parameter.numel() * parameter.element_size())
+    return size + size // 8 if is_four_bit(parameter) else size
+
+
+def _pass(config: Any, recipe: Finetuning, tokens: int, width: int, trained: int) -> int:
+    rows, hidden = recipe.batch * tokens, config.hidden_size
+    block = rows * hidden * _kept_per_block(recipe) * width
+    if recipe.gradient_checkpointing:
+        language = config.num_layers * rows * hidden * width + block
+    else:
+        language = config.num_layers * block
+    logits = HEAD * rows * config.vocab_size * 4
+    narrow = width * trained if recipe.method == "full" and width < 4 else 0  # autocast's copies
+    unpacked = 4 * hidden * hidden * width if recipe.method == "qlora" else 0  # the largest weight, one at a time
+    return language + logits + narrow + unpacked + _picture(config, recipe, width)
+
+
+def _kept_per_block(recipe: Finetuning) -> int:
+    way = recipe.parts.language
+    if way == "full":
+        return CHAIN + sum(TRAINED_INPUT.values())
+    if way != "lora":
+        return CHAIN
+    kept = CHAIN + sum(TRAINED_INPUT.get(target, 0) for target in recipe.lora.targets)
+    return kept + (sum(DROPPED_INPUT.get(target, 0) for target in recipe.lora.targets) if recipe.lora.dropout else 0)
+
+
+def _picture(config: Any, recipe: Finetuning, width: int) -> int:
+    """What the picture's road keeps: nothing where nothing on it trains."""
+    vision, qformer, parts = config.vision, config.qformer, recipe.parts
+    kept = 0
+    if parts.vision != "frozen":
+        kept += vision.num_layers * vision.num_positions * vision.hidden_size * VISION
+    if parts.vision != "frozen" or parts.qformer != "frozen":
+        kept += qformer.num_layers * qformer.num_queries * qformer.hidden_size * QFORMER
+    return int(recipe.batch * kept * width)
