@@ -42,6 +42,16 @@ WORDS = {
         "quantization": ("form", "weights", "unchanged answers", "right", "perplexity", "logits moved"),
         "forms": {},
         "asked": "{questions} questions, {model}, {date}.",
+        "linear": ("kernel", "1 row, ms", "of bandwidth", "8 rows, Gop/s", "64 rows, Gop/s"),
+        "kernels": {
+            "int4": "ours, 4 bits, groups of 32",
+            "int8": "ours, 8 bits",
+            "torch_int4": "torch `_weight_int4pack_mm_for_cpu`, groups of 32",
+            "torch_int8": "torch `_weight_int8pack_mm`",
+            "bfloat16": "torch, bfloat16",
+        },
+        "linear_from": "{cpu}, {threads} thread, processor time on a busy machine (load {load_average_1_min}), kernel "
+        "{kernel}, torch {torch}, {date}.",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
     },
@@ -79,6 +89,16 @@ WORDS = {
             "4-bit, the rest 8-bit": "4 位，其余 8 位",
         },
         "asked": "{questions} 个问题，{model}，{date}。",
+        "linear": ("内核", "1 行，毫秒", "占带宽", "8 行，Gop/s", "64 行，Gop/s"),
+        "kernels": {
+            "int4": "我们的，4 位，32 个一组",
+            "int8": "我们的，8 位",
+            "torch_int4": "torch `_weight_int4pack_mm_for_cpu`，32 个一组",
+            "torch_int8": "torch `_weight_int8pack_mm`",
+            "bfloat16": "torch，bfloat16",
+        },
+        "linear_from": "{cpu}，{threads} 线程，忙碌机器上的处理器时间（负载 {load_average_1_min}），内核 {kernel}，"
+        "torch {torch}，{date}。",
         "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
         "bfloat16，{date}。",
     },
@@ -208,7 +228,23 @@ def quantization(language: str) -> str:
     return f"{table}\n\n{words['asked'].format(questions=asked, model=result['model'], date=result['date'][:10])}"
 
 
+def linear(language: str) -> str:
+    """The table of `make bench-linear`."""
+    words, result = WORDS[language], json.loads((ROOT / "benchmarks/results/linear.json").read_text("utf-8"))
+    rows = [words["linear"], ("---",) * 5]
+    for found in result["kernels"]:
+        one, eight, many = (found["rows"][count] for count in ("1", "8", "64"))
+        speeds = (f"{row['gop_per_second']:.0f}" for row in (eight, many))
+        rows.append(
+            (words["kernels"][found["name"]], f"{one['milliseconds']:.2f}", f"{one['of_bandwidth']:.2f}", *speeds)
+        )
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    facts = {**result["machine"], **result["versions"], "kernel": result["kernel"], "date": result["date"][:10]}
+    return f"{table}\n\n{words['linear_from'].format(**facts)}"
+
+
 QUOTES = {
+    "linear": linear,
     "full_size": full_size,
     "demo": demo,
     "captioning": captioning,
