@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-vllm test-vllm bench-ray test-web test-ray full-size mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-quantization bench-linear bench-peers bench-vllm test-vllm bench-ray test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -13,6 +13,10 @@ BIN := .venv/bin
 .venv/.all: .venv/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,qlora,dev]"
 	touch $@
+
+# builds the C kernel anew where its sources changed after the install
+kernel:
+	$(BIN)/python -W ignore -c "from setuptools import setup; setup()" -q build_ext --inplace
 
 base: .venv/.base
 install: .venv/.all
@@ -88,6 +92,10 @@ bench-caption: .venv/.all
 bench-batching: .venv/.all
 	$(BIN)/python benchmarks/batching.py
 
+# answers, perplexity and logits in 8 and 4 bits
+bench-quantization: .venv/.all
+	$(BIN)/python benchmarks/quantization.py
+
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all
 	$(BIN)/python benchmarks/serving.py
@@ -95,9 +103,23 @@ bench-serve: .venv/.all
 # the local engine against one and two Ray actors
 bench-ray: .venv/.ray
 	$(BIN)/python benchmarks/ray_captioning.py
+# one matrix of the 6B by our kernel and by torch's, on one thread
+bench-linear: .venv/.all
+	$(BIN)/python benchmarks/linear.py
+
+# ours and chatglm.cpp on random weights of the 6B's shapes, in turn; wants a quiet machine, a C++ compiler and 12 GB
+bench-peers: .venv/.all
+	$(PYTHON) -m venv .venv/peers
+	.venv/peers/bin/python -m pip install --quiet "torch==2.13.0" numpy sentencepiece tabulate tqdm "transformers<4.34" accelerate
+	CMAKE_ARGS="-DCMAKE_POLICY_VERSION_MINIMUM=3.5" .venv/peers/bin/python -m pip install --quiet --no-binary chatglm-cpp chatglm-cpp==0.4.2
+	$(BIN)/python benchmarks/peers/paired.py --peers .venv/peers/bin/python
 
 full-size: .venv/.all
 	$(BIN)/python benchmarks/full_size.py
+
+# the same 15.6 GB in 4 bits, allowed 8 GB of memory
+full-size-4bit: .venv/.all
+	$(BIN)/python benchmarks/full_size.py --quantize 4 --quantize-vision 8 --quantize-vocabulary 8 --limit-gb 8
 
 # the packed model: its pictures from packages (1.1 GB of downloads), its training on two cores (hours), its weights into
 # the package, its figures, and a page of pictures with answers

@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from full_size import VOCABULARY, anonymous_memory, configuration, peak_memory
+from full_size import VOCABULARY, configuration
 from record import RESULTS, origin, store
 
 import visualglm
 from visualglm.finetuning import run
 from visualglm.finetuning.recipe import read_finetuning
 from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.speed.machine import anonymous_memory, peak_memory
 
 RESULT = RESULTS / "finetuning.json"
 METHODS = {"packed": ("lora", "qlora", "ptuning", "full"), "wide": ("lora", "qlora", "ptuning")}

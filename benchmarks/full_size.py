@@ -2,37 +2,41 @@
 
 The checkpoint is upstream's layout (five float16 shards, 15.6 GB) with random numbers of a realistic scale and a
 stand-in vocabulary; it is deleted afterwards. Prints one JSON object (load seconds, peak anonymous memory, seconds per
-token) and stores it in `benchmarks/results/full_size.json`. Says nothing about quality.
+token) and stores it in `benchmarks/results/full_size.json`, or, quantized while it is read (`--quantize 4`), in
+`full_size_4bit.json`, beside what `visualglm fit` foretells. `--limit-gb` forbids the process more memory than that
+(RLIMIT_DATA) from then on. Says nothing about quality.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import resource
 import shutil
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from record import RESULTS, origin, status_field, store, timed
+from record import RESULTS, origin, store, timed
 from torch import Tensor
 
-from visualglm.checkpoints import Checkpoint, hugging_face
+from visualglm.checkpoints import Checkpoint, hugging_face, open_checkpoint, quantization_plan
 from visualglm.checkpoints.convert import MAX_SHARD_SIZE
+from visualglm.checkpoints.fit import foretell
 from visualglm.checkpoints.lazy import LazyTensor
 from visualglm.checkpoints.strict import expected_shapes
 from visualglm.configuration import VisualGLMConfig
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.processor import VisualGLMProcessor
+from visualglm.speed.machine import anonymous_memory, available_memory, peak_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "tests" / "reference" / "hf" / "ice_text.model"
 QUESTION = "描述这张图片。"
+TABLE = (1 << 24) - 3  # numbers; odd, so that rows do not repeat
 SPREAD = 0.02  # standard deviation of the random weights, as such models are initialised
 
 
@@ -43,13 +47,20 @@ def main() -> None:
         "--folder", type=Path, default=None, help="where the 15.6 GB go (a temporary folder if not given)"
     )
     parser.add_argument("--tokens", type=int, default=16, help="tokens to generate")
-    parser.add_argument("--output", type=Path, default=RESULTS / "full_size.json", help="where the figures go")
+    parser.add_argument("--output", type=Path, default=None, help="where the figures go")
+    parser.add_argument("--quantize", type=int, choices=(8, 4))
+    parser.add_argument("--quantize-vision", type=int, choices=(8, 4))
+    parser.add_argument("--quantize-vocabulary", type=int, choices=(8,))
+    parser.add_argument("--limit-gb", type=float, help="of memory for loading and answering")
     parser.add_argument(
         "--scale", type=int, choices=(1, 2, 4, 8), default=1, help="divide every width by this: a trial"
     )
     arguments = parser.parse_args()
-    figures = measure(configuration(arguments.scale), arguments.folder, arguments.tokens)
-    store(arguments.output, figures)
+    bits = arguments.quantize
+    rest = {"vision": arguments.quantize_vision, "vocabulary": arguments.quantize_vocabulary}
+    plan = quantization_plan(bits, **rest) if bits else None
+    figures = measure(configuration(arguments.scale), arguments.folder, arguments.tokens, plan, arguments.limit_gb)
+    store(arguments.output or RESULTS / (f"full_size_{bits}bit.json" if bits else "full_size.json"), figures)
 
 
 def configuration(scale: int) -> VisualGLMConfig:
@@ -67,7 +78,9 @@ def configuration(scale: int) -> VisualGLMConfig:
     )
 
 
-def measure(config: VisualGLMConfig, parent: Path | None, tokens: int) -> dict[str, Any]:
+def measure(
+    config: VisualGLMConfig, parent: Path | None, tokens: int, plan: Any = None, limit: float | None = None
+) -> dict[str, Any]:
     """Writes, loads, asks; the folder is gone afterwards.
 
     Raises:
@@ -75,15 +88,20 @@ def measure(config: VisualGLMConfig, parent: Path | None, tokens: int) -> dict[s
     """
     shapes = expected_shapes(VisualGLMForConditionalGeneration, config)
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    refuse_if_too_small(parent or Path(tempfile.gettempdir()), 2 * parameters)
+    refuse_if_too_small(parent or Path(tempfile.gettempdir()), 2 * parameters, plan is not None)
+    options = {} if plan is None else {"quantization_config": plan}
     with tempfile.TemporaryDirectory(dir=parent, prefix="visualglm-full-size-") as name:
         folder = Path(name)
         _, writing = timed(write_random, folder, config, shapes)
+        foretold = foretell(open_checkpoint(folder), torch.bfloat16, plan)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e9), int(limit * 1e9)))
+        opened = partial(VisualGLMForConditionalGeneration.from_pretrained, folder, dtype="bfloat16", **options)
         with peak_memory() as peak:
-            model, loading = timed(VisualGLMForConditionalGeneration.from_pretrained, folder, dtype="bfloat16")
+            model, loading = timed(opened)
         after = anonymous_memory()
         asked = ask(model, VisualGLMProcessor.for_config(model.config, VOCABULARY), tokens)
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     return {
         **origin(__file__),
         "parameters": parameters,
@@ -92,17 +110,21 @@ def measure(config: VisualGLMConfig, parent: Path | None, tokens: int) -> dict[s
         "load_seconds": round(loading, 1),
         "peak_anonymous_gb": round(peak[0] / 1e9, 2),
         "peak_over_model": round(peak[0] / size, 3),
+        "foretold_weights_gb": round(foretold.weights / 1e9, 2),
+        "foretold_peak_gb": round(foretold.loading / 1e9, 2),
+        "limit_gb": limit,
+        "quantization": None if plan is None else plan.modules,
         "anonymous_after_load_gb": round(after / 1e9, 2),
         **asked,
     }
 
 
-def refuse_if_too_small(folder: Path, model_bytes: int) -> None:
-    """The checkpoint and one scratch shard on disk, the model and 3 GB beside it in memory."""
+def refuse_if_too_small(folder: Path, model_bytes: int, quantized: bool) -> None:
+    """The checkpoint and one scratch shard on disk, the model and 3 GB beside it in memory (half of it, quantized)."""
     free, wanted = shutil.disk_usage(folder).free, model_bytes + MAX_SHARD_SIZE + 10**9
     if free < wanted:
         raise SystemExit(f"{folder} has {free / 1e9:.0f} GB free, {wanted / 1e9:.0f} GB are needed: give --folder.")
-    available, wanted = available_memory(), int(1.1 * model_bytes) + 2 * 10**9
+    available, wanted = available_memory(), int((0.6 if quantized else 1.1) * model_bytes) + 2 * 10**9
     if available < wanted:
         raise SystemExit(f"{available / 1e9:.0f} GB of memory are available, {wanted / 1e9:.0f} GB are needed.")
 
@@ -114,16 +136,21 @@ def write_random(folder: Path, config: VisualGLMConfig, shapes: dict[str, tuple[
 
 
 def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> LazyTensor:
-    """Norms start at one, everything else is normal around zero."""
+    """Norms start at one, everything else is normal around zero: runs of one table, each tensor from another place."""
 
     def read() -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        numbers = torch.empty(shape, dtype=torch.float16)
-        for rows in numbers.view(-1).split(1 << 24):
-            rows.copy_(SPREAD * torch.randn(rows.shape, generator=generator))
+        count = math.prod(shape)
+        start = seed * 7919 % TABLE
+        numbers = table().repeat(-(-(start + count) // TABLE))[start : start + count].view(shape)
         return numbers + 1 if "layernorm.weight" in name or "ln_vision.weight" in name else numbers
 
     return LazyTensor(shape, torch.float16, read)
+
+
+@cache
+def table() -> Tensor:
+    """Drawing 7.8 billion numbers one by one takes minutes."""
+    return (SPREAD * torch.randn(TABLE, generator=torch.Generator().manual_seed(0))).half()
 
 
 @torch.inference_mode()
@@ -145,34 +172,6 @@ def ask(model: VisualGLMForConditionalGeneration, processor: VisualGLMProcessor,
         "generated_tokens": tokens,
         "seconds_per_token": round(sorted(seconds)[len(seconds) // 2], 3),
     }
-
-
-@contextmanager
-def peak_memory() -> Iterator[list[int]]:
-    """A list whose only element is the largest anonymous memory seen inside the block, in bytes."""
-    peak, done = [anonymous_memory()], threading.Event()
-
-    def sample() -> None:
-        while not done.wait(0.01):
-            peak[0] = max(peak[0], anonymous_memory())
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
-
-
-def anonymous_memory() -> int:
-    """RssAnon of this process in bytes (pages of mapped files do not count)."""
-    return status_field(Path("/proc/self/status"), "RssAnon")
-
-
-def available_memory() -> int:
-    """What the machine can still give, in bytes."""
-    return status_field(Path("/proc/meminfo"), "MemAvailable")
 
 
 if __name__ == "__main__":

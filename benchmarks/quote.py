@@ -55,6 +55,19 @@ WORDS = {
         "vllm_rows": ("clients", "our own server", "vLLM {vllm}"),
         "vllm_end": "{answers_that_differ} of {answers} answers differ. {cpu}, {cores} cores, load "
         "{load_average_1_min}, {date}: a small model on a CPU shows what an engine costs, not what it gains on a GPU.",
+        "quantization": ("form", "weights", "unchanged answers", "right", "perplexity", "logits moved"),
+        "forms": {},
+        "asked": "{questions} questions, {model}, {date}.",
+        "linear": ("kernel", "1 row, ms", "of bandwidth", "8 rows, Gop/s", "64 rows, Gop/s"),
+        "kernels": {
+            "int4": "ours, 4 bits, groups of 32",
+            "int8": "ours, 8 bits",
+            "torch_int4": "torch `_weight_int4pack_mm_for_cpu`, groups of 32",
+            "torch_int8": "torch `_weight_int8pack_mm`",
+            "bfloat16": "torch, bfloat16",
+        },
+        "linear_from": "{cpu}, {threads} thread, processor time on a busy machine (load {load_average_1_min}), kernel "
+        "{kernel}, torch {torch}, {date}.",
         "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
         "bfloat16, {date}.",
     },
@@ -98,6 +111,25 @@ WORDS = {
         "vllm_rows": ("客户端", "我们自己的服务器", "vLLM {vllm}"),
         "vllm_end": "{answers} 个回答中有 {answers_that_differ} 个不同。{cpu}，{cores} 核，负载 {load_average_1_min}，"
         "{date}：CPU 上的小模型只显示引擎的开销，而不是它在 GPU 上的收益。",
+        "quantization": ("形式", "权重", "不变的回答", "正确", "困惑度", "logits 偏移"),
+        "forms": {
+            "as stored": "原样",
+            "8-bit": "8 位",
+            "8-bit, everything": "8 位，全部",
+            "4-bit": "4 位",
+            "4-bit, the rest 8-bit": "4 位，其余 8 位",
+        },
+        "asked": "{questions} 个问题，{model}，{date}。",
+        "linear": ("内核", "1 行，毫秒", "占带宽", "8 行，Gop/s", "64 行，Gop/s"),
+        "kernels": {
+            "int4": "我们的，4 位，32 个一组",
+            "int8": "我们的，8 位",
+            "torch_int4": "torch `_weight_int4pack_mm_for_cpu`，32 个一组",
+            "torch_int8": "torch `_weight_int8pack_mm`",
+            "bfloat16": "torch，bfloat16",
+        },
+        "linear_from": "{cpu}，{threads} 线程，忙碌机器上的处理器时间（负载 {load_average_1_min}），内核 {kernel}，"
+        "torch {torch}，{date}。",
         "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
         "bfloat16，{date}。",
     },
@@ -264,12 +296,46 @@ def vllm(language: str) -> str:
     return f"{words['vllm'].format(**facts)}\n\n{table}\n\n{words['vllm_end'].format(**facts)}"
 
 
+def quantization(language: str) -> str:
+    """The table of `make bench-quantization`."""
+    words, result = (
+        WORDS[language],
+        json.loads((ROOT / "benchmarks/results/quantization_quality.json").read_text("utf-8")),
+    )
+    rows = [words["quantization"], ("---",) * 6]
+    for form, found in result["forms"].items():
+        shares = (f"{100 * found[name]:.1f} %" for name in ("unchanged", "right"))
+        apart = f"{100 * found['logit_distance']:.1f} %"
+        name, size = words["forms"].get(form, form), f"{found['weights_mb']:.1f} MB"
+        rows.append((name, size, *shares, f"{found['perplexity']:.3f}", apart))
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    asked = next(iter(result["forms"].values()))["questions"]
+    return f"{table}\n\n{words['asked'].format(questions=asked, model=result['model'], date=result['date'][:10])}"
+
+
+def linear(language: str) -> str:
+    """The table of `make bench-linear`."""
+    words, result = WORDS[language], json.loads((ROOT / "benchmarks/results/linear.json").read_text("utf-8"))
+    rows = [words["linear"], ("---",) * 5]
+    for found in result["kernels"]:
+        one, eight, many = (found["rows"][count] for count in ("1", "8", "64"))
+        speeds = (f"{row['gop_per_second']:.0f}" for row in (eight, many))
+        rows.append(
+            (words["kernels"][found["name"]], f"{one['milliseconds']:.2f}", f"{one['of_bandwidth']:.2f}", *speeds)
+        )
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    facts = {**result["machine"], **result["versions"], "kernel": result["kernel"], "date": result["date"][:10]}
+    return f"{table}\n\n{words['linear_from'].format(**facts)}"
+
+
 QUOTES = {
+    "linear": linear,
     "full_size": full_size,
     "demo": demo,
     "captioning": captioning,
     "batching": batching,
     "serving": serving,
+    "quantization": quantization,
     "finetune_demo": finetune_demo,
     "finetune_memory": finetune_memory,
     "finetune_cache": finetune_cache,

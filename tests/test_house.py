@@ -24,6 +24,7 @@ ROAD = [
     "processor_files",
     "processor",
     "attention",
+    "cache",
     "vision",
     "qformer",
     "glm",
@@ -52,9 +53,10 @@ ROOMS = [
     "compat",
     "serving",
     "vllm_plugin",
+    "speed",
     "commands",
 ]
-DOORS = {"model": ["checkpoints"], "conversation": ["checkpoints", "adapters"]}
+DOORS = {"attention": ["quantization"], "model": ["checkpoints"], "conversation": ["checkpoints", "adapters"]}
 """Files of the road that may open a room, inside the function that needs it."""
 
 

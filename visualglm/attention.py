@@ -58,10 +58,25 @@ def attend(
     name = kernel_name(module.config._attn_implementation, query.shape[2], output_attentions)  # type: ignore[union-attr,arg-type]
     if attention_mask is None and name == "flex_attention":
         name = "sdpa"  # nothing to skip without a mask, and flex refuses some head sizes
-    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
     scaling = query.shape[-1] ** -0.5
+    if name == "sdpa" and decodes_on_cpu(query):
+        return attend_one(query, key, value, attention_mask, scaling).flatten(1)[:, None], None
+    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
     context, probabilities = kernel(module, query, key, value, attention_mask, scaling=scaling, is_causal=False)
     return context.flatten(2), probabilities
+
+
+def decodes_on_cpu(query: Tensor) -> bool:
+    """Whether this is a decoding step for the CPU, where sdpa is ten times slower than need be."""
+    one = query.shape[2] == 1 and query.device.type == "cpu"
+    return one and not query.requires_grad and not torch.compiler.is_compiling()
+
+
+def attend_one(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float) -> Tensor:
+    """Attention of one query per row, [batch, heads, 1, head_dim], by an operator of ours."""
+    from .quantization import operators  # noqa: F401  (registers it)
+
+    return torch.ops.visualglm.attend_one(query, key, value, attention_mask, scaling)
 
 
 def kernel_name(configured: str | None, query_length: int, output_attentions: bool) -> str:

@@ -294,6 +294,9 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     upstream_images: bool = False,
+    quantize: int | None = None,
+    quantize_vision: int | None = None,
+    quantize_vocabulary: int | None = None,
     **kwargs: Any,
 ) -> VisualGLM:
     """Opens a model: the packed one, a folder of any format, or a hub id.
@@ -305,20 +308,31 @@ def load(
         device: `auto` (cuda, then mps, then cpu), or a torch device.
         dtype: `auto`: the checkpoint's on a GPU; on a CPU float32 up to a billion parameters, bfloat16 above.
         upstream_images: open pictures as upstream did: EXIF orientation ignored, transparency dropped.
+        quantize: 8 or 4 stores the language model's linears in so many bits, while they are read: the 16-bit weights
+            are never in memory together. A folder that `visualglm quantize` wrote needs no flag.
+        quantize_vision: 8 or 4 does the same to ViT, Q-Former and projection.
+        quantize_vocabulary: 8 does the same to the word embeddings and the head.
         kwargs: more arguments of `from_pretrained` (`device_map`, `attn_implementation`, ...).
 
     Raises:
         CheckpointError: the files are not a complete VisualGLM checkpoint.
         TokenizerError: the vocabulary file that was given is none.
-        UsageError: this machine has no such device.
+        QuantizationError: other numbers of bits.
+        UsageError: this machine has no such device, or the checkpoint is quantized already.
     """
-    from .checkpoints import find_vocabulary, given_vocabulary, local_folder, read_config
+    from .checkpoints import find_vocabulary, given_vocabulary, local_folder, quantization_plan, read_config
 
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
     device = checked_device(str(device))
     dtype = checked_dtype(dtype)
     if dtype == "auto" and device == "cpu":
         dtype = cpu_dtype(read_config(folder))
+    if quantize is None and (quantize_vision or quantize_vocabulary):
+        raise UsageError("quantize_vision and quantize_vocabulary go with quantize: say 8 or 4 there, too.")
+    if quantize is not None:
+        kwargs["quantization_config"] = quantization_plan(
+            quantize, vision=quantize_vision, vocabulary=quantize_vocabulary
+        )
     model = VisualGLMForConditionalGeneration.from_pretrained(
         str(folder), dtype=dtype, **{"device_map": device, **kwargs}
     ).eval()

@@ -31,5 +31,9 @@ class ConfigurationError(VisualGLMError, ValueError):
     """A configuration of another model, or one that contradicts itself."""
 
 
+class QuantizationError(VisualGLMError, ValueError):
+    """Weights that cannot be stored in so few bits, or a format that is not offered."""
+
+
 class UsageError(VisualGLMError, ValueError):
     """Options that contradict each other, or a missing optional package."""

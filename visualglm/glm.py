@@ -85,7 +85,7 @@ def inverse_frequencies(head_dim: int, device: torch.device | None = None) -> Te
 def rotary_cos_sin(
     positions: Tensor, head_dim: int, frequencies: RotaryFrequencies, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin in float32, [B, 1, T, 2, head_dim / 2], for both halves of a head.
+    """cos and sin in float32, [B, 1, T, 1, 2, head_dim / 2], for both halves of a head.
 
     `positions` is [B, 2, T]. The inverse frequencies are rounded as the checkpoint's source did: to float16 (`half`),
     not at all (`exact`), to `dtype` (`by_dtype`, sat). Source: upstream `modeling_chatglm.py` 123-160.
@@ -94,12 +94,12 @@ def rotary_cos_sin(
     if frequencies != "exact":
         inv_freq = inv_freq.to(torch.float16 if frequencies == "half" else dtype).float()
     angles = positions.transpose(1, 2)[..., None].float() * inv_freq
-    angles = torch.cat([angles, angles], dim=-1)[:, None]
+    angles = torch.cat([angles, angles], dim=-1)[:, None, :, None]
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates both halves of each head: x [B, heads, T, head_dim], cos and sin from `rotary_cos_sin`."""
+    """Rotates both halves of each head: x [B, heads, T, 2, head_dim], queries beside keys; see `rotary_cos_sin`."""
     halves = x.float().unflatten(-1, (2, -1))
     first, second = halves.chunk(2, dim=-1)
     rotated = halves * cos + torch.cat([-second, first], dim=-1) * sin
@@ -128,8 +128,8 @@ class GLMAttention(nn.Module):
         """[B, T, hidden] -> [B, T, hidden] and, where the kernel has them, probabilities [B, heads, T, keys]."""
         # -1, not the config's head count: under tensor parallel a process holds some of the heads
         heads = self.query_key_value(hidden_states).unflatten(-1, (-1, 3 * self.head_dim)).transpose(1, 2)
-        query, key, value = heads.chunk(3, dim=-1)
-        query, key = rotate(query, *rotary), rotate(key, *rotary)
+        query_key, value = heads.split([2 * self.head_dim, self.head_dim], dim=-1)
+        query, key = rotate(query_key.unflatten(-1, (2, -1)), *rotary).unbind(-2)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         context, probabilities = attend(self, query, key, value, attention_mask, output_attentions)

@@ -23,6 +23,7 @@ from transformers.utils import ModelOutput
 
 from . import sampling
 from .attention import kernel_name
+from .cache import with_room
 from .chat import UpstreamChat
 from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 from .errors import PromptError
@@ -110,6 +111,21 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
 
         return load_model(cls, pretrained_model_name_or_path, *args, **kwargs)
 
+    def quantize(self, bits: int, *args: Any, **kwargs: Any) -> Any:
+        """Stores the language model's linears in 8 or 4 bits from now on, as upstream's call; returns the model.
+
+        Keyword arguments `vision`, `vocabulary` and `group_size` are `checkpoints.quantized.plan`'s; upstream's own are
+        ignored. `visualglm.load(..., quantize=bits)` needs less memory: it never holds the 16-bit weights.
+
+        Raises:
+            QuantizationError: other bits, adapters on the linears, or weights that are not finite.
+            UsageError: it is quantized otherwise already.
+        """
+        from .checkpoints import quantize_model
+
+        options = {key: kwargs[key] for key in ("vision", "vocabulary", "group_size") if key in kwargs}
+        return quantize_model(self, bits, **options)
+
     def get_input_embeddings(self) -> nn.Module:
         """The language model's word embeddings [vocabulary, hidden]."""
         return self.transformer.word_embeddings
@@ -169,7 +185,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         )
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+            past_key_values = with_room(DynamicCache(config=self.config))
 
         rotary_positions, prefix_lengths = self._positions(input_ids, attention_mask, past_key_values, rotary_positions)
         inputs_embeds = self.transformer.word_embeddings(input_ids)
@@ -307,6 +323,13 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
         )
         return input_ids, {**kwargs, "image_embeds": image_embeds}
+
+    def _prepare_cache_for_generation(self, generation_config: GenerationConfig, model_kwargs: Any, *args: Any) -> Any:
+        """transformers' choice of a cache; a dynamic one gets room to grow."""
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)
+        cache = model_kwargs.get("past_key_values")
+        if generation_config.cache_implementation in (None, "dynamic") and isinstance(cache, DynamicCache):
+            with_room(cache)
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
         """Puts upstream's repetition penalty, which knows about picture slots, in the place of transformers'."""

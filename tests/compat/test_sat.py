@@ -293,12 +293,26 @@ def test_a_base_with_new_adapters(tmp_path: Path) -> None:
         sat.FineTuneVisualGLMModel.from_pretrained(REFERENCE / "sat", args)
 
 
+def test_quantize_takes_the_model_or_its_transformer() -> None:
+    """As upstream's scripts call it; twice is once, other bits afterwards are refused."""
+    one, _ = sat.VisualGLMModel.from_pretrained(REFERENCE / "sat", argparse.Namespace(device="cpu"))
+    other, _ = sat.VisualGLMModel.from_pretrained(REFERENCE / "sat", argparse.Namespace(device="cpu"))
+    sat.quantize(one, 4)
+    sat.quantize(other.transformer, 4)
+    assert sat.quantize(one, 4) is one
+    ids = torch.tensor([[9, 10, 401, 404]])
+    with torch.no_grad():
+        assert torch.equal(one(ids).logits, other(ids).logits)
+    assert one.config.to_dict()["quantization_config"] == other.config.to_dict()["quantization_config"]
+    with pytest.raises(UsageError, match="4 bits already"):
+        sat.quantize(one, 8)
+
+
 def test_what_the_web_page_and_the_api_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """The calls of upstream's `web_demo.py` and `api.py`, in their order, with their arguments."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    model, tokenizer = sat.get_infer_setting(name=str(PACKED))
-    with pytest.raises(UsageError, match="8-bit"):
-        sat.get_infer_setting(quant=8, name=str(PACKED))
+    model, tokenizer = sat.get_infer_setting(quant=8, name=str(PACKED))
+    assert model.transformer.layers[0].mlp.dense_h_to_4h.bits == 8
     encoded = base64.b64encode(SAMPLE.read_bytes()).decode()
     history: list[tuple[str, str]] = []
     for text, image, is_encoded in (

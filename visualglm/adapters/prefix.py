@@ -90,7 +90,7 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
     mixin = empty_prefix(model, flat.shape[0])
     tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
     for parameter, table in zip(mixin.prefix, tables, strict=True):
-        parameter.data = table.to(model.lm_head.weight.device, _dtype(model)).contiguous()
+        parameter.data = table.to(model.transformer.final_layernorm.weight).contiguous()
         parameter.requires_grad_(False)
     return mixin
 
@@ -100,11 +100,6 @@ def empty_prefix(model: Any, tokens: int) -> PrefixMixin:
     config = copy.copy(model.config)
     config.prefix_length = tokens
     return PrefixMixin(config)
-
-
-def _dtype(model: Any) -> torch.dtype:
-    dtype: torch.dtype = model.lm_head.weight.dtype
-    return dtype
 
 
 def _peft() -> tuple[Any, Any]:

@@ -11,6 +11,8 @@ from .convert import convert
 from .hub import local_folder
 from .load import load_model
 from .low_rank import LowRank
+from .quantized import plan as quantization_plan
+from .quantized import quantize_model
 from .save import save_sat
 from .upstream_config import sat as sat_arguments
 from .verify import Check, verify
@@ -27,6 +29,8 @@ __all__ = [
     "load_model",
     "local_folder",
     "open_checkpoint",
+    "quantization_plan",
+    "quantize_model",
     "read_config",
     "sat_arguments",
     "save_sat",

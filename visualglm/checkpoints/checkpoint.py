@@ -63,8 +63,8 @@ def settle_head(config: VisualGLMConfig, tensors: dict[str, LazyTensor]) -> dict
     Sets `config.tie_word_embeddings`; a file of a tied model may lack `lm_head.weight`.
     """
     head, words = tensors.get(LM_HEAD), tensors.get(WORD_EMBEDDINGS)
-    if head is None or words is None:
-        return tensors
+    if head is None or words is None or not head.dtype.is_floating_point:
+        return tensors  # what is quantized was written by this package, which says the truth about it
     config.tie_word_embeddings = same_bits(head, words)
     if not config.tie_word_embeddings:
         return tensors
@@ -73,8 +73,9 @@ def settle_head(config: VisualGLMConfig, tensors: dict[str, LazyTensor]) -> dict
 
 def settle_dtype(config: VisualGLMConfig, tensors: Mapping[str, LazyTensor]) -> None:
     """A configuration that names no dtype gets that of the word embeddings (most of the model is stored so)."""
-    if config.dtype is None and WORD_EMBEDDINGS in tensors:
-        config.dtype = tensors[WORD_EMBEDDINGS].dtype
+    words = tensors.get(WORD_EMBEDDINGS)
+    if config.dtype is None and words is not None and words.dtype.is_floating_point:
+        config.dtype = words.dtype
 
 
 def find_vocabulary(folder: str | Path) -> Path | None:

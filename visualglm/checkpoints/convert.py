@@ -17,12 +17,14 @@ from typing import Any
 from ..errors import CheckpointError, UsageError
 from ..images import VisualGLMImageProcessor
 from ..model import VisualGLMForConditionalGeneration
+from ..quantization import QuantizationConfig
 from ..vocabulary import open_vocabulary
 from . import dead, golden, hugging_face, native, sat, strict
 from .checkpoint import LAYOUTS, VOCABULARY, Checkpoint, Layout, find_vocabulary, given_vocabulary, open_checkpoint
 from .hub import local_folder
 from .load import GENERATION_CONFIG, generation_defaults
 from .place import chosen, complete_or_absent, keep_apart, require_room
+from .quantized import quantized, stored_plan
 from .recognise import root_folder
 from .weights_file import read_json, readable
 
@@ -49,6 +51,7 @@ def convert(
     overwrite: bool = False,
     tokenizer: str | Path | None = None,
     max_shard_size: int = MAX_SHARD_SIZE,
+    quantize: QuantizationConfig | None = None,
     report: Callable[[str], None] = lambda step: None,
 ) -> Path:
     """Writes the checkpoint `source` (a folder of any layout, or a hub id) into the folder `target`.
@@ -59,6 +62,7 @@ def convert(
         overwrite: replace a target that holds a checkpoint, and nothing but one.
         tokenizer: a vocabulary file, or a folder with one, where the source has none.
         max_shard_size: bytes in one weights file (sat always has one).
+        quantize: also store linears in fewer bits (`quantized.plan`); our own layout only.
         report: is told each step.
 
     Raises:
@@ -74,7 +78,10 @@ def convert(
     keep_apart(place, root_folder(found))
     checkpoint = open_checkpoint(found)
     strict.check(checkpoint, strict.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config))
-    stored = golden.read(checkpoint.folder) if with_golden else None
+    stored = golden.read(checkpoint.folder) if with_golden and quantize is None else None
+    if quantize is not None:
+        checkpoint = quantized(checkpoint, quantize, VisualGLMForConditionalGeneration)
+    _refuse_bits_without_a_place(checkpoint, to)
     require_room(place, checkpoint.nbytes)
     with complete_or_absent(place, overwrite) as folder:
         report(f"writing {len(checkpoint.tensors)} tensors, {checkpoint.nbytes / 1e9:.1f} GB")
@@ -82,8 +89,18 @@ def convert(
         _take_along(folder, checkpoint, to, given or find_vocabulary(checkpoint.folder))
         if with_golden:
             report("computing the golden record, layer by layer")
-            golden.write(folder, _golden_of_source(checkpoint, stored))
+            written = checkpoint if quantize is None else open_checkpoint(folder)  # quantized once is enough
+            golden.write(folder, _golden_of_source(written, stored))
     return Path(target)
+
+
+def _refuse_bits_without_a_place(checkpoint: Checkpoint, to: Layout) -> None:
+    stored = stored_plan(checkpoint.config)
+    if stored is not None and to != "native":
+        raise UsageError(
+            f"{checkpoint.folder} is in {stored.bits} bits, which upstream's layouts have no place for: convert the "
+            "unquantized checkpoint."
+        )
 
 
 def _write_weights(folder: Path, checkpoint: Checkpoint, to: Layout, max_shard_size: int) -> None:

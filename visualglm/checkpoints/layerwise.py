@@ -18,6 +18,7 @@ from ..configuration import VisualGLMConfig
 from ..model import VisualGLMForConditionalGeneration
 from .checkpoint import LM_HEAD, WORD_EMBEDDINGS, Checkpoint
 from .lazy import LazyTensor
+from .quantized import dequantized
 
 HEAD_ROWS = 8192
 
@@ -32,6 +33,7 @@ class Run(NamedTuple):
 @torch.no_grad()
 def run(checkpoint: Checkpoint, input_ids: Tensor, pixel_values: Tensor) -> Run:
     """One pass in float32 with the eager kernel, from the stored numbers. Needs a complete checkpoint."""
+    checkpoint = dequantized(checkpoint)
     tensors = checkpoint.tensors
     model = _empty_model(checkpoint.config)
     model.transformer.word_embeddings = _Rows(tensors[WORD_EMBEDDINGS])  # type: ignore[assignment]

@@ -8,6 +8,7 @@ about text or pictures.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError
+from ..quantization import QuantizationConfig
 from ..sampling import PRESETS
 from . import strict
 from .checkpoint import Checkpoint, open_checkpoint
 from .hub import local_folder
+from .quantized import quantized, stored_plan
 from .weights_file import read_json
 
 GENERATION_CONFIG = "generation_config.json"
@@ -58,8 +61,9 @@ def load_model(
     checkpoint = open_checkpoint(folder / kwargs.pop("subfolder", ""), merge=merge_lora)
     config, image_size = _configuration(checkpoint, config, kwargs)
     with_info = kwargs.pop("output_loading_info", False)
-    if getattr(config, "quantization_config", None) is None:  # a quantizer's own tensors are checked by itself
+    if getattr(config, "quantization_config", None) is None or stored_plan(config):  # others check their own tensors
         strict.check(checkpoint, strict.expected_shapes(cls, config))
+    checkpoint, config = _quantized(cls, checkpoint, config, kwargs)
     model, info = _read_numbers(cls, checkpoint, *args, config=config, **kwargs)
     _check_again(checkpoint, info)
     model.config.name_or_path = model.name_or_path = str(name_or_dir)
@@ -68,13 +72,24 @@ def load_model(
     return (model, info) if with_info else model
 
 
+def _quantized(
+    cls: Any, checkpoint: Checkpoint, config: VisualGLMConfig, kwargs: dict[str, Any]
+) -> tuple[Checkpoint, VisualGLMConfig]:
+    """Both as our own `quantization_config` among the arguments wants them; it is taken out."""
+    if not isinstance(kwargs.get("quantization_config"), QuantizationConfig):
+        return checkpoint, config
+    made = quantized(replace(checkpoint, config=config), kwargs.pop("quantization_config"), cls)
+    made.config._attn_implementation = config._attn_implementation
+    return made, made.config
+
+
 def _configuration(
     checkpoint: Checkpoint, given: VisualGLMConfig | None, kwargs: dict[str, Any]
 ) -> tuple[VisualGLMConfig, int]:
     """The configuration to build the model with, and the picture size wanted.
 
-    Fields are taken out of `kwargs`. Whether the head is tied, and the size of the position table, are facts of the
-    file.
+    Fields are taken out of `kwargs`. Whether the head is tied and what is quantized, and the size of the position
+    table, are facts of the file.
     """
     stored = checkpoint.config
     wanted = (given or stored).to_dict()
@@ -84,6 +99,8 @@ def _configuration(
         wanted[key] = wanted[key] | value if isinstance(wanted[key], dict) and isinstance(value, dict) else value
     config = VisualGLMConfig.from_dict(wanted)
     config.tie_word_embeddings = stored.tie_word_embeddings
+    if hasattr(stored, "quantization_config"):
+        config.quantization_config = stored.quantization_config  # type: ignore[attr-defined]
     config.dtype = config.dtype or stored.dtype
     if given is not None:
         config._attn_implementation = given._attn_implementation
@@ -95,7 +112,8 @@ def _configuration(
 def _read_numbers(cls: Any, checkpoint: Checkpoint, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
     if kwargs.get("generation_config") is None:
         kwargs["generation_config"] = generation_defaults(checkpoint)
-    if checkpoint.layout == "native":
+    as_it_lies = stored_plan(checkpoint.config) is None or "quantization_config" in checkpoint.raw_config
+    if checkpoint.layout == "native" and as_it_lies:
         return _transformers_load(cls, str(checkpoint.folder), *args, output_loading_info=True, **kwargs)
     model, info = _transformers_load(
         cls, None, *args, state_dict=dict(checkpoint.tensors), output_loading_info=True, **kwargs

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError
 from .checkpoint import LM_HEAD, Checkpoint
+from .quantized import empty_model
 
 SHOWN = 8
 FINE_TUNED = ("lora", "matrix_A", "matrix_B", "prefix_encoder", "ptuning", "adapter")
@@ -21,8 +20,7 @@ FINE_TUNED = ("lora", "matrix_A", "matrix_B", "prefix_encoder", "ptuning", "adap
 
 def expected_shapes(model_class: Any, config: VisualGLMConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the model's tensors, from a model without memory (meta device)."""
-    with torch.device("meta"):
-        model = model_class(config)
+    model = empty_model(model_class, config)
     names = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         names.pop(LM_HEAD, None)

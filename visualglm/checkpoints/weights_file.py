@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def open_torch(path: Path) -> Any:
     """
     refuse_what_is_no_weights(path)
     if _is_zip(path):
-        return _load(path, mmap=True)
+        return _mapped_content(path)
     with path.open("rb") as file:
         head = file.read(4)
     if head == b"PK\x03\x04":
@@ -126,6 +127,25 @@ def open_torch(path: Path) -> Any:
     if head[:1] != b"\x80":
         raise CheckpointError(f"{path} is not a file of PyTorch weights, {DOWNLOAD_AGAIN}.")
     return _rewritten(path)
+
+
+def _mapped_content(path: Path) -> Any:
+    """torch maps a file so that it could be written to, which a limit on memory (RLIMIT_DATA, strict overcommit) counts
+    as memory; where that is refused, the pages are mapped read-only, as those of safetensors are."""
+    try:
+        return _load(path, mmap=True)
+    except CheckpointError as error:
+        if "unable to mmap" not in str(error.__cause__):
+            raise
+    with patch.object(torch.UntypedStorage, "from_file", _read_only):  # torch.load has no option for it
+        return _load(path, mmap=True)
+
+
+def _read_only(path: str, shared: bool, nbytes: int) -> Any:
+    with Path(path).open("rb") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return torch.frombuffer(pages, dtype=torch.uint8).untyped_storage()
 
 
 def _rewritten(path: Path) -> Any:

@@ -16,13 +16,16 @@ import typer
 from .. import __version__
 from ..errors import VisualGLMError
 from .ask import ask
+from .bench import bench
 from .caption import caption
 from .chat import chat
 from .convert import convert
 from .doctor import doctor
 from .finetune import finetune
+from .fit import fit
 from .merge import merge
 from .pretrain import pretrain
+from .quantize import quantize
 from .serve import serve
 from .upstream_flags import AcceptsUpstreamFlags
 from .web import web
@@ -36,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, chat, caption, convert, doctor, finetune, merge, pretrain, serve, web):
+for verb in (ask, bench, chat, caption, convert, doctor, finetune, fit, merge, pretrain, quantize, serve, web):
     app.command(cls=AcceptsUpstreamFlags)(verb)
 
 

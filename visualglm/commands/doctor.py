@@ -27,6 +27,8 @@ def doctor(
     from ..checkpoints import local_folder, verify
 
     folder = local_folder(model or _packed_model())
+    if not as_json:
+        typer.echo(f"       kernel: {kernel_line()}")
     checks = []
     for check in verify(folder, with_golden=golden):
         checks.append(check)
@@ -34,10 +36,24 @@ def doctor(
             typer.echo(f"{MARKS[check.result]} {check.name}: {check.detail}")
     failed = [check.name for check in checks if check.result == "failed"]
     if as_json:
-        report = {"model": str(folder), "ok": not failed, "checks": [asdict(check) for check in checks]}
+        report = {
+            "model": str(folder),
+            "kernel": kernel_line(),
+            "ok": not failed,
+            "checks": [asdict(check) for check in checks],
+        }
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
     if failed:
         raise typer.Exit(1)
+
+
+def kernel_line() -> str:
+    """What multiplies with 8- and 4-bit weights on this processor, in words."""
+    from ..quantization import kernel
+
+    if not kernel.available():
+        return "not built (a C compiler at install time makes it), so 8- and 4-bit weights compute slowly in torch"
+    return f"{kernel.path()}, compiled with the package, for 8- and 4-bit weights and decoding on the CPU"
 
 
 def _packed_model() -> str:

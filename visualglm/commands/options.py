@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from ..errors import UsageError
+from .threads import set_threads
 
 if TYPE_CHECKING:
     from ..conversation import VisualGLM
@@ -33,6 +34,12 @@ Tokenizer = Annotated[
 Adapter = Annotated[str | None, typer.Option(help="What `visualglm finetune` trained: its folder, or FOLDER@STEP.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="What to compute in.")]
+Quantize = Annotated[
+    Literal["8", "4"] | None, typer.Option(help="Bits of the language model's weights, made while they are read.")
+]
+QuantizeVision = Annotated[Literal["8", "4"] | None, typer.Option(help="The same for the picture's side.")]
+QuantizeVocabulary = Annotated[Literal["8"] | None, typer.Option(help="The same for word embeddings and head.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: what may be used here.")]
 LanguageOption = Annotated[Language, typer.Option(help="问/答 or Q/A; auto: by the question.")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same answer.")]
@@ -60,6 +67,10 @@ class Flags:
     adapter: Adapter = None
     device: Device = "auto"
     dtype: DtypeOption = "auto"
+    quantize: Quantize = None
+    quantize_vision: QuantizeVision = None
+    quantize_vocabulary: QuantizeVocabulary = None
+    threads: Threads = None
     language: LanguageOption = "auto"
     greedy: Greedy = False
     seed: Seed = None
@@ -101,6 +112,7 @@ class Flags:
 
         from ..conversation import load
 
+        set_threads(self.threads)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         return load(
@@ -110,7 +122,15 @@ class Flags:
             device=self.device,
             dtype=self.dtype,
             upstream_images=self.upstream_images,
+            quantize=bits(self.quantize),
+            quantize_vision=bits(self.quantize_vision),
+            quantize_vocabulary=bits(self.quantize_vocabulary),
         )
+
+
+def bits(given: str | None) -> int | None:
+    """A flag's value as a number."""
+    return None if given is None else int(given)
 
 
 SAMPLING = ("seed", "preset", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length")

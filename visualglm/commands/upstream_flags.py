@@ -29,7 +29,6 @@ RENAMED = {
 FIRST_QUESTIONS = {"--prompt_zh": False, "--prompt_en": True}
 """Flags of the first question, and whether each is the one that `--english` asks."""
 INSTEAD = {
-    "--quant": "this version computes in float16, bfloat16 and float32 only; leave it out",
     "--share": "pages are not sent through a stranger's server; let the page listen on an address of your own",
 }
 

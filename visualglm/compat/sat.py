@@ -29,7 +29,7 @@ from transformers import AutoTokenizer
 
 from .. import auto  # noqa: F401  registers the tokenizer, which upstream's scripts open through AutoTokenizer
 from ..adapters.lora import LoraMixin
-from ..checkpoints import load_model, local_folder, open_checkpoint, sat_arguments, save_sat
+from ..checkpoints import load_model, local_folder, open_checkpoint, quantize_model, sat_arguments, save_sat
 from ..errors import ImageError, UsageError
 from ..mixins import BaseMixin
 from ..model import VisualGLMForConditionalGeneration
@@ -188,14 +188,15 @@ def _arguments(model: Any, given: argparse.Namespace, overwrite: dict[str, Any] 
 
 
 def quantize(model: Any, weight_bit_width: int) -> Any:
-    """sat's `quantize(model, 8 | 4)`.
+    """sat's `quantize(model, 8 | 4)`, for the model or its `transformer`: the language model's linears, in place.
+
+    sat quantizes the picture's side and the head with a whole model; here they stay as they are.
 
     Raises:
-        UsageError: always, in this version.
+        QuantizationError: other bits, or adapters are laid on the linears: merge or quantize first.
+        UsageError: it is quantized in other bits already.
     """
-    raise UsageError(
-        f"{weight_bit_width}-bit weights are not in this version: leave quant out; float16 and bfloat16 are there."
-    )
+    return quantize_model(model, weight_bit_width)
 
 
 def get_infer_setting(

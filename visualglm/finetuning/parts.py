@@ -141,7 +141,7 @@ def tuned(model: Any, recipe: Finetuning, base: Base) -> Tuned:
     elif recipe.method == "ptuning":
         settings = recipe.ptuning
         mixin, config = new_prefix(model, settings.tokens, settings.reparameterise, settings.width)
-        model.add_mixin(MIXIN, mixin.to(model.lm_head.weight.device))
+        model.add_mixin(MIXIN, mixin.to(model.device))
     else:
         config = _with_lora(model, recipe)
     for parameter in model.parameters():

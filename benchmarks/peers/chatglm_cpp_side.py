@@ -1,0 +1,91 @@
+"""benchmarks/peers/chatglm_cpp_side: chatglm.cpp's half of `paired.py`, run by the Python that has it installed.
+
+    write FILE BITS      random weights of ChatGLM-6B's shapes, quantized and written by the package's own converter
+    serve FILE PROMPT    reads one line per request from stdin, answers with seconds on stdout:
+                         `prompt` (a prompt of PROMPT tokens from the start), `token` (one more token)
+
+Knows nothing about our package.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+CONFIG = {
+    "position_encoding_2d": True,
+    "vocab_size": 130528,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_layers": 28,
+    "inner_hidden_size": 16384,
+    "layernorm_epsilon": 1e-5,
+    "pre_seq_len": None,
+    "max_sequence_length": 2048,
+    "bos_token_id": 130004,
+    "eos_token_id": 130005,
+    "pad_token_id": 3,
+    "quantization_bit": 0,
+}
+VOCABULARY = Path(__file__).parents[2] / "tests" / "reference" / "hf" / "ice_text.model"
+
+
+class RandomState(dict[str, torch.Tensor]):
+    """A state that makes each tensor when it is asked for; the head is the embedding, as the converter wants."""
+
+    def __missing__(self, name: str) -> torch.Tensor:
+        if name == "lm_head.weight":
+            name = "transformer.word_embeddings.weight"
+        generator = torch.Generator().manual_seed(len(name))
+        return torch.empty(shape_of(name)).normal_(std=0.02, generator=generator) + (name.endswith("norm.weight"))
+
+
+def shape_of(name: str) -> tuple[int, ...]:
+    """The shape of a tensor of the 6B's language model."""
+    width, inner = CONFIG["hidden_size"], CONFIG["inner_hidden_size"]
+    rows = {"query_key_value": 3 * width, "dense_h_to_4h": inner, "word_embeddings": CONFIG["vocab_size"]}
+    part, kind = name.split(".")[-2:]
+    out = rows.get(part, width)
+    return (out,) if kind == "bias" or "norm" in part else (out, inner if part == "dense_4h_to_h" else width)
+
+
+def write(file: Path, bits: int) -> None:
+    """The package's own conversion of a model that is not there."""
+    from chatglm_cpp.convert import ChatGLMConverter, GGMLType
+
+    proto = VOCABULARY.read_bytes()
+    sentencepiece = SimpleNamespace(serialized_model_proto=lambda: proto)
+    tokenizer = SimpleNamespace(sp_tokenizer=SimpleNamespace(text_tokenizer=SimpleNamespace(sp=sentencepiece)))
+    state = RandomState()
+    model = SimpleNamespace(config=SimpleNamespace(**CONFIG), state_dict=lambda: state)
+    with file.open("wb") as target:
+        ChatGLMConverter.convert(target, model, tokenizer, GGMLType.Q4_0 if bits == 4 else GGMLType.Q8_0)
+
+
+def serve(file: Path, prompt: int) -> None:
+    """Answers requests; both sides are asked in turn by `paired.py`."""
+    import chatglm_cpp
+
+    model = chatglm_cpp.Pipeline(str(file)).model
+    settings: Any = chatglm_cpp._C.GenerationConfig(do_sample=False)
+    start = [*range(5, 5 + prompt - 2), 130001, 130004]
+    ids = list(start)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        if line.strip() == "prompt":
+            ids = list(start)
+            ids.append(model.generate_next_token(ids, None, settings, 0, len(start)))
+        else:
+            ids.append(model.generate_next_token(ids, None, settings, len(ids) - 1, len(start)))
+        print(time.perf_counter() - began, flush=True)
+
+
+if __name__ == "__main__":
+    action, target, number = sys.argv[1:]
+    (write if action == "write" else serve)(Path(target), int(number))

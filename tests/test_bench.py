@@ -1,0 +1,82 @@
+"""bench measures what it says, without a time being asserted; threads stay within a container's limit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from visualglm.commands import app
+from visualglm.commands.threads import allowed_processors
+from visualglm.configuration import VisualGLMConfig
+from visualglm.quantization import QuantizedLinear
+from visualglm.speed.measure import bytes_per_token, measure
+from visualglm.speed.random_model import random_model
+
+SMALL = VisualGLMConfig(
+    num_layers=1,
+    hidden_size=64,
+    inner_hidden_size=128,
+    num_attention_heads=2,
+    vocab_size=500,
+    mask_token_id=400,
+    gmask_token_id=401,
+    bos_token_id=404,
+    eos_token_id=405,
+    vision_config={
+        "num_layers": 1,
+        "hidden_size": 32,
+        "inner_hidden_size": 32,
+        "num_attention_heads": 2,
+        "image_size": 28,
+    },
+    qformer_config={"num_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "cross_attn_hidden_size": 32},
+)
+
+
+@pytest.mark.parametrize("bits", [None, 8, 4])
+def test_a_random_model_is_whole_and_measured(bits: int | None) -> None:
+    model = random_model(SMALL, bits)  # type: ignore[arg-type]
+    assert not [name for name, tensor in model.named_parameters() if tensor.is_meta]
+    assert sum(isinstance(module, QuantizedLinear) for module in model.modules()) == (5 if bits else 0)
+    before = bytes_per_token(model)
+    found = measure(model, prompt_tokens=40, tokens=2)
+    assert found["prompt_tokens"] == 40 and [row["rows"] for row in found["decode"]] == [1, 8]
+    assert found["bytes_per_token"] == before > 0  # arranging changes nothing
+    table = 500 * 64 * 2
+    assert bits is not None or before == sum(p.nbytes for p in model.transformer.parameters()) - table + table
+
+
+def test_bench_reports_json_for_programs() -> None:
+    threads = torch.get_num_threads()
+    run = CliRunner().invoke(app, ["bench", "--tokens", "1", "--prompt", "20", "--threads", "1", "--json"])
+    torch.set_num_threads(threads)
+    assert run.exit_code == 0, run.output
+    report = json.loads(run.output)
+    assert report["machine"]["threads"] == 1 and report["kernel"] and report["load_seconds"] > 0
+
+
+def test_the_full_size_is_made_on_the_cpu() -> None:
+    run = CliRunner().invoke(app, ["bench", "--model", "6b", "--dtype", "float32"])
+    assert run.exit_code != 0 and "bfloat16" in str(run.exception)
+
+
+@pytest.mark.parametrize(
+    ("files", "allowed"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "20000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+    ],
+)
+def test_a_containers_limit(tmp_path: Path, files: dict[str, str], allowed: int | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert allowed_processors(tmp_path) == allowed

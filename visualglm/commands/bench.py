@@ -1,0 +1,89 @@
+"""commands/bench: `visualglm bench --model DIR --quantize 4`: how fast is it here, beside what memory allows?
+
+`--model 6b` measures the full size without a checkpoint, with random weights made in their quantized form. The work is
+`speed`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import UsageError
+from . import options
+from .threads import set_threads
+
+if TYPE_CHECKING:
+    from ..model import VisualGLMForConditionalGeneration
+
+SIX_B = "6b"
+
+
+def bench(
+    model: Annotated[
+        str | None, typer.Option(help="A folder of any format, a hub id, or 6b: the full size with random weights.")
+    ] = None,
+    quantize: options.Quantize = None,
+    device: options.Device = "auto",
+    dtype: options.DtypeOption = "auto",
+    threads: options.Threads = None,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt, picture included.")] = 64,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer.")] = 16,
+    as_json: options.Json = False,
+) -> None:
+    """Measure speed and memory here. / 测量模型在本机的速度和内存。"""
+    set_threads(threads)
+    from ..quantization import kernel
+    from ..speed.machine import machine, peak_memory, timed, versions
+    from ..speed.measure import measure
+
+    flags = options.Flags(model=model, quantize=quantize, device=device, dtype=dtype, threads=threads)
+    with peak_memory() as peak:
+        opened, loading = timed(_random if model == SIX_B else _loaded, flags)
+    report = {
+        "model": model or "packed",
+        "bits": options.bits(quantize),
+        "dtype": str(opened.dtype).removeprefix("torch."),
+        "device": str(opened.device),
+        "kernel": kernel.path(),
+        "machine": machine(),
+        "versions": versions(),
+        "load_seconds": round(loading, 2),
+        "peak_anonymous_gb": round(peak[0] / 1e9, 2),
+        **measure(opened, prompt, tokens),
+    }
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        _print(report)
+
+
+def _loaded(flags: options.Flags) -> VisualGLMForConditionalGeneration:
+    return flags.open_model().model
+
+
+def _random(flags: options.Flags) -> VisualGLMForConditionalGeneration:
+    from ..configuration import VisualGLMConfig
+    from ..speed.random_model import random_model
+
+    if flags.device not in ("auto", "cpu") or flags.dtype not in ("auto", "bfloat16"):
+        raise UsageError("--model 6b is made on the CPU in bfloat16: leave --device and --dtype out.")
+    return random_model(VisualGLMConfig(), options.bits(flags.quantize))  # type: ignore[arg-type]
+
+
+def _print(report: dict[str, Any]) -> None:
+    machine = report["machine"]
+    bits = f"{report['bits']} bits, " if report["bits"] else ""
+    typer.echo(
+        f"{report['model']}, {bits}{report['dtype']}, {machine['cpu']}, {machine['threads']} threads, ", nl=False
+    )
+    typer.echo(f"kernel {report['kernel']}, load average {machine['load_average_1_min']}")
+    typer.echo(f"load     {report['load_seconds']:8.2f} s   peak {report['peak_anonymous_gb']} GB")
+    typer.echo(f"picture  {report['picture_seconds']:8.3f} s")
+    typer.echo(f"prompt   {report['prompt_seconds']:8.3f} s   {report['prompt_tokens_per_second']} tokens/s")
+    for row in report["decode"]:
+        limit = f"   {row['of_bandwidth']:.0%} of {row['bandwidth_gb_per_second']} GB/s" if row["of_bandwidth"] else ""
+        speed = f"{row['tokens_per_second']} tokens/s{limit}"
+        typer.echo(f"answer x{row['rows']}{row['seconds_per_token']:8.4f} s   {speed}")

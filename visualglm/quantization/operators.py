@@ -1,0 +1,66 @@
+"""quantization/operators: torch operators of the namespace `visualglm`, so that compilers and exporters see one call.
+
+    visualglm::linear_int8(input, weight, weight_scale)
+    visualglm::linear_int4(input, weight, weight_scale, group_size)
+    visualglm::arranged_int8(input, arranged, weight_scale)                  the same by the CPU kernel, with weights
+    visualglm::arranged_int4(input, arranged, out_features, group_size)      that `arrangement` has put in its order
+    visualglm::attend_one(query, key, value, mask, scaling)                  attention of one query per row
+
+input [..., in_features] in float32, bfloat16 or float16 -> [..., out_features] in the same dtype; weights as `formats`
+stores them; no bias. They have no derivative: `linear.py` knows one. Importing this file registers them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import kernel, one_query, reference
+
+LIBRARY = torch.library.Library("visualglm", "DEF")
+LIBRARY.define("linear_int8(Tensor input, Tensor weight, Tensor weight_scale) -> Tensor")
+LIBRARY.define("linear_int4(Tensor input, Tensor weight, Tensor weight_scale, int group_size) -> Tensor")
+LIBRARY.define("arranged_int8(Tensor input, Tensor arranged, Tensor weight_scale) -> Tensor")
+LIBRARY.define("arranged_int4(Tensor input, Tensor arranged, int out_features, int group_size) -> Tensor")
+LIBRARY.define("attend_one(Tensor query, Tensor key, Tensor value, Tensor? mask, float scaling) -> Tensor")
+LIBRARY.impl("attend_one", one_query.by_products, "CompositeExplicitAutograd")
+LIBRARY.impl("attend_one", one_query.on_cpu, "CPU")
+LIBRARY.impl("arranged_int8", kernel.linear_int8, "CPU")
+LIBRARY.impl("arranged_int4", kernel.linear_int4, "CPU")
+
+
+@torch.library.impl(LIBRARY, "linear_int8", "CompositeExplicitAutograd")
+def linear_int8(input: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """`input` times the matrix that `weight` int8 [out, in] and `weight_scale` [out] stand for."""
+    return reference.linear(input, weight, weight_scale)
+
+
+@torch.library.impl(LIBRARY, "linear_int4", "CompositeExplicitAutograd")
+def linear_int4(input: Tensor, weight: Tensor, weight_scale: Tensor, group_size: int) -> Tensor:
+    """`input` times the matrix that `weight` uint8 [out, padded_in / 2] and `weight_scale` [out, groups] stand for."""
+    return reference.linear(input, weight, weight_scale)
+
+
+@torch.library.register_fake("visualglm::linear_int8", lib=LIBRARY)
+def _fake_int8(input: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    return input.new_empty(*input.shape[:-1], weight.shape[0])
+
+
+@torch.library.register_fake("visualglm::linear_int4", lib=LIBRARY)
+def _fake_int4(input: Tensor, weight: Tensor, weight_scale: Tensor, group_size: int) -> Tensor:
+    return input.new_empty(*input.shape[:-1], weight.shape[0])
+
+
+@torch.library.register_fake("visualglm::arranged_int8", lib=LIBRARY)
+def _fake_arranged_int8(input: Tensor, arranged: Tensor, weight_scale: Tensor) -> Tensor:
+    return input.new_empty(*input.shape[:-1], weight_scale.shape[0])
+
+
+@torch.library.register_fake("visualglm::arranged_int4", lib=LIBRARY)
+def _fake_arranged_int4(input: Tensor, arranged: Tensor, out_features: int, group_size: int) -> Tensor:
+    return input.new_empty(*input.shape[:-1], out_features)
+
+
+@torch.library.register_fake("visualglm::attend_one", lib=LIBRARY)
+def _fake_attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    return torch.empty_like(query, memory_format=torch.contiguous_format)

@@ -1,0 +1,1 @@
+"""speed: how fast a model is on this machine, beside what the machine could do at best."""
