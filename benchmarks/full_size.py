@@ -141,7 +141,8 @@ def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> LazyTensor:
     def read() -> Tensor:
         count = math.prod(shape)
         start = seed * 7919 % TABLE
-        numbers = table().repeat(-(-(start + count) // TABLE))[start : start + count].view(shape)
+        rounds = -(-(start + count) // TABLE)
+        numbers = (table().repeat(rounds) if rounds > 1 else table())[start : start + count].clone().view(shape)
         return numbers + 1 if "layernorm.weight" in name or "ln_vision.weight" in name else numbers
 
     return LazyTensor(shape, torch.float16, read)

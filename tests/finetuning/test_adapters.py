@@ -67,6 +67,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, t
     return made
 
 
+def test_lora_beside_weights_in_fewer_bits(trained: Any, tmp_path: Path) -> None:
+    folder, wanted = trained["lora"]
+    bare = logits(load(BASE, device="cpu").model)
+    found = logits(load(BASE, device="cpu", quantize=8, adapter=folder).model)
+    assert (found - wanted).norm() < 0.15 * wanted.norm()
+    assert (found - wanted).norm() < (bare - wanted).norm()
+    with pytest.raises(UsageError, match="DoRA"):
+        load(BASE, device="cpu", quantize=8, adapter=trained["dora"][0])
+    load(BASE, device="cpu", quantize=8).model.save_pretrained(tmp_path / "q")
+    with pytest.raises(CheckpointError, match="trained on"):
+        merge(tmp_path / "q", folder, tmp_path / "merged")
+
+
 @pytest.mark.parametrize("kind", WAYS)
 def test_an_adapter_computes_what_was_trained(trained: Any, kind: str) -> None:
     folder, wanted = trained[kind]

@@ -53,6 +53,8 @@ def merge(
     require_same_base(folder, base)
     report(f"opening {base}")
     model = VisualGLMForConditionalGeneration.from_pretrained(str(base), dtype="auto").eval()
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise UsageError(f"{base} is quantized, and nothing can be added to its weights: merge first, then quantize.")
     merged = _with_prefix(model, folder) if kind == PREFIX else _with_lora(model, folder, kind)
     place = Path(target)
     place.parent.mkdir(parents=True, exist_ok=True)

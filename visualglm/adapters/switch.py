@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, UsageError
 from ..prefix import PrefixMixin
+from ..quantization import QuantizedLinear
 from . import upstream
 from .folder import WEIGHTS, adapter_folder, read_config, require_same_base
 from .prefix import stored_prefix
@@ -103,16 +104,22 @@ def lay_on(model: Any, folder: Path, name: str) -> None:
 
     Raises:
         CheckpointError: the file lacks a matrix, or has one too many.
+        UsageError: peft is not installed, or the adapter is DoRA and the model is in 8 or 4 bits.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+        from peft.tuners.lora import Linear
     except ImportError as error:
         raise UsageError("an adapter needs peft: pip install 'visualglm[train]'.") from error
     config = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = True
+    config._register_custom_module({QuantizedLinear: Linear})  # which never looks at the weight, unless it is DoRA's
+    if config.use_dora and any(isinstance(module, QuantizedLinear) for module in model.modules()):
+        raise UsageError(f"{folder} is DoRA, which needs the 16-bit weights: leave --quantize out, or merge it first.")
     tensors = {key.removeprefix(WRAPPED): value for key, value in load_file(folder / WEIGHTS).items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        warnings.filterwarnings("ignore", message="Unsupported layer type")  # the quantized one, registered above
         inject_adapter_in_model(config, model, name)
     found = set_peft_model_state_dict(model, tensors, adapter_name=name)
     missing = [key for key in found.missing_keys if f".{name}." in key]
