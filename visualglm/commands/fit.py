@@ -110,4 +110,4 @@ def _print(found: Fit, device: str, free: int | None, fits: bool) -> None:
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
