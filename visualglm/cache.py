@@ -16,6 +16,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 class RoomyLayer(DynamicLayer):
     """A dynamic layer whose `keys` and `values` are the filled beginning of larger tensors."""
 
+    keys: Tensor
+    values: Tensor
     key_room: Tensor | None = None
     value_room: Tensor | None = None
 
