@@ -140,6 +140,7 @@ def test_benchmarks_import_what_their_neighbours_have(file: Path) -> None:
             there = ast.parse(neighbour.read_text(encoding="utf-8")).body
             defined = {getattr(target, "id", None) for s in there if isinstance(s, ast.Assign) for target in s.targets}
             defined |= {getattr(statement, "name", None) for statement in there}
+            defined |= {alias.name for s in there if isinstance(s, ast.ImportFrom) for alias in s.names}
             assert {alias.name for alias in node.names} <= defined, f"{file.name}, line {node.lineno}"
 
 

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from ..glm import GLMAttention
 
+FAR_WAVES = (2, 3, 4)
+"""Channels of the rotary half whose waves are 20, 35 and 63 tokens long (heads of 64 channels)."""
+
 
 @torch.no_grad()
 def whiten(projection: nn.Conv2d, pixel_values: Tensor, loudness: float = 0.5, floor: float = 1e-3) -> None:
@@ -53,19 +56,48 @@ def place(positions: nn.Embedding, loudness: float = 0.5) -> None:
 
 
 @torch.no_grad()
-def compare(attention: GLMAttention, head: int, words: Tensor, vectors: Tensor, loudness: float = 0.65) -> None:
-    """Sets the half of one head that place does not turn (in the prompt) to compare words with picture vectors.
+def compare(
+    attention: GLMAttention,
+    head: int,
+    words: Tensor,
+    vectors: Tensor,
+    others: Tensor,
+    loudness: float = 1.0,
+    shown: float = 4.0,
+    far: float = 1.5,
+) -> None:
+    """Sets queries and keys of one head so that a word looks back at the picture vectors that are like it.
 
-    `words` [N, hidden] and `vectors` [M, hidden], as the block's first norm leaves them. Query and key become the same
-    projection, onto the directions in which the words differ, so that a word looks at the vectors that are like it.
+    `words` [N, hidden], `vectors` [M, hidden] of what the picture shows, `others` [K, hidden] of slots that show
+    nothing, all as the block's first norm leaves them. The half of the head that place does not turn in the prompt
+    compares: query and key are the same projection, onto the directions in which the words differ, and one channel
+    says how much a key is like `vectors` and not like `others` (`shown`, in logits). But a word is most like itself,
+    and would look there. So the half that sees distance prefers what is `far` (in logits of each wave); where the
+    picture shows nothing like the word, it still looks at itself.
     """
-    differences = words - words.mean(dim=0)
-    half = attention.head_dim // 2
-    directions = torch.linalg.svd(differences, full_matrices=False)[2][: min(len(words) // 2, half)]
+    half, dim = attention.head_dim // 2, attention.head_dim
+    directions = torch.linalg.svd(words - words.mean(dim=0), full_matrices=False)[2][: min(len(words) // 2, half - 1)]
     weight, bias = attention.query_key_value.weight, attention.query_key_value.bias
-    for part, centre in ((0, words.mean(dim=0)), (1, vectors.mean(dim=0))):  # query, key
-        first = (3 * head + part) * attention.head_dim + half
-        weight[first : first + half] = 0
-        bias[first : first + half] = 0
-        weight[first : first + len(directions)] = loudness * directions
-        bias[first : first + len(directions)] = -loudness * (directions @ centre)
+    query, key = ((3 * head + part) * dim for part in (0, 1))
+    for first, centre in ((query, words.mean(dim=0)), (key, vectors.mean(dim=0))):
+        weight[first : first + dim], bias[first : first + dim] = 0, 0
+        compared = slice(first + half, first + half + len(directions))
+        weight[compared], bias[compared] = loudness * directions, -loudness * (directions @ centre)
+    strength = math.sqrt(shown * math.sqrt(dim))
+    direction, offset = _told_apart(vectors, others, words)
+    bias[query + dim - 1] = strength
+    weight[key + dim - 1], bias[key + dim - 1] = strength * direction, strength * offset
+    waves = torch.tensor(FAR_WAVES)
+    bias[query + waves], bias[key + waves] = -math.sqrt(far * math.sqrt(dim)), math.sqrt(far * math.sqrt(dim))
+
+
+def _told_apart(vectors: Tensor, others: Tensor, words: Tensor) -> tuple[Tensor, float]:
+    """The linear function that is nearest to 1 on `vectors`, -1 on `others` and 0 on `words`: weights and offset."""
+    groups = ((vectors, 1.0, 2.0), (others, -1.0, 1.0), (words, 0.0, 0.5))
+    seen = torch.cat([group for group, _, _ in groups]).double()
+    seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
+    wanted = torch.cat([seen.new_full((len(group),), value) for group, value, _ in groups])
+    counts = torch.cat([seen.new_full((len(group),), share / len(group)) for group, _, share in groups])
+    weighed = (seen * counts[:, None]).T
+    found = torch.linalg.solve(weighed @ seen + 1e-2 * torch.eye(seen.shape[1], dtype=seen.dtype), weighed @ wanted)
+    return found[:-1].to(vectors.dtype), float(found[-1])

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -38,6 +39,7 @@ from .processes import agreed, join, leave, rank, same_everywhere, shard, whole_
 from .recipe import Recipe, Stage
 
 LOG_EVERY = 50
+COMPARED_BATCHES = 12
 COLLAPSED = 0.05  # queries that differ less than this within a picture have become one vector
 ONE_SIDED = 0.15  # a share of yes below this, or above its complement, is a prior, not an answer
 SCENE_STAGES = 100_000_000  # seeds set aside for every stage
@@ -102,7 +104,7 @@ class Trainer:
                 break
             set_rate(optimizer, stage, share)
             if self.step == stage.compare_after > 0:
-                self._compare(batch.to(self.device))
+                self._compare(stage)
             meter.add(self.train_step(stage, batch, optimizer, module))
             self.step += 1
             if self.step % LOG_EVERY == 0:
@@ -132,15 +134,23 @@ class Trainer:
         return {"loss": float(loss.detach()), "gradient": float(norm), **report}
 
     @torch.no_grad()
-    def _compare(self, batch: Batch) -> None:
+    def _compare(self, stage: Stage) -> None:
         """Two heads of the first block begin to look for the kind and for the colour that a question names."""
-        if batch.labels is None or batch.pixel_values is None or self.sharded:
+        if self.sharded:
             return
         block, embed = cast(GLMBlock, self.model.transformer.layers[0]), self.model.transformer.word_embeddings
-        zones = self.model.encode_images(batch.pixel_values)[:, : len(ZONES)]
-        vectors = block.input_layernorm(zones[batch.labels.kinds[:, -len(ZONES) :] > 0])
-        for head, words in enumerate((self.objective.kind_words, self.objective.colour_words)):
-            compare(block.attention, head, block.input_layernorm(embed(torch.cat(words))), vectors)
+        vectors, others = [], []
+        for batch in islice(self.batches(stage, self.step, Split.TRAIN), COMPARED_BATCHES):
+            batch = batch.to(self.device)
+            if batch.labels is None or batch.pixel_values is None:
+                return
+            slots = block.input_layernorm(self.model.encode_images(batch.pixel_values))
+            zones, there = slots[:, : len(ZONES)], batch.labels.kinds[:, -len(ZONES) :] > 0
+            vectors.append(zones[there])
+            others += [zones[~there], slots[:, len(ZONES) :].flatten(0, 1)]
+        for head, ids in enumerate((self.objective.kind_words, self.objective.colour_words)):
+            words = block.input_layernorm(embed(torch.cat(ids)))
+            compare(block.attention, head, words, torch.cat(vectors), torch.cat(others))
         same_everywhere(block.attention.query_key_value.parameters())
 
     @torch.no_grad()
