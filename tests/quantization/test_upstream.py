@@ -12,6 +12,7 @@ from visualglm.quantization.upstream import dequantize_rows, quantize_rows
 
 from ..conftest import REFERENCE, Reference, open_reference
 
+STORED = "attention.dense"
 LINEARS = ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 
 
@@ -27,12 +28,11 @@ def test_bits_and_logits_are_upstreams(bits: int, stored: Any, reference: Refere
         for name in LINEARS:
             linear = layer.get_submodule(name)
             integers, scale = quantize_rows(linear.weight.detach(), bits)
-            if index == 0:
+            if (index, name) == (0, STORED):
                 assert np.array_equal(integers.numpy(), stored[f"int{bits}/layers.0.{name}.weight"]), name
                 assert np.array_equal(scale.numpy(), stored[f"int{bits}/layers.0.{name}.weight_scale"]), name
             linear.weight.data = dequantize_rows(integers, scale, bits).float()
-    for case in ("img_zh", "txt_zh"):
-        with torch.no_grad():
-            found = model(**reference.inputs(case), use_cache=False).logits[0, -1]
-        wanted = torch.tensor(stored[f"int{bits}/{case}/logits_last"]).flatten()
-        assert (found - wanted).abs().max() <= 1e-3 * wanted.abs().max()
+    with torch.no_grad():
+        found = model(**reference.inputs("img_zh"), use_cache=False).logits[0, -1]
+    wanted = torch.tensor(stored[f"int{bits}/img_zh/logits_last"]).flatten()
+    assert (found - wanted).abs().max() <= 1e-3 * wanted.abs().max()
