@@ -34,7 +34,7 @@ WORDS = {
         "demo_head": "| recipe | right before | right after | answers outside the data that stayed | CPU seconds |",
         "demo_row": "| `{method}` | {right_before:.0%} | {right_after:.0%} of {asked} | {probe_unchanged:.0%} | "
         "{cpu_seconds} |",
-        "memory_head": "| model | method | foretold | measured |",
+        "memory_head": "| model | method | foretold | measured | of it pages of files |",
         "memory_packed": "packed",
         "memory_wide": "scaled: the 6B's widths, {blocks} of {of_blocks} blocks, random",
         "cache": "Cached features made a run of {steps} steps of {rows_per_step} rows on {model} {speed_up} times as "
@@ -91,7 +91,7 @@ WORDS = {
         "demo_head": "| 配方 | 训练前正确 | 训练后正确 | 数据之外未变的答案 | CPU 秒 |",
         "demo_row": "| `{method}` | {right_before:.0%} | {asked} 个中的 {right_after:.0%} | {probe_unchanged:.0%} | "
         "{cpu_seconds} |",
-        "memory_head": "| 模型 | 方法 | 预计 | 实测 |",
+        "memory_head": "| 模型 | 方法 | 预计 | 实测 | 其中文件页 |",
         "memory_packed": "内置",
         "memory_wide": "缩小的：6B 的宽度，{of_blocks} 层中的 {blocks} 层，随机权重",
         "cache": "缓存向量使 {model} 上每步 {rows_per_step} 行、共 {steps} 步的运行快到 {speed_up} 倍"
@@ -214,14 +214,14 @@ def finetune_memory(language: str) -> str:
     words, result = WORDS[language], stored("finetuning")
     rows = [
         f"| {words[f'memory_{kind}'].format(**result[kind])} | `{method}` | {megabytes(found['foretold_bytes'])} | "
-        f"{megabytes(found['peak_bytes'])} |"
+        f"{megabytes(found['peak_bytes'])} | {megabytes(found['of_it_mapped_bytes'])} |"
         for kind in ("packed", "wide")
         if kind in result
         for method, found in result[kind]["methods"].items()
     ]
     if not rows:
         return words["later"].format("make bench-finetune")
-    return "\n".join([words["memory_head"], "| --- | --- | --- | --- |", *rows])
+    return "\n".join([words["memory_head"], "| --- | --- | --- | --- | --- |", *rows])
 
 
 def finetune_cache(language: str) -> str:
