@@ -106,6 +106,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return rotated.flatten(-2).to(x.dtype)
 
 
+def query_key_value_of(fused: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Each head's fused outputs [B, heads, T, 3 * head_dim] -> rotated query and key, and value, [.., head_dim] each."""
+    head_dim = fused.shape[-1] // 3
+    query_key, value = fused.split([2 * head_dim, head_dim], dim=-1)
+    query, key = rotate(query_key.unflatten(-1, (2, -1)), *rotary).unbind(-2)
+    return query, key, value
+
+
 class GLMAttention(nn.Module):
     """Self-attention with cache; the fused rows are query, key, value of the first head, then of the second, ..."""
 
@@ -128,8 +136,7 @@ class GLMAttention(nn.Module):
         """[B, T, hidden] -> [B, T, hidden] and, where the kernel has them, probabilities [B, heads, T, keys]."""
         # -1, not the config's head count: under tensor parallel a process holds some of the heads
         heads = self.query_key_value(hidden_states).unflatten(-1, (-1, 3 * self.head_dim)).transpose(1, 2)
-        query_key, value = heads.split([2 * self.head_dim, self.head_dim], dim=-1)
-        query, key = rotate(query_key.unflatten(-1, (2, -1)), *rotary).unbind(-2)
+        query, key, value = query_key_value_of(heads, rotary)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         context, probabilities = attend(self, query, key, value, attention_mask, output_attentions)

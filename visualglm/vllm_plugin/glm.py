@@ -18,7 +18,7 @@ from vllm.model_executor.layers.linear import ColumnParallelLinear, RowParallelL
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
 from ..configuration import VisualGLMConfig
-from ..glm import rotary_cos_sin, rotate
+from ..glm import query_key_value_of, rotary_cos_sin
 from .attention import prefix_backend, rows_prefix
 from .prefix import rotary_positions
 
@@ -47,10 +47,9 @@ class ParallelAttention(nn.Module):
         )
 
     def forward(self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """[rows, hidden] -> [rows, hidden]; each row is a batch entry of one token to `rotate`."""
+        """[rows, hidden] -> [rows, hidden]; each row is a batch entry of one token to `rotary`."""
         fused = self.query_key_value(hidden_states)[0]
-        query, key, value = fused.unflatten(-1, (-1, 1, 3 * self.head_dim)).chunk(3, dim=-1)
-        query, key = rotate(query, *rotary), rotate(key, *rotary)
+        query, key, value = query_key_value_of(fused.unflatten(-1, (-1, 1, 3 * self.head_dim)), rotary)
         return self.dense(self.attn(query.flatten(1), key.flatten(1), value.flatten(1)))[0]
 
 
