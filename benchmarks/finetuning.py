@@ -30,10 +30,11 @@ from full_size import VOCABULARY, configuration
 from record import RESULTS, origin, status_field, store
 
 import visualglm
+from visualglm.checkpoints.memory import anonymous_memory
 from visualglm.finetuning import run
 from visualglm.finetuning.recipe import read_finetuning
 from visualglm.model import VisualGLMForConditionalGeneration
-from visualglm.speed.machine import anonymous_memory, peak_memory
+from visualglm.speed.machine import peak_memory
 
 RESULT = RESULTS / "finetuning.json"
 METHODS = {"packed": ("lora", "qlora", "ptuning", "full"), "wide": ("lora", "qlora", "ptuning")}

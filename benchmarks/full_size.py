@@ -27,11 +27,12 @@ from visualglm.checkpoints import Checkpoint, hugging_face, open_checkpoint, qua
 from visualglm.checkpoints.convert import MAX_SHARD_SIZE
 from visualglm.checkpoints.fit import foretell
 from visualglm.checkpoints.lazy import LazyTensor
+from visualglm.checkpoints.memory import anonymous_memory, free_memory
 from visualglm.checkpoints.strict import expected_shapes
 from visualglm.configuration import VisualGLMConfig
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.processor import VisualGLMProcessor
-from visualglm.speed.machine import anonymous_memory, available_memory, peak_memory
+from visualglm.speed.machine import peak_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "tests" / "reference" / "hf" / "ice_text.model"
@@ -124,8 +125,8 @@ def refuse_if_too_small(folder: Path, model_bytes: int, quantized: bool) -> None
     free, wanted = shutil.disk_usage(folder).free, model_bytes + MAX_SHARD_SIZE + 10**9
     if free < wanted:
         raise SystemExit(f"{folder} has {free / 1e9:.0f} GB free, {wanted / 1e9:.0f} GB are needed: give --folder.")
-    available, wanted = available_memory(), int((0.6 if quantized else 1.1) * model_bytes) + 2 * 10**9
-    if available < wanted:
+    available, wanted = free_memory(), int((0.6 if quantized else 1.1) * model_bytes) + 2 * 10**9
+    if available is not None and available < wanted:
         raise SystemExit(f"{available / 1e9:.0f} GB of memory are available, {wanted / 1e9:.0f} GB are needed.")
 
 

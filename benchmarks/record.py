@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from visualglm.speed.machine import machine, status_field, timed, versions
+from visualglm.checkpoints.memory import status_field
+from visualglm.speed.machine import machine, timed, versions
 
 __all__ = ["RESULTS", "machine", "origin", "status_field", "store", "timed", "versions"]
 RESULTS = Path(__file__).parent / "results"

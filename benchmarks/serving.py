@@ -92,12 +92,13 @@ async def measure(options: argparse.Namespace, pid: int) -> dict[str, Any]:
 
 async def until_ready(client: httpx.AsyncClient) -> None:
     """The model is open."""
-    for _ in range(600):
+    for _ in range(3600):
         try:
-            await client.get("/health")
-            return
+            if (await client.get("/health")).status_code == 200:
+                return
         except httpx.ConnectError:
-            await asyncio.sleep(0.5)
+            pass
+        await asyncio.sleep(0.5)
     raise SystemExit("the server did not start")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 from record import RESULTS, origin, store
-from serving import CHAT, make_requests
+from serving import CHAT, make_requests, until_ready
 
 ROOT = Path(__file__).resolve().parents[1]
 PORT = 8473
@@ -98,18 +98,6 @@ async def ask_all(options: argparse.Namespace) -> dict[str, Any]:
         for clients in options.clients:
             found[str(clients)], texts = await round_of(client, requests, clients)
     return {"seconds_to_start": round(ready, 1), "clients": found, "texts": texts}
-
-
-async def until_ready(client: httpx.AsyncClient) -> None:
-    """The model is open."""
-    for _ in range(3600):
-        try:
-            if (await client.get("/health")).status_code == 200:
-                return
-        except httpx.ConnectError:
-            pass
-        await asyncio.sleep(0.5)
-    raise SystemExit("the server did not start")
 
 
 async def round_of(

@@ -107,7 +107,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def query_key_value_of(fused: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Each head's fused outputs [B, heads, T, 3 * head_dim] -> rotated query and key, and value, [.., head_dim] each."""
+    """Each head's fused outputs [B, heads, T, 3 * head_dim] -> rotated query, rotated key, value: [.., head_dim]."""
     head_dim = fused.shape[-1] // 3
     query_key, value = fused.split([2 * head_dim, head_dim], dim=-1)
     query, key = rotate(query_key.unflatten(-1, (2, -1)), *rotary).unbind(-2)

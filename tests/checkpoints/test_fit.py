@@ -64,7 +64,7 @@ def test_tied_or_not_is_read_from_the_file(tmp_path: Path) -> None:
 
 def test_the_full_size_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the docs say; 6.5 and 5.2 GB are the goals in 4 bits."""
-    monkeypatch.setattr("visualglm.checkpoints.fit.free_memory", lambda: 10**12)
+    monkeypatch.setattr("visualglm.checkpoints.memory.free_memory", lambda: 10**12)
     everything = "--bits 4 --quantize-vision 8 --quantize-vocabulary 8"
     found = {
         flags: report("--model", "6b", "--device", "cpu", *flags.split())["weights"]
@@ -79,7 +79,7 @@ def test_the_full_size_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visualglm.checkpoints.fit.free_memory", lambda: 1_000_000)
+    monkeypatch.setattr("visualglm.checkpoints.memory.free_memory", lambda: 1_000_000)
     done = CliRunner().invoke(app, ["fit", "--device", "cpu"])
     assert done.exit_code == 1 and "does not fit" in done.output
 

@@ -42,6 +42,14 @@ def test_its_adapter_computes_what_sat_computes(kind: str, tmp_path: Path) -> No
     torch.testing.assert_close(logits(model.model, kind), bare)
 
 
+@pytest.mark.parametrize("kind", ["sat-lora", "sat-ptuning"])
+def test_its_adapter_works_on_a_base_in_8_bits(kind: str, tmp_path: Path) -> None:
+    model = load(base_of_folder(kind, tmp_path / "base"), device="cpu", quantize=8, quantize_vocabulary=8)
+    bare = (logits(model.model, kind) - expected(kind, "logits")).abs().mean()  # from here on in the kernel's order
+    model.add_adapter(FINE_TUNED / kind)
+    assert (logits(model.model, kind) - expected(kind, "logits")).abs().mean() < 0.1 * bare
+
+
 def test_another_base_is_refused() -> None:
     for kind in KINDS:
         with pytest.raises(CheckpointError, match=r"was fine-tuned on another model than .*--model"):

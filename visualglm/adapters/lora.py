@@ -7,6 +7,7 @@ those linear ones, and a mixin whose `merge_lora()` puts them into the weights. 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from ..checkpoints import LowRank
 from ..errors import UsageError
 from ..mixins import BaseMixin
+from ..quantization import QuantizedLinear
 
 NAME = "default"
 SATS_LINEARS = ("attention.dense", "attention.query_key_value")
@@ -39,12 +41,8 @@ class LoraMixin(BaseMixin):
         Raises:
             UsageError: peft is not installed.
         """
-        ranks = {name.removesuffix(".weight"): low_rank for name, low_rank in low_ranks.items()}
-        mixin = cls(_tuner(model, {name: (low.rank, low.scaling * low.rank) for name, low in ranks.items()}))
-        for name, low_rank in ranks.items():
-            layer = model.get_submodule(name)
-            fill(layer.lora_A[NAME].weight, low_rank.down.read())
-            fill(layer.lora_B[NAME].weight, low_rank.up.read())
+        mixin = cls(_tuner(model, ranks_of(low_ranks)))
+        fill(model, low_ranks, NAME)
         return mixin
 
     @classmethod
@@ -69,7 +67,7 @@ class LoraMixin(BaseMixin):
 
 
 def _tuner(model: Any, targets: Mapping[str, tuple[int, float]]) -> Any:
-    """PEFT's layers (rank, alpha) in the place of the named linear ones, in their dtype."""
+    """PEFT's layers (rank, alpha) in the place of the named linear ones, in the model's dtype."""
     config = low_rank_config(targets)
     from peft.tuners.lora import LoraModel
 
@@ -77,7 +75,7 @@ def _tuner(model: Any, targets: Mapping[str, tuple[int, float]]) -> Any:
     for name in targets:
         layer = model.get_submodule(name)
         for matrix in (layer.lora_A[NAME], layer.lora_B[NAME]):
-            matrix.to(layer.base_layer.weight.device, layer.base_layer.weight.dtype)
+            matrix.to(model.transformer.final_layernorm.weight)
     return tuner
 
 
@@ -104,7 +102,34 @@ def low_rank_config(targets: Mapping[str, tuple[int, float]]) -> Any:
     )
 
 
+def inject(model: Any, config: Any, name: str) -> None:
+    """PEFT's layers in the model itself, beside those of other names, over layers in 8 or 4 bits too."""
+    from peft import inject_adapter_in_model
+    from peft.tuners.lora import Linear
+
+    for module in model.modules():
+        if isinstance(module, QuantizedLinear):
+            module.restore()  # PEFT puts its matrices where `weight` lies, and an arranged one lies nowhere
+    config._register_custom_module({QuantizedLinear: Linear})  # which never looks at the weight, unless it is DoRA's
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        warnings.filterwarnings("ignore", message="Unsupported layer type")  # the quantized one, registered above
+        inject_adapter_in_model(config, model, name)
+
+
+def ranks_of(low_ranks: Mapping[str, LowRank]) -> dict[str, tuple[int, float]]:
+    """Rank and alpha of each linear layer."""
+    return {_layer_of(weight): (low.rank, low.scaling * low.rank) for weight, low in low_ranks.items()}
+
+
 @torch.no_grad()
-def fill(parameter: torch.Tensor, numbers: torch.Tensor) -> None:
-    """Copies numbers of another dtype or device into a parameter."""
-    parameter.copy_(numbers)
+def fill(model: Any, low_ranks: Mapping[str, LowRank], name: str) -> None:
+    """Copies the matrices into PEFT's layers, to their device and dtype."""
+    for weight, low_rank in low_ranks.items():
+        layer = model.get_submodule(_layer_of(weight))
+        layer.lora_A[name].weight.copy_(low_rank.down.read())
+        layer.lora_B[name].weight.copy_(low_rank.up.read())
+
+
+def _layer_of(weight: str) -> str:
+    return weight.removesuffix(".weight")

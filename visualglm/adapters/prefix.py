@@ -7,6 +7,7 @@ On disk it is PEFT's prefix tuning: `prompt_embeddings` [tokens, layers * 2 * hi
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,13 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
             f"the prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
             f"{config.hidden_size}]: it was trained on another model."
         )
-    mixin = empty_prefix(model, flat.shape[0])
     tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
+    return filled_prefix(model, tables)
+
+
+def filled_prefix(model: Any, tables: Sequence[Tensor] | Tensor) -> PrefixMixin:
+    """A mixin of each block's table [2, heads, tokens, head_dim], on the model's device and in its dtype, frozen."""
+    mixin = empty_prefix(model, tables[0].shape[2])
     for parameter, table in zip(mixin.prefix, tables, strict=True):
         parameter.data = table.to(model.transformer.final_layernorm.weight).contiguous()
         parameter.requires_grad_(False)

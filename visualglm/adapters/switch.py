@@ -5,7 +5,6 @@ LoRA and whole parts go through PEFT's own layers, a prefix is a mixin. Knows no
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ..prefix import PrefixMixin
 from ..quantization import QuantizedLinear
 from . import upstream
 from .folder import WEIGHTS, adapter_folder, read_config, require_same_base
+from .lora import inject
 from .prefix import stored_prefix
 
 MIXIN = "adapter"
@@ -107,20 +107,15 @@ def lay_on(model: Any, folder: Path, name: str) -> None:
         UsageError: peft is not installed, or the adapter is DoRA and the model is in 8 or 4 bits.
     """
     try:
-        from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-        from peft.tuners.lora import Linear
+        from peft import LoraConfig, set_peft_model_state_dict
     except ImportError as error:
         raise UsageError("an adapter needs peft: pip install 'visualglm[train]'.") from error
     config = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = True
-    config._register_custom_module({QuantizedLinear: Linear})  # which never looks at the weight, unless it is DoRA's
     if config.use_dora and any(isinstance(module, QuantizedLinear) for module in model.modules()):
         raise UsageError(f"{folder} is DoRA, which needs the 16-bit weights: leave --quantize out, or merge it first.")
     tensors = {key.removeprefix(WRAPPED): value for key, value in load_file(folder / WEIGHTS).items()}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
-        warnings.filterwarnings("ignore", message="Unsupported layer type")  # the quantized one, registered above
-        inject_adapter_in_model(config, model, name)
+    inject(model, config, name)
     found = set_peft_model_state_dict(model, tensors, adapter_name=name)
     missing = [key for key in found.missing_keys if f".{name}." in key]
     if missing or found.unexpected_keys:

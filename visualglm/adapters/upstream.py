@@ -8,7 +8,6 @@ as an adapter it is switched like any other. Knows nothing about training.
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from ..checkpoints import Checkpoint, local_folder, open_checkpoint
 from ..errors import CheckpointError, UsageError
 from ..prefix import PrefixMixin
 from .folder import fingerprint
-from .lora import fill, low_rank_config
-from .prefix import empty_prefix
+from .lora import fill, inject, low_rank_config, ranks_of
+from .prefix import filled_prefix
 
 STEP_FILE = "mp_rank_00_model_states.pt"
 PREFIX_TABLES = "mixins.ptuning.prefix.{}"
@@ -61,26 +60,13 @@ def opened(folder: Path, model_name: str) -> Checkpoint:
 
 def lay_on_low_rank(model: Any, checkpoint: Checkpoint, name: str) -> None:
     """PEFT's layers with the folder's matrices, at work under `name`."""
-    ranks = {weight.removesuffix(".weight"): low_rank for weight, low_rank in checkpoint.low_rank.items()}
-    config = low_rank_config({target: (low.rank, low.scaling * low.rank) for target, low in ranks.items()})
-    from peft import inject_adapter_in_model
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
-        inject_adapter_in_model(config, model, name)
-    for target, low_rank in ranks.items():
-        layer = model.get_submodule(target)
-        fill(layer.lora_A[name].weight, low_rank.down.read())
-        fill(layer.lora_B[name].weight, low_rank.up.read())
+    inject(model, low_rank_config(ranks_of(checkpoint.low_rank)), name)
+    fill(model, checkpoint.low_rank, name)
     model.requires_grad_(False)
     model.eval()
 
 
 def prefix_of(model: Any, checkpoint: Checkpoint) -> PrefixMixin:
     """The folder's prefix for the model, on its device and in its dtype."""
-    mixin = empty_prefix(model, checkpoint.config.prefix_length)
-    for layer, parameter in enumerate(mixin.prefix):
-        numbers = checkpoint.tensors[PREFIX_TABLES.format(layer)].read()
-        parameter.data = numbers.to(model.lm_head.weight.device, model.lm_head.weight.dtype)
-        parameter.requires_grad_(False)
-    return mixin
+    names = map(PREFIX_TABLES.format, range(model.config.num_layers))
+    return filled_prefix(model, [checkpoint.tensors[name].read() for name in names])

@@ -141,7 +141,7 @@ class Run:
 
     def _write(self, item: Item, row: Row) -> None:
         """The `.txt` first: a row says that all of its work is done."""
-        answer = self.model.row_answer(row, 0.0)
+        answer = self.model.row_answer(row)
         if self.plan.sidecar:
             item.file.with_suffix(".txt").write_text(answer.text + "\n", encoding="utf-8")
         self.results.write(

@@ -18,11 +18,13 @@ from ..model import VisualGLMForConditionalGeneration
 from ..quantization import QuantizationConfig
 from .checkpoint import Checkpoint
 from .lazy import LazyTensor
+from .memory import anonymous_memory
 from .quantized import SCALE, empty_model, quantized, stored_plan
 
 WORK_OF_A_TOKEN = 4
 """Rows of a block's inner size that are alive at once for each token of the prompt or patch of the picture."""
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+PROGRAM = 300_000_000
+"""What Python, torch and transformers hold, where the machine does not say."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def foretell(
         image=_bytes(tensors, dtype, "image_encoder."),
         cache=2 * config.num_layers * config.hidden_size * context * width,
         work=WORK_OF_A_TOKEN * max(pixels, words) * width,
-        program=_own_memory(),
+        program=anonymous_memory() or PROGRAM,
         context=context,
         dtype=str(dtype).removeprefix("torch."),
         bits=stored.bits if stored is not None else 8 * width,
@@ -111,28 +113,3 @@ def _empty(config: VisualGLMConfig) -> torch.nn.Module:
 
 def _nothing() -> torch.Tensor:
     raise RuntimeError("a checkpoint that is only foretold has no numbers")
-
-
-def free_memory() -> int | None:
-    """What the machine can still give to this process, containers' limits included; None where nobody says."""
-    available = _field("/proc/meminfo", "MemAvailable")
-    limits = [int(text) for text in map(_text, CGROUP_LIMITS) if text.isdigit()]
-    known = [value for value in (available, *limits) if value is not None]
-    return min(known) if known else None
-
-
-def _own_memory() -> int:
-    """Anonymous memory of this process, which has imported all that opening a model imports."""
-    return _field("/proc/self/status", "RssAnon") or 300_000_000
-
-
-def _field(file: str, name: str) -> int | None:
-    line = next((line for line in _text(file).splitlines() if line.startswith(f"{name}:")), None)
-    return None if line is None else int(line.split()[1]) * 1024
-
-
-def _text(file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""

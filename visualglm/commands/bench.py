@@ -18,8 +18,6 @@ from .threads import set_threads
 if TYPE_CHECKING:
     from ..model import VisualGLMForConditionalGeneration
 
-SIX_B = "6b"
-
 
 def bench(
     model: Annotated[
@@ -41,7 +39,7 @@ def bench(
 
     flags = options.Flags(model=model, quantize=quantize, device=device, dtype=dtype, threads=threads)
     with peak_memory() as peak:
-        opened, loading = timed(_random if model == SIX_B else _loaded, flags)
+        opened, loading = timed(_random if model == options.SIX_B else _loaded, flags)
     report = {
         "model": model or "packed",
         "bits": options.bits(quantize),

@@ -12,19 +12,25 @@ from ..errors import UsageError
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
+Layout = Annotated[Literal["native", "hf", "sat"], typer.Option("--to", help="Layout to write.")]
+Vocabulary = Annotated[
+    Path | None, typer.Option("--tokenizer", help="Vocabulary (ice_text.model) to take along, or its folder.")
+]
+Golden = Annotated[
+    bool, typer.Option("--golden/--no-golden", help="Store what the model computes, for `visualglm doctor`.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a target that holds a checkpoint.")]
+MaxShardSize = Annotated[str, typer.Option("--max-shard-size", help="Largest weights file, e.g. 2GB.")]
+
 
 def convert(
     source: Annotated[str, typer.Argument(help="Folder of any layout, or a hub id.")],
     target: Annotated[Path, typer.Argument(help="New folder.")],
-    to: Annotated[Literal["native", "hf", "sat"], typer.Option("--to", help="Layout to write.")] = "native",
-    tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", help="Vocabulary (ice_text.model) to take along, or its folder.")
-    ] = None,
-    golden: Annotated[
-        bool, typer.Option("--golden/--no-golden", help="Store what the model computes, for `visualglm doctor`.")
-    ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a target that holds a checkpoint.")] = False,
-    max_shard_size: Annotated[str, typer.Option("--max-shard-size", help="Largest weights file, e.g. 2GB.")] = "3.5GB",
+    to: Layout = "native",
+    tokenizer: Vocabulary = None,
+    golden: Golden = True,
+    overwrite: Overwrite = False,
+    max_shard_size: MaxShardSize = "3.5GB",
 ) -> None:
     """Change a checkpoint's layout, bit for bit, in bounded memory."""
     from ..checkpoints import convert as change_layout

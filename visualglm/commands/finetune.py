@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from . import options
+
 Method = Literal["lora", "qlora", "ptuning", "full"]
 
 
@@ -36,12 +38,9 @@ def finetune(
     if check and output is None and recipe is None:
         given["output"] = "."
     plan = read_finetuning(recipe, tuple(change or ()), skip_bad=skip_bad or None, **given)
-    import transformers
-
     from ..finetuning import run
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    options.quiet_transformers()
     say = typer.echo if run.is_first() else _silent
     if check:
         raise typer.Exit(1 if run.check(plan, say, device) else 0)

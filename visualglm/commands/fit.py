@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..checkpoints.checkpoint import Checkpoint
     from ..checkpoints.fit import Fit
 
-SIX_B = "6b"
-
 
 def fit(
     model: Annotated[
@@ -65,7 +63,7 @@ def _checkpoint(model: str | None) -> Checkpoint:
     from ..configuration import VisualGLMConfig
     from ..conversation import packed_model
 
-    if model == SIX_B:  # its head's numbers are those of the word embeddings
+    if model == options.SIX_B:  # its head's numbers are those of the word embeddings
         return unwritten(VisualGLMConfig(tie_word_embeddings=True, dtype="float16"))
     return open_checkpoint(packed_model() if model is None else local_folder(model))
 
@@ -84,7 +82,7 @@ def _dtype(checkpoint: Checkpoint, device: str, asked: str) -> Any:
 def _free(device: str) -> int | None:
     import torch
 
-    from ..checkpoints.fit import free_memory
+    from ..checkpoints.memory import free_memory
 
     return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else free_memory()
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Language = Literal["auto", "zh", "en"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Preset = Literal["hf", "sat", "sat_cli"]
+SIX_B = "6b"
+"""What `--model` may say where the full size is wanted without a checkpoint."""
 
 Model = Annotated[
     str | None,
@@ -108,13 +110,10 @@ class Flags:
 
     def open_model(self) -> VisualGLM:
         """Loads the model without transformers' progress bars and notices on the terminal."""
-        import transformers
-
         from ..conversation import load
 
         set_threads(self.threads)
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+        quiet_transformers()
         return load(
             self.model,
             tokenizer=self.tokenizer,
@@ -126,6 +125,14 @@ class Flags:
             quantize_vision=bits(self.quantize_vision),
             quantize_vocabulary=bits(self.quantize_vocabulary),
         )
+
+
+def quiet_transformers() -> None:
+    """No progress bars and notices of transformers on the terminal."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def bits(given: str | None) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from . import options
-from .convert import size_in_bytes
+from .convert import Golden, MaxShardSize, Overwrite, Vocabulary, size_in_bytes
 
 
 def quantize(
@@ -18,14 +18,10 @@ def quantize(
     group_size: Annotated[int, typer.Option(help="How many weights share a scale in 4 bits.")] = 32,
     quantize_vision: options.QuantizeVision = None,
     quantize_vocabulary: options.QuantizeVocabulary = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", help="Vocabulary (ice_text.model) to take along, or its folder.")
-    ] = None,
-    golden: Annotated[
-        bool, typer.Option("--golden/--no-golden", help="Store what the model computes, for `visualglm doctor`.")
-    ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a target that holds a checkpoint.")] = False,
-    max_shard_size: Annotated[str, typer.Option("--max-shard-size", help="Largest weights file, e.g. 2GB.")] = "3.5GB",
+    tokenizer: Vocabulary = None,
+    golden: Golden = True,
+    overwrite: Overwrite = False,
+    max_shard_size: MaxShardSize = "3.5GB",
 ) -> None:
     """Write a checkpoint in 8 or 4 bits, tensor by tensor."""
     from ..checkpoints import convert, quantization_plan

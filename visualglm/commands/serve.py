@@ -52,9 +52,11 @@ class Listening:
     @property
     def trusted_hosts(self) -> tuple[str, ...]:
         """On loopback without keys, only loopback's own names: a foreign page may not reach it by a name of its own."""
+        from ..serving.guard import LOOPBACK_NAMES
+
         if self.keys or not is_loopback(self.host):
             return ("*",)
-        return ("localhost", "127.0.0.1", "[::1]", self.host)
+        return (*LOOPBACK_NAMES, self.host)
 
 
 @options.with_flags

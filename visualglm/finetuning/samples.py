@@ -38,14 +38,13 @@ class Samples(Dataset[dict[str, Any]]):
         max_tokens: int,
         language: Language = "auto",
         skip_bad: bool = False,
-        open_pictures: bool = False,
     ) -> None:
         self.rows, self.processor, self.max_tokens, self.language = rows, processor, max_tokens, language
         self.bad: list[str] = []
         self.places, self.lengths = array("q"), array("q")
         for number in range(len(rows)):
             try:
-                lengths = self._lengths(number, open_pictures or skip_bad)
+                lengths = self._lengths(number, open_pictures=skip_bad)
             except RowError as error:
                 if not skip_bad:
                     raise

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .replies import error_reply
 
 OPEN_PATHS = ("/health",)
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+"""Where only this machine's own names are answered, no foreign page reaches the server by a name of its own."""
 
 
 class KeyGuard:

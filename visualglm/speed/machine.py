@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from .. import __version__
+from ..checkpoints.memory import anonymous_memory, status_field
 from ..quantization import kernel
 
 PROBE_BYTES = 256 << 20
@@ -58,26 +59,10 @@ def peak_memory() -> Iterator[list[int]]:
         thread.join()
 
 
-def anonymous_memory() -> int:
-    """RssAnon of this process in bytes (pages of mapped files do not count)."""
-    return status_field(Path("/proc/self/status"), "RssAnon")
-
-
-def available_memory() -> int:
-    """What the machine can still give, in bytes."""
-    return status_field(Path("/proc/meminfo"), "MemAvailable")
-
-
-def status_field(file: Path, name: str) -> int:
-    """One field of a Linux status file, in bytes."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
-
-
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     model = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "unknown")
-    total = status_field(Path("/proc/meminfo"), "MemTotal")
+    total = status_field("/proc/meminfo", "MemTotal")
     return {
         "cpu": model,
         "cores": os.cpu_count(),

@@ -99,5 +99,6 @@ def _told_apart(vectors: Tensor, others: Tensor, words: Tensor) -> tuple[Tensor,
     wanted = torch.cat([seen.new_full((len(group),), value) for group, value, _ in groups])
     counts = torch.cat([seen.new_full((len(group),), share / len(group)) for group, _, share in groups])
     weighed = (seen * counts[:, None]).T
-    found = torch.linalg.solve(weighed @ seen + 1e-2 * torch.eye(seen.shape[1], dtype=seen.dtype), weighed @ wanted)
+    ridge = 1e-2 * torch.eye(seen.shape[1], dtype=seen.dtype, device=seen.device)
+    found = torch.linalg.solve(weighed @ seen + ridge, weighed @ wanted)
     return found[:-1].to(vectors.dtype), float(found[-1])

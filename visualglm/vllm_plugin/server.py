@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from ..checkpoints import local_folder
 from ..checkpoints.recognise import recognise
 from ..errors import CheckpointError, UsageError
+from ..serving.guard import LOOPBACK_NAMES
 
 OVERRIDES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
 """Sampling arguments that vLLM knows, under the names of a generation config."""
@@ -29,7 +30,7 @@ class LoopbackNames(TrustedHostMiddleware):
     """Answers under this machine's own names only, so that no foreign page reaches the server by a name of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
-        super().__init__(app, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+        super().__init__(app, allowed_hosts=LOOPBACK_NAMES)
 
 
 @dataclass(frozen=True)

@@ -42,17 +42,15 @@ def serves_group(group_size: int) -> bool:
 
 def arrange_int8(weight: Tensor) -> Tensor:
     """int8 [out, in] -> the kernel's bytes, one dimension."""
-    rows, inputs = weight.shape
-    arranged = _room(_opened().visualglm_int8_bytes(rows, inputs))
-    stored = weight.contiguous()
-    _opened().visualglm_arrange_int8(stored.data_ptr(), arranged.data_ptr(), rows, inputs, 0, torch.get_num_threads())
+    arranged = _room(_opened().visualglm_int8_bytes(*weight.shape))
+    _move_int8(weight.contiguous(), arranged, back=False)
     return arranged
 
 
 def plain_int8(arranged: Tensor, rows: int, inputs: int) -> Tensor:
     """The reverse of `arrange_int8`: int8 [rows, inputs]."""
     weight = torch.empty(rows, inputs, dtype=torch.int8)
-    _opened().visualglm_arrange_int8(weight.data_ptr(), arranged.data_ptr(), rows, inputs, 1, torch.get_num_threads())
+    _move_int8(weight, arranged, back=True)
     return weight
 
 
@@ -69,17 +67,7 @@ def arrange_int4(weight: Tensor, weight_scale: Tensor, group_size: int) -> Tenso
     """uint8 [out, in / 2] with float16 scales [out, in / group] -> the kernel's bytes, scales among them."""
     rows, inputs = weight.shape[0], 2 * weight.shape[1]
     arranged = _room(_opened().visualglm_int4_bytes(rows, inputs, group_size))
-    stored, scales = weight.contiguous(), weight_scale.to(torch.float16).contiguous()
-    _opened().visualglm_arrange_int4(
-        stored.data_ptr(),
-        scales.data_ptr(),
-        arranged.data_ptr(),
-        rows,
-        inputs,
-        group_size,
-        0,
-        torch.get_num_threads(),
-    )
+    _move_int4(weight.contiguous(), weight_scale.to(torch.float16).contiguous(), arranged, group_size, back=False)
     return arranged
 
 
@@ -87,16 +75,7 @@ def plain_int4(arranged: Tensor, rows: int, inputs: int, group_size: int) -> tup
     """The reverse of `arrange_int4`: uint8 [rows, inputs / 2] and float16 [rows, inputs / group]; `inputs` padded."""
     weight = torch.empty(rows, inputs // 2, dtype=torch.uint8)
     scales = torch.empty(rows, inputs // group_size, dtype=torch.float16)
-    _opened().visualglm_arrange_int4(
-        weight.data_ptr(),
-        scales.data_ptr(),
-        arranged.data_ptr(),
-        rows,
-        inputs,
-        group_size,
-        1,
-        torch.get_num_threads(),
-    )
+    _move_int4(weight, scales, arranged, group_size, back=True)
     return weight, scales
 
 
@@ -183,6 +162,20 @@ def _opened() -> CDLL:
     if opened is None:
         raise RuntimeError("the compiled kernel is not here: ask kernel.available() first.")
     return opened
+
+
+def _move_int8(weight: Tensor, arranged: Tensor, back: bool) -> None:
+    """Fills one order of a weight from the other."""
+    rows, inputs = weight.shape
+    threads = torch.get_num_threads()
+    _opened().visualglm_arrange_int8(weight.data_ptr(), arranged.data_ptr(), rows, inputs, int(back), threads)
+
+
+def _move_int4(weight: Tensor, scales: Tensor, arranged: Tensor, group_size: int, back: bool) -> None:
+    """The same, with its scales."""
+    rows, inputs = weight.shape[0], 2 * weight.shape[1]
+    pointers = weight.data_ptr(), scales.data_ptr(), arranged.data_ptr()
+    _opened().visualglm_arrange_int4(*pointers, rows, inputs, group_size, int(back), torch.get_num_threads())
 
 
 def _room(size: int) -> Tensor:
