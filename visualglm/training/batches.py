@@ -274,7 +274,7 @@ class SceneBatches(IterableDataset[Batch]):
         return blocks_of(rows, self._pad)
 
     def _questions(self, scene: Scene) -> list[Exchange]:
-        if self.stage.kind not in ("alignment", "dialogue"):
+        if self.stage.kind not in ("alignment", "answers", "dialogue"):
             return []
         rng = np.random.default_rng(scene.seed + 2)
         asked: list[Exchange] = []

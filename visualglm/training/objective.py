@@ -30,6 +30,7 @@ LEARNING = {
     "zones": ("model.image_encoder.", "heads."),
     "representation": ("model.image_encoder.qformer.", "text_branch."),
     "alignment": ("model.image_encoder.qformer.", "model.image_encoder.glm_proj."),
+    "answers": ("model.transformer.", "model.lm_head."),
     "dialogue": ("model.", "heads."),
 }
 """Which parameters learn in which kind of stage, by the beginning of their names in `Objective`."""
@@ -66,6 +67,7 @@ class Objective(nn.Module):
             "patches": self._patches,
             "representation": self._representation,
             "alignment": self._alignment,
+            "answers": self._answers,
         }
         return losses.get(stage.kind, self._zones_and_dialogue)(stage, batch)
 
@@ -91,6 +93,14 @@ class Objective(nn.Module):
         queries, _ = encoder.qformer(tokens)
         loss, report = self._language(stage, batch, queries)
         return loss, {"query_std": deviation(queries), **report}
+
+    def _answers(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
+        encoder = self.model.image_encoder
+        with torch.no_grad():
+            queries, _ = encoder.qformer(encoder.vit(batch.pixel_values))
+            image_embeds = encoder.glm_proj(queries)
+        loss = self.language_loss(batch, image_embeds)
+        return loss, {"language": float(loss.detach())}
 
     def _zones_and_dialogue(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
         encoder = self.model.image_encoder

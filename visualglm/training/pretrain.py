@@ -177,7 +177,7 @@ class Trainer:
                         yes.append(bool(yes_ids & set(ids[:2])))
         shares = {task: round(sum(hits) / len(hits), 3) for task, hits in sorted(right.items())}
         said = round(sum(yes) / len(yes), 3) if yes else 0.5
-        if not ONE_SIDED <= said <= 1 - ONE_SIDED and stage.kind == "dialogue":
+        if not ONE_SIDED <= said <= 1 - ONE_SIDED and stage.kind in ("answers", "dialogue"):
             self.log(alarm="existence is answered from habit, not from the picture", yes_ratio=said)
         return {"exact": shares, "yes_ratio": said} if shares else {}
 

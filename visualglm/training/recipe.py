@@ -17,7 +17,7 @@ from ..scenes.compose import Mix
 
 T = TypeVar("T")
 MOST_STAGES = 10  # each has seeds set aside
-KINDS = ("text", "patches", "zones", "representation", "alignment", "dialogue")
+KINDS = ("text", "patches", "zones", "representation", "alignment", "answers", "dialogue")
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Stage:
 
     `text`: the language model, from dialogues without pictures. `patches`: the ViT, what covers every patch. `zones`:
     ViT and Q-Former, what stands in every ninth of the picture. `representation`: the Q-Former, BLIP-2's contrast,
-    matching and captioning. `alignment`: Q-Former and projection, to the frozen language model. `dialogue`: all, to
-    answer.
+    matching and captioning. `alignment`: Q-Former and projection, to the frozen language model. `answers`: the language
+    model, to answer about pictures that the frozen encoder reads. `dialogue`: all, to answer.
 
     A stage ends after `minutes` of wall-clock or, where given, after `steps`; the cosine spans it, down to `final_rate`
     of the learning rate. The picture encoder learns at `encoder_rate` of it. Scenes hold `least` to `most` objects; the
