@@ -85,7 +85,7 @@ def inverse_frequencies(head_dim: int, device: torch.device | None = None) -> Te
 def rotary_cos_sin(
     positions: Tensor, head_dim: int, frequencies: RotaryFrequencies, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin in float32, [B, 1, T, 1, 2, head_dim / 2], for both halves of a head.
+    """cos, and sin with the signs of a rotation: float32, [B, 1, T, 1, 2, 2, head_dim / 4], for the halves of a head.
 
     `positions` is [B, 2, T]. The inverse frequencies are rounded as the checkpoint's source did: to float16 (`half`),
     not at all (`exact`), to `dtype` (`by_dtype`, sat). Source: upstream `modeling_chatglm.py` 123-160.
@@ -94,16 +94,15 @@ def rotary_cos_sin(
     if frequencies != "exact":
         inv_freq = inv_freq.to(torch.float16 if frequencies == "half" else dtype).float()
     angles = positions.transpose(1, 2)[..., None].float() * inv_freq
-    angles = torch.cat([angles, angles], dim=-1)[:, None, :, None]
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    paired = torch.stack([cos, cos], dim=-2), torch.stack([-sin, sin], dim=-2)
+    return paired[0][:, None, :, None], paired[1][:, None, :, None]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates both halves of each head: x [B, heads, T, 2, head_dim], queries beside keys; see `rotary_cos_sin`."""
-    halves = x.float().unflatten(-1, (2, -1))
-    first, second = halves.chunk(2, dim=-1)
-    rotated = halves * cos + torch.cat([-second, first], dim=-1) * sin
-    return rotated.flatten(-2).to(x.dtype)
+    pairs = x.float().unflatten(-1, (2, 2, -1))
+    return (pairs * cos + pairs.flip(-2) * sin).flatten(-3).to(x.dtype)
 
 
 def query_key_value_of(fused: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

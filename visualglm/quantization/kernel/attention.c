@@ -20,20 +20,73 @@ typedef struct {
     float scaling;
 } attention;
 
-static inline __attribute__((always_inline)) float dot(const float *restrict q, const void *restrict k, size_t at,
-                                                       int dtype, int count) {
-    float lanes[LANES] = {0}, sum = 0;
+/* 16 numbers at once, in whatever registers the machine has. */
+typedef float vector __attribute__((vector_size(4 * LANES)));
+typedef float vector_half __attribute__((vector_size(2 * LANES)));
+typedef float vector_quarter __attribute__((vector_size(LANES)));
+typedef uint32_t vector_bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t vector_bfloat16 __attribute__((vector_size(2 * LANES)));
+#define INLINE static inline __attribute__((always_inline))
+#define ABREAST 8 /* vectors of the result that stay in registers over all keys */
+
+INLINE void load_vector(vector *to, const void *from, size_t at, const int dtype) {
+    if (dtype == BFLOAT16) {
+        vector_bfloat16 halves;
+        __builtin_memcpy(&halves, (const uint16_t *)from + at, sizeof halves);
+        *to = (vector)(__builtin_convertvector(halves, vector_bits) << 16);
+    } else __builtin_memcpy(to, (const float *)from + at, sizeof *to);
+}
+
+INLINE float sum_of(const vector *sums) {
+    vector_half halves[2];
+    vector_quarter quarters[2];
+    __builtin_memcpy(halves, sums, sizeof halves);
+    halves[0] += halves[1];
+    __builtin_memcpy(quarters, halves, sizeof quarters);
+    quarters[0] += quarters[1];
+    return (quarters[0][0] + quarters[0][2]) + (quarters[0][1] + quarters[0][3]);
+}
+
+INLINE float dot(const float *restrict q, const void *restrict k, size_t at, const int dtype, int count) {
+    vector sums = {0}, x, y;
     int i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int l = 0; l < LANES; l++) lanes[l] += q[i + l] * load_number(k, at + i + l, dtype);
+    for (; i + LANES <= count; i += LANES) {
+        load_vector(&x, q, i, FLOAT32);
+        load_vector(&y, k, at + i, dtype);
+        sums += x * y;
+    }
+    float sum = sum_of(&sums);
     for (; i < count; i++) sum += q[i] * load_number(k, at + i, dtype);
-    for (int l = 0; l < LANES; l++) sum += lanes[l];
     return sum;
 }
 
-static inline __attribute__((always_inline)) void add_scaled(float *restrict sum, float weight, const void *restrict v,
-                                                             size_t at, int dtype, int count) {
-    for (int i = 0; i < count; i++) sum[i] += weight * load_number(v, at + i, dtype);
+/* Columns `first` to `first + LANES * vectors` of weights * values, summed over all keys. */
+INLINE void weigh_columns(const float *restrict weights, const void *restrict v, size_t at, int64_t stride, int keys,
+                          int first, const int vectors, const int dtype, float *restrict result) {
+    vector sums[ABREAST] = {{0}}, value;
+    for (int s = 0; s < keys; s++) {
+        if (weights[s] == 0) continue; /* what is not seen may be anything, NaN too */
+        for (int i = 0; i < vectors; i++) {
+            load_vector(&value, v, at + s * stride + first + i * LANES, dtype);
+            sums[i] += weights[s] * value;
+        }
+    }
+    __builtin_memcpy(result + first, sums, vectors * sizeof(vector));
+}
+
+INLINE void weigh(const float *restrict weights, const void *restrict v, size_t at, int64_t stride, int keys, int count,
+                  const int dtype, float *restrict result) {
+    int first = 0;
+    for (; first + ABREAST * LANES <= count; first += ABREAST * LANES)
+        weigh_columns(weights, v, at, stride, keys, first, ABREAST, dtype, result);
+    for (; first + LANES <= count; first += LANES)
+        weigh_columns(weights, v, at, stride, keys, first, 1, dtype, result);
+    for (; first < count; first++) {
+        float sum = 0;
+        for (int s = 0; s < keys; s++)
+            if (weights[s] != 0) sum += weights[s] * load_number(v, at + s * stride + first, dtype);
+        result[first] = sum;
+    }
 }
 
 static float softmax(float *scores, int count) { /* leaves exp(score - largest); returns their sum */
@@ -43,8 +96,8 @@ static float softmax(float *scores, int count) { /* leaves exp(score - largest);
     return sum;
 }
 
-static inline __attribute__((always_inline)) void one_head(const attention *a, int batch, int head, const int dtype) {
-    float query[LARGEST_HEAD], sum[LARGEST_HEAD] = {0};
+INLINE void one_head(const attention *a, int batch, int head, const int dtype) {
+    float query[LARGEST_HEAD], sum[LARGEST_HEAD];
     float *scores = a->scores + ((size_t)batch * a->heads + head) * a->keys;
     size_t q = batch * a->query_strides[0] + head * a->query_strides[1];
     size_t k = batch * a->key_strides[0] + head * a->key_strides[1];
@@ -55,13 +108,12 @@ static inline __attribute__((always_inline)) void one_head(const attention *a, i
         scores[s] = seen ? dot(query, a->key, k + s * a->key_strides[2], dtype, a->head_dim) : -INFINITY;
     }
     float total = softmax(scores, a->keys);
-    for (int s = 0; s < a->keys; s++)
-        if (scores[s] != 0) add_scaled(sum, scores[s], a->value, v + s * a->value_strides[2], dtype, a->head_dim);
+    weigh(scores, a->value, v, a->value_strides[2], a->keys, a->head_dim, dtype, sum);
     size_t to = ((size_t)batch * a->heads + head) * a->head_dim;
     for (int i = 0; i < a->head_dim; i++) store_number(a->output, to + i, dtype, total ? sum[i] / total : 0);
 }
 
-static inline __attribute__((always_inline)) void one_head_of(const attention *a, int piece) {
+INLINE void one_head_of(const attention *a, int piece) {
     if (a->dtype == BFLOAT16) one_head(a, piece / a->heads, piece % a->heads, BFLOAT16);
     else one_head(a, piece / a->heads, piece % a->heads, FLOAT32);
 }
