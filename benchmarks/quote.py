@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from visualglm.checkpoints.memory import in_words
+
 ROOT = Path(__file__).parents[1]
 PAGES = [("en", ROOT / "README.md"), ("zh", ROOT / "README_zh.md")]
 PAGES += [(language, page) for language in ("en", "zh") for page in sorted((ROOT / "docs" / language).glob("*.md"))]
@@ -213,8 +215,8 @@ def finetune_memory(language: str) -> str:
     """Peak memory of fine-tuning, foretold and measured."""
     words, result = WORDS[language], stored("finetuning")
     rows = [
-        f"| {words[f'memory_{kind}'].format(**result[kind])} | `{method}` | {megabytes(found['foretold_bytes'])} | "
-        f"{megabytes(found['peak_bytes'])} | {megabytes(found['of_it_mapped_bytes'])} |"
+        f"| {words[f'memory_{kind}'].format(**result[kind])} | `{method}` | {in_words(found['foretold_bytes'])} | "
+        f"{in_words(found['peak_bytes'])} | {in_words(found['of_it_mapped_bytes'])} |"
         for kind in ("packed", "wide")
         if kind in result
         for method, found in result[kind]["methods"].items()
@@ -236,10 +238,6 @@ def stored(name: str) -> dict[str, Any]:
     """A file of results, empty where it was not measured yet."""
     file = ROOT / "benchmarks" / "results" / f"{name}.json"
     return json.loads(file.read_text("utf-8")) if file.is_file() else {}
-
-
-def megabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def ray_captioning(language: str) -> str:

@@ -28,6 +28,11 @@ def status_field(file: str | Path, name: str) -> int:
     return next((int(words[1]) * 1024 for words in lines if words[:1] == [f"{name}:"]), 0)
 
 
+def in_words(size: float) -> str:
+    """Bytes as people read them, in three digits: "6.43 GB", "26.5 MB"."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
 def _text(file: str | Path) -> str:
     try:
         return Path(file).read_text(encoding="utf-8").strip()

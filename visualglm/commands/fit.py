@@ -88,12 +88,14 @@ def _free(device: str) -> int | None:
 
 
 def _print(found: Fit, device: str, free: int | None, fits: bool) -> None:
+    from ..checkpoints.memory import in_words
+
     kind = f"{found.bits}-bit" if found.bits in (8, 4) else found.dtype
     lines = {
         "weights": (
             found.weights,
-            f"{kind}: language {_gb(found.language)}, vocabulary {_gb(found.vocabulary)}, "
-            f"picture side {_gb(found.image)}",
+            f"{kind}: language {in_words(found.language)}, vocabulary {in_words(found.vocabulary)}, "
+            f"picture side {in_words(found.image)}",
         ),
         "cache": (found.cache, f"of {found.context} tokens, {found.dtype}"),
         "work": (found.work, "of one pass"),
@@ -102,10 +104,6 @@ def _print(found: Fit, device: str, free: int | None, fits: bool) -> None:
         "running": (found.running, "peak while it answers"),
     }
     for name, (size, meaning) in lines.items():
-        typer.echo(f"{name:<8} {_gb(size):>9}  {meaning}")
+        typer.echo(f"{name:<8} {in_words(size):>9}  {meaning}")
     if free is not None:
-        typer.echo(f"{device:<8} {_gb(free):>9}  free: it {'fits' if fits else 'does not fit'}")
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+        typer.echo(f"{device:<8} {in_words(free):>9}  free: it {'fits' if fits else 'does not fit'}")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..checkpoints.memory import in_words
 from .memory import Memory, foretold
 from .parts import Tuned, is_four_bit
 
@@ -35,8 +36,8 @@ class Plan:
         yield f"trained: {trained:,} of {self.total:,} numbers ({100 * trained / self.total:.2f} %): {parts}"
         memory = self.memory
         yield (
-            f"memory, about {_megabytes(memory.total)} beside the program: weights {_megabytes(memory.weights)}, "
-            f"gradients and optimizer {_megabytes(memory.training)}, a pass {_megabytes(memory.one_pass)}"
+            f"memory, about {in_words(memory.total)} beside the program: weights {in_words(memory.weights)}, "
+            f"gradients and optimizer {in_words(memory.training)}, a pass {in_words(memory.one_pass)}"
         )
 
 
@@ -57,7 +58,3 @@ def plan_of(tuned: Tuned, lengths: list[int], held_out: int, world: int) -> Plan
         sum(parameter.numel() * (2 if is_four_bit(parameter) else 1) for parameter in tuned.model.parameters()),
         foretold(tuned, max(lengths), world),
     )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
