@@ -52,7 +52,7 @@ def kernel_line() -> str:
     from ..quantization import kernel
 
     if not kernel.available():
-        return "not built (a C compiler at install time makes it), so 8- and 4-bit weights compute slowly in torch"
+        return "not built (a C compiler at install time makes it): torch's slower ones take 8- and 4-bit weights"
     return f"{kernel.path()}, compiled with the package, for 8- and 4-bit weights and decoding on the CPU"
 
 

@@ -1,4 +1,4 @@
-"""quantization/arrangement: a quantized linear's weight in the order in which the CPU kernel reads it, and back.
+"""quantization/arrangement: a quantized linear's weight in the order in which a CPU kernel reads it, and back.
 
 The stored form is what files, other devices and derivatives know; the arranged one takes its place in memory when a
 linear first computes on the CPU, and gives it back whenever someone asks for the state or moves the module. While a
@@ -9,12 +9,13 @@ nothing about what the numbers mean.
 from __future__ import annotations
 
 import threading
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import kernel, operators  # noqa: F401  (operators registers torch.ops.visualglm)
+from . import kernel, operators, torch_kernel  # noqa: F401  (operators registers torch.ops.visualglm)
 
 LOCK = threading.Lock()
 """One thread arranges; a second one that computes with the same model waits."""
@@ -31,10 +32,15 @@ class Arranged(nn.Module):
     weight_scale: Tensor
     arranged: Tensor | None = None
 
+    @property
+    def arranger(self) -> ModuleType:
+        """Whose order `arranged` is in: our kernel's, or torch's where ours was not built."""
+        return kernel if kernel.available() else torch_kernel
+
     def product(self, input: Tensor) -> Tensor:
         """`forward` without bias and without a derivative."""
-        if self.arranged is None and _may_arrange(input) and self.can_arrange():
-            self.arrange()
+        if self.arranged is None and _may_arrange(input):
+            self.arrange(input)
         if self.arranged is not None:
             return self.arranged_product(input)
         return self.exact_product(input)
@@ -46,21 +52,25 @@ class Arranged(nn.Module):
             return torch.ops.visualglm.linear_int8(input, weight, weight_scale)
         return torch.ops.visualglm.linear_int4(input, weight, weight_scale, self.group_size)
 
-    def can_arrange(self) -> bool:
-        """Whether the kernel is here and computes with this weight, where it lies now."""
-        if self.weight.device.type != "cpu" or hasattr(self, "_hf_hook") or not kernel.available():
+    def can_arrange(self, input: Tensor) -> bool:
+        """Whether a kernel computes with this weight, where it lies now, and with such an input."""
+        if self.weight.device.type != "cpu" or hasattr(self, "_hf_hook"):
             return False  # a hook of accelerate brings weights from elsewhere and takes them away again
-        return self.bits == 8 or kernel.serves_group(self.group_size)
+        if kernel.available():
+            return self.bits == 8 or kernel.serves_group(self.group_size)
+        if self.bits == 8:
+            return torch_kernel.serves_int8(input)
+        return torch_kernel.serves_int4(input, self.out_features, self.group_size)
 
-    def arrange(self) -> None:
-        """Puts the weight into the kernel's order; nothing happens where it is so already."""
+    def arrange(self, input: Tensor) -> None:
+        """Puts the weight into a kernel's order if one takes it; nothing happens where it is so already."""
         with LOCK:
-            if self.arranged is not None:
+            if self.arranged is not None or not self.can_arrange(input):
                 return
             if self.bits == 8:
-                arranged = kernel.arrange_int8(self.weight)
+                arranged = self.arranger.arrange_int8(self.weight)
             else:
-                arranged = kernel.arrange_int4(self.weight, self.weight_scale, self.group_size)
+                arranged = self.arranger.arrange_int4(self.weight, self.weight_scale, self.group_size)
                 self.weight_scale = self.weight_scale.to("meta")
             self.weight = self.weight.to("meta")
             self.arranged = arranged
@@ -71,8 +81,8 @@ class Arranged(nn.Module):
             return self.weight, self.weight_scale
         rows = self.out_features
         if self.bits == 8:
-            return kernel.plain_int8(self.arranged, rows, self.in_features), self.weight_scale
-        return kernel.plain_int4(self.arranged, rows, 2 * self.weight.shape[1], self.group_size)
+            return self.arranger.plain_int8(self.arranged, rows, self.in_features), self.weight_scale
+        return self.arranger.plain_int4(self.arranged, rows, 2 * self.weight.shape[1], self.group_size)
 
     def restore(self) -> None:
         """Puts the stored form back in its place."""
@@ -82,9 +92,18 @@ class Arranged(nn.Module):
     def arranged_product(self, input: Tensor) -> Tensor:
         """`input` [..., in_features] times the arranged weight."""
         assert self.arranged is not None
+        if self.arranger is torch_kernel:
+            if self.bits == 8:
+                return torch_kernel.linear_int8(input, self.arranged, self.weight_scale)
+            return torch_kernel.linear_int4(input, self.arranged, self.out_features, self.group_size)
         if self.bits == 8:
             return torch.ops.visualglm.arranged_int8(input, self.arranged, self.weight_scale)
         return torch.ops.visualglm.arranged_int4(input, self.arranged, self.out_features, self.group_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles hold the stored form: another machine may have another kernel."""
+        self.restore()
+        return self.__dict__.copy()
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

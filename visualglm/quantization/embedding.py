@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import QuantizationError
-from . import kernel
 from .arrangement import Arranged
 from .formats import Bits, quantize_weight
 from .linear import keep_stored_scale
@@ -48,7 +47,7 @@ class QuantizedEmbedding(Arranged):
     def forward(self, ids: Tensor) -> Tensor:
         """[...] -> [..., hidden]."""
         arranged = self.arranged
-        rows = self.weight[ids] if arranged is None else kernel.rows_int8(arranged, ids, self.embedding_dim)
+        rows = self.weight[ids] if arranged is None else self.arranger.rows_int8(arranged, ids, self.embedding_dim)
         return (rows * self.weight_scale[ids][..., None]).to(self.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedEmbedding:
