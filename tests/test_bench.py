@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from visualglm.checkpoints import quantization_plan
 from visualglm.commands import app
 from visualglm.commands.threads import allowed_processors
 from visualglm.configuration import VisualGLMConfig
@@ -37,11 +38,11 @@ SMALL = VisualGLMConfig(
 )
 
 
-@pytest.mark.parametrize("bits", [None, 8, 4])
-def test_a_random_model_is_whole_and_measured(bits: int | None) -> None:
-    model = random_model(SMALL, bits)  # type: ignore[arg-type]
-    assert not [name for name, tensor in model.named_parameters() if tensor.is_meta]
-    assert sum(isinstance(module, QuantizedLinear) for module in model.modules()) == (5 if bits else 0)
+@pytest.mark.parametrize(("bits", "vocabulary", "linears"), [(None, None, 0), (8, None, 4), (4, 8, 5)])
+def test_a_random_model_is_whole_and_measured(bits: int | None, vocabulary: int | None, linears: int) -> None:
+    model = random_model(SMALL, None if bits is None else quantization_plan(bits, vocabulary=vocabulary))
+    assert not [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    assert sum(isinstance(module, QuantizedLinear) for module in model.modules()) == linears
     before = bytes_per_token(model)
     found = measure(model, prompt_tokens=40, tokens=2)
     assert found["prompt_tokens"] == 40 and [row["rows"] for row in found["decode"]] == [1, 8]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from visualglm import VisualGLMConfig, VisualGLMForConditionalGeneration
+from visualglm.attention import attend
 from visualglm.errors import ImageError, PromptError
 
 from .conftest import Reference, open_reference
@@ -112,6 +113,31 @@ def test_a_bare_loop_over_the_cache_goes_on_at_the_right_positions(model: Any, r
             output = model(input_ids=ids[-1].view(1, 1), past_key_values=output.past_key_values)
             ids.append(output.logits[0, -1].argmax())
     assert torch.equal(torch.stack(ids), reference.tensor("img_multi", "greedy_ids")[:8])
+
+
+def test_a_cache_that_was_cut_goes_on_where_it_ends(model: Any, reference: Reference) -> None:
+    inputs = reference.inputs("img_multi")
+    with torch.no_grad():
+        cache = model(**inputs, use_cache=True).past_key_values
+        ids = [torch.tensor([[number]]) for number in (30, 31, 32)]
+        logits = [model(input_ids=new, past_key_values=cache).logits for new in ids]
+        cache.crop(-2)
+        again = [model(input_ids=new, past_key_values=cache).logits for new in ids[1:]]
+        torch.testing.assert_close(again, logits[1:])
+        cache.crop(-6)
+        with pytest.raises(PromptError, match="cut within the prompt"):
+            model(input_ids=ids[0], past_key_values=cache)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_a_trained_prefix_of_keys_has_its_gradient_in_a_decoding_step(kernel: str) -> None:
+    key, value = (torch.randn(1, 2, 5, 16, requires_grad=True) for _ in range(2))
+    module = torch.nn.Module()
+    module.config = VisualGLMConfig()  # type: ignore[assignment]
+    module.config._attn_implementation = kernel  # type: ignore[union-attr]
+    context, _ = attend(module, torch.randn(1, 2, 1, 16), key, value)
+    context.sum().backward()
+    assert key.grad is not None and value.grad is not None and value.grad.abs().sum() > 0
 
 
 def test_gradients_reach_every_parameter() -> None:

@@ -59,17 +59,20 @@ def attend(
     if attention_mask is None and name == "flex_attention":
         name = "sdpa"  # nothing to skip without a mask, and flex refuses some head sizes
     scaling = query.shape[-1] ** -0.5
-    if name == "sdpa" and decodes_on_cpu(query):
+    if name == "sdpa" and decodes_on_cpu(query, key, value):
         return attend_one(query, key, value, attention_mask, scaling).flatten(1)[:, None], None
     kernel = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
     context, probabilities = kernel(module, query, key, value, attention_mask, scaling=scaling, is_causal=False)
     return context.flatten(2), probabilities
 
 
-def decodes_on_cpu(query: Tensor) -> bool:
-    """Whether this is a decoding step for the CPU, where sdpa is ten times slower than need be."""
+def decodes_on_cpu(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether this is a decoding step for the CPU, where sdpa is ten times slower than need be.
+
+    Ours has no derivative; a prefix that is trained gives keys and values one where the query has none.
+    """
     one = query.shape[2] == 1 and query.device.type == "cpu"
-    return one and not query.requires_grad and not torch.compiler.is_compiling()
+    return one and not any(x.requires_grad for x in (query, key, value)) and not torch.compiler.is_compiling()
 
 
 def attend_one(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float) -> Tensor:

@@ -225,6 +225,9 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         """Rotary positions [B, 2, T], and the prefix lengths [B] unless this pass continues a prompt already read.
 
         The cache remembers the last positions, so that a hand-written loop may feed it bare next ids.
+
+        Raises:
+            PromptError: the cache was cut within the prompt, and no positions are given.
         """
         last = getattr(past_key_values, "last_rotary_positions", None)
         prefix_lengths = None
@@ -232,10 +235,13 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
             derived, prefix_lengths = prefix_positions(input_ids, attention_mask, self.config)
             rotary_positions = derived if rotary_positions is None else rotary_positions
         elif rotary_positions is None:
+            last = _last_kept(last, past_key_values)
             steps = torch.arange(1, input_ids.shape[1] + 1, device=last.device)
             rotary_positions = torch.stack([last[:, :1].expand(-1, len(steps)), last[:, 1:] + steps], dim=1)
         if past_key_values is not None:
             past_key_values.last_rotary_positions = rotary_positions[..., -1]  # type: ignore[attr-defined]
+            length = past_key_values.get_seq_length() + input_ids.shape[1]
+            past_key_values.length_of_positions = length  # type: ignore[attr-defined]
         return rotary_positions, prefix_lengths
 
     def _fill_slots(
@@ -349,3 +355,14 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
             else processor
             for processor in processors
         )
+
+
+def _last_kept(last: Tensor, cache: Cache) -> Tensor:
+    """The positions [B, 2] of the cache's last token: `last`, or those before it where tokens were cut off since."""
+    length, remembered = cache.get_seq_length(), getattr(cache, "length_of_positions", None)
+    if not isinstance(length, int) or not isinstance(remembered, int) or length == remembered:
+        return last  # a static cache counts on its device, and nothing is cut off there
+    kept = torch.stack([last[:, 0], last[:, 1] - (remembered - length)], dim=1)
+    if bool((kept[:, 1] < 1).any()):
+        raise PromptError("the cache was cut within the prompt: give rotary_positions, or read the prompt anew.")
+    return kept

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # beside which the other ben
 from record import RESULTS, origin, store, timed
 
 from visualglm.configuration import VisualGLMConfig
+from visualglm.quantization import QuantizationConfig
 from visualglm.speed.machine import BandwidthProbe
 from visualglm.speed.measure import bytes_per_token, random_prompt
 from visualglm.speed.random_model import random_model
@@ -57,7 +58,8 @@ class Ours:
 
     def __init__(self, bits: Any, prompt: int) -> None:
         config = VisualGLMConfig(vision_config={"num_layers": 1}, qformer_config={"num_layers": 1})
-        self.model, self.step = random_model(config, bits), None
+        plan = QuantizationConfig(bits, modules={"transformer.layers.*": bits, "lm_head": bits})  # as the peer does
+        self.model, self.step = random_model(config, plan), None
         self.ids = random_prompt(config, prompt + config.image_length)[:, config.image_length :]
 
     @torch.inference_mode()

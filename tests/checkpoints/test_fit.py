@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import visualglm
 from visualglm.checkpoints import open_checkpoint, quantization_plan
 from visualglm.checkpoints.fit import foretell
+from visualglm.checkpoints.memory import left_in_cgroup
 from visualglm.commands import app
 from visualglm.configuration import VisualGLMConfig
 from visualglm.model import VisualGLMForConditionalGeneration
@@ -89,3 +90,13 @@ def test_a_longer_dialogue_takes_more_cache() -> None:
     short, long = (foretell(checkpoint, torch.float32, context=tokens) for tokens in (100, 200))
     assert long.cache == 2 * short.cache and long.weights == short.weights
     assert VisualGLMConfig().num_layers == 28
+
+
+def test_a_container_gives_what_its_limit_leaves(tmp_path: Path) -> None:
+    files = {"memory.max": "1000", "memory.current": "700", "memory.stat": "anon 500\ninactive_file 150\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    names = ("memory.max", "memory.current", "inactive_file")
+    assert left_in_cgroup(str(tmp_path), *names) == 450
+    (tmp_path / "memory.max").write_text("max")
+    assert left_in_cgroup(str(tmp_path), *names) is None

@@ -51,6 +51,13 @@ def test_casts_and_copies_go_through_the_stored_form(linear: QuantizedLinear) ->
     assert torch.equal(linear.to(torch.float64).to(torch.float32)(x), result)
 
 
+@torch.no_grad()
+def test_an_input_of_another_width_is_refused(linear: QuantizedLinear) -> None:
+    for width in (190, 400):
+        with pytest.raises(ValueError, match="must be 200"):
+            linear(torch.randn(1, width))
+
+
 def test_training_after_an_answer_has_its_derivative(linear: QuantizedLinear) -> None:
     with torch.no_grad():
         linear(torch.randn(1, 200))

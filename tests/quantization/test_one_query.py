@@ -49,6 +49,12 @@ def test_a_row_has_the_same_bits_alone_and_on_any_number_of_threads() -> None:
         torch.set_num_threads(threads)
 
 
+def test_a_cache_of_another_dtype_is_refused_as_by_sdpa() -> None:
+    query, key, value = heads(5, 16, torch.float32)
+    with pytest.raises(RuntimeError, match="BFloat16"):
+        one_query.on_cpu(query, key.bfloat16(), value.bfloat16(), None, 1.0)
+
+
 def test_what_is_no_number_stays_in_its_head() -> None:
     query, key, value = heads(5, 16, torch.float32)
     key[0, 1, 2] = float("nan")

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of both generations: folder, the limit's file, the usage's file, and what `memory.stat` calls pages that can go."""
 
 
 def anonymous_memory() -> int:
@@ -16,10 +20,19 @@ def anonymous_memory() -> int:
 
 
 def free_memory() -> int | None:
-    """What the machine can still give to this process, containers' limits included."""
-    limits = [int(text) for text in map(_text, CGROUP_LIMITS) if text.isdigit()]
-    known = [value for value in (status_field("/proc/meminfo", "MemAvailable"), *limits) if value]
-    return min(known) if known else None
+    """What the machine can still give to this process, what its container may still take included."""
+    known = [status_field("/proc/meminfo", "MemAvailable") or None, *(left_in_cgroup(*group) for group in CGROUPS)]
+    return min((value for value in known if value is not None), default=None)
+
+
+def left_in_cgroup(folder: str, limit: str, usage: str, can_go: str) -> int | None:
+    """What a container's limit leaves; None where there is none."""
+    allowed, used = _text(f"{folder}/{limit}"), _text(f"{folder}/{usage}")
+    if not allowed.isdigit() or not used.isdigit():
+        return None
+    lines = [line.split() for line in _text(f"{folder}/memory.stat").splitlines()]
+    pages = next((int(words[1]) for words in lines if words[0] == can_go), 0)
+    return max(0, int(allowed) - int(used) + pages)
 
 
 def status_field(file: str | Path, name: str) -> int:

@@ -24,6 +24,8 @@ def bench(
         str | None, typer.Option(help="A folder of any format, a hub id, or 6b: the full size with random weights.")
     ] = None,
     quantize: options.Quantize = None,
+    quantize_vision: options.QuantizeVision = None,
+    quantize_vocabulary: options.QuantizeVocabulary = None,
     device: options.Device = "auto",
     dtype: options.DtypeOption = "auto",
     threads: options.Threads = None,
@@ -37,7 +39,15 @@ def bench(
     from ..speed.machine import machine, peak_memory, timed, versions
     from ..speed.measure import measure
 
-    flags = options.Flags(model=model, quantize=quantize, device=device, dtype=dtype, threads=threads)
+    flags = options.Flags(
+        model=model,
+        quantize=quantize,
+        quantize_vision=quantize_vision,
+        quantize_vocabulary=quantize_vocabulary,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
     with peak_memory() as peak:
         opened, loading = timed(_random if model == options.SIX_B else _loaded, flags)
     report = {
@@ -63,12 +73,17 @@ def _loaded(flags: options.Flags) -> VisualGLMForConditionalGeneration:
 
 
 def _random(flags: options.Flags) -> VisualGLMForConditionalGeneration:
+    from ..checkpoints import quantization_plan
     from ..configuration import VisualGLMConfig
     from ..speed.random_model import random_model
 
     if flags.device not in ("auto", "cpu") or flags.dtype not in ("auto", "bfloat16"):
         raise UsageError("--model 6b is made on the CPU in bfloat16: leave --device and --dtype out.")
-    return random_model(VisualGLMConfig(), options.bits(flags.quantize))  # type: ignore[arg-type]
+    vision, vocabulary = options.bits(flags.quantize_vision), options.bits(flags.quantize_vocabulary)
+    if flags.quantize is None and (vision or vocabulary):
+        raise UsageError("--quantize-vision and --quantize-vocabulary go with --quantize: say 8 or 4 there, too.")
+    plan = quantization_plan(int(flags.quantize), vision=vision, vocabulary=vocabulary) if flags.quantize else None
+    return random_model(VisualGLMConfig(tie_word_embeddings=True), plan)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -38,7 +38,13 @@ class Arranged(nn.Module):
         return kernel if kernel.available() else torch_kernel
 
     def product(self, input: Tensor) -> Tensor:
-        """`forward` without bias and without a derivative."""
+        """`forward` without bias and without a derivative.
+
+        Raises:
+            ValueError: the input has another width; a kernel would read past its end.
+        """
+        if input.shape[-1] != self.in_features:
+            raise ValueError(f"the input is {list(input.shape)}, its last size must be {self.in_features}.")
         if self.arranged is None and _may_arrange(input):
             self.arrange(input)
         if self.arranged is not None:

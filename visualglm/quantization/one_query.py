@@ -23,6 +23,6 @@ def by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, 
 
 def on_cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
     """The compiled kernel where it computes with these, else `by_products`."""
-    if not kernel.available() or not kernel.attends(query, mask):
+    if not kernel.available() or not kernel.attends(query, key, mask):
         return by_products(query, key, value, mask, scaling)
     return kernel.attend(query, key, value, mask, scaling)

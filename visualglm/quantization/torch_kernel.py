@@ -45,7 +45,7 @@ def linear_int8(x: Tensor, arranged: Tensor, weight_scale: Tensor) -> Tensor:
     """`x` [..., in] times weights of `arrange_int8` with float32 scales [out] -> [..., out] in x's dtype."""
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     product = torch.ops.aten._weight_int8pack_mm(rows, arranged, weight_scale.to(x.dtype))
-    return product.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+    return product.view(*x.shape[:-1], arranged.shape[0])  # type: ignore[no-any-return]
 
 
 def arrange_int4(weight: Tensor, weight_scale: Tensor, group_size: int) -> Tensor:

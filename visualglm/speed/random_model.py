@@ -7,53 +7,49 @@ such a model says means nothing.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..configuration import VisualGLMConfig
 from ..model import VisualGLMForConditionalGeneration
-from ..quantization import DEFAULT_GROUP_SIZE, Bits, QuantizedLinear
+from ..quantization import QuantizationConfig, QuantizedEmbedding, QuantizedLinear, prepare
 
 SPREAD = 0.02
 """Standard deviation of the weights, as such models are initialised."""
+STEPS = {8: 73.0, 4: 4.6}
+"""Standard deviation of random stored integers."""
 
 
-def random_model(
-    config: VisualGLMConfig, bits: Bits | None = None, group_size: int = DEFAULT_GROUP_SIZE
-) -> VisualGLMForConditionalGeneration:
-    """A model on the CPU in bfloat16; the language model's linears and its head in `bits` bits, if given."""
+def random_model(config: VisualGLMConfig, plan: QuantizationConfig | None = None) -> VisualGLMForConditionalGeneration:
+    """A model on the CPU in bfloat16, what `plan` names in its bits."""
     with torch.device("meta"):
         model = VisualGLMForConditionalGeneration(config).to(torch.bfloat16)
-    for name, module in list(model.named_modules()):
-        if bits and isinstance(module, nn.Linear) and name.startswith(("transformer.", "lm_head")):
-            model.set_submodule(name, random_linear(module, bits, group_size))
-        else:
-            fill_own_tensors(module)
+    if plan is not None:
+        prepare(model, plan, torch.bfloat16)
+    for module in model.modules():
+        fill_own_tensors(module)
+    model.tie_weights()
     return model.eval()
 
 
-def random_linear(linear: nn.Linear, bits: Bits, group_size: int) -> QuantizedLinear:
-    """Random stored bits in the shape of a linear (on meta) and a scale that gives them the usual spread."""
-    made = QuantizedLinear(
-        linear.in_features, linear.out_features, linear.bias is not None, bits, group_size, dtype=torch.bfloat16
-    )
-    made.weight.view(torch.uint8).random_(0, 256)
-    if bits == 8:
-        made.weight.clamp_(min=-127)
-    made.weight_scale.fill_(SPREAD / (73 if bits == 8 else 4.6))
-    return made
-
-
 def fill_own_tensors(module: nn.Module) -> None:
-    """Gives a module's own parameters and buffers memory: norms begin at one, everything else is small."""
+    """Gives a module's own parameters and buffers memory and numbers."""
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if not tensor.is_meta:
             continue
-        numbers = torch.empty_like(tensor, device="cpu")
-        if isinstance(module, nn.LayerNorm) and name == "weight":
-            numbers.fill_(1)
-        else:
-            numbers.uniform_(-SPREAD, SPREAD)
+        numbers = random_numbers(module, name, torch.empty_like(tensor, device="cpu"))
         if isinstance(tensor, nn.Parameter):
             setattr(module, name, nn.Parameter(numbers, requires_grad=False))
         else:
             module.register_buffer(name, numbers)
+
+
+def random_numbers(module: nn.Module, name: str, numbers: Tensor) -> Tensor:
+    """Norms begin at one, stored integers are any, with a scale that gives them the usual spread; the rest is small."""
+    if isinstance(module, QuantizedLinear | QuantizedEmbedding) and name == "weight_scale":
+        return numbers.fill_(SPREAD / STEPS[module.bits])
+    if numbers.dtype in (torch.int8, torch.uint8):
+        numbers.view(torch.uint8).random_(0, 256)
+        return numbers.clamp_(min=-127) if numbers.dtype == torch.int8 else numbers
+    if isinstance(module, nn.LayerNorm) and name == "weight":
+        return numbers.fill_(1)
+    return numbers.uniform_(-SPREAD, SPREAD)

@@ -121,10 +121,10 @@ def read(memory: Tensor) -> int:
     return total
 
 
-def attends(query: Tensor, mask: Tensor | None) -> bool:
-    """Whether `attend` takes a query of this dtype and size, and this mask."""
+def attends(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
+    """Whether `attend` takes a query and keys of these dtypes and this size, and this mask."""
     known_mask = mask is None or (mask.dtype == torch.bool and mask.shape[1] == 1)
-    return query.dtype in DTYPES and query.shape[-1] <= LARGEST_HEAD and known_mask
+    return query.dtype == key.dtype and query.dtype in DTYPES and query.shape[-1] <= LARGEST_HEAD and known_mask
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
