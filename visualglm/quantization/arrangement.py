@@ -9,13 +9,13 @@ nothing about what the numbers mean.
 from __future__ import annotations
 
 import threading
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import kernel, operators, torch_kernel  # noqa: F401  (operators registers torch.ops.visualglm)
+from . import kernel, torch_kernel
+from .operators import arranger
 
 LOCK = threading.Lock()
 """One thread arranges; a second one that computes with the same model waits."""
@@ -31,11 +31,6 @@ class Arranged(nn.Module):
     weight: Tensor
     weight_scale: Tensor
     arranged: Tensor | None = None
-
-    @property
-    def arranger(self) -> ModuleType:
-        """Whose order `arranged` is in: our kernel's, or torch's where ours was not built."""
-        return kernel if kernel.available() else torch_kernel
 
     def product(self, input: Tensor) -> Tensor:
         """`forward` without bias and without a derivative.
@@ -74,9 +69,9 @@ class Arranged(nn.Module):
             if self.arranged is not None or not self.can_arrange(input):
                 return
             if self.bits == 8:
-                arranged = self.arranger.arrange_int8(self.weight)
+                arranged = arranger().arrange_int8(self.weight)
             else:
-                arranged = self.arranger.arrange_int4(self.weight, self.weight_scale, self.group_size)
+                arranged = arranger().arrange_int4(self.weight, self.weight_scale, self.group_size)
                 self.weight_scale = self.weight_scale.to("meta")
             self.weight = self.weight.to("meta")
             self.arranged = arranged
@@ -87,8 +82,8 @@ class Arranged(nn.Module):
             return self.weight, self.weight_scale
         rows = self.out_features
         if self.bits == 8:
-            return self.arranger.plain_int8(self.arranged, rows, self.in_features), self.weight_scale
-        return self.arranger.plain_int4(self.arranged, rows, 2 * self.weight.shape[1], self.group_size)
+            return arranger().plain_int8(self.arranged, rows, self.in_features), self.weight_scale
+        return arranger().plain_int4(self.arranged, rows, 2 * self.weight.shape[1], self.group_size)
 
     def restore(self) -> None:
         """Puts the stored form back in its place."""
@@ -98,10 +93,6 @@ class Arranged(nn.Module):
     def arranged_product(self, input: Tensor) -> Tensor:
         """`input` [..., in_features] times the arranged weight."""
         assert self.arranged is not None
-        if self.arranger is torch_kernel:
-            if self.bits == 8:
-                return torch_kernel.linear_int8(input, self.arranged, self.weight_scale)
-            return torch_kernel.linear_int4(input, self.arranged, self.out_features, self.group_size)
         if self.bits == 8:
             return torch.ops.visualglm.arranged_int8(input, self.arranged, self.weight_scale)
         return torch.ops.visualglm.arranged_int4(input, self.arranged, self.out_features, self.group_size)

@@ -16,6 +16,7 @@ from ..errors import QuantizationError
 from .arrangement import Arranged
 from .formats import Bits, quantize_weight
 from .linear import keep_stored_scale
+from .operators import arranger
 
 
 class QuantizedEmbedding(Arranged):
@@ -47,7 +48,7 @@ class QuantizedEmbedding(Arranged):
     def forward(self, ids: Tensor) -> Tensor:
         """[...] -> [..., hidden]."""
         arranged = self.arranged
-        rows = self.weight[ids] if arranged is None else self.arranger.rows_int8(arranged, ids, self.embedding_dim)
+        rows = self.weight[ids] if arranged is None else arranger().rows_int8(arranged, ids, self.embedding_dim)
         return (rows * self.weight_scale[ids][..., None]).to(self.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedEmbedding:

@@ -2,7 +2,7 @@
 
     visualglm::linear_int8(input, weight, weight_scale)
     visualglm::linear_int4(input, weight, weight_scale, group_size)
-    visualglm::arranged_int8(input, arranged, weight_scale)                  the same by the CPU kernel, with weights
+    visualglm::arranged_int8(input, arranged, weight_scale)                  the same by a CPU kernel, with weights
     visualglm::arranged_int4(input, arranged, out_features, group_size)      that `arrangement` has put in its order
     visualglm::attend_one(query, key, value, mask, scaling)                  attention of one query per row
 
@@ -12,10 +12,12 @@ stores them; no bias. They have no derivative: `linear.py` knows one. Importing 
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
-from . import kernel, one_query, reference
+from . import kernel, one_query, reference, torch_kernel
 
 LIBRARY = torch.library.Library("visualglm", "DEF")
 LIBRARY.define("linear_int8(Tensor input, Tensor weight, Tensor weight_scale) -> Tensor")
@@ -25,8 +27,23 @@ LIBRARY.define("arranged_int4(Tensor input, Tensor arranged, int out_features, i
 LIBRARY.define("attend_one(Tensor query, Tensor key, Tensor value, Tensor? mask, float scaling) -> Tensor")
 LIBRARY.impl("attend_one", one_query.by_products, "CompositeExplicitAutograd")
 LIBRARY.impl("attend_one", one_query.on_cpu, "CPU")
-LIBRARY.impl("arranged_int8", kernel.linear_int8, "CPU")
-LIBRARY.impl("arranged_int4", kernel.linear_int4, "CPU")
+
+
+def arranger() -> ModuleType:
+    """Whose order arranged weights are in: our kernel's, or torch's where ours was not built."""
+    return kernel if kernel.available() else torch_kernel
+
+
+@torch.library.impl(LIBRARY, "arranged_int8", "CPU")
+def arranged_int8(input: Tensor, arranged: Tensor, weight_scale: Tensor) -> Tensor:
+    """`input` times an arranged int8 weight with float32 scales [out]."""
+    return arranger().linear_int8(input, arranged, weight_scale)  # type: ignore[no-any-return]
+
+
+@torch.library.impl(LIBRARY, "arranged_int4", "CPU")
+def arranged_int4(input: Tensor, arranged: Tensor, out_features: int, group_size: int) -> Tensor:
+    """`input` times an arranged int4 weight, which has its scales within."""
+    return arranger().linear_int4(input, arranged, out_features, group_size)  # type: ignore[no-any-return]
 
 
 @torch.library.impl(LIBRARY, "linear_int8", "CompositeExplicitAutograd")

@@ -82,7 +82,7 @@ def bytes_per_token(model: nn.Module) -> int:
     parts = [model.get_submodule("transformer"), model.get_submodule("lm_head")]
     tensors = {id(t): t for part in parts for t in [*part.parameters(), *part.buffers()]}
     embeddings = model.get_submodule("transformer.word_embeddings")
-    if getattr(model.config, "tie_word_embeddings", False) is False:
+    if not model.config.tie_word_embeddings:  # type: ignore[union-attr]
         for tensor in [*embeddings.parameters(), *embeddings.buffers()]:
             tensors.pop(id(tensor), None)
     return sum(tensor.nbytes for tensor in tensors.values())
