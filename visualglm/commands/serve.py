@@ -128,6 +128,7 @@ def serve_vllm(flags: options.Flags, listening: Listening, image_hosts: Sequence
             host=listening.host,
             port=listening.port,
             keys=listening.keys,
+            trusted_hosts=listening.trusted_hosts,
             image_hosts=image_hosts,
             dtype=flags.dtype,
             language=flags.language,
