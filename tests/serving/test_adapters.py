@@ -18,7 +18,8 @@ from visualglm.finetuning.recipe import read_finetuning
 from visualglm.prompt import Turn
 from visualglm.serving import engine as module
 from visualglm.serving.app import create_app
-from visualglm.serving.engine import Engine, EngineLimits
+from visualglm.serving.engine import Engine
+from visualglm.serving.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
 from visualglm.serving.served import Served, named
 

@@ -13,8 +13,9 @@ import visualglm
 from visualglm.errors import ImageError, PromptError
 from visualglm.prompt import Turn
 from visualglm.serving import engine as module
-from visualglm.serving.engine import BusyError, Engine, EngineLimits
+from visualglm.serving.engine import BusyError, Engine
 from visualglm.serving.job import Job, LateError
+from visualglm.serving.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
 
 from .conftest import SAMPLES

@@ -63,13 +63,26 @@ def test_serving_without_vllm_is_one_sentence(program: Program, monkeypatch: pyt
     [
         (["--vllm-args", "--seed 1"], "--vllm-args"),
         (["--engine", "vllm", "--max-batch", "4"], "--max-batch"),
+        (["--engine", "vllm", "--max-batch", "8"], "--max-batch"),
         (["--engine", "vllm", "--adapter", "a=x"], "--adapter"),
-        (["--engine", "vllm", "--host", "0.0.0.0"], "--api-key-file"),
+        (["--engine", "vllm", "--quantize", "4"], "--quantize"),
+        (["--engine", "vllm", "--quantize-vision", "8"], "--quantize-vision"),
+        (["--engine", "vllm", "--quantize-vocabulary", "8"], "--quantize-vocabulary"),
+        (["--engine", "vllm", "--threads", "2"], "--threads"),
+        (["--engine", "vllm", "--upstream-images"], "--upstream-images"),
+        (["--engine", "vllm", "--vllm-args", "'"], "--vllm-args"),
+        (["--engine", "vllm", "--host", "0.0.0.0"], "--host 0.0.0.0"),
     ],
 )
 def test_flags_of_the_other_engine_are_refused(program: Program, arguments: list[str], named: str) -> None:
     done = program("serve", *arguments)
-    assert done.returncode == 2 and named in done.stderr
+    assert done.returncode == 2 and f"{named} " in done.stderr
+
+
+def test_flags_that_vllm_takes_pass(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "installed_version", lambda: None)
+    done = program("serve", "--engine", "vllm", "--no-web", "--dtype", "float32", "--language", "zh", "--top-k", "3")
+    assert done.stderr.startswith("visualglm: vLLM is not installed")
 
 
 def test_arguments_are_safe_by_default() -> None:

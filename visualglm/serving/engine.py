@@ -15,7 +15,6 @@ import collections
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from ..english import only_english
 from ..generation import generation_settings
 from ..prompt import Language, Turn
 from .job import Job, LateError
+from .limits import EngineLimits
 from .metrics import Metrics
 from .pictures import Picture, PictureMemory
 
@@ -35,16 +35,6 @@ logger = logging.getLogger("visualglm.serving")
 
 class BusyError(Exception):
     """The queue is full, or the server is closing."""
-
-
-@dataclass(frozen=True)
-class EngineLimits:
-    """`time_limit` in seconds counts from a request's arrival; `remembered` pictures keep their vectors."""
-
-    max_queue: int = 64
-    max_batch: int = 8
-    time_limit: float = 600.0
-    remembered: int = 256
 
 
 class Engine:
