@@ -17,6 +17,8 @@ from ..tokenizer import ChatGLMTokenizer
 class ChatGLMDetokenizer(BaseIncrementalDetokenizer):
     """One answer on its way to text."""
 
+    output_text: str
+
     def __init__(self, tokenizer: ChatGLMTokenizer, request: Any) -> None:
         super().__init__(request)
         self._decoder: StreamDecoder | None = StreamDecoder(tokenizer, process=True)
