@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import visualglm
+from visualglm.commands.options import Flags
 from visualglm.prompt import language_of
 
 from .conftest import REFERENCE
@@ -137,3 +138,12 @@ def test_ctrl_c_stops_the_answer_not_the_program(monkeypatch: pytest.MonkeyPatch
     assert conversation.answer is not None
     assert conversation.answer.finish_reason == "cancelled"
     assert "已停止" in console.export_text()
+
+
+def test_paths_become_absolute_and_keep_their_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("run", "me@home"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    places = {"run@40": f"{tmp_path}/run@40", "me@home": f"{tmp_path}/me@home", "me@home@3": f"{tmp_path}/me@home@3"}
+    assert {place: Flags(adapter=place).anywhere().adapter for place in places} == places
+    assert Flags(model="me@home", adapter="none@4").anywhere() == Flags(model=f"{tmp_path}/me@home", adapter="none@4")

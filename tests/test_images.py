@@ -15,10 +15,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from visualglm.errors import ImageError
-from visualglm.images import PIXEL_LIMIT, VisualGLMImageProcessor, open_image
+from visualglm.images import PIXEL_LIMIT, STRIP, VisualGLMImageProcessor, open_image
 
 REFERENCE = Path(__file__).parent / "reference"
 PIXELS = np.load(REFERENCE / "image_preprocess.npz")
@@ -147,6 +147,18 @@ def test_transparency_lies_over_white_and_upstream_dropped_it() -> None:
     ):
         assert open_image(data).getpixel((0, 0)) == seen
         assert open_image(data, upstream=True).getpixel((0, 0)) == dropped
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_strips_over_white_are_the_whole_over_white(mode: str, orientation: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2 * STRIP + 3, 5, len(mode)), dtype=np.uint8)
+    picture = Image.fromarray(noise, mode).convert("RGBA")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    whole = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    seen = whole if orientation == 1 else whole.transpose(Image.Transpose.ROTATE_270)
+    assert open_image(encoded(picture, exif=exif)).tobytes() == seen.tobytes()
 
 
 def test_deep_grey_is_scaled_and_upstream_clipped_it() -> None:

@@ -110,6 +110,25 @@ def test_too_long_a_dialogue_loses_its_oldest_turns_whole() -> None:
         assert len(prompt([replace(longer[0], pictures=1), *longer[1:]]).input_ids) > room
 
 
+def test_thousands_of_turns_are_not_written_again_for_each_that_goes() -> None:
+    class Counting:
+        bos_token_id, eos_token_id, gmask_token_id = 1, 2, 3
+        read = 0
+
+        def encode_plain(self, text: str) -> list[int]:
+            self.read += len(text)
+            return [7] * len(text)
+
+    tokenizer, turns = Counting(), [*[Turn("question", "answer")] * 2000, Turn("last?")]
+    options: dict[str, Any] = {"language": "en", "image_token_id": SLOT, "image_length": LENGTH}
+    whole = len(build_prompt(tokenizer, turns, **options).input_ids)
+    tokenizer.read = 0
+    built = build_prompt(tokenizer, turns, **options, max_tokens=500)
+    assert len(build_prompt(tokenizer, turns[built.dropped_turns :], **options).input_ids) <= 500
+    assert len(build_prompt(tokenizer, turns[built.dropped_turns - 1 :], **options).input_ids) > 500
+    assert tokenizer.read < 4 * whole
+
+
 def test_a_question_that_cannot_fit_says_the_numbers() -> None:
     need = len(prompt([Turn("问题", None, 1)]).input_ids)
     with pytest.raises(PromptError, match=rf"takes {need} tokens \(32 of them slots of pictures\) and only 20 fit"):

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 
@@ -36,6 +36,9 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 PIXEL_LIMIT = 178_956_970
 """Larger pictures are refused from their header: 512 MiB as RGB, Pillow's own limit for decompression bombs."""
+
+STRIP = 256
+"""Rows of a transparent picture that are laid over white at once."""
 
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
 """What is decoded. Not all that Pillow knows: its EPS reader, for one, starts another program on the file."""
@@ -178,13 +181,22 @@ def _as_upstream(image: Image.Image, name: str) -> Image.Image:
 def _as_seen(image: Image.Image) -> Image.Image:
     """Upright, over white, in 8 bits."""
     with contextlib.suppress(*BROKEN):  # a broken EXIF block says nothing about the orientation; the pixels are whole
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # it would copy an upright picture, too
+            image = ImageOps.exif_transpose(image)
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
         image = _eight_bits(image)
     elif image.has_transparency_data:
-        picture = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return _over_white(image)
     return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Without its transparency; strip by strip, since each whole copy of a large picture is hundreds of megabytes."""
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIP):
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height))).convert("RGBA")
+        whole.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
+    return whole
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ the bidirectional prefix, and opened the path or URL in a literal `<img>...</img
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -161,18 +161,36 @@ def _fit(
     `<sop>`; and how many turns went."""
     marks = marks_of(language, turns[-1].question)
     turns = [*turns[:-1], replace(turns[-1], answer=None)]
-    room = None if max_tokens is None else max_tokens - kept_free
-    for dropped in range(len(turns)):
-        carried = sum(turn.pictures for turn in turns[:dropped])
-        oldest = replace(turns[dropped], pictures=turns[dropped].pictures + carried)
-        ids = encode_around_pictures(tokenizer, write_turns([oldest, *turns[dropped + 1 :]], marks), slots)
-        if room is None or len(ids) <= room:
-            return ids, dropped
-    pictures = sum(turn.pictures for turn in turns)
-    raise PromptError(
-        f"The question takes {len(ids)} tokens ({pictures * len(slots)} of them slots of pictures) and only "
-        f"{max(room or 0, 0)} fit: shorten it, or show fewer pictures."
-    )
+
+    def ids_without(dropped: int) -> list[int]:
+        oldest = replace(turns[dropped], pictures=sum(turn.pictures for turn in turns[: dropped + 1]))
+        return encode_around_pictures(tokenizer, write_turns([oldest, *turns[dropped + 1 :]], marks), slots)
+
+    ids = ids_without(0)
+    if max_tokens is None or len(ids) <= max_tokens - kept_free:
+        return ids, 0
+    return _longest(ids_without, len(turns) - 1, max_tokens - kept_free, len(slots) * sum(t.pictures for t in turns))
+
+
+def _longest(ids_without: Callable[[int], list[int]], last: int, room: int, slots: int) -> tuple[list[int], int]:
+    """The ids without the fewest oldest turns, at most `last`, that fit into `room`; and how many turns that is.
+
+    Fewer turns are never longer, so it halves what is left to try: a client may send thousands of turns.
+    """
+    fitting, few, many = ids_without(last), 1, last
+    if len(fitting) > room:
+        raise PromptError(
+            f"The question takes {len(fitting)} tokens ({slots} of them slots of pictures) and only {max(room, 0)} "
+            "fit: shorten it, or show fewer pictures."
+        )
+    while few < many:
+        middle = (few + many) // 2
+        ids = ids_without(middle)
+        if len(ids) <= room:
+            fitting, many = ids, middle
+        else:
+            few = middle + 1
+    return fitting, many
 
 
 def _check_turns(turns: Sequence[Turn], answered: bool) -> None:

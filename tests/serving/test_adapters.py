@@ -18,16 +18,17 @@ from visualglm.finetuning.recipe import read_finetuning
 from visualglm.prompt import Turn
 from visualglm.serving import engine as module
 from visualglm.serving.app import create_app
-from visualglm.serving.engine import Engine, EngineLimits
+from visualglm.serving.engine import Engine
+from visualglm.serving.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
 from visualglm.serving.served import Served, named
 
 from .conftest import PLAIN, SAMPLES, asked
 
 KINDS = {
+    "prefix": ("ptuning", "ptuning.tokens=4"),  # first, though its kind is not LoRA's
     "words": ("lora",),
     "pictures": ("lora", "parts.language='frozen'", "parts.projection='full'", "parts.qformer='lora'"),
-    "prefix": ("ptuning", "ptuning.tokens=4"),
 }
 QUESTIONS = ["What is in the picture?", "这是什么？"]
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 10}
@@ -113,7 +114,7 @@ def test_a_request_names_what_answers_it(several: visualglm.VisualGLM, alone: Sa
         unknown = client.post("/v1/chat/completions", json=asked(question) | {"model": "other"})
         assert unknown.status_code == 404 and "'prefix'" in unknown.json()["error"]["message"]
         nameless = client.post("/", json={"text": question, "temperature": 0, "max_length": 40}).json()["result"]
-        assert nameless == several.conversation(adapter="words").ask(question, do_sample=False, max_length=40).text
+        assert nameless == several.conversation(adapter="prefix").ask(question, do_sample=False, max_length=40).text
 
 
 def test_the_page_offers_them(several: visualglm.VisualGLM) -> None:

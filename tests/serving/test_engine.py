@@ -13,8 +13,9 @@ import visualglm
 from visualglm.errors import ImageError, PromptError
 from visualglm.prompt import Turn
 from visualglm.serving import engine as module
-from visualglm.serving.engine import BusyError, Engine, EngineLimits
+from visualglm.serving.engine import BusyError, Engine
 from visualglm.serving.job import Job, LateError
+from visualglm.serving.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
 
 from .conftest import SAMPLES
@@ -118,6 +119,47 @@ def test_a_full_queue_refuses_and_recovers(gate: Gate, run: Callable[..., Any]) 
         assert len(set(said)) == 1
 
     run(work, max_queue=2)
+
+
+def test_who_leaves_while_waiting_leaves_nothing_behind(gate: Gate, run: Callable[..., Any]) -> None:
+    async def work(engine: Engine) -> None:
+        first = await engine.ask(question("这是什么？", 0), [])
+        while not engine.running:
+            await asyncio.sleep(0.001)
+        for _ in range(5):
+            (await engine.ask(question("这是什么？"), CONTENTS[:1])).cancel()
+        last = await engine.ask(question("这是什么？"), CONTENTS[:1])
+        assert list(engine._waiting) == [last]
+        gate.opened.set()
+        await asyncio.gather(whole(first), whole(last))
+
+    run(work, max_queue=2)
+
+
+def test_few_pictures_are_decoded_at_once(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most, full, lock = 0, 0, threading.Event(), threading.Lock()
+
+    async def work(engine: Engine) -> None:
+        real = engine.memory.look_up
+
+        def look_up(*given: Any) -> Any:
+            nonlocal at_once, most
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+                if at_once > 2:
+                    full.set()
+            full.wait(0.05)  # as long as a third might come
+            with lock:
+                at_once -= 1
+            return real(*given)
+
+        monkeypatch.setattr(engine.memory, "look_up", look_up)
+        jobs = await asyncio.gather(*(engine.ask(question("这是什么？"), CONTENTS[:1]) for _ in range(6)))
+        await asyncio.gather(*map(whole, jobs))
+
+    run(work, decoders=2)
+    assert most <= 2
 
 
 def test_leaving_stops_within_a_token(run: Callable[..., Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import socket
@@ -101,6 +102,33 @@ def test_models(client: openai.OpenAI) -> None:
         client.models.retrieve("gpt-4o")
     with pytest.raises(openai.NotFoundError, match="visualglm-mini"):
         client.chat.completions.create(**{**asked("?"), "model": "gpt-4o"})
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "says"),
+    [
+        ([{"type": "input_image"}], "messages.0.content.0", "'text', 'image_url'"),
+        ([{"type": "text", "text": "a"}, {"type": "text"}], "messages.0.content.1.text", "required"),
+        ([{"type": "image_url", "image_url": "data:,"}], "messages.0.content.0.image_url", "dictionary"),
+        ([{"type": "image_url", "image_url": {"url": 5}}], "messages.0.content.0.image_url.url", "string"),
+        (5, "messages.0.content", "string"),
+    ],
+)
+def test_a_mistake_names_its_place(server: Server, content: Any, place: str, says: str) -> None:
+    body = {"model": "visualglm-mini", "messages": [{"role": "user", "content": content}]}
+    error = httpx.post(f"{server.url}/v1/chat/completions", json=body).json()["error"]
+    assert error["param"] == place and error["message"].startswith(f"{place}: ") and says in error["message"]
+
+
+def test_other_mistakes_name_theirs(server: Server) -> None:
+    post = functools.partial(httpx.post, headers={"Content-Type": "application/json"})
+    for path in ("/v1/chat/completions", "/"):
+        broken = post(f"{server.url}{path}", content=b"{bad").json()["error"]
+        assert broken["param"] is None and broken["message"].startswith("The body: this is no JSON (")
+    many = post(f"{server.url}/v1/chat/completions", json=asked("?", stop=["a"] * 5)).json()["error"]
+    assert many["param"] == "stop" and "at most 4" in many["message"]
+    pair = post(f"{server.url}/", json={"text": "?", "history": [[0, "a"]]}).json()["error"]
+    assert pair["param"] == "history.0.0"
 
 
 BROKEN = "data:image/png;base64," + data_url(SAMPLES[0])[22:222]

@@ -36,6 +36,8 @@ def process(*arguments: str) -> list[str]:
         (["--allow-image-domain", "http://a.example/"], "--allow-image-domain"),
         (["--port", "0"], "--port"),
         (["--engine", "nothing"], "--engine"),
+        (["--time-limit", "inf"], "--time-limit"),
+        (["--time-limit", "nan"], "--time-limit"),
         (["--model", "/nowhere"], "/nowhere"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm runs t
 from vllm import LLM, SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import BeamSearchParams
+
+from visualglm.tokenizer import ChatGLMTokenizer
+from visualglm.vllm_plugin.detokenizer import ChatGLMDetokenizer
 
 TOLERANCE = 1e-3
 """Of a log probability in float32: sums in another order. A causal mask would be off by whole units."""
@@ -34,6 +38,32 @@ def started() -> Iterator[Callable[..., Any]]:
 
     yield start
     running.clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "shown"),
+    [
+        ("Yes! It is a dog!", "dog!", "Yes! It is a "),
+        ("There is a moon?", "?", "There is a moon"),
+        ("有一条鱼，对吗?", "？", "有一条鱼，对吗"),
+        ("a b", "b", "a "),
+        ("a b", "c", "a b"),
+    ],
+)
+@pytest.mark.parametrize("delta", [True, False])
+def test_a_stop_string_at_the_very_end_is_cut(text: str, stop: str, shown: str, delta: bool) -> None:
+    """What the decoder holds back until it knows what follows may complete one."""
+    tokenizer = ChatGLMTokenizer.from_pretrained(FOLDER)
+    for ids, ended in ((tokenizer.encode_plain(text), False), ([*tokenizer.encode_plain(text), 3], True)):
+        request = SimpleNamespace(sampling_params=SamplingParams(stop=[stop]))
+        detokenizer, pieces = ChatGLMDetokenizer(tokenizer, request), []
+        for place, index in enumerate(ids):
+            last = place == len(ids) - 1
+            stopped = detokenizer.update([index], ended and last)
+            pieces.append(detokenizer.get_next_output_text(last or stopped is not None, delta))
+            if stopped is not None:
+                break
+        assert ("".join(pieces) if delta else pieces[-1]) == shown
 
 
 @pytest.fixture(scope="module")

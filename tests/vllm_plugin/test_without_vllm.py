@@ -15,7 +15,19 @@ from visualglm.errors import CheckpointError, UsageError
 from visualglm.vllm_plugin import versions
 
 pytest.importorskip("starlette", reason="visualglm[serve] or vLLM brings it")
-from visualglm.vllm_plugin.server import VLLMServer, native_folder, overrides
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from visualglm.commands.serve import Listening
+from visualglm.vllm_plugin.server import (
+    TRUSTED,
+    LoopbackNames,
+    VLLMServer,
+    native_folder,
+    overrides,
+)
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 Program = Callable[..., CompletedProcess[str]]
@@ -51,13 +63,26 @@ def test_serving_without_vllm_is_one_sentence(program: Program, monkeypatch: pyt
     [
         (["--vllm-args", "--seed 1"], "--vllm-args"),
         (["--engine", "vllm", "--max-batch", "4"], "--max-batch"),
+        (["--engine", "vllm", "--max-batch", "8"], "--max-batch"),
         (["--engine", "vllm", "--adapter", "a=x"], "--adapter"),
-        (["--engine", "vllm", "--host", "0.0.0.0"], "--api-key-file"),
+        (["--engine", "vllm", "--quantize", "4"], "--quantize"),
+        (["--engine", "vllm", "--quantize-vision", "8"], "--quantize-vision"),
+        (["--engine", "vllm", "--quantize-vocabulary", "8"], "--quantize-vocabulary"),
+        (["--engine", "vllm", "--threads", "2"], "--threads"),
+        (["--engine", "vllm", "--upstream-images"], "--upstream-images"),
+        (["--engine", "vllm", "--vllm-args", "'"], "--vllm-args"),
+        (["--engine", "vllm", "--host", "0.0.0.0"], "--host 0.0.0.0"),
     ],
 )
 def test_flags_of_the_other_engine_are_refused(program: Program, arguments: list[str], named: str) -> None:
     done = program("serve", *arguments)
-    assert done.returncode == 2 and named in done.stderr
+    assert done.returncode == 2 and f"{named} " in done.stderr
+
+
+def test_flags_that_vllm_takes_pass(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "installed_version", lambda: None)
+    done = program("serve", "--engine", "vllm", "--no-web", "--dtype", "float32", "--language", "zh", "--top-k", "3")
+    assert done.stderr.startswith("visualglm: vLLM is not installed")
 
 
 def test_arguments_are_safe_by_default() -> None:
@@ -69,9 +94,55 @@ def test_arguments_are_safe_by_default() -> None:
 
 
 def test_keys_never_stand_in_the_arguments() -> None:
-    arguments = server(keys=["secret"]).arguments()
+    arguments = server(keys=["secret"], trusted_hosts=("*",)).arguments()
     assert not any("secret" in argument for argument in arguments)
     assert "--middleware" not in arguments  # with keys, any name may be used
+
+
+@pytest.mark.parametrize(
+    ("argument", "ours"),
+    [
+        ("--host 0.0.0.0", "--host"),
+        ("--host=0.0.0.0", "--host"),
+        ("--por 80", "--port"),
+        ("--api-key=s3cret", "--api-key-file"),
+        ("--api_key s3cret", "--api-key-file"),
+        ("--middleware a.b", "--api-key-file"),
+        ("--model other", "--model"),
+        ("--override-generation-config.top_k 1", "--temperature"),
+        ("--config file.yaml", "--vllm-args"),
+    ],
+)
+def test_what_our_flags_say_is_refused_behind_their_back(argument: str, ours: str) -> None:
+    with pytest.raises(UsageError, match=f"may not stand in --vllm-args: give .*{ours}") as found:
+        server(more=["--seed", "1", *argument.split()]).arguments()
+    assert "s3cret" not in str(found.value)
+
+
+def test_what_only_vllm_has_is_handed_on() -> None:
+    more = ["--max-model-len", "512", "--tensor-parallel-size", "2", "-O3", "--"]
+    assert server(more=more).arguments()[-len(more) :] == more
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "answered"),
+    [
+        ("127.0.0.1", (), {"localhost": 200, "evil.example": 400}),
+        ("127.0.0.2", (), {"127.0.0.2:80": 200, "evil.example": 400}),
+        ("0.0.0.0", (), {"models.example": 200}),
+        ("127.0.0.1", ("key",), {"models.example": 200}),
+    ],
+)
+def test_names_are_answered_as_by_our_own_server(
+    host: str, keys: tuple[str, ...], answered: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = Listening(host, 80, keys).trusted_hosts
+    monkeypatch.setenv(TRUSTED, " ".join(trusted))
+    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("hello"))])
+    if any("LoopbackNames" in argument for argument in server(trusted_hosts=trusted).arguments()):
+        app.add_middleware(LoopbackNames)
+    client = TestClient(app)
+    assert {name: client.get("/", headers={"Host": name}).status_code for name in answered} == answered
 
 
 def test_sampling_becomes_vllms_defaults() -> None:

@@ -60,17 +60,22 @@ def fingerprint(checkpoint: Checkpoint, left_out: re.Pattern[str] | None = None)
     return digest.hexdigest()[:16]
 
 
+def split_step(place: str | Path) -> tuple[Path, str]:
+    """`DIR@STEP` -> the folder and the digits of the step; `DIR`, even one with an @ in its name, has none."""
+    folder, at, step = str(place).rpartition("@")
+    return (Path(folder), step) if at and step.isdigit() else (Path(place), "")
+
+
 def adapter_folder(place: str | Path) -> Path:
     """`DIR` or `DIR@STEP` -> the folder with the adapter's files.
 
     Raises:
         UsageError: there is none; the message names the steps that are there.
     """
-    text, at, step = str(place).rpartition("@")
-    folder = Path(text) / f"{CHECKPOINT}{step}" if at and step.isdigit() else Path(place)
+    root, step = split_step(place)
+    folder = root / f"{CHECKPOINT}{step}" if step else root
     if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
         return folder
-    root = folder.parent if at else folder
     steps = sorted(int(found.parent.name[len(CHECKPOINT) :]) for found in root.glob(f"{CHECKPOINT}*/{CONFIG}"))
     there = ", ".join(f"{root}@{number}" for number in steps)
     hint = f"give one of its checkpoints: {there}" if steps else "give the output folder of `visualglm finetune`"

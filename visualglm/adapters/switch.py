@@ -28,17 +28,17 @@ PREFIX, LORA = "PREFIX_TUNING", "LORA"
 
 @dataclass
 class Adapters:
-    """The adapters of a model; `active` is the one at work."""
+    """The adapters of a model; `active` is the one at work. `laid_on`, in the order in which they came: each one's
+    prefix, or the name that its layers have with PEFT."""
 
     model: Any
     active: str | None = None
-    prefixes: dict[str, PrefixMixin] = field(default_factory=dict)
-    layered: list[str] = field(default_factory=list)
+    laid_on: dict[str, PrefixMixin | str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
-        """All that were added, in order of kind."""
-        return [*self.layered, *self.prefixes]
+        """All that were added, in order."""
+        return list(self.laid_on)
 
     def add(self, place: str | Path, name: str | None = None) -> str:
         """Lays the adapter of `DIR` or `DIR@STEP` on the model and puts it to work; returns its name.
@@ -54,29 +54,27 @@ class Adapters:
             raise UsageError(f"there is an adapter {name!r} already: give this one another name.")
         upstreams = upstream.upstream_folder(place)
         if upstreams is not None:
-            self._add_upstreams(upstream.opened(upstreams, self.model.name_or_path), name)
+            self.laid_on[name] = self._upstreams(upstream.opened(upstreams, self.model.name_or_path))
         else:
-            self._add_pefts(adapter_folder(place), name)
+            self.laid_on[name] = self._pefts(adapter_folder(place))
         self.use(name)
         return name
 
-    def _add_pefts(self, folder: Path, name: str) -> None:
+    def _pefts(self, folder: Path) -> PrefixMixin | str:
         require_same_base(folder, self.model.name_or_path)
         kind = read_config(folder).get("peft_type")
         if kind == PREFIX:
-            self.prefixes[name] = stored_prefix(self.model, folder)
-        elif kind == LORA:
-            lay_on(self.model, folder, self._layer_name(len(self.layered)))
-            self.layered.append(name)
-        else:
-            raise UsageError(f"{folder} is an adapter of kind {kind}: this program knows {LORA} and {PREFIX}.")
+            return stored_prefix(self.model, folder)
+        if kind == LORA:
+            lay_on(self.model, folder, layers := self._layer_name())
+            return layers
+        raise UsageError(f"{folder} is an adapter of kind {kind}: this program knows {LORA} and {PREFIX}.")
 
-    def _add_upstreams(self, checkpoint: Checkpoint, name: str) -> None:
-        if checkpoint.low_rank:
-            upstream.lay_on_low_rank(self.model, checkpoint, self._layer_name(len(self.layered)))
-            self.layered.append(name)
-        else:
-            self.prefixes[name] = upstream.prefix_of(self.model, checkpoint)
+    def _upstreams(self, checkpoint: Checkpoint) -> PrefixMixin | str:
+        if not checkpoint.low_rank:
+            return upstream.prefix_of(self.model, checkpoint)
+        upstream.lay_on_low_rank(self.model, checkpoint, layers := self._layer_name())
+        return layers
 
     def use(self, name: str | None) -> None:
         """Puts one adapter to work, or with None the bare model.
@@ -88,15 +86,15 @@ class Adapters:
             raise UsageError(f"there is no adapter {name!r}: choose from {', '.join(self.names) or 'none'}.")
         if MIXIN in self.model.mixins:
             self.model.del_mixin(MIXIN)
-        if name in self.prefixes:
-            self.model.add_mixin(MIXIN, self.prefixes[name])
-        _switch(self.model, self._layer_name(self.layered.index(name)) if name in self.layered else None)
+        chosen = None if name is None else self.laid_on[name]
+        if isinstance(chosen, PrefixMixin):
+            self.model.add_mixin(MIXIN, chosen)
+        _switch(self.model, chosen if isinstance(chosen, str) else None)
         self.active = name
 
-    @staticmethod
-    def _layer_name(number: int) -> str:
+    def _layer_name(self) -> str:
         """PEFT makes module names of it, so it has no dots."""
-        return f"adapter{number}"
+        return f"adapter{len(self.laid_on)}"
 
 
 def lay_on(model: Any, folder: Path, name: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
 from ..errors import CheckpointError, UsageError
 from ..prefix import PrefixMixin
-from .folder import fingerprint
+from .folder import fingerprint, split_step
 from .lora import fill, inject, low_rank_config, ranks_of
 from .prefix import filled_prefix
 
@@ -27,8 +27,8 @@ QUANTIZED = r"transformer\.layers\.\d+\..*\.weight"
 
 def upstream_folder(place: str | Path) -> Path | None:
     """The folder of `DIR` or `DIR@STEP` where it is sat's, else None."""
-    text, at, step = str(place).rpartition("@")
-    folder = Path(text) / step if at and step.isdigit() else Path(place)
+    folder, step = split_step(place)
+    folder /= step
     there = (folder / STEP_FILE).is_file() or any(folder.glob(f"*/{STEP_FILE}"))
     return folder if there else None
 

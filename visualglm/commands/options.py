@@ -86,7 +86,7 @@ class Flags:
     upstream_images: UpstreamImages = False
 
     def sampling(self) -> dict[str, Any]:
-        """The sampling arguments that were given.
+        """The sampling arguments that were given; a temperature above 0 or a top_p samples, as in the APIs.
 
         Raises:
             UsageError: two of them contradict each other, or one is no number to compute with.
@@ -97,15 +97,22 @@ class Flags:
         unusable = [name for name, value in given.items() if isinstance(value, float) and not math.isfinite(value)]
         if unusable:
             raise UsageError(f"--{unusable[0].replace('_', '-')} must be a finite number.")
-        return {"do_sample": False, **given} if self.greedy else given
+        if self.greedy:
+            return {"do_sample": False, **given}
+        return {"do_sample": True, **given} if self.temperature or self.top_p is not None else given
 
     def anywhere(self) -> Flags:
         """The same, with the paths that exist made absolute: for processes that work in other folders."""
-        paths: dict[str, Any] = {}
-        for name in ("model", "tokenizer", "adapter"):
-            folder, mark, step = (getattr(self, name) or "").partition("@" if name == "adapter" else "\0")
-            if folder and Path(folder).exists():
-                paths[name] = f"{Path(folder).absolute()}{mark}{step}"
+        from ..adapters.folder import split_step
+
+        places = {name: (Path(place), "") for name in ("model", "tokenizer") if (place := getattr(self, name))}
+        if self.adapter:
+            places["adapter"] = split_step(self.adapter)
+        paths: dict[str, Any] = {
+            name: f"{folder.absolute()}{step and '@' + step}"
+            for name, (folder, step) in places.items()
+            if folder.exists()
+        }
         return replace(self, **paths)
 
     def open_model(self) -> VisualGLM:

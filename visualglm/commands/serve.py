@@ -8,17 +8,20 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..errors import UsageError
+from ..serving.limits import EngineLimits
 from . import options
 
 if TYPE_CHECKING:
     from ..serving.app import ServerSettings
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "gradio")
+DAY = 24 * 60 * 60.0
+"""Seconds."""
 SHUTDOWN_GRACE = 10
 """Seconds beyond the time limit until a connection that does not end is cut on shutdown."""
 
@@ -35,10 +38,13 @@ Adapters = Annotated[
         "answers where they do not."
     ),
 ]
-TimeLimit = Annotated[float, typer.Option(min=1, help="Seconds a request may take, waiting included.")]
+TimeLimit = Annotated[float, typer.Option(min=1, max=DAY, help="Seconds a request may take, from joining the queue.")]
 
-OURS: dict[str, Any] = {"adapter": None, "max_queue": 64, "max_batch": 8, "time_limit": 600.0}
-"""Defaults of flags that only our own engine has."""
+VLLM_TAKES = {
+    *("engine", "vllm_args", "host", "port", "api_key_file", "insecure", "no_web", "allow_image_domain"),
+    *("model", "dtype", "language", "greedy", *options.SAMPLING),
+}
+"""What is handed on with --engine vllm, or true of it anyway; each other flag is our own engine's."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Listening:
 
 @options.with_flags
 def serve(
+    context: typer.Context,
     flags: options.Flags,
     adapter: Adapters = None,
     host: Host = "127.0.0.1",
@@ -72,9 +79,9 @@ def serve(
         list[str] | None,
         typer.Option(help="A host that image_url may name (repeatable); without one, none is fetched."),
     ] = None,
-    max_queue: MaxQueue = OURS["max_queue"],
-    max_batch: MaxBatch = OURS["max_batch"],
-    time_limit: TimeLimit = OURS["time_limit"],
+    max_queue: MaxQueue = EngineLimits.max_queue,
+    max_batch: MaxBatch = EngineLimits.max_batch,
+    time_limit: TimeLimit = EngineLimits.time_limit,
     engine: Annotated[
         Literal["transformers", "vllm"], typer.Option(help="What generates; vllm: its own server, OpenAI's API alone.")
     ] = "transformers",
@@ -82,17 +89,16 @@ def serve(
 ) -> None:
     """OpenAI's API, upstream's POST / and the web page. / 提供 OpenAI 接口、上游接口与网页。"""
     if engine == "vllm":
-        refuse_ours(flags, adapter=adapter, max_queue=max_queue, max_batch=max_batch, time_limit=time_limit)
+        refuse_ours(context)
         listening = Listening(host, port, read_keys(api_key_file))
         refuse_open_door(listening, insecure)
-        serve_vllm(flags, listening, allow_image_domain or (), shlex.split(vllm_args))
+        serve_vllm(flags, listening, allow_image_domain or (), words(vllm_args))
         return
     if vllm_args:
         raise UsageError("--vllm-args has no meaning without --engine vllm: leave it out.")
     listening = listening_at(host, port, api_key_file, insecure)
     from ..fetch import PictureFetcher
     from ..serving.app import ServerSettings
-    from ..serving.engine import EngineLimits
     from ..serving.served import named
 
     hosts = tuple(allow_image_domain or ())
@@ -128,6 +134,7 @@ def serve_vllm(flags: options.Flags, listening: Listening, image_hosts: Sequence
             host=listening.host,
             port=listening.port,
             keys=listening.keys,
+            trusted_hosts=listening.trusted_hosts,
             image_hosts=image_hosts,
             dtype=flags.dtype,
             language=flags.language,
@@ -137,18 +144,27 @@ def serve_vllm(flags: options.Flags, listening: Listening, image_hosts: Sequence
     )
 
 
-def refuse_ours(flags: options.Flags, **given: Any) -> None:
-    """Raises `UsageError` for a flag that vLLM's server has nothing for, or another name."""
-    defaults = options.Flags()
-    ours = [
-        name for name in ("tokenizer", "device", "upstream_images") if getattr(flags, name) != getattr(defaults, name)
-    ]
-    ours += [name for name, value in given.items() if value != OURS[name]]
-    if ours:
+def refuse_ours(context: typer.Context) -> None:
+    """Raises `UsageError` for a flag on the command line that vLLM's server has nothing for, or another name."""
+    given = (name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT")
+    ours = next((name for name in given if name not in VLLM_TAKES), None)
+    if ours is not None:
         raise UsageError(
-            f"--{ours[0].replace('_', '-')} belongs to --engine transformers: leave it out, and give vLLM's own flags "
+            f"--{ours.replace('_', '-')} belongs to --engine transformers: leave it out, and give vLLM's own flags "
             "with --vllm-args."
         )
+
+
+def words(arguments: str) -> list[str]:
+    """--vllm-args as a shell would split it.
+
+    Raises:
+        UsageError: a quotation is left open.
+    """
+    try:
+        return shlex.split(arguments)
+    except ValueError as error:
+        raise UsageError(f"--vllm-args {arguments} cannot be read ({error}): close each quotation.") from error
 
 
 def run_server(flags: options.Flags, settings: ServerSettings, listening: Listening, adapters: dict[str, str]) -> None:

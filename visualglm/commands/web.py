@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..serving.limits import EngineLimits
 from . import options
 from .serve import (
     Adapters,
@@ -26,14 +27,13 @@ def web(
     port: Port = 8080,
     api_key_file: KeyFile = None,
     insecure: Insecure = False,
-    max_queue: MaxQueue = 64,
-    max_batch: MaxBatch = 8,
-    time_limit: TimeLimit = 600.0,
+    max_queue: MaxQueue = EngineLimits.max_queue,
+    max_batch: MaxBatch = EngineLimits.max_batch,
+    time_limit: TimeLimit = EngineLimits.time_limit,
 ) -> None:
     """The web page alone. / 只启动网页。"""
     listening = listening_at(host, port, api_key_file, insecure)
     from ..serving.app import ServerSettings
-    from ..serving.engine import EngineLimits
     from ..serving.served import named
 
     settings = ServerSettings(

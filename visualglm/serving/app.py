@@ -21,9 +21,10 @@ from ..conversation import VisualGLM
 from ..fetch import PictureFetcher
 from ..prompt import Language
 from . import openai_api, replies, upstream_api
-from .engine import Engine, EngineLimits
+from .engine import Engine
 from .guard import BodyLimit, KeyGuard
 from .inputs import PictureReader
+from .limits import EngineLimits
 from .metrics import Metrics, RequestCount
 from .served import Served
 

@@ -4,8 +4,9 @@
 
 Every answer is what the request would get alone: its pictures are encoded alone, its penalties and draws are its own
 (batching.py). A batch has one adapter: it takes what waits for that of the oldest request, and the others keep their
-places. A batch ends with its longest answer; then the next ones start. Where an error hits a batch, its rows are tried
-again one by one, so that only the guilty one fails. Knows nothing about HTTP.
+places. A batch ends with its longest answer; then the next ones start. Where an error hits a batch, the rows that have
+said nothing yet are tried again one by one, so that among them only the guilty one fails; one that was speaking fails
+with it, since its reader has the beginning already. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import collections
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from ..english import only_english
 from ..generation import generation_settings
 from ..prompt import Language, Turn
 from .job import Job, LateError
+from .limits import EngineLimits
 from .metrics import Metrics
 from .pictures import Picture, PictureMemory
 
@@ -37,18 +39,8 @@ class BusyError(Exception):
     """The queue is full, or the server is closing."""
 
 
-@dataclass(frozen=True)
-class EngineLimits:
-    """`time_limit` in seconds counts from a request's arrival; `remembered` pictures keep their vectors."""
-
-    max_queue: int = 64
-    max_batch: int = 8
-    time_limit: float = 600.0
-    remembered: int = 256
-
-
 class Engine:
-    """Answers jobs in the order they came. `start()` before the first, `close()` after the last."""
+    """Answers jobs in the order they joined the queue. `start()` before the first, `close()` after the last."""
 
     def __init__(
         self,
@@ -68,6 +60,7 @@ class Engine:
         self._waiting: collections.deque[Job] = collections.deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._decoders = ThreadPoolExecutor(limits.decoders, "decoder")  # each may hold a large picture
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         metrics.watch(self)
 
@@ -106,7 +99,8 @@ class Engine:
             PromptError: the question does not fit into the model.
         """
         self._refuse_if_full()  # before the work of decoding
-        seen = [await asyncio.to_thread(self.memory.look_up, content, adapter) for content in pictures]
+        loop = asyncio.get_running_loop()
+        seen = [await loop.run_in_executor(self._decoders, self.memory.look_up, it, adapter) for it in pictures]
         given = {**self.defaults, **{name: value for name, value in sampling.items() if value is not None}}
         seed = seed if seed is not None else given.get("seed")
         language = self.language if language == "auto" else language
@@ -118,6 +112,8 @@ class Engine:
         job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, seed, stops, self.limits.time_limit, adapter)
         with self._changed:
             self._refuse_if_full()
+            # whose clients left go, with their pixels: a long answer before them may keep the queue from moving
+            self._waiting = collections.deque(waiting for waiting in self._waiting if not waiting.ended)
             self._waiting.append(job)
             self._changed.notify()
         return job
@@ -166,7 +162,7 @@ class Engine:
         return torch.cat([self.memory.encode(picture) for picture in pictures]) if pictures else None
 
     def _recover(self, batch: Sequence[Job], error: Exception) -> None:
-        """Alone, each that has said nothing yet; the others, and a lone one, fail."""
+        """Alone, each that has said nothing yet; those that were speaking, and a lone one, fail."""
         unfinished = [job for job in batch if not job.ended]
         for job in unfinished:
             if len(batch) > 1 and not job.ids:

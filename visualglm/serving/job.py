@@ -56,7 +56,7 @@ class Job(Row):
 
     @property
     def seconds(self) -> float:
-        """Since the request came."""
+        """Since it joined the queue."""
         return time.monotonic() - self._started
 
     @property

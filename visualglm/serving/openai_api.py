@@ -114,7 +114,7 @@ class _Reply:
     async def whole(self, request: Request) -> ChatCompletion | Response:
         text = await text_of(self.job, request)
         if text is None:
-            return Response(status_code=499)  # nobody reads it; nginx's number for a client that left
+            return replies.nobody_reads()
         reason = "stop" if self.job.finish_reason == "stop" else "length"
         choice = Choice(message=Said(content=text), finish_reason=reason)  # type: ignore[arg-type]
         return ChatCompletion(**self.head, choices=[choice], usage=self.usage())  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from gradio.utils import get_upload_folder
 
 from ..conversation import packed_model
 from ..errors import ImageError, VisualGLMError
+from ..generation import generation_settings
 from ..prompt import Turn
 from .engine import BusyError, Engine
 from .job import LateError
@@ -30,6 +31,9 @@ from .served import Served
 
 UPLOADS_KEPT = (3600, 7200)
 """Seconds: how often uploads are looked through, and how old one may get."""
+
+LONG_ANSWER = 512
+"""Tokens where neither the checkpoint nor the command says where an answer must stop."""
 
 SYSTEM_FONTS = ("system-ui", "Noto Sans CJK SC", "sans-serif")
 STYLE = """
@@ -66,13 +70,15 @@ def mount_page(app: FastAPI, engine: Engine, served: Served, body_limit: int) ->
 def _blocks(engine: Engine, served: Served, words: Callable[[str], Any]) -> gradio.Blocks:
     with gradio.Blocks(title="VisualGLM", analytics_enabled=False, delete_cache=UPLOADS_KEPT) as page:
         gradio.Markdown(words("greeting"))
-        config = engine.model.model.generation_config
+        start = generation_settings(engine.model.model, **{**engine.defaults, "seed": None})
+        config, most = start.config, engine.model.model.config.max_sequence_length
         with gradio.Accordion(words("settings"), open=False, render=False) as settings:
             camera = gradio.Image(sources=["webcam"], type="filepath", label=words("camera"), render=False)
             cold = float(config.temperature or 1.0) if config.do_sample else 0.0
-            temperature = gradio.Slider(0, 2, cold, step=0.05, label=words("temperature"), render=False)
+            temperature = gradio.Slider(0, max(2.0, cold), cold, step=0.05, label=words("temperature"), render=False)
             top_p = gradio.Slider(0, 1, config.top_p or 1.0, step=0.05, label=words("top_p"), render=False)
-            longest = gradio.Slider(1, 2048, 512, step=1, label=words("longest"), render=False)
+            first = min(start.limits.answer, LONG_ANSWER) if config.max_new_tokens is None else config.max_new_tokens
+            longest = gradio.Slider(1, most, min(first, most), step=1, label=words("longest"), render=False)
             inputs = [camera, temperature, top_p, longest]
             if served.adapters:
                 inputs.append(gradio.Dropdown(list(served.ids), value=served.first, label=words("model"), render=False))
@@ -118,7 +124,7 @@ def _answerer(engine: Engine, served: Served) -> Callable[..., AsyncIterator[str
         chosen: str = "",
     ) -> AsyncIterator[str]:
         """The answer so far, again and again; leaving (the stop button) cancels it."""
-        sampling = {**sampled(temperature, top_p if top_p < 1 else None), "max_new_tokens": int(longest)}
+        sampling = {**sampled(temperature, top_p), "max_new_tokens": int(longest)}
         try:
             turns, files = dialogue(message, history, camera)
             pictures = [uploaded(file) for file in files]

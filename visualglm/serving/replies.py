@@ -1,11 +1,16 @@
-"""serving/replies: every error that leaves the server, in OpenAI's shape: `{"error": {message, type, param, code}}`."""
+"""serving/replies: every error that leaves the server, in OpenAI's shape: `{"error": {message, type, param, code}}`.
+
+All but one: who comes with a Host header that is not answered gets starlette's 400 in plain text.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -72,14 +77,33 @@ def explain(error: BaseException) -> JSONResponse:
     return error_reply(500, "The server failed to answer this: the operator's log says why.")
 
 
+def nobody_reads() -> Response:
+    """For a client that left: nginx's number."""
+    return Response(status_code=499)
+
+
+def _mistake(errors: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """pydantic's errors -> what is wrong, and where in the body.
+
+    Where one of several kinds would do, each has an error: the deepest is of the kind that was meant, and one that is
+    not about the type knows best. Beside the body's own names, places hold those of kinds: no identifiers, or tags,
+    which have the name of what they hold.
+    """
+    best = max(errors, key=lambda error: (len(error["loc"]), not error.get("type", "").endswith("_type")))
+    if best.get("type") == "json_invalid":
+        return f"this is no JSON ({best['ctx']['error']})", ""
+    names = [part for part in best["loc"] if part != "body" and (isinstance(part, int) or part.isidentifier())]
+    kept = [part for before, part in pairwise([None, *names]) if isinstance(part, int) or part != before]
+    return best["msg"], ".".join(map(str, kept))
+
+
 def install(app: FastAPI) -> None:
     """Answers every kind of error of an app in OpenAI's shape."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
-        return error_reply(400, f"{place or 'The body'}: {first['msg']}."[:500], param=place[:100] or None)
+        message, place = _mistake(error.errors())
+        return error_reply(400, f"{place or 'The body'}: {message}."[:500], param=place[:100] or None)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:

@@ -10,7 +10,7 @@ import datetime
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -97,7 +97,7 @@ def router(engine: Engine, served: Served) -> APIRouter:
         )
         text = await text_of(job, request)
         if text is None:
-            return Response(status_code=499)
+            return replies.nobody_reads()
         now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
         return UpstreamReply(result=text, history=[*asked.history, [asked.text, text]], time=now)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm.v1.engine.detokenizer import BaseIncrementalDetokenizer, IncrementalDetokenizer
+from vllm.v1.engine.detokenizer import BaseIncrementalDetokenizer, IncrementalDetokenizer, check_stop_strings
 
 from ..streaming import StreamDecoder
 from ..tokenizer import ChatGLMTokenizer
@@ -16,6 +16,8 @@ from ..tokenizer import ChatGLMTokenizer
 
 class ChatGLMDetokenizer(BaseIncrementalDetokenizer):
     """One answer on its way to text."""
+
+    output_text: str
 
     def __init__(self, tokenizer: ChatGLMTokenizer, request: Any) -> None:
         super().__init__(request)
@@ -33,10 +35,14 @@ class ChatGLMDetokenizer(BaseIncrementalDetokenizer):
         return stop
 
     def get_next_output_text(self, finished: bool, delta: bool) -> str:
-        """vLLM's; at the end, with what the decoder held back."""
+        """vLLM's; at the end, with what the decoder held back, cut before a stop string that this completes."""
         if finished and self._decoder is not None:
-            self.output_text += self._decoder.finish()
-            self._decoder = None
+            rest, self._decoder = self._decoder.finish(), None
+            self.output_text += rest
+            if self.num_output_tokens() > self.min_tokens:
+                found = check_stop_strings(self.output_text, len(rest), self.stop, self.include_stop_str_in_output)
+                _, end = found or (None, -1)
+                self.output_text = self.output_text if end == -1 else self.output_text[:end]
         return super().get_next_output_text(finished, delta)  # type: ignore[no-any-return]
 
 
