@@ -174,7 +174,8 @@ def test_mistakes_cost_one_sentence(
     out = str(tmp_path / "out.jsonl")
     for arguments, named in [
         ((str(tmp_path / "nothing"), "-o", out), "nothing"),
-        ((str(folder), "-o", str(folder)), "pictures"),
+        ((str(folder), "-o", str(folder)), "source itself"),
+        ((str(folder), "-o", str(tmp_path)), "cannot be written"),
         ((str(folder), "-o", out, "--batch-size", "many"), "--batch-size"),
     ]:
         done = program(*captions(*arguments))

@@ -59,6 +59,8 @@ def caption(
     from ..captioning.sources import read_source
     from ..conversation import QUESTIONS
 
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise UsageError(f"-o {out} is the source itself: choose another -o.")
     items = read_source(source)
     if sidecar:
         check_sidecars(items)
