@@ -42,7 +42,7 @@ def caption(
     """How many items were answered now."""
     with Results(out, retry) as results:
         run, seen = Run(opened, results, plan, sampling), []
-        run(results.waiting(read_source(str(source))), seen.append)
+        run(results.waiting(read_source(str(source)), plan.question), seen.append)
     return len(seen)
 
 

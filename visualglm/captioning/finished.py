@@ -6,7 +6,7 @@ fill it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,22 @@ class Finished:
         self.finished.setdefault(row["image"], set()).add(row["question"])
         self.failed += row.get("error") is not None
 
-    def waiting(self, items: Iterable[Item]) -> list[Item]:
-        """The items without a row; of items that bring no question of their own, any row of the picture counts."""
-        return [item for item in items if not self._has(item)]
+    def waiting(self, items: Iterable[Item], question: str) -> list[Item]:
+        """The items whose question, their own or else `question`, has no row yet; no picture is asked it twice."""
+        asked = {(item.image, item.asks(question)): item for item in items}
+        return [item for (image, text), item in asked.items() if written(text) not in self._answered(image)]
 
-    def _has(self, item: Item) -> bool:
-        answered = self.finished.get(written(item.image), set())
-        return bool(answered) if item.question is None else written(item.question) in answered
+    def _answered(self, image: str) -> set[str]:
+        return self.finished.get(written(image), set())
 
-    def check_question(self, items: Iterable[Item], question: str) -> None:
-        """Raises `UsageError` where rows answer another question than this one: they would pass for its answers."""
-        for item in items:
-            others = self.finished.get(written(item.image), set()) - {written(question)}
+    def check_question(self, items: Sequence[Item], question: str) -> None:
+        """Raises `UsageError` where rows answer a question that nobody asks: they would pass for answers to this one.
+
+        Of pictures that come with questions of their own, only what no item asks counts.
+        """
+        asked = {(item.image, written(item.asks(question))) for item in items}
+        for item in items if self.finished else ():
+            others = {text for text in self._answered(item.image) if (item.image, text) not in asked}
             if item.question is None and others:
                 raise UsageError(f"{self.path} answers {others.pop()[:80]!r}: choose another -o, or ask that.")
 

@@ -82,9 +82,6 @@ class Run:
                 for item, _ in batch:
                     done(item)
 
-    def _question(self, item: Item) -> str:
-        return item.question or self.plan.question
-
     def _ahead(self, threads: ThreadPoolExecutor, items: Sequence[Item]) -> Iterator[tuple[Item, Tensor | str]]:
         """Items in order with their pixels or error, decoded up to two batches ahead."""
         waiting: collections.deque[tuple[Item, Future[Tensor | str]]] = collections.deque()
@@ -112,7 +109,7 @@ class Run:
         for item, pixels in batch:
             row = pixels if isinstance(pixels, str) else self._row(item, pixels)
             if isinstance(row, str):
-                self.results.write({"image": item.image, "question": self._question(item), "error": row})
+                self.results.write({"image": item.image, "question": item.asks(self.plan.question), "error": row})
             else:
                 rows.append((item, row))
         self._generate([row for _, row in rows])
@@ -122,7 +119,7 @@ class Run:
     def _row(self, item: Item, pixels: Tensor) -> Row | str:
         embeds = encode_pixels(self.model.model, pixels)
         try:
-            return self.model.row(embeds, self._question(item), self.plan.language, **self.sampling)
+            return self.model.row(embeds, item.asks(self.plan.question), self.plan.language, **self.sampling)
         except PromptError as error:
             return str(error)
 
@@ -147,7 +144,7 @@ class Run:
         self.results.write(
             {
                 "image": item.image,
-                "question": self._question(item),
+                "question": item.asks(self.plan.question),
                 "text": answer.text,
                 "finish_reason": answer.finish_reason,
                 "completion_tokens": answer.completion_tokens,

@@ -41,6 +41,10 @@ class Item:
         """Whether other pictures lie in the same file."""
         return self.size is not None or self.group is not None
 
+    def asks(self, question: str) -> str:
+        """Its own question, or this one where it has none."""
+        return self.question or question
+
     def read(self) -> bytes:
         """The picture's bytes.
 

@@ -67,9 +67,8 @@ def caption(
     asked = question or QUESTIONS[options.spoken_language(flags.language)]
     plan = Plan(asked, flags.language, size, workers, sidecar)
     with where.open_results(out, retry_failed) as results:
-        waiting = results.waiting(items)
-        if question is not None:
-            results.check_question(items, question)
+        results.check_question(items, asked)
+        waiting = results.waiting(items, asked)
         with _progress() as progress:
             bar = progress.add_task("caption", total=len(items), completed=len(items) - len(waiting))
             where.answer(waiting, results, flags, plan, sampling, partial(progress.advance, bar))
