@@ -42,7 +42,8 @@ def test_a_torn_line_longer_than_a_block(tmp_path: Path) -> None:
 def test_failed_rows_leave_when_they_are_to_be_tried_again(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_bytes(lines(BAD, GOOD))
-    with Results(out, retry_failed=True) as results:
+    with Results(out) as results:
+        results.forget_failed()
         assert (set(results.finished), results.failed) == ({"a.png"}, 0)
         results.write({**GOOD, "image": "b.png"})
     assert out.read_bytes() == lines(GOOD, {**GOOD, "image": "b.png"})

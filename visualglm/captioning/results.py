@@ -2,13 +2,14 @@
 
 A row is one line, written and flushed at once; a last line that was torn by a kill is cut off at the next start, but
 only where everything before it is rows and it begins like one. A row with `error` is finished too, until
-`retry_failed` takes it out. Knows nothing about pictures or models.
+`forget_failed` takes it out. Knows nothing about pictures or models.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import IO, Any
@@ -34,15 +35,13 @@ class Results(Finished):
         UsageError: the file is no list of results, cannot be written, or another run is writing it.
     """
 
-    def __init__(self, path: Path, retry_failed: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = locked(path)
             self._file: IO[bytes] = path.open("a+b")
             self._read()
-            if retry_failed:
-                self._drop_failed()
         except OSError as error:
             raise UsageError(f"{path} cannot be written ({error.strerror}): choose another -o.") from error
 
@@ -70,7 +69,12 @@ class Results(Finished):
             self._file.write(b"\n")
             self._file.flush()
 
-    def _drop_failed(self) -> None:
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows in the file, in its order."""
+        with self.path.open("rb") as file:
+            yield from map(self._row, file)
+
+    def forget_failed(self) -> None:
         """Leaves the rows with errors out: a new file takes the old one's place, whole or not at all."""
         self._file.seek(0)
         self.finished, self.failed = {}, 0

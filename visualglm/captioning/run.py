@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..chat import encode_pixels, picture_pixels
 from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
 from ..prompt import Language
+from .finished import written
 from .sources import Item
 
 AUTO_BATCH = {"cpu": 8}
@@ -54,6 +55,23 @@ def check_sidecars(items: Sequence[Item]) -> None:
                 f"{other.image} and {item.image} would share {text.name}: leave --sidecar out or rename one."
             )
         owners[text] = item
+
+
+def write_missing_sidecars(items: Sequence[Item], rows: Iterable[Mapping[str, Any]], question: str) -> None:
+    """The `.txt` of every answer that has a row, where none lies beside the picture: the run had none to write."""
+    missing = {
+        (written(item.image), written(item.asks(question))): item.file.with_suffix(".txt")
+        for item in items
+        if not item.file.with_suffix(".txt").exists()
+    }
+    for row in rows:
+        file = missing.get((row["image"], row["question"]))
+        if file is not None and row.get("text") is not None:
+            _write_sidecar(file, row["text"])
+
+
+def _write_sidecar(file: Path, text: str) -> None:
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 class Rows(Protocol):
@@ -140,7 +158,7 @@ class Run:
         """The `.txt` first: a row says that all of its work is done."""
         answer = self.model.row_answer(row)
         if self.plan.sidecar:
-            item.file.with_suffix(".txt").write_text(answer.text + "\n", encoding="utf-8")
+            _write_sidecar(item.file.with_suffix(".txt"), answer.text)
         self.results.write(
             {
                 "image": item.image,
