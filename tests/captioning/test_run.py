@@ -99,6 +99,17 @@ def test_each_line_of_a_list_has_its_question(opened: visualglm.VisualGLM, folde
         assert written[image, question]["text"] == opened.ask(folder / image, question).text
 
 
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png"])
+def test_a_name_that_no_file_can_bear_costs_its_own_row_alone(
+    opened: visualglm.VisualGLM, folder: Path, tmp_path: Path, name: str
+) -> None:
+    listed = folder / "list.jsonl"
+    listed.write_text("\n".join(json.dumps({"image": image}) for image in (name, SAMPLES[0].name)))
+    assert caption(opened, listed, tmp_path / "out.jsonl", Plan(QUESTION), max_new_tokens=4) == 2
+    assert ["error" in row for row in rows(tmp_path / "out.jsonl").values()] == [True, False]
+    assert caption(opened, listed, tmp_path / "out.jsonl", Plan(QUESTION), max_new_tokens=4) == 0
+
+
 def test_sidecars_and_where_they_have_no_place(opened: visualglm.VisualGLM, folder: Path, tmp_path: Path) -> None:
     caption(opened, folder, tmp_path / "out.jsonl", Plan(QUESTION, sidecar=True))
     for (image, _), row in rows(tmp_path / "out.jsonl").items():
