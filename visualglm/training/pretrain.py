@@ -42,6 +42,7 @@ LOG_EVERY = 50
 COMPARED_BATCHES = 12
 COLLAPSED = 0.05  # queries that differ less than this within a picture have become one vector
 ONE_SIDED = 0.15  # a share of yes below this, or above its complement, is a prior, not an answer
+VALIDATED = 32  # pictures of a batch
 SCENE_STAGES = 100_000_000  # seeds set aside for every stage
 
 
@@ -184,12 +185,12 @@ class Trainer:
     def batches(self, stage: Stage, first: int, split: Split, share: Share | None = None) -> IterableDataset[Batch]:
         """The batches of a stage from the `first` on; every stage draws other scenes, every process others of them."""
         config = self.model.config.vision
+        if split is not Split.TRAIN and not self.recipe.captions:
+            stage = replace(stage, on_white=0, pictures=VALIDATED)
         offset = self.stage_index * SCENE_STAGES // stage.pictures
         share = share or Share(first, rank(), world(), offset)
         if self.recipe.captions:
             return CaptionBatches(self.recipe.captions, stage, self.prompts, config.image_size, split, share)
-        if split is not Split.TRAIN:
-            stage = replace(stage, on_white=0, pictures=32)
         sizes = config.image_size, config.patch_size
         return SceneBatches(stage, self.prompts, *sizes, split, self.albums.get(split), share)
 
