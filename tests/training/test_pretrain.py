@@ -107,6 +107,13 @@ def test_the_last_stage_of_small_batches_validates(tmp_path: Path) -> None:
     assert next(iter(run.batches(stage, 0, Split.VALIDATION))).rows
 
 
+def test_every_kind_of_stage_has_a_loss_and_others_have_none(tmp_path: Path) -> None:
+    assert set(LEARNING) == set(KINDS)
+    run = trainer(tmp_path, "text")
+    with pytest.raises(KeyError):
+        run.objective(replace(STAGES["text"], kind="later"), first_batch(run, STAGES["text"]))
+
+
 def test_a_whole_run_ends_and_logs(tmp_path: Path) -> None:
     trainer(tmp_path, "text", "zones").run()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
