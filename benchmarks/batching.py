@@ -16,7 +16,7 @@ import torch
 from record import RESULTS, origin, store
 
 import visualglm
-from visualglm.batching import Row, generate_batch, row_scores
+from visualglm.batching import Row, _processors, generate_batch
 from visualglm.chat import encode_picture
 from visualglm.scenes import Split, picture_of, scene_of, seeds
 
@@ -73,6 +73,14 @@ def gap(model: visualglm.VisualGLM, together: Row, alone: Row) -> float:
         scores = scores - drawn.log()
     assert int(scores.argmax()) == alone.ids[place], "the run alone is understood"
     return round(float(scores[0, alone.ids[place]] - scores[0, together.ids[place]]), 8)
+
+
+@torch.no_grad()
+def row_scores(model: Any, row: Row, place: int) -> torch.Tensor:
+    """The processed scores [1, vocabulary] from which a finished row took its token number `place`."""
+    ids = torch.tensor([row.input_ids + row.ids[:place]], device=model.device)
+    logits = model(input_ids=ids, image_embeds=row.image_embeds, logits_to_keep=1, use_cache=False).logits
+    return _processors(model, row)(ids, logits[:, -1].float())  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

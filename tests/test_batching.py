@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import visualglm
-from visualglm.batching import Row, generate_batch
+from visualglm.batching import Row, generate_batch, padded
 from visualglm.chat import encode_picture
 from visualglm.errors import UsageError
 
@@ -54,6 +54,12 @@ def test_a_row_ended_from_outside_leaves_the_others_alone(opened: visualglm.Visu
     assert batch[0].ids == expected[0].ids[:2]
     assert batch[1].ids == []
     assert [row.ids for row in batch[2:]] == [row.ids for row in expected[2:]]
+
+
+def test_prompts_are_padded_on_the_left_and_answers_on_the_right() -> None:
+    ids, mask, start = padded([[1, 2, 9], [4]], [[5], [6, 9]], 9)
+    assert (ids.tolist(), start) == ([[1, 2, 9, 5, 9], [9, 9, 4, 6, 9]], 3)
+    assert mask.tolist() == [[1, 1, 1, 1, 0], [0, 0, 1, 1, 1]], "what is said is no padding"
 
 
 def test_beams_are_refused(opened: visualglm.VisualGLM) -> None:

@@ -60,11 +60,9 @@ def generate_batch(model: Any, rows: Sequence[Row]) -> None:
     rows = [row for row in rows if not row.ended]
     if not rows:
         return
-    longest = max(len(row.input_ids) for row in rows)
+    pad = model.config.pad_token_id
+    ids, mask, longest = padded([row.input_ids for row in rows], [[] for _ in rows], pad)
     pads = [longest - len(row.input_ids) for row in rows]
-    pad, device = model.config.pad_token_id, model.device
-    ids = torch.tensor([[pad] * gap + row.input_ids for gap, row in zip(pads, rows, strict=True)], device=device)
-    mask = torch.tensor([[0] * gap + [1] * (longest - gap) for gap in pads], device=device)
     embeds = [row.image_embeds for row in rows if row.image_embeds is not None]
     config = model.generation_config.__class__(
         do_sample=False,
@@ -74,8 +72,8 @@ def generate_batch(model: Any, rows: Sequence[Row]) -> None:
         bos_token_id=model.config.bos_token_id,
     )
     model.generate(
-        input_ids=ids,
-        attention_mask=mask,
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
         image_embeds=torch.cat(embeds) if embeds else None,
         generation_config=config,
         logits_processor=LogitsProcessorList([_EachRow(model, rows, pads)]),
@@ -84,12 +82,19 @@ def generate_batch(model: Any, rows: Sequence[Row]) -> None:
     )
 
 
-@torch.no_grad()
-def row_scores(model: Any, row: Row, place: int) -> Tensor:
-    """The processed scores [1, vocabulary] from which a finished row took its token number `place`."""
-    ids = torch.tensor([row.input_ids + row.ids[:place]], device=model.device)
-    logits = model(input_ids=ids, image_embeds=row.image_embeds, logits_to_keep=1, use_cache=False).logits
-    return _processors(model, row)(ids, logits[:, -1].float())  # type: ignore[no-any-return]
+def padded(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor, int]:
+    """Ids and mask [B, T] of prompts, padded on the left, with answers behind them, padded on the right.
+
+    The answers begin in the column that comes third.
+    """
+    start = max(map(len, prompts))
+    ids = torch.full((len(prompts), start + max(map(len, answers))), pad)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        own = slice(start - len(prompt), start + len(answer))
+        ids[row, own] = torch.tensor([*prompt, *answer])
+        mask[row, own] = 1
+    return ids, mask, start
 
 
 class _EachRow(LogitsProcessor):

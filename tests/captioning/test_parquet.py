@@ -46,6 +46,15 @@ def test_pictures_inside_are_read_from_their_row_groups(tmp_path: Path) -> None:
         check_sidecars(items)
 
 
+def test_pictures_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """A number that a name bears already is passed over; a row without a name keeps its number."""
+    names = ["image.png", "image.png", "image.png#2", "image.png", None, "4"]
+    inside = [{"bytes": b"%d" % number, "path": name} for number, name in enumerate(names)]
+    items = read_source(str(write(tmp_path / "pictures.parquet", image=inside)))
+    assert [item.image for item in items] == ["image.png", "image.png#3", "image.png#2", "image.png#4", "4", "4#2"]
+    assert [item.read() for item in items] == [b"%d" % number for number in range(6)]
+
+
 def test_a_glob_tells_the_shards_apart(tmp_path: Path) -> None:
     for name in ("x", "y"):
         write(tmp_path / f"{name}.parquet", image=[{"bytes": SAMPLES[0].read_bytes(), "path": "0.png"}])

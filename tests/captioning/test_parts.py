@@ -31,7 +31,7 @@ def test_what_is_written_is_found_again(tmp_path: Path) -> None:
     assert [path.name for path in parts.path.iterdir()] == [parts.name(0)]
     with Parts(tmp_path / "out") as again:
         assert (again.finished, again.failed) == ({"a.png": {"?"}, "b.png": {"?"}}, 1)
-        assert again.waiting([Item("a.png", Path()), Item("c.png", Path())]) == [Item("c.png", Path())]
+        assert again.waiting([Item("a.png", Path()), Item("c.png", Path())], "?") == [Item("c.png", Path())]
     blank = dict.fromkeys(("text", "finish_reason", "completion_tokens", "error"))
     assert rows(tmp_path / "out") == [{**blank, **GOOD}, {**blank, **BAD}]
 
@@ -60,7 +60,8 @@ def test_failed_rows_leave_when_they_are_to_be_tried_again(tmp_path: Path) -> No
     with Parts(tmp_path / "out") as parts:
         write_part(parts.staging, parts.name(0), [GOOD, BAD])
         write_part(parts.staging, parts.name(1), [{**BAD, "image": "c.png"}])
-    with Parts(tmp_path / "out", retry_failed=True) as again:
+    with Parts(tmp_path / "out") as again:
+        again.forget_failed()
         assert (again.finished, again.failed) == ({"a.png": {"?"}}, 0)
     assert [row["image"] for row in rows(tmp_path / "out")] == ["a.png"]
 
@@ -75,7 +76,7 @@ def test_names_that_are_no_utf_8_are_known_again(tmp_path: Path) -> None:
     with Parts(tmp_path / "out") as parts:
         write_part(parts.staging, parts.name(0), [{**GOOD, "image": odd.image}])
     with Parts(tmp_path / "out") as again:
-        assert again.waiting([odd]) == []
+        assert again.waiting([odd], "?") == []
 
 
 def test_what_is_no_folder_of_parts_is_left_alone(tmp_path: Path) -> None:

@@ -40,9 +40,11 @@ def caption(
     opened: visualglm.VisualGLM, source: Path, out: Path, plan: Plan, retry: bool = False, **sampling: Any
 ) -> int:
     """How many items were answered now."""
-    with Results(out, retry) as results:
+    with Results(out) as results:
+        if retry:
+            results.forget_failed()
         run, seen = Run(opened, results, plan, sampling), []
-        run(results.waiting(read_source(str(source))), seen.append)
+        run(results.waiting(read_source(str(source)), plan.question), seen.append)
     return len(seen)
 
 
@@ -95,6 +97,17 @@ def test_each_line_of_a_list_has_its_question(opened: visualglm.VisualGLM, folde
     assert list(written) == wanted
     for image, question in wanted:
         assert written[image, question]["text"] == opened.ask(folder / image, question).text
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png"])
+def test_a_name_that_no_file_can_bear_costs_its_own_row_alone(
+    opened: visualglm.VisualGLM, folder: Path, tmp_path: Path, name: str
+) -> None:
+    listed = folder / "list.jsonl"
+    listed.write_text("\n".join(json.dumps({"image": image}) for image in (name, SAMPLES[0].name)))
+    assert caption(opened, listed, tmp_path / "out.jsonl", Plan(QUESTION), max_new_tokens=4) == 2
+    assert ["error" in row for row in rows(tmp_path / "out.jsonl").values()] == [True, False]
+    assert caption(opened, listed, tmp_path / "out.jsonl", Plan(QUESTION), max_new_tokens=4) == 0
 
 
 def test_sidecars_and_where_they_have_no_place(opened: visualglm.VisualGLM, folder: Path, tmp_path: Path) -> None:
@@ -174,12 +187,45 @@ def test_mistakes_cost_one_sentence(
     out = str(tmp_path / "out.jsonl")
     for arguments, named in [
         ((str(tmp_path / "nothing"), "-o", out), "nothing"),
-        ((str(folder), "-o", str(folder)), "pictures"),
+        ((str(folder), "-o", str(folder)), "source itself"),
+        ((str(folder), "-o", str(tmp_path)), "cannot be written"),
         ((str(folder), "-o", out, "--batch-size", "many"), "--batch-size"),
     ]:
         done = program(*captions(*arguments))
         assert (done.returncode, done.stdout) == (2, "")
         assert named in done.stderr
+
+
+def test_a_run_goes_on_as_it_was_begun(
+    program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Other flags or another source are refused before anything is lost; rows without a note go on."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shutil.copy(SAMPLES[0], tmp_path / name / "a.png")
+    out, note = tmp_path / "out.jsonl", tmp_path / ".out.jsonl.run.json"
+
+    def said(source: str, *flags: str) -> subprocess.CompletedProcess[str]:
+        return program("caption", str(tmp_path / source), "-o", str(out), "--max-new-tokens", "4", *flags)
+
+    assert said("one").returncode == 0
+    before = out.read_bytes()
+    for source, flags, named in [
+        ("two", (), "source"),
+        ("one", ("--seed", "3"), "seed"),
+        ("one", ("--language", "zh"), "language"),
+        ("one", ("--question", QUESTION), "question"),
+        ("one", ("--model", str(tmp_path)), "model"),
+    ]:
+        done = said(source, *flags)
+        assert done.returncode == 2 and f"begun with {named} " in done.stderr
+        assert out.read_bytes() == before
+    note.unlink()
+    done = said("one", "--sidecar", "--device", "cpu")
+    assert done.returncode == 0 and "0 of 1 pictures" in done.stderr and note.exists()
+    assert (tmp_path / "one" / "a.txt").read_text(encoding="utf-8") == json.loads(before)["text"] + "\n"
+    out.unlink()
+    assert said("two", "--seed", "3").returncode == 0, "a note without rows is nobody's"
 
 
 def test_an_answer_to_another_question_is_not_taken_for_this_ones(

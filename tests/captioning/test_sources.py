@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
 import tarfile
 from pathlib import Path
@@ -49,6 +51,25 @@ def test_a_tar_is_read_in_place(folder: Path, tmp_path: Path) -> None:
     (item,) = read_source(str(shard))
     assert (item.image, item.read()) == ("x/b.png", (folder / "b.png").read_bytes())
     assert names(shard.parent) == ["one.tar/x/b.png"]
+
+
+def test_members_of_one_name_are_told_apart_by_their_order(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for number, name in enumerate(("a.png", "a.png", "a.png#2.png", "b.png", "a.png", "a.png#2.png")):
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            tar.addfile(member, io.BytesIO(b"%d" % number))
+    items = read_source(str(tmp_path / "x.tar"))
+    assert [item.image for item in items] == [*("a.png", "a.png#2", "a.png#2.png", "b.png", "a.png#3", "a.png#2.png#2")]
+    assert [item.read() for item in items] == [b"%d" % number for number in range(6)]
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png"])
+def test_a_name_that_no_file_can_bear_is_an_error_of_reading(tmp_path: Path, name: str) -> None:
+    (tmp_path / "list.jsonl").write_text(json.dumps({"image": name}))
+    (item,) = read_source(str(tmp_path / "list.jsonl"))
+    with pytest.raises(OSError, match="no name of a file"):
+        item.read()
 
 
 def test_lists_bring_questions_and_double_lines_count_once(folder: Path) -> None:

@@ -91,18 +91,29 @@ def test_a_dialogue_goes_on_from_the_models_own_answers(model: VisualGLM) -> Non
 
 
 def test_the_page_shows_what_may_be_passed_on(album: Path, tmp_path: Path) -> None:
-    page.main(["--album", str(album), "-o", str(tmp_path)])
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    folder = tmp_path / "made" / "anew"
+    page.main(["--album", str(album), "-o", str(folder)])
+    text = (folder / "page.html").read_text(encoding="utf-8")
     assert text.count("<figure>") == 8 + 8 + 7 + 10
     assert "heart-" not in text.split(page.TITLES["photos"])[1].split("<h2>")[0]
     assert "src=http" not in text
-    assert Image.open(tmp_path / "page.png").width > 1000
-    assert (tmp_path / "failures.png").stat().st_size < 150_000
+    assert Image.open(folder / "page.png").width > 1000
+    assert (folder / "failures.png").stat().st_size < 150_000
 
 
 def test_the_command_needs_no_album(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mini.main(["--scenes", "2", "-o", str(tmp_path / "figures.json")])
-    found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
-    assert found["command"].endswith("--scenes 2 -o " + str(tmp_path / "figures.json"))
+    figures = tmp_path / "made" / "anew" / "figures.json"
+    mini.main(["--scenes", "2", "-o", str(figures)])
+    found = json.loads(figures.read_text(encoding="utf-8"))
+    assert found["command"].endswith(f"--scenes 2 -o {figures}")
     assert "names" not in found
     assert "colour of an object" in capsys.readouterr().out
+
+
+def test_a_folder_in_the_place_of_the_figures_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mini, "load", None)
+    with pytest.raises(SystemExit):
+        mini.main(["-o", str(tmp_path)])
+    assert "is a folder" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from visualglm.conversation import VisualGLM
 from visualglm.errors import UsageError
+from visualglm.evaluation import asking
 from visualglm.evaluation.asking import Asked, answer_all, encode
 from visualglm.evaluation.gallery import Gallery, Shown
 from visualglm.evaluation.names import WHAT, Named, given_at, threshold
@@ -88,3 +90,20 @@ def test_a_training_picture_is_its_own_neighbour(model: VisualGLM, album: Path) 
     assert len(set(found.nearest_mean(seen))) > 4
     assert tried[found.feature] == max(tried.values())
     assert np.isfinite(list(tried.values())).all()
+
+
+def test_chances_are_read_where_the_model_is() -> None:
+    """A stand-in on the device that computes nothing."""
+
+    class Network(torch.nn.Module):
+        device, config = torch.device("meta"), SimpleNamespace(pad_token_id=3)
+
+        def forward(self, ids: torch.Tensor, **inputs: torch.Tensor) -> SimpleNamespace:
+            met.extend([ids.device.type, inputs["attention_mask"].device.type])
+            raise KeyboardInterrupt
+
+    met: list[str] = []
+    row = SimpleNamespace(input_ids=[1, 2], ids=[4], image_embeds=torch.zeros(1, 2, 3))
+    with pytest.raises(KeyboardInterrupt):
+        asking._chances(SimpleNamespace(model=Network()), [row])  # type: ignore[arg-type, list-item]
+    assert met == ["meta", "meta"]

@@ -77,7 +77,7 @@ def test_what_is_left_is_answered_and_nothing_else(connection: Any, folder: Path
     items = read_source(str(folder))
     for first, last in ((0, 5), (3, len(items)), (0, len(items))):
         with Parts(tmp_path / "out") as parts:
-            waiting = parts.waiting(items[first:last])
+            waiting = parts.waiting(items[first:last], "?")
             assert sum(engine.answer(waiting, parts, open_answers, TWO)) == len(waiting)
     assert not waiting
     assert parts.failed == 1

@@ -58,13 +58,29 @@ def test_scenes_stages_refuse_pictures_without_labels(captions: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "line 1 .* is no JSON"), ('{"image": "a.png"}', "line 1 .* needs image and zh, en")]
+    ("text", "said"),
+    [
+        ("{", "line 1 .* is no JSON"),
+        ('{"image": "a.png"}', "line 1 .* needs image and zh, en"),
+        ('{"image": "a.png", "zh": "一只猫。", "question": "Which?"}', "line 1 .* needs image and zh, en"),
+        ('{"image": "a.png", "en": 1}', "line 1 .* needs image and zh, en"),
+        ("[]", "line 1 .* needs image and zh, en"),
+        ('{"image": "a.png", "en": "A cat."}', "too few lines: it needs two"),
+    ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
     run = Trainer(plan(tmp_path / "rows.jsonl", tmp_path, "dialogue"), lambda line: None)
     with pytest.raises(UsageError, match=said):
         run.batches(run.recipe.stages[0], 0, Split.TRAIN)
+
+
+def test_two_lines_are_enough(captions: Path, tmp_path: Path) -> None:
+    two = captions.with_name("two.jsonl")
+    two.write_text("\n".join(captions.read_text(encoding="utf-8").splitlines()[:2]), encoding="utf-8")
+    run = Trainer(plan(two, tmp_path, "dialogue"), lambda line: None)
+    for split in (Split.TRAIN, Split.VALIDATION):
+        assert next(iter(run.batches(run.recipe.stages[0], 0, split))).rows
 
 
 def test_the_full_size_recipe_reads() -> None:

@@ -17,7 +17,7 @@ pytest.importorskip("imagehash")
 pytest.importorskip("resvg_py")
 
 from visualglm.errors import UsageError
-from visualglm.training.pictures.album import read_album
+from visualglm.training.pictures.album import Row
 from visualglm.training.pictures.build import build
 from visualglm.training.pictures.candidates import plain_code
 from visualglm.training.pictures.duplicates import clusters, perceptual_hash
@@ -161,7 +161,9 @@ def test_an_album_is_built_alike_twice_and_read_back(tmp_path: Path) -> None:
     first = [(tmp_path / "album" / name).read_bytes() for name in ("album.npy", "manifest.jsonl")]
     build(recipe)
     assert first == [(tmp_path / "album" / name).read_bytes() for name in ("album.npy", "manifest.jsonl")]
-    pixels, rows = read_album(tmp_path / "album")
+    pixels = np.load(tmp_path / "album" / "album.npy", mmap_mode="r")
+    entries = map(json.loads, (tmp_path / "album" / "manifest.jsonl").read_text(encoding="utf-8").splitlines())
+    rows = [Row(**{**entry, "also": tuple(entry["also"])}) for entry in entries]
     assert pixels.shape == (len(rows), 128, 128, 4) and [row.index for row in rows] == list(range(len(rows)))
     assert summary["splits"] == {"train": 3, "unseen_style": 3, "unseen_concept": 1, "photos": 1}
     assert summary["not_drawn"] == {"named: the same picture came before": 1}

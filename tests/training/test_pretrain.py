@@ -19,7 +19,7 @@ from visualglm.training.batches import Batch, SceneBatches
 from visualglm.training.objective import LEARNING
 from visualglm.training.optimizer import adamw
 from visualglm.training.pretrain import Trainer
-from visualglm.training.recipe import KINDS, Checkpoints, ModelSizes, Recipe, Stage
+from visualglm.training.recipe import KINDS, MOST_STAGES, Checkpoints, ModelSizes, Recipe, Stage
 
 SMALL = ModelSizes(
     image_size=96, vision_layers=1, vision_hidden=64, qformer_layers=1, qformer_hidden=64, layers=1, hidden=128
@@ -97,6 +97,21 @@ def _steps(run: Trainer, stage: Stage, optimizer: torch.optim.Optimizer, first: 
         set_rate(optimizer, stage, step / stage.steps)
         run.train_step(stage, next(data), optimizer)
         run.step += 1
+
+
+def test_the_last_stage_of_small_batches_validates(tmp_path: Path) -> None:
+    """Its seeds stay in the split, though validation batches are larger than its own."""
+    run = trainer(tmp_path, *["text"] * MOST_STAGES)
+    run.stage_index = MOST_STAGES - 1
+    stage = replace(STAGES["text"], pictures=2)
+    assert next(iter(run.batches(stage, 0, Split.VALIDATION))).rows
+
+
+def test_every_kind_of_stage_has_a_loss_and_others_have_none(tmp_path: Path) -> None:
+    assert set(LEARNING) == set(KINDS)
+    run = trainer(tmp_path, "text")
+    with pytest.raises(KeyError):
+        run.objective(replace(STAGES["text"], kind="later"), first_batch(run, STAGES["text"]))
 
 
 def test_a_whole_run_ends_and_logs(tmp_path: Path) -> None:

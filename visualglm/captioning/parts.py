@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,7 +36,7 @@ class Parts(Finished):
         UsageError: the folder holds something else, cannot be written, or another run is writing it.
     """
 
-    def __init__(self, path: Path, retry_failed: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path.resolve())
         path = self.path
         self.run = uuid.uuid4().hex[:12]
@@ -46,8 +46,8 @@ class Parts(Finished):
             self._check()
             self._lock = locked(path)
             self._take_over()
-            for part in sorted(path.glob("part-*.parquet")):
-                self._read(part, retry_failed)
+            for row in self.rows():
+                self.remember(row)
         except OSError as error:
             raise UsageError(f"{path} cannot be written ({error.strerror or error}): choose another -o.") from error
 
@@ -68,23 +68,27 @@ class Parts(Finished):
             shutil.rmtree(old, ignore_errors=True)
         self.staging.mkdir()
 
-    def _read(self, part: Path, retry_failed: bool) -> None:
-        """Remembers a part's rows; those with an error leave it where they are to be tried again."""
-        try:
-            table = parquet().read_table(part, columns=list(COLUMNS), partitioning=None)
-        except arrow().ArrowException as error:
-            raise UsageError(
-                f"{part} cannot be read ({error}): delete it, and its pictures are asked again."
-            ) from error
-        rows = table.to_pylist()
-        if retry_failed and any(row["error"] is not None for row in rows):
-            rows = [row for row in rows if row["error"] is None]
-            if rows:
-                write_part(self.staging, part.name, rows)
-            else:
+    @property
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.glob("part-*.parquet"))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of all parts."""
+        for part in self._parts:
+            yield from _rows(part)
+
+    def forget_failed(self) -> None:
+        """Parts are written anew without their errors; those that hold nothing else go."""
+        self.finished, self.failed = {}, 0
+        for part in self._parts:
+            rows = _rows(part)
+            kept = [row for row in rows if row["error"] is None]
+            if not kept:
                 part.unlink()
-        for row in rows:
-            self.remember(row)
+            elif len(kept) < len(rows):
+                write_part(self.staging, part.name, kept)
+            for row in kept:
+                self.remember(row)
 
     def __enter__(self) -> Parts:
         return self
@@ -94,6 +98,19 @@ class Parts(Finished):
     ) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
         self._lock.close()
+
+
+def _rows(part: Path) -> list[dict[str, Any]]:
+    """A part's rows.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        table = parquet().read_table(part, columns=list(COLUMNS), partitioning=None)
+    except arrow().ArrowException as error:
+        raise UsageError(f"{part} cannot be read ({error}): delete it, and its pictures are asked again.") from error
+    return table.to_pylist()  # type: ignore[no-any-return]
 
 
 def write_part(staging: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:

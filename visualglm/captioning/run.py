@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..chat import encode_pixels, picture_pixels
 from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
 from ..prompt import Language
+from .finished import written
 from .sources import Item
 
 AUTO_BATCH = {"cpu": 8}
@@ -56,6 +57,23 @@ def check_sidecars(items: Sequence[Item]) -> None:
         owners[text] = item
 
 
+def write_missing_sidecars(items: Sequence[Item], rows: Iterable[Mapping[str, Any]], question: str) -> None:
+    """The `.txt` of every answer that has a row, where none lies beside the picture: the run had none to write."""
+    missing = {
+        (written(item.image), written(item.asks(question))): item.file.with_suffix(".txt")
+        for item in items
+        if not item.file.with_suffix(".txt").exists()
+    }
+    for row in rows:
+        file = missing.get((row["image"], row["question"]))
+        if file is not None and row.get("text") is not None:
+            _write_sidecar(file, row["text"])
+
+
+def _write_sidecar(file: Path, text: str) -> None:
+    file.write_text(text + "\n", encoding="utf-8")
+
+
 class Rows(Protocol):
     """Where rows go: a file (results.py), or a list that becomes a part (parts.py)."""
 
@@ -81,9 +99,6 @@ class Run:
                 self._answer(batch)
                 for item, _ in batch:
                     done(item)
-
-    def _question(self, item: Item) -> str:
-        return item.question or self.plan.question
 
     def _ahead(self, threads: ThreadPoolExecutor, items: Sequence[Item]) -> Iterator[tuple[Item, Tensor | str]]:
         """Items in order with their pixels or error, decoded up to two batches ahead."""
@@ -112,7 +127,7 @@ class Run:
         for item, pixels in batch:
             row = pixels if isinstance(pixels, str) else self._row(item, pixels)
             if isinstance(row, str):
-                self.results.write({"image": item.image, "question": self._question(item), "error": row})
+                self.results.write({"image": item.image, "question": item.asks(self.plan.question), "error": row})
             else:
                 rows.append((item, row))
         self._generate([row for _, row in rows])
@@ -122,7 +137,7 @@ class Run:
     def _row(self, item: Item, pixels: Tensor) -> Row | str:
         embeds = encode_pixels(self.model.model, pixels)
         try:
-            return self.model.row(embeds, self._question(item), self.plan.language, **self.sampling)
+            return self.model.row(embeds, item.asks(self.plan.question), self.plan.language, **self.sampling)
         except PromptError as error:
             return str(error)
 
@@ -143,11 +158,11 @@ class Run:
         """The `.txt` first: a row says that all of its work is done."""
         answer = self.model.row_answer(row)
         if self.plan.sidecar:
-            item.file.with_suffix(".txt").write_text(answer.text + "\n", encoding="utf-8")
+            _write_sidecar(item.file.with_suffix(".txt"), answer.text)
         self.results.write(
             {
                 "image": item.image,
-                "question": self._question(item),
+                "question": item.asks(self.plan.question),
                 "text": answer.text,
                 "finish_reason": answer.finish_reason,
                 "completion_tokens": answer.completion_tokens,

@@ -6,12 +6,13 @@ Nothing is decoded here, and nothing is unpacked: a picture in a tar is read in 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +42,30 @@ class Item:
         """Whether other pictures lie in the same file."""
         return self.size is not None or self.group is not None
 
+    def asks(self, question: str) -> str:
+        """Its own question, or this one where it has none."""
+        return self.question or question
+
     def read(self) -> bytes:
         """The picture's bytes.
 
         Raises:
-            OSError: the file is gone, or may not be read.
+            OSError: the file is gone, or may not be read, or no file can bear that name.
         """
-        if self.group is not None:
-            return parquet.picture(self.file, self.group, self.offset)
-        with self.file.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(-1 if self.size is None else self.size)
+        try:
+            if self.group is not None:
+                return parquet.picture(self.file, self.group, self.offset)
+            with self.file.open("rb") as file:
+                file.seek(self.offset)
+                return file.read(-1 if self.size is None else self.size)
+        except ValueError as error:  # a null character in the name, or one that the file system cannot encode
+            raise OSError(f"{self.image!r} is no name of a file ({error})") from error
 
 
 def read_source(source: str) -> list[Item]:
     """The items of a source, in a fixed order; the same picture with the same question comes once.
+
+    Pictures inside one file that bear the same name are told apart by their order: `a.png`, `a.png#2`, `a.png#3`.
 
     Raises:
         UsageError: there is no such source, or it has no pictures, or a line of a list cannot be read.
@@ -76,10 +86,23 @@ def read_source(source: str) -> list[Item]:
             f"{source[:200]} is no folder, glob, .jsonl or .csv list, .parquet, or uncompressed .tar: "
             "name the pictures by one of these."
         )
-    items = list({(item.image, item.question): item for item in found}.values())
+    items = list({(item.image, item.question): item for item in _told_apart(list(found))}.values())
     if not items:
         raise UsageError(f"{source[:200]} has no pictures ({', '.join(PICTURES)}): check the path.")
     return items
+
+
+def _told_apart(items: Sequence[Item]) -> Iterator[Item]:
+    """A name inside a file that came before gets the next number that no other name has."""
+    names = {(item.image, item.question) for item in items}
+    numbers: dict[tuple[str, str | None], Iterator[int]] = {}
+    for item in items:
+        named = item.image, item.question
+        if item.inside and named in numbers:
+            others = (f"{item.image}#{number}" for number in numbers[named])
+            item = replace(item, image=next(name for name in others if (name, item.question) not in names))
+        numbers.setdefault(named, itertools.count(2))
+        yield item
 
 
 def _folder(folder: Path) -> Iterator[Item]:

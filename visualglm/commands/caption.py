@@ -5,8 +5,9 @@ One process writes JSON lines; `--engine ray` many machines that write Parquet. 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -55,19 +56,25 @@ def caption(
     """Describe many pictures; survives a kill, repeats nothing. / 批量描述图片，可断点续跑。"""
     where = _Where(engine, actors, ray_address)
     sampling, size = flags.sampling(), _batch_size(batch_size)
-    from ..captioning.run import Plan, check_sidecars
+    from ..captioning.run import Plan, check_sidecars, write_missing_sidecars
     from ..captioning.sources import read_source
     from ..conversation import QUESTIONS
 
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise UsageError(f"-o {out} is the source itself: choose another -o.")
     items = read_source(source)
     if sidecar:
         check_sidecars(items)
     asked = question or QUESTIONS[options.spoken_language(flags.language)]
     plan = Plan(asked, flags.language, size, workers, sidecar)
-    with where.open_results(out, retry_failed) as results:
-        waiting = results.waiting(items)
-        if question is not None:
-            results.check_question(items, question)
+    with where.open_results(out) as results:
+        results.check_run(_run(source, question, flags))
+        results.check_question(items, asked)
+        if retry_failed:
+            results.forget_failed()
+        if sidecar:
+            write_missing_sidecars(items, results.rows(), asked)
+        waiting = results.waiting(items, asked)
         with _progress() as progress:
             bar = progress.add_task("caption", total=len(items), completed=len(items) - len(waiting))
             where.answer(waiting, results, flags, plan, sampling, partial(progress.advance, bar))
@@ -75,6 +82,12 @@ def caption(
     typer.echo(f"{len(waiting)} of {len(items)} pictures answered now; {failed} rows of {out} hold an error.", err=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _run(source: str, question: str | None, flags: options.Flags) -> dict[str, Any]:
+    """What answers depend on, to be told again when the run goes on: all but where it is computed."""
+    given = {name: value for name, value in asdict(flags.anywhere()).items() if name not in ("device", "threads")}
+    return {"source": os.path.realpath(source), "question": question, **given}
 
 
 @dataclass(frozen=True)
@@ -93,12 +106,12 @@ class _Where:
         elif self.actors is not None:
             raise UsageError("--actors are those of --engine ray: add that, or leave --actors out.")
 
-    def open_results(self, out: Path, retry_failed: bool) -> Results | Parts:
+    def open_results(self, out: Path) -> Results | Parts:
         """What is written already, and the place for more."""
         from ..captioning.parts import Parts
         from ..captioning.results import Results
 
-        return Parts(out, retry_failed) if self.engine == "ray" else Results(out, retry_failed)
+        return Parts(out) if self.engine == "ray" else Results(out)
 
     def answer(
         self,

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..batching import Row, generate_batch
+from ..batching import Row, generate_batch, padded
 from ..conversation import VisualGLM
 from ..generation import generation_settings
 from ..images import VisualGLMImageProcessor
@@ -95,15 +94,14 @@ def answer_all(
 @torch.no_grad()
 def _chances(model: VisualGLM, rows: Sequence[Row]) -> list[float]:
     """The probability that the model gives each answer: the product over its tokens."""
-    pad, start = int(model.model.config.pad_token_id or 0), max(len(row.input_ids) for row in rows)
-    longest = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), start + longest), pad)
-    for line, row in zip(ids, rows, strict=True):
-        line[start - len(row.input_ids) : start + len(row.ids)] = torch.tensor(row.input_ids + row.ids)
-    mask = (ids != pad).long()
+    network = model.model
+    ids, mask, start = padded(
+        [row.input_ids for row in rows], [row.ids for row in rows], int(network.config.pad_token_id or 0)
+    )
+    ids, mask = ids.to(network.device), mask.to(network.device)
     shown = torch.cat([row.image_embeds for row in rows if row.image_embeds is not None])
-    kept = longest + 1
-    logits = model.model(ids, attention_mask=mask, image_embeds=shown, logits_to_keep=kept).logits[:, :-1]
+    kept = ids.shape[1] - start + 1
+    logits = network(ids, attention_mask=mask, image_embeds=shown, logits_to_keep=kept).logits[:, :-1]
     scores = logits.float().log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0]
     chances: list[float] = (scores * mask[:, start:]).sum(1).exp().tolist()
     return chances
@@ -113,13 +111,9 @@ def prompt_ids(model: VisualGLM, exchange: Exchange) -> list[int]:
     """The prompt of an exchange; its picture stands before the first turn."""
     config = model.model.config
     return build_prompt(
-        _tokenizer(model),
+        model.tokenizer,
         exchange.turns,
         language=exchange.language,
         image_token_id=int(config.image_token_id or 0),
         image_length=config.image_length,
     ).input_ids
-
-
-def _tokenizer(model: VisualGLM) -> Any:
-    return model.tokenizer

@@ -110,6 +110,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--threads", type=int, help="of torch; as many as there are cores")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args(arguments)
+    if options.output:  # now, not after hours
+        if options.output.is_dir():
+            parser.error(f"-o {options.output} is a folder: name a file in it.")
+        options.output.parent.mkdir(parents=True, exist_ok=True)
     if options.threads:
         torch.set_num_threads(options.threads)
     result = {"command": "python -m visualglm.evaluation.mini " + shlex.join(arguments)}

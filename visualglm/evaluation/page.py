@@ -207,6 +207,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--album", type=Path, required=True, help="folder of album.npy and manifest.jsonl")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of page.html and page.png")
     options = parser.parse_args(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
     model, gallery = load(options.model), Gallery(options.album)
     cards = [card for split in tuple(TITLES)[:3] for card in name_cards(model, gallery, split, EACH)]
     cards += scene_cards(model, gallery, EACH)

@@ -15,6 +15,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from ..batching import padded
 from ..images import VisualGLMImageProcessor
 from ..prompt import build_prompt
 from ..scenes import speech
@@ -154,14 +155,10 @@ class Row:
 
 def block_of(rows: list[Row], pad: int) -> Rows:
     """One padded block."""
-    start, length = max(len(row.prompt) for row in rows), max(len(row.answer) for row in rows)
-    input_ids = torch.full((len(rows), start + length), pad)
-    targets = torch.full((len(rows), length), -100)
-    for index, row in enumerate(rows):
-        input_ids[index, start - len(row.prompt) : start + len(row.answer)] = torch.tensor(row.prompt + row.answer)
-        targets[index, : len(row.answer)] = torch.tensor(row.answer)
+    input_ids, mask, start = padded([row.prompt for row in rows], [row.answer for row in rows], pad)
+    targets = input_ids[:, start:].masked_fill(mask[:, start:] == 0, -100)
     pictures = torch.tensor([row.picture for row in rows if row.exchange.with_picture], dtype=torch.long)
-    return Rows(input_ids, (input_ids != pad).long(), targets, pictures, start, [r.exchange.task for r in rows])
+    return Rows(input_ids, mask, targets, pictures, start, [r.exchange.task for r in rows])
 
 
 # Rows are cut into blocks by their share of the batch: first by the answer's length, each part by the prompt's.

@@ -40,7 +40,7 @@ class CaptionBatches(IterableDataset[Batch]):
         wanted = split is not Split.TRAIN
         self.rows = [row for number, row in enumerate(_read(self.file)) if (number % VALIDATION_EVERY == 0) == wanted]
         if not self.rows:
-            raise UsageError(f"{file} has too few lines: it needs at least {VALIDATION_EVERY + 1}.")
+            raise UsageError(f"{file} has too few lines: it needs two, the first is for validation.")
 
     def __iter__(self) -> Iterator[Batch]:
         return (self.batch(self.share.batch(place)) for place in self.share.places())
@@ -87,6 +87,16 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UsageError(f"line {number} of {file} is no JSON: {error}.") from error
-        if "image" not in row or not (row.get("zh") or row.get("en") or {"question", "answer"} <= row.keys()):
+        if not _usable(row):
             raise UsageError(f"line {number} of {file} needs image and zh, en, or question and answer.")
         yield row
+
+
+def _usable(row: Any) -> bool:
+    """Whether there is a picture, and what `_exchange` reads."""
+    if not isinstance(row, dict) or not isinstance(row.get("image"), str):
+        return False
+    asked = "question" in row
+    texts = [row.get(name) for name in (("question", "answer") if asked else LANGUAGES)]
+    given = [text for text in texts if asked or text]
+    return bool(given) and all(isinstance(text, str) for text in given)

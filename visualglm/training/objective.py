@@ -68,8 +68,10 @@ class Objective(nn.Module):
             "representation": self._representation,
             "alignment": self._alignment,
             "answers": self._answers,
+            "zones": self._zones_and_dialogue,
+            "dialogue": self._zones_and_dialogue,
         }
-        return losses.get(stage.kind, self._zones_and_dialogue)(stage, batch)
+        return losses[stage.kind](stage, batch)
 
     def _text(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
         loss = self.language_loss(batch, None)

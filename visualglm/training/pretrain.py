@@ -36,12 +36,14 @@ from .initial import compare, place, whiten
 from .objective import Objective, answer_logits
 from .optimizer import adamw, moments, restore, set_rate
 from .processes import agreed, join, leave, rank, same_everywhere, shard, whole_state, world, wrapped
+from .progress import Progress, fixed, read_progress, saving
 from .recipe import Recipe, Stage
 
 LOG_EVERY = 50
 COMPARED_BATCHES = 12
 COLLAPSED = 0.05  # queries that differ less than this within a picture have become one vector
 ONE_SIDED = 0.15  # a share of yes below this, or above its complement, is a prior, not an answer
+VALIDATED = 32  # pictures of a batch
 SCENE_STAGES = 100_000_000  # seeds set aside for every stage
 
 
@@ -55,7 +57,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.device = join()
         self.tokenizer = ChatGLMTokenizer(recipe.vocabulary)
-        self.vocabulary = Path(recipe.vocabulary).read_bytes()
+        self.vocabulary, self.fixed = Path(recipe.vocabulary).read_bytes(), fixed(recipe)
         self.model = beginning(recipe, self.tokenizer)
         if self.device.type == "cpu":
             self.model.set_attn_implementation("eager")  # sdpa's backward pass is slower here
@@ -73,6 +75,8 @@ class Trainer:
 
     def run(self) -> None:
         """Runs the stages that are left."""
+        if self.stage_index >= len(self.recipe.stages) and not rank():
+            self.report(f"{self.folder} is finished already: add a stage, or give another output.")
         while self.stage_index < len(self.recipe.stages):
             self._run_stage(self.recipe.stages[self.stage_index])
             self.stage_index, self.step, self.seconds = self.stage_index + 1, 0, 0.0
@@ -184,12 +188,12 @@ class Trainer:
     def batches(self, stage: Stage, first: int, split: Split, share: Share | None = None) -> IterableDataset[Batch]:
         """The batches of a stage from the `first` on; every stage draws other scenes, every process others of them."""
         config = self.model.config.vision
+        if split is not Split.TRAIN and not self.recipe.captions:
+            stage = replace(stage, on_white=0, pictures=VALIDATED)
         offset = self.stage_index * SCENE_STAGES // stage.pictures
         share = share or Share(first, rank(), world(), offset)
         if self.recipe.captions:
             return CaptionBatches(self.recipe.captions, stage, self.prompts, config.image_size, split, share)
-        if split is not Split.TRAIN:
-            stage = replace(stage, on_white=0, pictures=32)
         sizes = config.image_size, config.patch_size
         return SceneBatches(stage, self.prompts, *sizes, split, self.albums.get(split), share)
 
@@ -201,27 +205,28 @@ class Trainer:
         return optimizer
 
     def save(self, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Writes weights, throw-away parts, optimizer and progress; every process must call it."""
-        if optimizer is not None and not self.sharded:
-            named = self.objective.learning(self.recipe.stages[self.stage_index].kind)
-            save_file(moments(optimizer, named), self.optimizer_file)
-        state = whole_state(self.objective)
-        if rank():
-            return
+        """Writes weights, throw-away parts, optimizer and progress, all of one step; every process must call it."""
+        with saving(self.folder) as folder:
+            if optimizer is not None and not self.sharded:
+                named = self.objective.learning(self.recipe.stages[self.stage_index].kind)
+                save_file(moments(optimizer, named), folder / self.optimizer_file.name)
+            state = whole_state(self.objective)
+            if not rank():
+                self._write(folder, state)
+
+    def _write(self, folder: Path, state: dict[str, Tensor]) -> None:
         model = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-        self.model.save_pretrained(self.folder / "model", state_dict=model)
-        (self.folder / "model" / "ice_text.model").write_bytes(self.vocabulary)
+        self.model.save_pretrained(folder / "model", state_dict=model)
+        (folder / "model" / "ice_text.model").write_bytes(self.vocabulary)
         rest = {name: value.contiguous() for name, value in state.items() if not name.startswith("model.")}
-        save_file(rest, self.folder / "throwaway.safetensors")
-        progress = {"stage": self.stage_index, "step": self.step, "seconds": self.seconds}
-        (self.folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+        save_file(rest, folder / "throwaway.safetensors")
+        Progress(self.stage_index, self.step, self.seconds, self.fixed).write(folder)
 
     def _resume(self) -> bool:
-        progress = self.folder / "progress.json"
-        if not progress.exists():
+        progress = read_progress(self.folder, self.fixed)
+        if progress is None:
             return False
-        state = json.loads(progress.read_text(encoding="utf-8"))
-        self.stage_index, self.step, self.seconds = state["stage"], state["step"], state["seconds"]
+        self.stage_index, self.step, self.seconds = progress.stage, progress.step, progress.seconds
         weights = load_file(self.folder / "model" / "model.safetensors")
         self.model.load_state_dict({**self._tied(weights), **weights})
         self.objective.load_state_dict(load_file(self.folder / "throwaway.safetensors"), strict=False)

@@ -104,6 +104,12 @@ def agreed(value: T) -> T:
     return word[0]
 
 
+def together() -> None:
+    """Waits until every process is here."""
+    if world() > 1:
+        dist.barrier()
+
+
 def same_everywhere(parameters: Iterable[Tensor]) -> None:
     """Gives every process the parameters of process 0."""
     if world() > 1:

@@ -1,4 +1,4 @@
-"""training/pictures/album: pictures and what is known of them <-> album.npy and manifest.jsonl, row by row.
+"""training/pictures/album: pictures and what is known of them -> album.npy and manifest.jsonl, row by row.
 
 Knows nothing about where pictures come from.
 """
@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -55,13 +54,3 @@ def write_album(folder: Path, pictures: Sequence[np.ndarray], rows: Iterable[Row
     fresh.replace(folder / ALBUM)
     lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in rows]
     (folder / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def read_album(folder: str | Path) -> tuple[np.ndarray, list[Row]]:
-    """The pictures, mapped from disk, and their rows."""
-    lines = (Path(folder) / MANIFEST).read_text(encoding="utf-8").splitlines()
-    return np.load(Path(folder) / ALBUM, mmap_mode="r"), [_row(json.loads(line)) for line in lines]
-
-
-def _row(entry: dict[str, Any]) -> Row:
-    return Row(**{**entry, "also": tuple(entry["also"])})
