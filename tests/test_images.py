@@ -151,14 +151,24 @@ def test_transparency_lies_over_white_and_upstream_dropped_it() -> None:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_strips_over_white_are_the_whole_over_white(mode: str, orientation: int) -> None:
+def test_strips_over_white_are_the_whole_over_white(
+    mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2 * STRIP + 3, 5, len(mode)), dtype=np.uint8)
     picture = Image.fromarray(noise, mode).convert("RGBA")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     whole = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     seen = whole if orientation == 1 else whole.transpose(Image.Transpose.ROTATE_270)
+    real, heights = Image.alpha_composite, []
+
+    def noted(under: Image.Image, over: Image.Image) -> Image.Image:
+        heights.append(over.height)
+        return real(under, over)
+
+    monkeypatch.setattr(Image, "alpha_composite", noted)
     assert open_image(encoded(picture, exif=exif)).tobytes() == seen.tobytes()
+    assert max(heights) <= STRIP, "a whole copy of a large picture is hundreds of megabytes"
 
 
 def test_deep_grey_is_scaled_and_upstream_clipped_it() -> None:
