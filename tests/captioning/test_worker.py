@@ -14,7 +14,7 @@ import visualglm
 from visualglm.captioning import cluster
 from visualglm.captioning.results import Results
 from visualglm.captioning.run import Plan, Run, open_answers
-from visualglm.captioning.sources import read_source
+from visualglm.captioning.sources import Item, read_source
 
 pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs visualglm[ray]")
 from pyarrow import parquet  # noqa: E402
@@ -34,12 +34,13 @@ def test_both_engines_give_the_same_rows(tmp_path: Path, monkeypatch: pytest.Mon
         shutil.copy(sample, folder)
     (folder / "broken.png").write_bytes(SAMPLES[0].read_bytes()[:200])
     items = read_source(str(folder))
+    items += [Item(name, folder / name) for name in ("a\0.png", "\ud800.png")]  # as a list may name them
     opener = functools.partial(open_answers, functools.partial(visualglm.load, device="cpu"), PLAN, SAMPLING)
     with Parts(tmp_path / "out") as parts:
         worker = cluster.Worker(opener, str(parts.staging))
         told = [worker(chunk) for chunk in cluster.chunks(items, parts)]
     assert sum(row["rows"] for row in told) == len(items)
-    assert sum(row["failed"] for row in told) == 1
+    assert sum(row["failed"] for row in told) == 3
     with Results(tmp_path / "out.jsonl") as results:
         Run(visualglm.load(device="cpu"), results, PLAN, SAMPLING)(items, lambda item: None)
     local = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -115,9 +115,10 @@ def test_every_kind_of_stage_has_a_loss_and_others_have_none(tmp_path: Path) -> 
 
 
 def test_a_whole_run_ends_and_logs(tmp_path: Path) -> None:
-    trainer(tmp_path, "text", "zones").run()
+    trainer(tmp_path, "text", "zones", save_minutes=0.0).run()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["stage"] for line in lines if "learning" in line] == ["text", "zones"]
+    assert [line["step"] for line in lines if "exact" in line] == [1, 2, 3], "after every save; zones answer nothing"
     assert json.loads((tmp_path / "progress.json").read_text(encoding="utf-8"))["stage"] == 2
     assert (tmp_path / "model" / "model.safetensors").exists()
 

@@ -56,25 +56,14 @@ def caption(
     """Describe many pictures; survives a kill, repeats nothing. / 批量描述图片，可断点续跑。"""
     where = _Where(engine, actors, ray_address)
     sampling, size = flags.sampling(), _batch_size(batch_size)
-    from ..captioning.run import Plan, check_sidecars, write_missing_sidecars
-    from ..captioning.sources import read_source
+    from ..captioning.run import Plan
     from ..conversation import QUESTIONS
 
-    if out.exists() and Path(source).exists() and out.samefile(source):
-        raise UsageError(f"-o {out} is the source itself: choose another -o.")
-    items = read_source(source)
-    if sidecar:
-        check_sidecars(items)
+    items = _items(source, out, sidecar)
     asked = question or QUESTIONS[options.spoken_language(flags.language)]
     plan = Plan(asked, flags.language, size, workers, sidecar)
     with where.open_results(out) as results:
-        results.check_run(_run(source, question, flags))
-        results.check_question(items, asked)
-        if retry_failed:
-            results.forget_failed()
-        if sidecar:
-            write_missing_sidecars(items, results.rows(), asked)
-        waiting = results.waiting(items, asked)
+        waiting = _waiting(results, items, plan, _run(source, question, flags), retry_failed)
         with _progress() as progress:
             bar = progress.add_task("caption", total=len(items), completed=len(items) - len(waiting))
             where.answer(waiting, results, flags, plan, sampling, partial(progress.advance, bar))
@@ -82,6 +71,38 @@ def caption(
     typer.echo(f"{len(waiting)} of {len(items)} pictures answered now; {failed} rows of {out} hold an error.", err=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _items(source: str, out: Path, sidecar: bool) -> list[Item]:
+    """What the source names.
+
+    Raises:
+        UsageError: it names nothing, or `out` or the `.txt` of its pictures have no place.
+    """
+    from ..captioning.run import check_sidecars
+    from ..captioning.sources import read_source
+
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise UsageError(f"-o {out} is the source itself: choose another -o.")
+    items = read_source(source)
+    if sidecar:
+        check_sidecars(items)
+    return items
+
+
+def _waiting(
+    results: Results | Parts, items: list[Item], plan: Plan, run: dict[str, Any], retry_failed: bool
+) -> list[Item]:
+    """What is left to answer; nothing that is written is touched before it proves to be of this run."""
+    from ..captioning.run import write_missing_sidecars
+
+    results.check_run(run)
+    results.check_question(items, plan.question)
+    if retry_failed:
+        results.forget_failed()
+    if plan.sidecar:
+        write_missing_sidecars(items, results.rows(), plan.question)
+    return results.waiting(items, plan.question)
 
 
 def _run(source: str, question: str | None, flags: options.Flags) -> dict[str, Any]:

@@ -53,24 +53,6 @@ def _take_parts(model: VisualGLMForConditionalGeneration, start: Checkpoints) ->
 
 def build_model(sizes: ModelSizes, tokenizer: ChatGLMTokenizer) -> VisualGLMForConditionalGeneration:
     """A new model of these sizes with the ids of this vocabulary."""
-    vision = VisionConfig(
-        num_layers=sizes.vision_layers,
-        hidden_size=sizes.vision_hidden,
-        num_attention_heads=sizes.vision_hidden // 64,
-        inner_hidden_size=4 * sizes.vision_hidden,
-        image_size=sizes.image_size,
-        patch_size=sizes.patch_size,
-        initializer_range=sizes.initializer_range,
-    )
-    qformer = QFormerConfig(
-        num_layers=sizes.qformer_layers,
-        hidden_size=sizes.qformer_hidden,
-        num_attention_heads=sizes.qformer_hidden // 64,
-        cross_attn_hidden_size=sizes.vision_hidden,
-        num_queries=sizes.queries,
-        cross_attention_layers=list(range(sizes.qformer_layers)),
-        initializer_range=sizes.initializer_range,
-    )
     piece = tokenizer.sp_model.piece_to_id
     config = VisualGLMConfig(
         vocab_size=sizes.vocab_size,
@@ -79,8 +61,8 @@ def build_model(sizes: ModelSizes, tokenizer: ChatGLMTokenizer) -> VisualGLMForC
         num_attention_heads=sizes.hidden // 64,
         inner_hidden_size=4 * sizes.hidden,
         image_length=sizes.queries,
-        vision_config=vision,
-        qformer_config=qformer,
+        vision_config=_vision(sizes),
+        qformer_config=_qformer(sizes),
         mask_token_id=piece("[MASK]"),
         gmask_token_id=piece("[gMASK]"),
         bos_token_id=piece("<sop>"),
@@ -89,3 +71,27 @@ def build_model(sizes: ModelSizes, tokenizer: ChatGLMTokenizer) -> VisualGLMForC
         tie_word_embeddings=sizes.tie_word_embeddings,
     )
     return VisualGLMForConditionalGeneration(config)
+
+
+def _vision(sizes: ModelSizes) -> VisionConfig:
+    return VisionConfig(
+        num_layers=sizes.vision_layers,
+        hidden_size=sizes.vision_hidden,
+        num_attention_heads=sizes.vision_hidden // 64,
+        inner_hidden_size=4 * sizes.vision_hidden,
+        image_size=sizes.image_size,
+        patch_size=sizes.patch_size,
+        initializer_range=sizes.initializer_range,
+    )
+
+
+def _qformer(sizes: ModelSizes) -> QFormerConfig:
+    return QFormerConfig(
+        num_layers=sizes.qformer_layers,
+        hidden_size=sizes.qformer_hidden,
+        num_attention_heads=sizes.qformer_hidden // 64,
+        cross_attn_hidden_size=sizes.vision_hidden,
+        num_queries=sizes.queries,
+        cross_attention_layers=list(range(sizes.qformer_layers)),
+        initializer_range=sizes.initializer_range,
+    )

@@ -94,14 +94,11 @@ class Trainer:
 
     def _run_stage(self, stage: Stage) -> None:
         named = self.objective.learning(stage.kind)
-        optimizer = self._optimizer(stage, named)
-        module = wrapped(self.objective, self.recipe.sharding)
-        data = self.batches(stage, self.step, Split.TRAIN)
+        optimizer, module = self._optimizer(stage, named), wrapped(self.objective, self.recipe.sharding)
         self.log(stage=stage.name, learning=sum(p.numel() for p in named.values()))
-        started = saved = reported = time.monotonic()
+        started = saved = time.monotonic()
         before, meter = self.seconds, Meter()
-        workers = self.recipe.workers
-        for batch in DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None):
+        for batch in self._loaded(stage):
             self.seconds = before + time.monotonic() - started
             share = agreed(self.step / stage.steps if stage.steps else self.seconds / (60 * stage.minutes))
             if share >= 1:
@@ -112,15 +109,28 @@ class Trainer:
             meter.add(self.train_step(stage, batch, optimizer, module))
             self.step += 1
             if self.step % LOG_EVERY == 0:
-                rate = LOG_EVERY * world() * stage.pictures / (time.monotonic() - reported)
-                reported = time.monotonic()
-                shown = {"minutes": self.seconds / 60, "pictures_per_second": rate, **meter.means()}
-                self.log(stage=stage.name, step=self.step, **shown)
+                self._tell(stage, meter)
                 meter = Meter()
             if agreed(time.monotonic() - saved > 60 * self.recipe.save_minutes):
-                self.save(optimizer)
-                self.log(stage=stage.name, step=self.step, **self.validate(stage))
-                saved = reported = time.monotonic()
+                meter.began += self._save_and_validate(stage, optimizer)
+                saved = time.monotonic()
+
+    def _loaded(self, stage: Stage) -> DataLoader[Batch]:
+        """The batches that are left of a stage, made ahead by workers."""
+        workers, data = self.recipe.workers, self.batches(stage, self.step, Split.TRAIN)
+        return DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None)
+
+    def _tell(self, stage: Stage, meter: Meter) -> None:
+        rate = meter.steps * world() * stage.pictures / (time.monotonic() - meter.began)
+        shown = {"minutes": self.seconds / 60, "pictures_per_second": rate, **meter.means()}
+        self.log(stage=stage.name, step=self.step, **shown)
+
+    def _save_and_validate(self, stage: Stage, optimizer: torch.optim.Optimizer) -> float:
+        """How many seconds that took: no steps are made in them."""
+        began = time.monotonic()
+        self.save(optimizer)
+        self.log(stage=stage.name, step=self.step, **self.validate(stage))
+        return time.monotonic() - began
 
     def train_step(
         self, stage: Stage, batch: Batch, optimizer: torch.optim.Optimizer, module: nn.Module | None = None
@@ -284,9 +294,10 @@ def _check(recipe: Recipe, objective: Objective) -> None:
 
 
 class Meter:
-    """Means of what steps reported."""
+    """Means of what steps reported since it `began`."""
 
     def __init__(self) -> None:
+        self.began = time.monotonic()
         self.sums: dict[str, float] = {}
         self.steps = 0
 
