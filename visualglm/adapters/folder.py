@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
 from ..errors import CheckpointError, UsageError
@@ -25,7 +28,7 @@ from ..errors import CheckpointError, UsageError
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
 CHECKPOINT = "checkpoint-"
 SAMPLED = 64
-DEAD = ("lm_head.",)  # tied in some layouts and stored twice in others
+NOT_COMPARED = ("lm_head.",)  # tied in some layouts and stored twice in others
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def base_of(name_or_dir: str | Path) -> Base:
 def fingerprint(checkpoint: Checkpoint, left_out: re.Pattern[str] | None = None) -> str:
     """Sixteen hex digits that a sample of every weight gives, but for names that `left_out` matches."""
     digest = hashlib.sha256()
-    for name in sorted(name for name in checkpoint.tensors if not name.startswith(DEAD)):
+    for name in sorted(name for name in checkpoint.tensors if not name.startswith(NOT_COMPARED)):
         if left_out is not None and left_out.fullmatch(name):
             continue
         numbers = checkpoint.tensors[name].read().flatten()
@@ -80,6 +83,18 @@ def adapter_folder(place: str | Path) -> Path:
 def read_config(folder: Path) -> dict[str, Any]:
     """PEFT's configuration of an adapter."""
     return _json(folder / CONFIG)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """An adapter's numbers by PEFT's names.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    try:
+        return load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} cannot be read ({error}): copy the adapter again.") from error
 
 
 def read_base(folder: Path) -> Base | None:

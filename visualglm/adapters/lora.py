@@ -17,6 +17,7 @@ from ..checkpoints import LowRank
 from ..errors import UsageError
 from ..mixins import BaseMixin
 from ..quantization import QuantizedLinear
+from .layers import require_peft
 
 NAME = "default"
 SATS_LINEARS = ("attention.dense", "attention.query_key_value")
@@ -85,13 +86,9 @@ def low_rank_config(targets: Mapping[str, tuple[int, float]]) -> Any:
     Raises:
         UsageError: peft is not installed.
     """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise UsageError(
-            "LoRA beside the weights needs peft: pip install 'visualglm[train]', or open the folder with "
-            "visualglm.load, which merges it."
-        ) from error
+    require_peft("LoRA beside the weights")
+    from peft import LoraConfig
+
     rank, alpha = next(iter(targets.values()))
     return LoraConfig(
         r=rank,

@@ -15,6 +15,7 @@ from ..checkpoints import Checkpoint, local_folder, open_checkpoint
 from ..errors import CheckpointError, UsageError
 from ..prefix import PrefixMixin
 from .folder import fingerprint
+from .layers import all_or_nothing
 from .lora import fill, inject, low_rank_config, ranks_of
 from .prefix import filled_prefix
 
@@ -60,8 +61,10 @@ def opened(folder: Path, model_name: str) -> Checkpoint:
 
 def lay_on_low_rank(model: Any, checkpoint: Checkpoint, name: str) -> None:
     """PEFT's layers with the folder's matrices, at work under `name`."""
-    inject(model, low_rank_config(ranks_of(checkpoint.low_rank)), name)
-    fill(model, checkpoint.low_rank, name)
+    config = low_rank_config(ranks_of(checkpoint.low_rank))
+    with all_or_nothing(model, name, checkpoint.folder):
+        inject(model, config, name)
+        fill(model, checkpoint.low_rank, name)
     model.requires_grad_(False)
     model.eval()
 
