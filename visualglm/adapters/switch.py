@@ -11,6 +11,7 @@ from typing import Any
 
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, UsageError
+from ..generation import under_way
 from ..prefix import PrefixMixin
 from ..quantization import QuantizedLinear
 from . import upstream
@@ -51,6 +52,7 @@ class Adapters:
         name = name or str(place).rstrip("/").rsplit("/", 1)[-1]
         if name in self.names:
             raise UsageError(f"there is an adapter {name!r} already: give this one another name.")
+        self._require_idle()
         upstreams = upstream.upstream_folder(place)
         if upstreams is not None:
             self._add_upstreams(upstream.opened(upstreams, self.model.name_or_path), name)
@@ -81,16 +83,26 @@ class Adapters:
         """Puts one adapter to work, or with None the bare model.
 
         Raises:
-            UsageError: there is none of that name.
+            UsageError: there is none of that name, or an answer of another one is being generated.
         """
         if name is not None and name not in self.names:
             raise UsageError(f"there is no adapter {name!r}: choose from {', '.join(self.names) or 'none'}.")
+        if name == self.active:
+            return
+        self._require_idle()
         if MIXIN in self.model.mixins:
             self.model.del_mixin(MIXIN)
         if name in self.prefixes:
             self.model.add_mixin(MIXIN, self.prefixes[name])
         _switch(self.model, self._layer_name(self.layered.index(name)) if name in self.layered else None)
         self.active = name
+        self.model.adapter_at_work = name
+
+    def _require_idle(self) -> None:
+        """Raises `UsageError` while an answer is under way: the rest of it would be another adapter's."""
+        if under_way(self.model):
+            now = "the bare model" if self.active is None else f"the adapter {self.active!r}"
+            raise UsageError(f"an answer is being generated with {now}: read it to its end or close it, then switch.")
 
     @staticmethod
     def _layer_name(number: int) -> str:
