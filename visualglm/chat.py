@@ -8,6 +8,7 @@ prompt.py makes the ids, generation.py the answer. Source: `chat`, `stream_chat`
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .english import only_english
-from .errors import PromptError, UsageError
+from .errors import ImageError, PromptError, UsageError
 from .generation import Limits, Reply, generation_settings
 from .images import ImageSource, VisualGLMImageProcessor, open_image
 from .prompt import Language, Prompt, Turn, build_prompt
@@ -31,8 +32,42 @@ class History(list[tuple[str, str]]):
     A plain list made of it (`list(history)`, a slice) is upstream's: it remembers no picture.
     """
 
-    shown: tuple[str, int, bool] | None = None
-    image_embeds: Tensor | None = None
+    shown: tuple[str, int, bool, int] | None = None
+    picture: ShownPicture | None = None
+
+    @property
+    def image_embeds(self) -> Tensor | None:
+        """The picture's vectors as the last answer saw them."""
+        return None if self.picture is None else self.picture.image_embeds
+
+
+class ShownPicture:
+    """A picture in a dialogue: its pixels, and its vectors for the model and the adapter that asked last."""
+
+    def __init__(self, pixel_values: Tensor) -> None:
+        self.pixel_values = pixel_values
+        self.image_embeds: Tensor | None = None
+        self._encoder: Any = None
+
+    def embeds(self, model: Any) -> Tensor:
+        """Its vectors [1, image_length, hidden]; made anew where another model or another adapter asks.
+
+        Raises:
+            ImageError: the other model reads pictures of another size.
+        """
+        encoder = weakref.ref(model), model.adapter_at_work
+        if self.image_embeds is None or self._encoder != encoder:
+            size, wanted = self.pixel_values.shape[-1], model.config.vision.image_size
+            if size != wanted:
+                raise ImageError(
+                    f"the picture was read at {size} pixels, and this model reads {wanted}: show it again, to this one."
+                )
+            self.image_embeds, self._encoder = encode_pixels(model, self.pixel_values), encoder
+        return self.image_embeds
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the pixels alone: its vectors belong to a model that is not copied with it."""
+        return {"pixel_values": self.pixel_values, "image_embeds": None, "_encoder": None}
 
 
 def encode_picture(model: Any, source: ImageSource, upstream: bool = False) -> Tensor:
@@ -108,6 +143,9 @@ def start_reply(
 
 class UpstreamChat:
     """Upstream's methods, mixed into the model."""
+
+    adapter_at_work: str | None = None
+    """The name of the adapter that was switched on (adapters/switch.py), for those who remember what it computed."""
 
     def chat(
         self,
@@ -206,11 +244,12 @@ class UpstreamChat:
         if query is None:
             image_path, query = None, _question(image_path)
         past = history if isinstance(history, History) else _checked_history(history or [])
-        shown, image_embeds = past.shown, past.image_embeds
+        shown, picture = past.shown, past.picture
         if image_path is not None and not (isinstance(image_path, str) and not image_path.strip()):
-            shown = _identity(image_path, upstream_images)
+            shown = _identity(image_path, upstream_images, self.config.vision.image_size)  # type: ignore[attr-defined]
             if shown is None or shown != past.shown:
-                image_embeds = encode_picture(self, image_path, upstream_images)
+                picture = ShownPicture(picture_pixels(self, image_path, upstream_images))
+        image_embeds = None if picture is None else picture.embeds(self)
         pictures = 0 if image_embeds is None else 1
         questions = [*((question, answer) for question, answer in past), (query, None)]
         turns = [Turn(q, a, pictures if index == 0 else 0) for index, (q, a) in enumerate(questions)]
@@ -221,17 +260,17 @@ class UpstreamChat:
 
         def with_answer(response: str) -> History:
             extended = History([*past, (query, response)])
-            extended.shown, extended.image_embeds = shown, image_embeds
+            extended.shown, extended.picture = shown, picture
             return extended
 
         return reply, with_answer
 
 
-def _identity(picture: ImageSource, upstream: bool) -> tuple[str, int, bool] | None:
+def _identity(picture: ImageSource, upstream: bool, size: int) -> tuple[str, int, bool, int] | None:
     """What a file was when it was read, so that the same one is not encoded twice; None for anything but a file."""
     if not isinstance(picture, (str, Path)) or not Path(picture).is_file():
         return None
-    return str(picture), Path(picture).stat().st_mtime_ns, upstream
+    return str(picture), Path(picture).stat().st_mtime_ns, upstream, size
 
 
 def _checked_history(history: Iterable[Any]) -> History:

@@ -2,8 +2,8 @@
 
     visualglm.load() -> VisualGLM -- .conversation(picture) --> Conversation -- .ask(question) --> Answer
 
-A picture is encoded once, however many questions follow. Knows nothing about files' formats (checkpoints does) or ids
-(prompt does).
+A picture is encoded once for each adapter, however many questions follow. Knows nothing about files' formats
+(checkpoints does) or ids (prompt does).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .batching import Row, generate_batch
-from .chat import ask_prompt, encode_picture, start_reply
+from .chat import ShownPicture, ask_prompt, encode_picture, picture_pixels, start_reply
 from .configuration import VisualGLMConfig
 from .english import only_english
 from .errors import TokenizerError, UsageError, VisualGLMError
@@ -71,7 +71,7 @@ class Conversation:
         self.language: Language = language
         self.turns: list[Turn] = []
         self.answer: Answer | None = None
-        self._image_embeds: list[Tensor] = []
+        self._pictures: list[ShownPicture] = []
         self._shown = 0
         self._streaming = False
         if image is not None:
@@ -83,18 +83,20 @@ class Conversation:
         return [(turn.question, turn.answer or "") for turn in self.turns]
 
     def show(self, image: ImageSource) -> None:
-        """Puts a picture before the next question; it is encoded now, once.
+        """Puts a picture before the next question; it is encoded now, and again only where another adapter answers.
 
         Raises:
             ImageError: the picture cannot be opened.
         """
         self._switch()
-        self._image_embeds.append(encode_picture(self.model.model, image, self.model.upstream_images))
+        picture = ShownPicture(picture_pixels(self.model.model, image, self.model.upstream_images))
+        picture.embeds(self.model.model)
+        self._pictures.append(picture)
         self._shown += 1
 
     def clear(self) -> None:
         """Forgets turns and pictures, as upstream's `clear` does."""
-        self.turns, self._image_embeds, self._shown = [], [], 0
+        self.turns, self._pictures, self._shown = [], [], 0
 
     def ask(self, text: str, image: ImageSource | None = None, **sampling: Any) -> Answer:
         """The whole answer. `sampling`: transformers' names (`do_sample`, `top_p`, `max_new_tokens`, ...), `preset`,
@@ -124,7 +126,7 @@ class Conversation:
             reply, dropped = self._start(asked, sampling)
         except VisualGLMError:
             if image is not None:  # the question was not asked, so its picture was not shown
-                self._image_embeds.pop()
+                self._pictures.pop()
                 self._shown -= 1
             raise
         self._streaming = True
@@ -137,10 +139,15 @@ class Conversation:
 
     def _start(self, asked: Turn, sampling: dict[str, Any]) -> tuple[Reply, int]:
         self._switch()
-        embeds = torch.cat(self._image_embeds) if self._image_embeds else None
+        embeds = torch.cat(self._image_embeds) if self._pictures else None
         turns = [*self.turns, asked]
         sampling = only_english(self.model.tokenizer, self.language, sampling)
         return start_reply(self.model.model, self.model.tokenizer, turns, embeds, self.language, **sampling)
+
+    @property
+    def _image_embeds(self) -> list[Tensor]:
+        """The pictures' vectors for the model as it stands."""
+        return [picture.embeds(self.model.model) for picture in self._pictures]
 
     def _switch(self) -> None:
         if self.adapter is not None:
@@ -191,10 +198,10 @@ class VisualGLM:
         return added
 
     def use_adapter(self, name: str | None) -> None:
-        """Switches to an adapter by name, or with None to the bare model. Not while an answer is being generated.
+        """Switches to an adapter by name, or with None to the bare model; not while an answer is being generated.
 
         Raises:
-            UsageError: there is none of that name.
+            UsageError: there is none of that name, or an answer is being generated with another one.
         """
         if self._adapters is not None:
             self._adapters.use(name)

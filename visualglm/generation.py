@@ -10,6 +10,7 @@ import copy
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -158,6 +159,16 @@ class _Cancelled(StoppingCriteria):
         return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device, dtype=torch.bool)
 
 
+_unread: weakref.WeakSet[Reply] = weakref.WeakSet()
+_unread_lock = threading.Lock()
+
+
+def under_way(model: Any) -> bool:
+    """Whether an answer of this model is neither read to its end nor closed."""
+    with _unread_lock:
+        return any(reply.model is model and reply.finish_reason is None for reply in _unread)
+
+
 class Reply(Iterator[str]):
     """One answer on its way: iterate for the pieces of text; their concatenation is `text`.
 
@@ -173,6 +184,7 @@ class Reply(Iterator[str]):
         image_embeds: Tensor | None,
         settings: Settings,
     ) -> None:
+        self.model = model
         self.prompt_tokens = len(input_ids)
         self.ids: list[int] = []
         self.finish_reason: FinishReason | None = None
@@ -185,6 +197,8 @@ class Reply(Iterator[str]):
         prompt = torch.tensor([input_ids], device=model.device)
         arguments = {"image_embeds": image_embeds, **settings.arguments(len(input_ids))}
         self._thread = threading.Thread(target=self._generate, args=(model, prompt, arguments), daemon=True)
+        with _unread_lock:
+            _unread.add(self)
         self._thread.start()
 
     def _generate(self, model: Any, prompt: Tensor, arguments: dict[str, Any]) -> None:

@@ -77,6 +77,10 @@ class Modifiable:
         """
         self.get_mixin(name)
         del self.mixins[name]
+        self.rewrap()
+
+    def rewrap(self) -> None:
+        """Has every mixin called once in every place, those whose modules were replaced included."""
         for module, _, _ in _places(self):
             module.forward = _unwrapped(module.forward)  # type: ignore[method-assign]
         for mixin in self.mixins.values():

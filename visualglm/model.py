@@ -111,6 +111,18 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
 
         return load_model(cls, pretrained_model_name_or_path, *args, **kwargs)
 
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Writes our own layout, as transformers does.
+
+        Raises:
+            UsageError: an adapter is laid on the model: nothing could open a folder with both.
+        """
+        from .checkpoints.save import require_bare
+
+        if not getattr(self, "_hf_peft_config_loaded", False):  # else transformers writes its adapter alone
+            require_bare(self)
+        super().save_pretrained(*args, **kwargs)
+
     def quantize(self, bits: int, *args: Any, **kwargs: Any) -> Any:
         """Stores the language model's linears in 8 or 4 bits from now on, as upstream's call; returns the model.
 

@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 import visualglm
 import visualglm.auto
-from visualglm.checkpoints import convert, open_checkpoint, quantization_plan, verify
+from visualglm.checkpoints import convert, open_checkpoint, quantization_plan, save_sat, verify
 from visualglm.checkpoints.quantized import dequantized
 from visualglm.commands import app
 from visualglm.errors import CheckpointError, QuantizationError, UsageError
+from visualglm.mixins import BaseMixin
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.quantization import QuantizationConfig, QuantizedLinear
 
@@ -175,6 +176,36 @@ def test_a_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
     folder = write_hf(tmp_path / "m", ODD_CONFIG, state)
     with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.dense_h_to_4h cannot be quantized: .*not a finite"):
         visualglm.load(folder, quantize=4)
+
+
+def test_in_place_it_is_all_or_nothing() -> None:
+    model = open_reference()
+    model.transformer.layers[1].mlp.dense_h_to_4h.weight.data[3, 3] = float("inf")
+    with pytest.raises(QuantizationError, match=r"layers\.1\.mlp\.dense_h_to_4h has weights that are not finite"):
+        model.quantize(8)
+    assert not any(isinstance(module, QuantizedLinear) for module in model.modules())
+    assert getattr(model.config, "quantization_config", None) is None
+
+
+def test_mixins_stay_at_work(reference: Reference) -> None:
+    class Twice(BaseMixin):
+        def word_embedding_forward(self, ids: Any, *, old_impl: Any, layer_id: int) -> Any:
+            return 2 * old_impl(ids)
+
+        def final_forward(self, hidden: Any, *, old_impl: Any, layer_id: int) -> Any:
+            return 2 * old_impl(hidden)
+
+    model = open_reference()
+    model.add_mixin("twice", Twice())
+    wanted = logits(model, reference)
+    found = logits(model.quantize(8, vocabulary=8), reference)
+    assert (found - wanted).norm() < 0.15 * wanted.norm()
+
+
+def test_no_folder_in_sats_layout(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no place for them"):
+        save_sat(open_reference().quantize(8), tmp_path / "sat")
+    assert not (tmp_path / "sat").exists()
 
 
 def test_bitsandbytes_own_configuration_works_too(reference: Reference) -> None:

@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
 from ..errors import CheckpointError, UsageError
@@ -25,12 +28,17 @@ from ..errors import CheckpointError, UsageError
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
 CHECKPOINT = "checkpoint-"
 SAMPLED = 64
-DEAD = ("lm_head.",)  # tied in some layouts and stored twice in others
+QUANTIZABLE = re.compile(r".*\.weight(_scale)?")
+"""What `visualglm quantize` may have changed; biases and tables of positions stay as they were."""
+NOT_COMPARED = ("lm_head.",)  # tied in some layouts and stored twice in others
 
 
 @dataclass(frozen=True)
 class Base:
-    """The model that an adapter belongs to, and how far it was trained."""
+    """The model that an adapter belongs to, and how far it was trained.
+
+    `beside_weights` is the fingerprint without the `.weight`s, so that of the quantized model too.
+    """
 
     name: str
     fingerprint: str
@@ -38,6 +46,7 @@ class Base:
     hidden_size: int
     vocab_size: int
     step: int = 0
+    beside_weights: str = ""
 
 
 def base_of(name_or_dir: str | Path) -> Base:
@@ -45,13 +54,18 @@ def base_of(name_or_dir: str | Path) -> Base:
     checkpoint = open_checkpoint(local_folder(name_or_dir))
     config = checkpoint.config
     sizes = config.num_layers, config.hidden_size, config.vocab_size
-    return Base(str(name_or_dir), fingerprint(checkpoint), *sizes)
+    return Base(str(name_or_dir), fingerprint(checkpoint), *sizes, beside_weights=fingerprint(checkpoint, QUANTIZABLE))
+
+
+def is_quantized(name_or_dir: str | Path) -> bool:
+    """Whether the checkpoint holds stored bits."""
+    return getattr(open_checkpoint(local_folder(name_or_dir)).config, "quantization_config", None) is not None
 
 
 def fingerprint(checkpoint: Checkpoint, left_out: re.Pattern[str] | None = None) -> str:
     """Sixteen hex digits that a sample of every weight gives, but for names that `left_out` matches."""
     digest = hashlib.sha256()
-    for name in sorted(name for name in checkpoint.tensors if not name.startswith(DEAD)):
+    for name in sorted(name for name in checkpoint.tensors if not name.startswith(NOT_COMPARED)):
         if left_out is not None and left_out.fullmatch(name):
             continue
         numbers = checkpoint.tensors[name].read().flatten()
@@ -87,6 +101,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _json(folder / CONFIG)
 
 
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """An adapter's numbers by PEFT's names.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    try:
+        return load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} cannot be read ({error}): copy the adapter again.") from error
+
+
 def read_base(folder: Path) -> Base | None:
     """Which model it was made for; None where another program wrote the adapter."""
     if not (folder / BASE).is_file():
@@ -102,12 +128,18 @@ def write_base(folder: Path, base: Base) -> None:
 
 
 def require_same_base(folder: Path, name_or_dir: str | Path) -> None:
-    """Raises `CheckpointError` unless the adapter was made for this model."""
+    """Raises `CheckpointError` unless the adapter was made for this model, or the one that this was quantized from."""
     made_for = read_base(folder)
     if made_for is None:
         return
-    found = base_of(name_or_dir)
-    if found.fingerprint != made_for.fingerprint:
+    found, quantized = base_of(name_or_dir), is_quantized(name_or_dir)
+    if quantized and not made_for.beside_weights:
+        raise CheckpointError(
+            f"the adapter {folder} does not say whether {name_or_dir}, which is quantized, was made of its base: open "
+            "the unquantized model with --quantize."
+        )
+    same_rest = quantized and found.beside_weights == made_for.beside_weights
+    if found.fingerprint != made_for.fingerprint and not same_rest:
         raise CheckpointError(
             f"the adapter {folder} was trained on {_described(made_for)}, but the model is {_described(found)}: open "
             "it with --model of the one it was trained on, in any layout."

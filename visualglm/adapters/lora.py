@@ -17,6 +17,7 @@ from ..checkpoints import LowRank
 from ..errors import UsageError
 from ..mixins import BaseMixin
 from ..quantization import QuantizedLinear
+from .layers import require_peft
 
 NAME = "default"
 SATS_LINEARS = ("attention.dense", "attention.query_key_value")
@@ -60,18 +61,24 @@ class LoraMixin(BaseMixin):
         return cls(_tuner(model, {name: (rank, SATS_ALPHA) for name in names}))
 
     def merge_lora(self) -> None:
-        """Puts the matrices into the weights and takes PEFT's layers out; the model is an ordinary one again."""
+        """Puts the matrices into the weights and takes PEFT's layers out; the model is an ordinary one again.
+
+        Raises:
+            UsageError: the weights are in 8 or 4 bits.
+        """
         if not self.is_merged:
+            if any(isinstance(module, QuantizedLinear) for module in self.tuner.model.modules()):
+                raise UsageError(
+                    "the model is quantized, and nothing can be added to its weights: merge the unquantized one, then "
+                    "quantize."
+                )
             self.tuner.merge_and_unload()
             self.is_merged = True
 
 
 def _tuner(model: Any, targets: Mapping[str, tuple[int, float]]) -> Any:
     """PEFT's layers (rank, alpha) in the place of the named linear ones, in the model's dtype."""
-    config = low_rank_config(targets)
-    from peft.tuners.lora import LoraModel
-
-    tuner = LoraModel(model, config, NAME)
+    tuner = inject(model, low_rank_config(targets), NAME)
     for name in targets:
         layer = model.get_submodule(name)
         for matrix in (layer.lora_A[NAME], layer.lora_B[NAME]):
@@ -85,13 +92,9 @@ def low_rank_config(targets: Mapping[str, tuple[int, float]]) -> Any:
     Raises:
         UsageError: peft is not installed.
     """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise UsageError(
-            "LoRA beside the weights needs peft: pip install 'visualglm[train]', or open the folder with "
-            "visualglm.load, which merges it."
-        ) from error
+    require_peft("LoRA beside the weights")
+    from peft import LoraConfig
+
     rank, alpha = next(iter(targets.values()))
     return LoraConfig(
         r=rank,
@@ -102,10 +105,9 @@ def low_rank_config(targets: Mapping[str, tuple[int, float]]) -> Any:
     )
 
 
-def inject(model: Any, config: Any, name: str) -> None:
-    """PEFT's layers in the model itself, beside those of other names, over layers in 8 or 4 bits too."""
-    from peft import inject_adapter_in_model
-    from peft.tuners.lora import Linear
+def inject(model: Any, config: Any, name: str) -> Any:
+    """PEFT's layers in the model itself, beside those of other names, over layers in 8 or 4 bits too; their tuner."""
+    from peft.tuners.lora import Linear, LoraModel
 
     for module in model.modules():
         if isinstance(module, QuantizedLinear):
@@ -114,7 +116,7 @@ def inject(model: Any, config: Any, name: str) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
         warnings.filterwarnings("ignore", message="Unsupported layer type")  # the quantized one, registered above
-        inject_adapter_in_model(config, model, name)
+        return LoraModel(model, config, name)
 
 
 def ranks_of(low_ranks: Mapping[str, LowRank]) -> dict[str, tuple[int, float]]:

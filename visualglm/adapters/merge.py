@@ -15,7 +15,8 @@ from typing import Any
 from ..checkpoints import Layout, convert, find_vocabulary, local_folder
 from ..errors import UsageError
 from ..model import VisualGLMForConditionalGeneration
-from .folder import adapter_folder, read_config, require_same_base
+from .folder import adapter_folder, is_quantized, read_config, read_weights, require_same_base
+from .layers import all_or_nothing, require_peft
 from .prefix import stored_prefix
 from .switch import LORA, PREFIX
 from .upstream import upstream_folder
@@ -36,7 +37,7 @@ def merge(
 
     Raises:
         CheckpointError: the base cannot be opened, or the adapter was trained on another one.
-        UsageError: there is no adapter, or the layout cannot hold a prefix.
+        UsageError: there is no adapter, the base is quantized, or the layout cannot hold a prefix.
     """
     if upstream_folder(adapter) is not None:
         raise UsageError(
@@ -50,11 +51,11 @@ def merge(
             "a prefix cannot be merged into weights, and upstream's Hugging Face layout has no place for one: write "
             "--to native or --to sat, or use it with --adapter."
         )
+    if is_quantized(base):
+        raise UsageError(f"{base} is quantized, and nothing can be added to its weights: merge first, then quantize.")
     require_same_base(folder, base)
     report(f"opening {base}")
     model = VisualGLMForConditionalGeneration.from_pretrained(str(base), dtype="auto").eval()
-    if getattr(model.config, "quantization_config", None) is not None:
-        raise UsageError(f"{base} is quantized, and nothing can be added to its weights: merge first, then quantize.")
     merged = _with_prefix(model, folder) if kind == PREFIX else _with_lora(model, folder, kind)
     place = Path(target)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -76,11 +77,11 @@ def _with_prefix(model: Any, folder: Path) -> Any:
 def _with_lora(model: Any, folder: Path, kind: Any) -> Any:
     if kind != LORA:
         raise UsageError(f"{folder} is an adapter of kind {kind}: this program merges {LORA} and {PREFIX}.")
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise UsageError("merging needs peft: pip install 'visualglm[train]'.") from error
-    with warnings.catch_warnings():
+    require_peft("merging")
+    from peft import PeftModel
+
+    read_weights(folder)  # PEFT would not say which file is damaged
+    with all_or_nothing(model, "default", folder), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     if hasattr(merged, "peft_config"):

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import CheckpointError, UsageError
 from ..prefix import INITIAL_STD, PrefixMixin
-from .folder import WEIGHTS
+from .folder import WEIGHTS, read_weights
+from .layers import require_peft
 
 TENSOR = "prompt_embeddings"
 
@@ -46,7 +46,9 @@ class EncodedTables(nn.Module):
 
 def new_prefix(model: Any, tokens: int, reparameterise: bool, width: int) -> tuple[PrefixMixin, Any]:
     """A prefix to train, not yet in the model, and its PEFT configuration."""
-    PrefixEncoder, PrefixTuningConfig = _peft()  # noqa: N806  two classes of an optional package
+    require_peft("training a prefix")
+    from peft import PrefixEncoder, PrefixTuningConfig
+
     config = PrefixTuningConfig(
         num_virtual_tokens=tokens,
         token_dim=model.config.hidden_size,
@@ -76,10 +78,10 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
     """The mixin of a prefix that was trained, from PEFT's file in `folder`.
 
     Raises:
-        CheckpointError: the file holds no prefix.
+        CheckpointError: the file is damaged, or holds no prefix.
         UsageError: it was made for a model of another size.
     """
-    tensors, config = load_file(folder / WEIGHTS), model.config
+    tensors, config = read_weights(folder), model.config
     if TENSOR not in tensors:
         raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}: it is no prefix, copy it again.")
     flat = tensors[TENSOR]
@@ -106,11 +108,3 @@ def empty_prefix(model: Any, tokens: int) -> PrefixMixin:
     config = copy.copy(model.config)
     config.prefix_length = tokens
     return PrefixMixin(config)
-
-
-def _peft() -> tuple[Any, Any]:
-    try:
-        from peft import PrefixEncoder, PrefixTuningConfig
-    except ImportError as error:
-        raise UsageError("training a prefix needs peft: pip install 'visualglm[train]'.") from error
-    return PrefixEncoder, PrefixTuningConfig

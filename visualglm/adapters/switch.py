@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, UsageError
+from ..generation import under_way
 from ..prefix import PrefixMixin
 from ..quantization import QuantizedLinear
 from . import upstream
-from .folder import WEIGHTS, adapter_folder, read_config, require_same_base
+from .folder import WEIGHTS, adapter_folder, read_config, read_weights, require_same_base
+from .layers import all_or_nothing, require_peft
 from .lora import inject
 from .prefix import stored_prefix
 
@@ -52,6 +52,7 @@ class Adapters:
         name = name or str(place).rstrip("/").rsplit("/", 1)[-1]
         if name in self.names:
             raise UsageError(f"there is an adapter {name!r} already: give this one another name.")
+        self._require_idle()
         upstreams = upstream.upstream_folder(place)
         if upstreams is not None:
             self.laid_on[name] = self._upstreams(upstream.opened(upstreams, self.model.name_or_path))
@@ -80,10 +81,13 @@ class Adapters:
         """Puts one adapter to work, or with None the bare model.
 
         Raises:
-            UsageError: there is none of that name.
+            UsageError: there is none of that name, or an answer of another one is being generated.
         """
         if name is not None and name not in self.names:
             raise UsageError(f"there is no adapter {name!r}: choose from {', '.join(self.names) or 'none'}.")
+        if name == self.active:
+            return
+        self._require_idle()
         if MIXIN in self.model.mixins:
             self.model.del_mixin(MIXIN)
         chosen = None if name is None else self.laid_on[name]
@@ -91,6 +95,13 @@ class Adapters:
             self.model.add_mixin(MIXIN, chosen)
         _switch(self.model, chosen if isinstance(chosen, str) else None)
         self.active = name
+        self.model.adapter_at_work = name
+
+    def _require_idle(self) -> None:
+        """Raises `UsageError` while an answer is under way: the rest of it would be another adapter's."""
+        if under_way(self.model):
+            now = "the bare model" if self.active is None else f"the adapter {self.active!r}"
+            raise UsageError(f"an answer is being generated with {now}: read it to its end or close it, then switch.")
 
     def _layer_name(self) -> str:
         """PEFT makes module names of it, so it has no dots."""
@@ -101,28 +112,41 @@ def lay_on(model: Any, folder: Path, name: str) -> None:
     """PEFT's layers with the numbers of a folder, at work.
 
     Raises:
-        CheckpointError: the file lacks a matrix, or has one too many.
-        UsageError: peft is not installed, or the adapter is DoRA and the model is in 8 or 4 bits.
+        CheckpointError: the file cannot be read, or does not fit the model; then nothing was laid on.
+        UsageError: peft is not installed, the adapter cannot lie beside those that are there, or it needs weights that
+            are in 8 or 4 bits.
     """
-    try:
-        from peft import LoraConfig, set_peft_model_state_dict
-    except ImportError as error:
-        raise UsageError("an adapter needs peft: pip install 'visualglm[train]'.") from error
-    config = LoraConfig.from_pretrained(str(folder))
-    config.inference_mode = True
-    if config.use_dora and any(isinstance(module, QuantizedLinear) for module in model.modules()):
-        raise UsageError(f"{folder} is DoRA, which needs the 16-bit weights: leave --quantize out, or merge it first.")
-    tensors = {key.removeprefix(WRAPPED): value for key, value in load_file(folder / WEIGHTS).items()}
-    inject(model, config, name)
-    found = set_peft_model_state_dict(model, tensors, adapter_name=name)
-    missing = [key for key in found.missing_keys if f".{name}." in key]
-    if missing or found.unexpected_keys:
-        raise CheckpointError(
-            f"{folder / WEIGHTS} does not fit its model: missing {missing[:4]}, too many "
-            f"{list(found.unexpected_keys)[:4]}; copy it again."
-        )
+    require_peft("an adapter")
+    from peft import LoraConfig, set_peft_model_state_dict
+
+    tensors = {key.removeprefix(WRAPPED): value for key, value in read_weights(folder).items()}
+    with all_or_nothing(model, name, folder):
+        config = LoraConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        _require_numbers(model, config, folder)
+        inject(model, config, name)
+        found = set_peft_model_state_dict(model, tensors, adapter_name=name)
+        missing = [key for key in found.missing_keys if f".{name}." in key]
+        if missing or found.unexpected_keys:
+            raise CheckpointError(
+                f"{folder / WEIGHTS} does not fit its model: missing {missing[:4]}, too many "
+                f"{list(found.unexpected_keys)[:4]}; copy it again."
+            )
     model.requires_grad_(False)
     model.eval()
+
+
+def _require_numbers(model: Any, config: Any, folder: Path) -> None:
+    """Raises `UsageError` where the adapter needs weights that the model holds in 8 or 4 bits."""
+    stored = [name for name, module in model.named_modules() if isinstance(module, QuantizedLinear)]
+    if config.use_dora and stored:
+        raise UsageError(f"{folder} is DoRA, which needs the 16-bit weights: leave --quantize out, or merge it first.")
+    for part in config.modules_to_save or ():
+        if any(name == part or name.startswith(f"{part}.") for name in stored):
+            raise UsageError(
+                f"{folder} has a {part} of its own, which needs the 16-bit one in its place: leave --quantize-vision "
+                "out, or merge it first."
+            )
 
 
 def _switch(model: Any, name: str | None) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
 from ..errors import CheckpointError, UsageError
 from ..prefix import PrefixMixin
-from .folder import fingerprint, split_step
+from .folder import QUANTIZABLE, fingerprint, is_quantized, split_step
+from .layers import all_or_nothing
 from .lora import fill, inject, low_rank_config, ranks_of
 from .prefix import filled_prefix
 
@@ -48,7 +49,9 @@ def opened(folder: Path, model_name: str) -> Checkpoint:
             f"{folder} is a whole model without LoRA or a prefix beside its weights (they may be merged): open it with "
             "--model instead of --adapter."
         )
-    left_out = re.compile(f"{ADDED}|{QUANTIZED}" if checkpoint.raw_config.get("use_qlora") else ADDED)
+    changed = [ADDED, *([QUANTIZED] if checkpoint.raw_config.get("use_qlora") else [])]
+    changed += [QUANTIZABLE.pattern] if is_quantized(model_name) else []
+    left_out = re.compile("|".join(changed))
     base = open_checkpoint(local_folder(model_name))
     if fingerprint(checkpoint, left_out) != fingerprint(base, left_out):
         raise CheckpointError(
@@ -60,8 +63,10 @@ def opened(folder: Path, model_name: str) -> Checkpoint:
 
 def lay_on_low_rank(model: Any, checkpoint: Checkpoint, name: str) -> None:
     """PEFT's layers with the folder's matrices, at work under `name`."""
-    inject(model, low_rank_config(ranks_of(checkpoint.low_rank)), name)
-    fill(model, checkpoint.low_rank, name)
+    config = low_rank_config(ranks_of(checkpoint.low_rank))
+    with all_or_nothing(model, name, checkpoint.folder):
+        inject(model, config, name)
+        fill(model, checkpoint.low_rank, name)
     model.requires_grad_(False)
     model.eval()
 

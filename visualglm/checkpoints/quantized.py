@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError, QuantizationError, UsageError
 from ..glm import GLM
+from ..mixins import Modifiable
 from ..model import VisualGLMForConditionalGeneration
 from ..quantization import (
     DEFAULT_GROUP_SIZE,
@@ -102,6 +103,8 @@ def quantize_model(model: Any, bits: int, **options: Any) -> Any:
     wanted, there = plan(bits, **options), stored_plan(model.config)
     if there is None:
         quantize_in_place(model, wanted, "transformer." if isinstance(model, GLM) else "")
+        if isinstance(model, Modifiable):
+            model.rewrap()
     elif there.to_dict() != wanted.to_dict():
         raise UsageError(f"the model is in {there.bits} bits already: open the unquantized one for other bits.")
     return model

@@ -63,12 +63,18 @@ def swap(
 
     `prefix` is what the names in `config` have before those in `model`, where it is a part of the whole.
     """
-    found = [(name, module) for name, module in model.named_modules() if type(module) in (nn.Linear, nn.Embedding)]
     swapped = []
-    for name, module in found:
-        bits = config.bits_of(prefix + name)
-        if bits is not None:
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, made(module, bits))
-            swapped.append(name)
+    for name, module in chosen(model, config, prefix):
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, made(module, config.bits_of(prefix + name)))  # type: ignore[arg-type]
+        swapped.append(name)
     return swapped
+
+
+def chosen(model: nn.Module, config: QuantizationConfig | None, prefix: str = "") -> list[tuple[str, Any]]:
+    """The linears and embeddings that the configuration names, with their names; all of them where it is None."""
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if type(module) in (nn.Linear, nn.Embedding) and (config is None or config.bits_of(prefix + name) is not None)
+    ]

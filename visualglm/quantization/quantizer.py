@@ -18,7 +18,10 @@ from ..errors import QuantizationError
 from .embedding import QuantizedEmbedding, TiedHead, check_embedding
 from .formats import Bits
 from .linear import QuantizedLinear
-from .plan import METHOD, QuantizationConfig, swap
+from .plan import METHOD, QuantizationConfig, chosen, swap
+
+WRAPPERS = ("base_layer", "original_module")
+"""What PEFT calls the module that an adapter was laid over."""
 
 
 @register_quantizer(METHOD)
@@ -68,8 +71,11 @@ def quantize_in_place(model: Any, config: QuantizationConfig, prefix: str = "") 
     `model` may be a part that shares the whole's `config`; `prefix` is then what its names have before them there.
 
     Raises:
-        QuantizationError: a weight is not finite, or no module has such a name.
+        QuantizationError: a weight is not finite, adapters are laid on the modules, or none has such a name; then
+            nothing is quantized.
     """
+    _require_bare(model, config, prefix)
+    _require_finite(model, config, prefix)
 
     def quantized(module: Any, bits: Bits) -> nn.Module:
         if isinstance(module, nn.Embedding):
@@ -77,12 +83,24 @@ def quantize_in_place(model: Any, config: QuantizationConfig, prefix: str = "") 
         return QuantizedLinear.of(module, bits, config.group_size)
 
     if not swap(model, config, quantized, prefix):
-        raise QuantizationError(
-            "there is nothing to quantize: its linears are quantized already, or adapters are laid on them; quantize "
-            "first, then add adapters."
-        )
+        raise QuantizationError("there is nothing to quantize: the linears of this model are quantized already.")
     _tie(model)
     model.config.quantization_config = config
+
+
+def _require_bare(model: Any, config: QuantizationConfig, prefix: str) -> None:
+    """Raises `QuantizationError` where PEFT's layers lie over a module: the stored form has no names for those."""
+    for name, _ in chosen(model, None, prefix):
+        bare = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if bare != name and config.bits_of(prefix + bare) is not None:
+            raise QuantizationError(f"an adapter is laid on {bare}: quantize first, then add adapters.")
+
+
+def _require_finite(model: Any, config: QuantizationConfig, prefix: str) -> None:
+    """Raises `QuantizationError` for the first weight that is not; before any is changed, and without a second copy."""
+    for name, module in chosen(model, config, prefix):
+        if not bool(module.weight.isfinite().all()):
+            raise QuantizationError(f"{name} has weights that are not finite: the checkpoint is broken, get it again.")
 
 
 def _tie(model: Any) -> None:

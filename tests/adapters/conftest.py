@@ -1,0 +1,57 @@
+"""Adapters of each kind for the small random model, made without training: their numbers are random, and large."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import visualglm
+from visualglm.adapters.folder import base_of
+from visualglm.chat import encode_picture
+from visualglm.finetuning.parts import tuned
+from visualglm.finetuning.recipe import read_finetuning
+
+from ..conftest import REFERENCE
+
+BASE = str(REFERENCE / "hf")
+PICTURES = [str(REFERENCE / "images" / name) for name in ("rgb.png", "l.png")]
+KINDS = {
+    "one": ("lora",),
+    "two": ("lora",),
+    "projection": ("lora", "parts.projection='full'"),
+    "projection-lora": ("lora", "parts.projection='lora'"),
+    "prefix": ("ptuning",),
+}
+
+
+def opened(**options: Any) -> visualglm.VisualGLM:
+    return visualglm.load(BASE, device="cpu", **options)
+
+
+def logits(model: visualglm.VisualGLM) -> torch.Tensor:
+    """What the whole road computes after a picture."""
+    inner = model.model
+    ids = [inner.config.image_token_id] * inner.config.image_length + [5, 6, 7]
+    prompt = torch.tensor([[*ids, inner.config.gmask_token_id, inner.config.bos_token_id]])
+    with torch.no_grad():
+        return inner(prompt, image_embeds=encode_picture(inner, PICTURES[0])).logits
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {}
+    base = base_of(BASE)
+    for seed, (name, (method, *changes)) in enumerate(KINDS.items()):
+        folder = tmp_path_factory.mktemp("adapters") / name
+        recipe = read_finetuning(None, changes, data="-", output=str(folder), method=method, model=BASE)
+        ready = tuned(opened().model, recipe, base)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for value in ready.parameters.values():
+                value.add_(torch.randn_like(value) * 0.2)
+        ready.save_adapter(folder, 1)
+        made[name] = folder
+    return made
