@@ -19,7 +19,8 @@ import torch
 
 from ..adapters.folder import CHECKPOINT, Base, base_of
 from ..adapters.switch import MIXIN
-from ..checkpoints import find_vocabulary, local_folder
+from ..checkpoints import find_vocabulary, local_folder, read_config
+from ..checkpoints.quantized import stored_plan
 from ..conversation import VisualGLM, load, packed_model
 from ..errors import UsageError
 from ..training.processes import join, rank, world
@@ -132,19 +133,33 @@ def _opened(recipe: Finetuning, device: str) -> VisualGLM:
     """The base model, in the dtype of the recipe, 4-bit for QLoRA.
 
     Raises:
-        UsageError: bitsandbytes is not installed, or float16 is asked for on a CPU.
+        UsageError: bitsandbytes is not installed, the method needs a base that is not quantized, or float16 is asked
+            for on a CPU.
     """
+    _refuse_few_bits(recipe)
     dtype = "bfloat16" if recipe.dtype == "auto" and torch.cuda.is_available() and device != "cpu" else recipe.dtype
     options: dict[str, Any] = {}
     if recipe.method == "qlora":
         options["quantization_config"] = four_bit()
     model = load(recipe.model or None, tokenizer=recipe.tokenizer or None, device=device, dtype=dtype, **options)
-    if model.model.device.type == "cpu" and model.model.lm_head.weight.dtype == torch.float16:
+    if model.model.device.type == "cpu" and model.model.transformer.final_layernorm.weight.dtype == torch.float16:
         raise UsageError("float16 does not train on a CPU: set dtype to bfloat16 or float32.")
     for module in model.model.modules():
         if hasattr(module, PACKING):  # an answer would pack the 4-bit weights for inference, and there is no way back
             setattr(module, PACKING, False)
     return model
+
+
+def _refuse_few_bits(recipe: Finetuning) -> None:
+    """Raises `UsageError` where stored bits would have to train, or be quantized once more."""
+    if recipe.method not in ("full", "qlora"):
+        return
+    stored = stored_plan(read_config(local_folder(recipe.model or packed_model())))
+    if stored is not None:
+        raise UsageError(
+            f"{recipe.model} is in {stored.bits} bits already, and method {recipe.method} needs the unquantized base: "
+            "give that one, or method lora or ptuning."
+        )
 
 
 def four_bit() -> Any:
