@@ -10,9 +10,10 @@ beyond lengths.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from .parts import Tuned, is_four_bit
+from .parts import Tuned, in_few_bits, is_four_bit
 from .recipe import Finetuning
 
 GRADIENT, MOMENTS, STEP = 4, 8, 4
@@ -51,9 +52,10 @@ class Memory:
 def foretold(tuned: Tuned, tokens: int, processes: int = 1) -> Memory:
     """What a run takes whose longest sample has `tokens` tokens."""
     model, recipe, trained = tuned.model, tuned.recipe, sum(tuned.counts().values())
-    weights = sum(_held(parameter) for parameter in model.parameters())
+    weights = sum(_held(tensor) for tensor in chain(model.parameters(), model.buffers()))  # stored bits are buffers
     shares = processes if recipe.sharding == "fsdp" else 1
-    kept = max(_pass(model.config, recipe, tokens, tuned.dtype.itemsize, trained), STEP * trained // shares)
+    unpacked = _unpacked(model, recipe, tuned.dtype.itemsize)
+    kept = max(_pass(model.config, recipe, tokens, tuned.dtype.itemsize, trained) + unpacked, STEP * trained // shares)
     put_together = _largest_units(model.config) if shares > 1 else 0
     return Memory(weights // shares, trained * (GRADIENT + MOMENTS) // shares, kept + put_together)
 
@@ -63,10 +65,15 @@ def _largest_units(config: Any) -> int:
     return int(4 * config.hidden_size * (config.vocab_size + 12 * config.hidden_size))
 
 
-def _held(parameter: Any) -> int:
-    """Bytes of a weight; one of 4 bits has a scale of four bytes for 64 numbers, which are 32 bytes."""
-    size = int(parameter.numel() * parameter.element_size())
-    return size + size // 8 if is_four_bit(parameter) else size
+def _held(tensor: Any) -> int:
+    """Bytes of a weight; QLoRA's has a scale of four bytes for 64 numbers, which are 32 bytes."""
+    size = int(tensor.numel() * tensor.element_size())
+    return size + size // 8 if is_four_bit(tensor) else size
+
+
+def _unpacked(model: Any, recipe: Finetuning, width: int) -> int:
+    """The largest weight of a base in few bits; they are made numbers one at a time."""
+    return 4 * model.config.hidden_size**2 * width if recipe.method == "qlora" or in_few_bits(model) else 0
 
 
 def _pass(config: Any, recipe: Finetuning, tokens: int, width: int, trained: int) -> int:
@@ -78,8 +85,7 @@ def _pass(config: Any, recipe: Finetuning, tokens: int, width: int, trained: int
         language = config.num_layers * block
     logits = HEAD * rows * config.vocab_size * 4
     narrow = width * trained if recipe.method == "full" and width < 4 else 0  # autocast's copies
-    unpacked = 4 * hidden * hidden * width if recipe.method == "qlora" else 0  # the largest weight, one at a time
-    return language + logits + narrow + unpacked + _picture(config, recipe, width)
+    return language + logits + narrow + _picture(config, recipe, width)
 
 
 def _kept_per_block(recipe: Finetuning) -> int:

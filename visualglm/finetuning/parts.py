@@ -4,7 +4,7 @@
     ptuning       a prefix mixin with PEFT's encoder
     full          the parts' own parameters
 
-What trains is held in float32 whatever the rest is held in. Knows nothing about data or steps.
+What trains is held in float32 whatever the rest is held in, 8 and 4 bits included. Knows nothing about data or steps.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..adapters.folder import WEIGHTS, Base, write_base
+from ..adapters.lora import inject
 from ..adapters.prefix import TENSOR, flattened, new_prefix
 from ..adapters.switch import MIXIN, WRAPPED
 from ..errors import UsageError
+from ..quantization import QuantizedEmbedding, QuantizedLinear
 from ..training.processes import rank, spread, whole
 from .recipe import Finetuning, layer_numbers
 
@@ -32,6 +34,7 @@ MODULES = {
     "vision": ("image_encoder.vit",),
 }
 PICTURE_ROAD = ("qformer", "projection", "vision")
+LINEARS, STORED = (nn.Linear, QuantizedLinear), (QuantizedLinear, QuantizedEmbedding)
 TRAINED = "trained.safetensors"
 NAME = "default"
 
@@ -120,6 +123,18 @@ def is_four_bit(parameter: Any) -> bool:
     return type(parameter).__name__ == "Params4bit"
 
 
+def in_few_bits(module: nn.Module) -> bool:
+    """Whether weights in it are stored in 8 or 4 bits of our own, which no gradient reaches."""
+    return any(isinstance(inner, STORED) for inner in module.modules())
+
+
+def count_of(model: nn.Module) -> int:
+    """How many numbers a model has, whatever each is held in."""
+    stored = [module for module in model.modules() if isinstance(module, STORED)]
+    numbers = sum(parameter.numel() * (2 if is_four_bit(parameter) else 1) for parameter in model.parameters())
+    return numbers + sum(int(module.in_features * module.out_features) for module in stored)
+
+
 def part_of(name: str) -> str:
     """The part that a parameter belongs to; a prefix is the language model's."""
     return next((part for part in PICTURE_ROAD if name.startswith(MODULES[part])), "language")
@@ -129,10 +144,10 @@ def tuned(model: Any, recipe: Finetuning, base: Base) -> Tuned:
     """Makes the model ready for a method: adapters laid on, everything else frozen.
 
     Raises:
-        UsageError: peft is not installed, or the recipe names layers that are not there.
+        UsageError: peft is not installed, or the recipe names layers that are not there or cannot train.
     """
     model.requires_grad_(False)
-    dtype = model.lm_head.weight.dtype
+    dtype = model.transformer.final_layernorm.weight.dtype  # numbers in every base; the head may be in 8 bits
     torch.manual_seed(recipe.seed)  # the adapters' first values
     config = None
     if recipe.method == "full":
@@ -144,6 +159,8 @@ def tuned(model: Any, recipe: Finetuning, base: Base) -> Tuned:
         model.add_mixin(MIXIN, mixin.to(model.device))
     else:
         config = _with_lora(model, recipe)
+    # tells Trainer that a quantized base is not trained itself
+    model._hf_peft_config_loaded = config is not None
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -159,10 +176,11 @@ def _modules(model: Any, way: str, recipe: Finetuning) -> list[nn.Module]:
 def _with_lora(model: Any, recipe: Finetuning) -> Any:
     """PEFT's layers in the model; returns its configuration."""
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig
     except ImportError as error:
         raise UsageError("LoRA needs peft: pip install 'visualglm[train]'.") from error
     whole = [name for part in PICTURE_ROAD if getattr(recipe.parts, part) == "full" for name in MODULES[part]]
+    _require_numbers(model, whole, recipe)
     settings = recipe.lora
     config = LoraConfig(
         r=settings.rank,
@@ -172,9 +190,20 @@ def _with_lora(model: Any, recipe: Finetuning) -> Any:
         target_modules=_targets(model, recipe),
         modules_to_save=whole or None,
     )
-    inject_adapter_in_model(config, model, NAME)
-    model._hf_peft_config_loaded = True  # tells transformers that a quantized base is not trained itself
+    inject(model, config, NAME)
     return config
+
+
+def _require_numbers(model: Any, whole: list[str], recipe: Finetuning) -> None:
+    """Raises `UsageError` where stored bits would have to be numbers: in what trains whole, and everywhere for DoRA."""
+    stored = next((name for name in whole if in_few_bits(model.get_submodule(name))), None)
+    if stored is not None:
+        raise UsageError(
+            f"parts.{part_of(stored)} is full, but the base holds it in 8 or 4 bits, which take no gradient: give lora "
+            "or frozen there, or the unquantized base."
+        )
+    if recipe.lora.dora and in_few_bits(model):
+        raise UsageError("lora.dora needs 16-bit weights, and the base is in 8 or 4 bits: leave it out.")
 
 
 def _targets(model: Any, recipe: Finetuning) -> str:
@@ -194,13 +223,13 @@ def _targets(model: Any, recipe: Finetuning) -> str:
     for part in PICTURE_ROAD:
         if getattr(parts, part) == "lora":
             (root,) = MODULES[part]
-            linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+            linears = [name for name, module in model.named_modules() if isinstance(module, LINEARS)]
             names += [re.escape(name) for name in linears if name == root or name.startswith(f"{root}.")]
     return "|".join(names)
 
 
 def _require_linear(model: Any, target: str) -> None:
     block = model.transformer.layers[0]
-    known = [name for name, module in block.named_modules() if isinstance(module, nn.Linear)]
+    known = [name for name, module in block.named_modules() if isinstance(module, LINEARS)]
     if target not in known:
         raise UsageError(f"lora.targets has {target!r}: the linear layers of a block are {', '.join(known)}.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..checkpoints.memory import in_words
 from .memory import Memory, foretold
-from .parts import Tuned, is_four_bit
+from .parts import Tuned, count_of
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ def plan_of(tuned: Tuned, lengths: list[int], held_out: int, world: int) -> Plan
         steps,
         math.ceil(recipe.warmup * steps),
         counts,
-        sum(parameter.numel() * (2 if is_four_bit(parameter) else 1) for parameter in tuned.model.parameters()),
+        count_of(tuned.model),
         foretold(tuned, max(lengths), world),
     )

@@ -11,18 +11,20 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..adapters.folder import CHECKPOINT, Base, base_of
+from ..adapters.folder import Base, base_of
 from ..adapters.switch import MIXIN
-from ..checkpoints import find_vocabulary, local_folder
+from ..checkpoints import find_vocabulary, local_folder, read_config
+from ..checkpoints.quantized import stored_plan
 from ..conversation import VisualGLM, load, packed_model
 from ..errors import UsageError
-from ..training.processes import join, rank, world
+from ..training.processes import join, world
+from .beginning import beginning, is_first, read_before, write_before, write_recipe
 from .check import findings
 from .features import Features, computed, how_pictures_are_read
 from .loop import (
@@ -45,8 +47,7 @@ from .score import Asked, answers, probes, share_right
 from .sharded import ShardedLoop, refuse_accelerates_own
 from .sides import Sides, held_out_questions, samples_of, sides_of
 
-RECIPE, BEFORE, RESULT, REPORT = "recipe.json", "before.json", "result.json", "report.html"
-MAY_CHANGE = ("output", "answers", "keep", "tensorboard", "workers")
+RESULT, REPORT = "result.json", "report.html"
 PACKING = "support_avx512bf16_for_cpu"
 Say = Callable[[str], None]
 
@@ -71,27 +72,45 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
         UsageError: the recipe, the data or the output folder cannot be used, or training learns nothing.
         CheckpointError: the base model cannot be opened.
     """
-    output = Path(recipe.output)
     refuse_accelerates_own()
     require_tensorboard(recipe)
-    checkpoint = _beginning(recipe, output, resume)
+    checkpoint = beginning(recipe, Path(recipe.output), resume)
     if world() > 1:
         join(device)
     model = _opened(recipe, device)
     sides = sides_of(recipe, model, say)
     ready = tuned(model.model, recipe, base_of(recipe.model or packed_model()))
-    held_out = len(sides.held_out) if sides.held_out else 0
-    lengths = [sides.learned.samples.lengths[index] for index in sides.learned.indices]
-    plan = plan_of(ready, lengths, held_out, world())
+    plan = _planned(ready, sides)
     for line in (*plan.lines(), how_pictures_are_read(recipe)):
         say(line)
     if not is_first():
         return _trained(ready, sides, plan, checkpoint).finished
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RECIPE).write_text(json.dumps(asdict(recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    asked = held_out_questions(sides, recipe.answers)
-    before = _before(output, ready, model, asked, resume)
-    end = _trained(ready, sides, plan, checkpoint)
+    return _carried_out(Run(ready, sides, plan, checkpoint), model, say, device)
+
+
+def _planned(ready: Tuned, sides: Sides) -> Plan:
+    lengths = [sides.learned.samples.lengths[index] for index in sides.learned.indices]
+    return plan_of(ready, lengths, len(sides.held_out) if sides.held_out else 0, world())
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained, from what, how long, and the checkpoint that it goes on from."""
+
+    ready: Tuned
+    sides: Sides
+    plan: Plan
+    checkpoint: str | None
+
+
+def _carried_out(one: Run, model: VisualGLM, say: Say, device: str) -> bool:
+    """The run of the process that writes: untrained answers, training, and what came of it."""
+    recipe, ready = one.ready.recipe, one.ready
+    output = Path(recipe.output)
+    write_recipe(recipe, output)
+    asked = held_out_questions(one.sides, recipe.answers)
+    before = _before(output, ready, model, asked, one.checkpoint is not None)
+    end = _trained(ready, one.sides, one.plan, one.checkpoint)
     if not end.finished:
         say(f"stopped at step {end.step} and saved; the same command with --resume goes on")
         return False
@@ -102,49 +121,37 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     return True
 
 
-def is_first() -> bool:
-    """Of several processes, the one that speaks and writes."""
-    return rank() == 0
-
-
-def _beginning(recipe: Finetuning, output: Path, resume: bool) -> str | None:
-    """The checkpoint to go on from, or None.
-
-    Raises:
-        UsageError: there is a run already, or none to resume, or it had other settings.
-    """
-    steps = sorted(int(path.name[len(CHECKPOINT) :]) for path in output.glob(f"{CHECKPOINT}*") if path.is_dir())
-    if not resume:
-        if is_first() and output.exists() and any(output.iterdir()):
-            raise UsageError(f"{output} is not empty: go on with its run by --resume, or give another --output.")
-        return None
-    if not steps:
-        raise UsageError(f"{output} has no checkpoint to resume from: run without --resume.")
-    stored = json.loads((output / RECIPE).read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(asdict(recipe)))
-    other = [key for key, value in now.items() if stored.get(key) != value and key not in MAY_CHANGE]
-    if other:
-        raise UsageError(f"{', '.join(other)} differ from the run in {output}: resume with the recipe it began with.")
-    return str(output / f"{CHECKPOINT}{steps[-1]}")
-
-
 def _opened(recipe: Finetuning, device: str) -> VisualGLM:
     """The base model, in the dtype of the recipe, 4-bit for QLoRA.
 
     Raises:
-        UsageError: bitsandbytes is not installed, or float16 is asked for on a CPU.
+        UsageError: bitsandbytes is not installed, the method needs a base that is not quantized, or float16 is asked
+            for on a CPU.
     """
+    _refuse_few_bits(recipe)
     dtype = "bfloat16" if recipe.dtype == "auto" and torch.cuda.is_available() and device != "cpu" else recipe.dtype
     options: dict[str, Any] = {}
     if recipe.method == "qlora":
         options["quantization_config"] = four_bit()
     model = load(recipe.model or None, tokenizer=recipe.tokenizer or None, device=device, dtype=dtype, **options)
-    if model.model.device.type == "cpu" and model.model.lm_head.weight.dtype == torch.float16:
+    if model.model.device.type == "cpu" and model.model.transformer.final_layernorm.weight.dtype == torch.float16:
         raise UsageError("float16 does not train on a CPU: set dtype to bfloat16 or float32.")
     for module in model.model.modules():
         if hasattr(module, PACKING):  # an answer would pack the 4-bit weights for inference, and there is no way back
             setattr(module, PACKING, False)
     return model
+
+
+def _refuse_few_bits(recipe: Finetuning) -> None:
+    """Raises `UsageError` where stored bits would have to train, or be quantized once more."""
+    if recipe.method not in ("full", "qlora"):
+        return
+    stored = stored_plan(read_config(local_folder(recipe.model or packed_model())))
+    if stored is not None:
+        raise UsageError(
+            f"{recipe.model} is in {stored.bits} bits already, and method {recipe.method} needs the unquantized base: "
+            "give that one, or method lora or ptuning."
+        )
 
 
 def four_bit() -> Any:
@@ -166,18 +173,16 @@ def four_bit() -> Any:
 
 def _before(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], resume: bool) -> list[list[str]]:
     """The untrained answers to held-out rows and probes; a resumed run has them in a file."""
-    file = output / BEFORE
-    if resume and file.is_file():
-        stored: list[list[str]] = json.loads(file.read_text(encoding="utf-8"))
-        if len(stored[0]) == len(asked):
-            return stored
+    stored = read_before(output, [asked, probes()]) if resume else None
+    if stored is not None:
+        return stored
     prefix = ready.model.get_mixin(MIXIN) if MIXIN in ready.model.mixins else None
     if prefix is not None:  # an untrained prefix already changes answers; untrained LoRA does not
         ready.model.del_mixin(MIXIN)
     said = _both(model, asked, ready)
     if prefix is not None:
         ready.model.add_mixin(MIXIN, prefix)
-    file.write_text(json.dumps(said, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_before(output, [asked, probes()], said)
     return said
 
 
