@@ -39,9 +39,10 @@ def finetune(
         given["output"] = "."
     plan = read_finetuning(recipe, tuple(change or ()), skip_bad=skip_bad or None, **given)
     from ..finetuning import run
+    from ..finetuning.beginning import is_first
 
     options.quiet_transformers()
-    say = typer.echo if run.is_first() else _silent
+    say = typer.echo if is_first() else _silent
     if check:
         raise typer.Exit(1 if run.check(plan, say, device) else 0)
     if not run.finetune(plan, say, resume, device):
