@@ -6,6 +6,8 @@ Knows nothing about how they are carried out.
 from __future__ import annotations
 
 import difflib
+import math
+import operator
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +23,17 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 LEARNING_RATES = {"lora": 1e-3, "qlora": 1e-3, "ptuning": 1e-2, "full": 5e-5}
 LANGUAGE = {"lora": "lora", "qlora": "lora", "ptuning": "prefix", "full": "full"}
 """How each method trains the language model unless told otherwise; the picture's road is frozen."""
+ABOVE_NOTHING = (
+    *("epochs", "batch", "accumulate", "keep", "max_new_tokens"),
+    *("lora.rank", "lora.alpha", "ptuning.tokens"),
+)
+NOT_NEGATIVE = (
+    *("learning_rate", "weight_decay", "gradient_norm", "max_tokens", "workers", "seed"),
+    *("save_steps", "early_stop", "answers", "ptuning.width"),
+)
+SHARES = ("validation_share", "warmup", "lora.dropout")
+SEEDS = 2**32
+"""NumPy's, which are seeded too."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,7 @@ def checked(recipe: Finetuning) -> Finetuning:
             f"sharding fsdp is for method full; of {recipe.method} little trains: leave sharding out (ddp)."
         )
     _check_numbers(recipe)
+    _check_targets(recipe.lora.targets)
     return replace(recipe, parts=parts)
 
 
@@ -175,14 +189,28 @@ def _check_ways(method: str, ways: dict[str, str]) -> None:
 
 
 def _check_numbers(recipe: Finetuning) -> None:
-    positive = {name: getattr(recipe, name) for name in ("epochs", "batch", "accumulate", "keep", "max_new_tokens")}
-    positive |= {"lora.rank": recipe.lora.rank, "ptuning.tokens": recipe.ptuning.tokens}
-    wrong = next((name for name, value in positive.items() if value <= 0), None)
-    if wrong:
-        raise UsageError(f"{wrong} is {positive[wrong]}: give a number above 0.")
-    for name in ("validation_share", "warmup"):
-        if not 0 <= getattr(recipe, name) < 1:
-            raise UsageError(f"{name} is {getattr(recipe, name)}: it is a share, so give 0 or more and less than 1.")
+    for name, value in _values(recipe, ABOVE_NOTHING).items():
+        if not 0 < value < math.inf:
+            raise UsageError(f"{name} is {value}: give a number above 0.")
+    for name, value in _values(recipe, NOT_NEGATIVE).items():
+        if not 0 <= value < math.inf:
+            raise UsageError(f"{name} is {value}: give 0 or a number above it.")
+    for name, value in _values(recipe, SHARES).items():
+        if not 0 <= value < 1:
+            raise UsageError(f"{name} is {value}: it is a share, so give 0 or more and less than 1.")
+    if recipe.seed >= SEEDS:
+        raise UsageError(f"seed is {recipe.seed}: give a number below {SEEDS}.")
+
+
+def _values(recipe: Finetuning, names: tuple[str, ...]) -> dict[str, float]:
+    return {name: operator.attrgetter(name)(recipe) for name in names}
+
+
+def _check_targets(targets: Any) -> None:
+    """Raises `UsageError` unless they are names, one at least."""
+    if not isinstance(targets, tuple) or not targets or not all(isinstance(target, str) for target in targets):
+        given = list(targets) if isinstance(targets, tuple) else targets
+        raise UsageError(f"lora.targets is {given!r}: give a list of linear layers, e.g. ['attention.dense'].")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
