@@ -87,6 +87,10 @@ def test_messages_in_the_ways_that_tools_write_them(tmp_path: Path) -> None:
         ({"prompt": 3, "label": "a"}, "is no text"),
         ({"messages": [{"role": "user", "content": "q"}]}, "no answer"),
         ({"messages": [{"role": "robot", "content": "q"}]}, "robot"),
+        ({"messages": []}, "messages is empty"),
+        ({"messages": None}, "'conversations' is missing"),
+        ({"conversations": [{"from": "bot", "value": "q"}]}, "the sender 'bot' is unknown"),
+        ({"img": "iVBORw0KGgo" * 1000, "prompt": "q", "label": "a"}, r"\(11000 characters\) is no path; .*data:image"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path: Path, row: dict[str, Any], fault: str) -> None:
@@ -111,6 +115,38 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     for name, fault in [("a.txt", "no data file"), ("a.csv", "label"), ("a.json", "no whole"), ("b.json", "no rows")]:
         with pytest.raises(UsageError, match=fault):
             RowFile(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding, name", [("gbk", "GBK"), ("utf-16", "UTF-16")])
+def test_what_spreadsheets_write_is_named(tmp_path: Path, encoding: str, name: str) -> None:
+    texts = {"a.csv": "img,prompt,label\n,图里有什么,一只猫\n", "a.json": '[{"prompt": "图里有什么", "label": "一只猫"}]'}
+    for file, text in texts.items():
+        (tmp_path / file).write_bytes(text.encode(encoding))
+        with pytest.raises(UsageError, match=f"it seems, {name}: .*iconv"):
+            RowFile(tmp_path / file)
+        (tmp_path / file).write_bytes(text.encode("utf-8-sig"))
+        assert len(list(RowFile(tmp_path / file))) == 1
+
+
+def test_one_byte_that_is_no_utf8_is_its_rows_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("img,prompt,label,été\n,图,猫,\n,图,".encode() + b"\xe9,\n")
+    read = RowFile(tmp_path / "a.csv")
+    assert read[0].turns == [Turn("图", "猫")]
+    with pytest.raises(RowError, match=r"row 2: its byte 6 is no UTF-8"):
+        read[1]
+
+
+@pytest.mark.parametrize("rest, where", [(3, "row 2: a quote"), (20000, "row 2: a field does not end")])
+def test_a_quote_that_is_not_closed(tmp_path: Path, rest: int, where: str) -> None:
+    (tmp_path / "a.csv").write_text('img,prompt,label\n,a,b\n,"what,b\n' + ",what,b\n" * rest)
+    with pytest.raises(UsageError, match=where):
+        list(RowFile(tmp_path / "a.csv"))
+
+
+def test_a_row_of_other_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("img,prompt,label\n,a,b,c\n")
+    with pytest.raises(RowError, match="row 1: it has 4 fields, and the first line names 3"):
+        list(RowFile(tmp_path / "a.csv"))
 
 
 def test_every_answer_is_a_sample_with_the_dialogue_before_it(tmp_path: Path, processor: VisualGLMProcessor) -> None:

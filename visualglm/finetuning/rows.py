@@ -24,11 +24,13 @@ from typing import Any
 from ..errors import PromptError, UsageError
 from ..messages import messages_to_turns
 from ..prompt import Turn
+from .encoding import require_utf8
 
 IMAGE_MARK = "<image>"
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s,:{}\[\]"]+', re.DOTALL)
 SENDERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 COLUMNS = ("img", "prompt", "label")
+LONGEST_PATH = 1024
 
 
 class RowError(UsageError):
@@ -47,7 +49,7 @@ class RowFile:
     """The rows of a file, by number from 0; messages count from 1.
 
     Raises:
-        UsageError: there is no such file, or it is of no known kind.
+        UsageError: there is no such file, it is of no known kind, or not written in UTF-8.
         RowError: (by row) it is no dialogue, or a picture is not there.
     """
 
@@ -59,6 +61,7 @@ class RowFile:
         if self.path.suffix.lower() not in kinds:
             raise UsageError(f"{path} is of no known kind: give a .json (upstream's list), .jsonl or .csv file.")
         self.kind = self.path.suffix.lower()
+        require_utf8(self.path)
         self.columns = _columns(self.path) if self.kind == ".csv" else []
         self.places = array("q", kinds[self.kind](self.path))
         if not self.places:
@@ -76,9 +79,8 @@ class RowFile:
             raw = file.read(end - start)
         try:
             return _row(self._parsed(raw), self.path)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
-            raise RowError(f"{self.path}, row {number + 1}: {reason}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+            raise RowError(f"{self.path}, row {number + 1}: {_reason(error)}.") from error
 
     def __iter__(self) -> Iterator[Row]:
         return (self[number] for number in range(len(self)))
@@ -87,8 +89,21 @@ class RowFile:
         text = raw.decode("utf-8-sig")
         if self.kind != ".csv":
             return json.loads(text)
-        values = next(csv.reader(text.splitlines(keepends=True)), [])
+        values = next(csv.reader(text.splitlines(keepends=True), strict=True), [])
+        if len(values) != len(self.columns):
+            raise ValueError(f"it has {len(values)} fields, and the first line names {len(self.columns)}")
         return dict(zip(self.columns, values, strict=True))
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a row, as a clause."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, UnicodeDecodeError):
+        return f"its byte {error.start + 1} is no UTF-8"
+    if isinstance(error, csv.Error):
+        return f'a quote (") does not begin or end its field ({error}); write it twice where it is meant'
+    return str(error).rstrip(".")
 
 
 def _in_list(path: Path) -> Iterator[int]:
@@ -138,15 +153,22 @@ def _in_table(path: Path) -> Iterator[int]:
 
     records = csv.reader(lines())
     next(records, None)
-    start = place
-    for record in records:
-        if record:
-            yield from (start, place)
-        start = place
+    start, number = place, 0
+    try:
+        for record in records:
+            if record:
+                number += 1
+                yield from (start, place)
+            start = place
+    except csv.Error as error:
+        raise UsageError(
+            f'{path}, row {number + 1}: a field does not end ({error}), so a quote (") is opened and not closed: '
+            "close it, or write it twice where it is meant."
+        ) from error
 
 
 def _columns(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         columns = next(csv.reader(file), [])
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
@@ -177,13 +199,22 @@ def _messages(content: dict[str, Any]) -> list[dict[str, Any]]:
     """transformers' messages, from the three ways of writing them."""
     images = content.get("images", content.get("image")) or []
     waiting = [images] if isinstance(images, (str, dict)) else list(images)
-    messages = content.get("messages") or [
-        {"role": SENDERS[turn["from"]], "content": turn["value"]} for turn in content["conversations"]
-    ]
+    name = "conversations" if content.get("messages") is None else "messages"
+    messages = content[name]
+    if not messages:
+        raise ValueError(f"{name} is empty, and a row needs a question and an answer")
+    if name == "conversations":
+        messages = [{"role": _role(turn["from"]), "content": turn["value"]} for turn in messages]
     written = [_with_parts(message, waiting) for message in messages]
     if waiting:
         raise ValueError(f"{len(waiting)} pictures of images have no {IMAGE_MARK} in the messages")
     return written
+
+
+def _role(sender: Any) -> str:
+    if sender not in SENDERS:
+        raise ValueError(f"the sender {sender!r} is unknown, write human, gpt or system")
+    return SENDERS[sender]
 
 
 def _with_parts(message: dict[str, Any], waiting: list[Any]) -> dict[str, Any]:
@@ -206,7 +237,20 @@ def _found(source: Any, path: Path) -> str:
     if source.startswith("data:"):
         return source
     places = (path.parent / source, Path(source))
-    found = next((place for place in places if place.is_file()), None)
+    found = next((place for place in places if _is_file(place)), None)
+    if found is None and len(source) > LONGEST_PATH:
+        raise ValueError(
+            f"the picture {source[:24]}… ({len(source)} characters) is no path; if it is base64, write "
+            "data:image/png;base64, before it"
+        )
     if found is None:
         raise ValueError(f"the picture {source} is neither beside the data file nor in the working directory")
     return str(found)
+
+
+def _is_file(place: Path) -> bool:
+    """Whether there is one; a text that is too long for a name is none."""
+    try:
+        return place.is_file()
+    except OSError:
+        return False
