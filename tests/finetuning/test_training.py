@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,19 @@ def test_text_rows_mix_in(recipe: Any, tmp_path: Path) -> None:
     mixed = [*rows(3), {"prompt": "没有图", "label": "c"}]
     plan = recipe("lora", "batch=1", "parts.projection='full'", data=written(tmp_path, mixed, "mixed.json"))
     assert run.finetune(plan, silent, device="cpu")
+
+
+def test_a_run_that_fails_gives_the_process_back(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM ends the program again, and no thread goes on drawing the bar."""
+
+    def failed(*_: Any, **__: Any) -> None:
+        raise UsageError("no more")
+
+    before = signal.getsignal(signal.SIGTERM), set(threading.enumerate())
+    monkeypatch.setattr(Alarm, "on_log", failed)
+    with pytest.raises(UsageError, match="no more"):
+        run.finetune(recipe("lora"), silent, device="cpu")
+    assert (signal.getsignal(signal.SIGTERM), set(threading.enumerate())) == before
 
 
 class State:

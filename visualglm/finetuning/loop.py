@@ -36,6 +36,15 @@ class Loop(Trainer):
         self.tuned = tuned
         super().__init__(model=tuned.model, **kwargs)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trainer's; however it ends, what the callbacks took from the process is given back."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, Borrower):
+                    callback.give_back()
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save:
             self.tuned.save_state(Path(output_dir or str(self.args.output_dir)), self.state.global_step)
@@ -47,7 +56,15 @@ class Loop(Trainer):
         self.tuned.load_state(Path(str(self.state.best_model_checkpoint)))
 
 
-class Interrupt(TrainerCallback):
+class Borrower(TrainerCallback):
+    """A callback that takes something of the process while training."""
+
+    def give_back(self) -> None:
+        """Called once training ended or failed, even where it never began."""
+        raise NotImplementedError
+
+
+class Interrupt(Borrower):
     """SIGTERM, which clusters send before they take a machine away: saves after the step and ends."""
 
     def __init__(self) -> None:
@@ -65,8 +82,10 @@ class Interrupt(TrainerCallback):
         if self.asked:
             control.should_save = control.should_training_stop = True
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, self.before)
+    def give_back(self) -> None:
+        """The handler that was there before."""
+        if self.before is not None:
+            signal.signal(signal.SIGTERM, self.before)
 
 
 def _anywhere(flag: bool, device: torch.device) -> bool:
@@ -126,7 +145,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-class Bar(TrainerCallback):
+class Bar(Borrower):
     """A bar with loss, learning rate, samples a second and the time left."""
 
     def __init__(self, samples_per_step: int) -> None:
@@ -151,7 +170,8 @@ class Bar(TrainerCallback):
             said = f"{self.said}  {speed:.1f} samples/s"
             self.progress.update(self.task, completed=state.global_step, description=said)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def give_back(self) -> None:
+        """The terminal, and the thread that draws."""
         self.progress.stop()
 
 
@@ -169,47 +189,69 @@ def require_tensorboard(recipe: Finetuning) -> None:
 
 def arguments(recipe: Finetuning, plan: Plan, computed_in: torch.dtype, device: torch.device) -> TrainingArguments:
     """The recipe in transformers' words."""
-    validated = plan.held_out > 0
-    every = recipe.save_steps or plan.steps_per_epoch
-    chosen: dict[str, Any] = {"save_strategy": "steps", "save_steps": every}
-    if recipe.gradient_checkpointing:
-        chosen |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    if validated:
-        chosen |= {"eval_strategy": "steps", "eval_steps": every}
     return TrainingArguments(
         output_dir=recipe.output,
-        max_steps=plan.steps,
-        per_device_train_batch_size=recipe.batch,
-        per_device_eval_batch_size=recipe.batch,
-        gradient_accumulation_steps=recipe.accumulate,
-        learning_rate=recipe.rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=plan.warmup,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.gradient_norm,
-        optim="adamw_torch",
-        bf16=computed_in == torch.bfloat16,
-        fp16=computed_in == torch.float16,
         seed=recipe.seed,
         data_seed=recipe.seed,
-        dataloader_num_workers=recipe.workers,
-        dataloader_pin_memory=device.type == "cuda",
-        remove_unused_columns=False,
-        label_names=["labels"],
-        prediction_loss_only=True,
-        logging_steps=max(1, plan.steps // LOGS),
-        logging_nan_inf_filter=False,
-        save_total_limit=recipe.keep,
-        load_best_model_at_end=validated and recipe.early_stop > 0,
-        metric_for_best_model="eval_loss" if validated else None,
-        greater_is_better=False,
         disable_tqdm=True,
         report_to=["tensorboard"] if recipe.tensorboard else [],
-        use_cpu=device.type == "cpu",
-        ddp_backend="gloo" if device.type == "cpu" and world() > 1 else None,
-        ddp_find_unused_parameters=recipe.parts.picture_trains,
-        **chosen,
+        **_steps(recipe, plan),
+        **_optimizer(recipe, plan),
+        **_saving(recipe, plan),
+        **_computing(recipe, computed_in, device),
     )
+
+
+def _steps(recipe: Finetuning, plan: Plan) -> dict[str, Any]:
+    """What a step takes, and how many there are."""
+    return {
+        "max_steps": plan.steps,
+        "per_device_train_batch_size": recipe.batch,
+        "per_device_eval_batch_size": recipe.batch,
+        "gradient_accumulation_steps": recipe.accumulate,
+        "dataloader_num_workers": recipe.workers,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "prediction_loss_only": True,
+    }
+
+
+def _optimizer(recipe: Finetuning, plan: Plan) -> dict[str, Any]:
+    return {
+        "optim": "adamw_torch",
+        "learning_rate": recipe.rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": plan.warmup,
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.gradient_norm,
+    }
+
+
+def _saving(recipe: Finetuning, plan: Plan) -> dict[str, Any]:
+    """When it is saved, validated and logged."""
+    validated, every = plan.held_out > 0, recipe.save_steps or plan.steps_per_epoch
+    when: dict[str, Any] = {"save_strategy": "steps", "save_steps": every, "save_total_limit": recipe.keep}
+    if validated:
+        when |= {"eval_strategy": "steps", "eval_steps": every, "metric_for_best_model": "eval_loss"}
+    return when | {
+        "load_best_model_at_end": validated and recipe.early_stop > 0,
+        "greater_is_better": False,
+        "logging_steps": max(1, plan.steps // LOGS),
+        "logging_nan_inf_filter": False,
+    }
+
+
+def _computing(recipe: Finetuning, computed_in: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Device, precision and processes."""
+    cpu = device.type == "cpu"
+    chosen: dict[str, Any] = {"use_cpu": cpu, "dataloader_pin_memory": device.type == "cuda"}
+    chosen |= {"bf16": computed_in == torch.bfloat16, "fp16": computed_in == torch.float16}
+    if recipe.gradient_checkpointing:
+        chosen |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    return chosen | {
+        "ddp_backend": "gloo" if cpu and world() > 1 else None,
+        "ddp_find_unused_parameters": recipe.parts.picture_trains,
+    }
 
 
 def callbacks(recipe: Finetuning, plan: Plan, interrupt: Interrupt) -> list[TrainerCallback]:
