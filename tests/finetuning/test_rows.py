@@ -119,7 +119,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding, name", [("gbk", "GBK"), ("utf-16", "UTF-16")])
 def test_what_spreadsheets_write_is_named(tmp_path: Path, encoding: str, name: str) -> None:
-    texts = {"a.csv": "img,prompt,label\n,图里有什么,一只猫\n", "a.json": '[{"prompt": "图里有什么", "label": "一只猫"}]'}
+    texts = {
+        "a.csv": "img,prompt,label\n,图里有什么,一只猫\n",
+        "a.json": '[{"prompt": "图里有什么", "label": "一只猫"}]',
+    }
     for file, text in texts.items():
         (tmp_path / file).write_bytes(text.encode(encoding))
         with pytest.raises(UsageError, match=f"it seems, {name}: .*iconv"):
