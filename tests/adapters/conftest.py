@@ -23,6 +23,8 @@ KINDS = {
     "two": ("lora",),
     "projection": ("lora", "parts.projection='full'"),
     "projection-lora": ("lora", "parts.projection='lora'"),
+    "qformer": ("lora", "parts.qformer='full'"),
+    "qformer-lora": ("lora", "parts.qformer='lora'"),
     "prefix": ("ptuning",),
 }
 

@@ -61,8 +61,10 @@ def test_a_damaged_adapter_changes_nothing(adapters: Any, tmp_path: Path, damage
     assert model.add_adapter(adapters["one"]) == "one" and not torch.equal(logits(model), before)
 
 
-@pytest.mark.parametrize("first, second", [("projection", "projection-lora"), ("projection-lora", "projection")])
-def test_adapters_that_cannot_lie_beside_each_other(adapters: Any, first: str, second: str) -> None:
+@pytest.mark.parametrize("part", ["projection", "qformer"])
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_adapters_that_cannot_lie_beside_each_other(adapters: Any, part: str, whole_first: bool) -> None:
+    first, second = sorted((part, f"{part}-lora"), reverse=not whole_first)
     model = opened()
     before = logits(model)
     model.add_adapter(adapters[first])

@@ -26,8 +26,8 @@ def all_or_nothing(model: Any, name: str, source: Any) -> Iterator[None]:
     """Lays on, inside, the adapter `name` from the folder `source`; on any error the model is as it was before.
 
     Raises:
-        CheckpointError: PEFT cannot lay it on this model.
-        UsageError: PEFT cannot lay it beside the adapters that are there.
+        CheckpointError: it does not fit this model; torch's and PEFT's errors, or a `ValueError` inside, say why.
+        UsageError: the same where other adapters are there, which may be the reason.
     """
     children = [(module, dict(module._modules)) for module in model.modules()]
     at_work = [(module, list(module.active_adapters), module.disable_adapters) for module in _layers(model)]
@@ -37,7 +37,7 @@ def all_or_nothing(model: Any, name: str, source: Any) -> Iterator[None]:
         _take_out(model, name, children, at_work)
         if isinstance(error, VisualGLMError) or not isinstance(error, (KeyError, RuntimeError, TypeError, ValueError)):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:300]
         if at_work:
             raise UsageError(
                 f"{source} cannot be laid on beside the adapters that are there, or does not fit the model ({reason}): "

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Checkpoint
-from ..errors import CheckpointError, UsageError
+from ..errors import UsageError
 from ..generation import under_way
 from ..prefix import PrefixMixin
 from ..quantization import QuantizedLinear
 from . import upstream
-from .folder import WEIGHTS, adapter_folder, read_config, read_weights, require_same_base
+from .folder import adapter_folder, read_config, read_weights, require_same_base
 from .layers import all_or_nothing, require_peft
 from .lora import inject
 from .prefix import stored_prefix
@@ -128,10 +128,7 @@ def lay_on(model: Any, folder: Path, name: str) -> None:
         found = set_peft_model_state_dict(model, tensors, adapter_name=name)
         missing = [key for key in found.missing_keys if f".{name}." in key]
         if missing or found.unexpected_keys:
-            raise CheckpointError(
-                f"{folder / WEIGHTS} does not fit its model: missing {missing[:4]}, too many "
-                f"{list(found.unexpected_keys)[:4]}; copy it again."
-            )
+            raise ValueError(f"missing {missing[:2]}, too many {list(found.unexpected_keys)[:2]}")
     model.requires_grad_(False)
     model.eval()
 

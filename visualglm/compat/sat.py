@@ -258,7 +258,7 @@ def save_checkpoint(iteration: int, model: Any, optimizer: Any, lr_scheduler: An
     """sat's: writes the model as a sat folder `args.save` with the step `iteration`; only the model is stored.
 
     Raises:
-        UsageError: LoRA is not merged yet, or the folder cannot be written.
+        UsageError: LoRA is not merged yet, the model is in 8 or 4 bits, or the folder cannot be written.
     """
     if "lora" in model.mixins and not model.get_mixin("lora").is_merged:
         raise UsageError("LoRA is not in the weights yet: call model.get_mixin('lora').merge_lora() first.")
