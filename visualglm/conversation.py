@@ -327,19 +327,16 @@ def load(
         QuantizationError: other numbers of bits.
         UsageError: this machine has no such device, or the checkpoint is quantized already.
     """
-    from .checkpoints import find_vocabulary, given_vocabulary, local_folder, quantization_plan, read_config
+    from .checkpoints import asked_plan, find_vocabulary, given_vocabulary, local_folder, read_config
 
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
     device = checked_device(str(device))
     dtype = checked_dtype(dtype)
     if dtype == "auto" and device == "cpu":
         dtype = cpu_dtype(read_config(folder))
-    if quantize is None and (quantize_vision or quantize_vocabulary):
-        raise UsageError("quantize_vision and quantize_vocabulary go with quantize: say 8 or 4 there, too.")
-    if quantize is not None:
-        kwargs["quantization_config"] = quantization_plan(
-            quantize, vision=quantize_vision, vocabulary=quantize_vocabulary
-        )
+    plan = asked_plan(quantize, vision=quantize_vision, vocabulary=quantize_vocabulary)
+    if plan is not None:
+        kwargs["quantization_config"] = plan
     model = VisualGLMForConditionalGeneration.from_pretrained(
         str(folder), dtype=dtype, **{"device_map": device, **kwargs}
     ).eval()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Checkpoint
+from ..checkpoints.save import ADAPTER
 from ..errors import UsageError
 from ..generation import under_way
 from ..prefix import PrefixMixin
@@ -20,7 +21,6 @@ from .layers import all_or_nothing, require_peft
 from .lora import inject
 from .prefix import stored_prefix
 
-MIXIN = "adapter"
 WRAPPED = "base_model.model."
 """What PEFT's files put before a model's own names."""
 PREFIX, LORA = "PREFIX_TUNING", "LORA"
@@ -88,11 +88,11 @@ class Adapters:
         if name == self.active:
             return
         self._require_idle()
-        if MIXIN in self.model.mixins:
-            self.model.del_mixin(MIXIN)
+        if ADAPTER in self.model.mixins:
+            self.model.del_mixin(ADAPTER)
         chosen = None if name is None else self.laid_on[name]
         if isinstance(chosen, PrefixMixin):
-            self.model.add_mixin(MIXIN, chosen)
+            self.model.add_mixin(ADAPTER, chosen)
         _switch(self.model, chosen if isinstance(chosen, str) else None)
         self.active = name
         self.model.adapter_at_work = name

@@ -11,8 +11,8 @@ from .convert import convert
 from .hub import local_folder
 from .load import load_model
 from .low_rank import LowRank
+from .quantized import asked_plan, quantize_model
 from .quantized import plan as quantization_plan
-from .quantized import quantize_model
 from .save import save_sat
 from .upstream_config import sat as sat_arguments
 from .verify import Check, verify
@@ -23,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "Layout",
     "LowRank",
+    "asked_plan",
     "convert",
     "find_vocabulary",
     "given_vocabulary",

@@ -71,6 +71,20 @@ def plan(
     return QuantizationConfig(bits, group_size, modules)  # type: ignore[arg-type]
 
 
+def asked_plan(bits: int | None, *, vision: int | None, vocabulary: int | None) -> QuantizationConfig | None:
+    """What `quantize`, `quantize_vision` and `quantize_vocabulary` ask for together; None where they ask for nothing.
+
+    Raises:
+        QuantizationError: a format that is not offered.
+        UsageError: only one of the latter two was given, or the vocabulary in other than 8 bits.
+    """
+    if bits is not None:
+        return plan(bits, vision=vision, vocabulary=vocabulary)
+    if vision or vocabulary:
+        raise UsageError("quantize_vision and quantize_vocabulary go with quantize: say 8 or 4 there, too.")
+    return None
+
+
 def planned(wanted: QuantizationConfig) -> QuantizationConfig:
     """The same with this model's usual linears where it names none."""
     return wanted if wanted.modules is not None else plan(wanted.bits, group_size=wanted.group_size)

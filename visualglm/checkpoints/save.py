@@ -20,7 +20,7 @@ from .quantized import stored_plan
 from .recognise import recognise
 
 ADAPTER = "adapter"
-"""The mixin of a prefix that was laid on, as `adapters/switch.py` names it."""
+"""The name under which `adapters/switch.py` puts a prefix to work, a mixin."""
 
 
 def require_bare(model: Any) -> None:

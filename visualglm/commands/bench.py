@@ -73,16 +73,15 @@ def _loaded(flags: options.Flags) -> VisualGLMForConditionalGeneration:
 
 
 def _random(flags: options.Flags) -> VisualGLMForConditionalGeneration:
-    from ..checkpoints import quantization_plan
+    from ..checkpoints import asked_plan
     from ..configuration import VisualGLMConfig
     from ..speed.random_model import random_model
 
     if flags.device not in ("auto", "cpu") or flags.dtype not in ("auto", "bfloat16"):
         raise UsageError("--model 6b is made on the CPU in bfloat16: leave --device and --dtype out.")
-    vision, vocabulary = options.bits(flags.quantize_vision), options.bits(flags.quantize_vocabulary)
-    if flags.quantize is None and (vision or vocabulary):
-        raise UsageError("--quantize-vision and --quantize-vocabulary go with --quantize: say 8 or 4 there, too.")
-    plan = quantization_plan(int(flags.quantize), vision=vision, vocabulary=vocabulary) if flags.quantize else None
+    given = (flags.quantize, flags.quantize_vision, flags.quantize_vocabulary)
+    bits, vision, vocabulary = map(options.bits, given)
+    plan = asked_plan(bits, vision=vision, vocabulary=vocabulary)
     return random_model(VisualGLMConfig(tie_word_embeddings=True), plan)
 
 

@@ -19,9 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..adapters.folder import WEIGHTS, Base, write_base
+from ..adapters.layers import require_peft
 from ..adapters.lora import inject
 from ..adapters.prefix import TENSOR, flattened, new_prefix
-from ..adapters.switch import MIXIN, WRAPPED
+from ..adapters.switch import WRAPPED
+from ..checkpoints.save import ADAPTER
 from ..errors import UsageError
 from ..quantization import QuantizedEmbedding, QuantizedLinear
 from ..training.processes import rank, spread, whole
@@ -111,7 +113,7 @@ class Tuned:
 
     def _adapter_tensors(self) -> dict[str, Tensor]:
         if self.recipe.method == "ptuning":
-            return {TENSOR: flattened(self.model.get_mixin(MIXIN), self.model.config.num_layers)}
+            return {TENSOR: flattened(self.model.get_mixin(ADAPTER), self.model.config.num_layers)}
         from peft import get_peft_model_state_dict
 
         tensors: dict[str, Tensor] = get_peft_model_state_dict(self.model, adapter_name=NAME)
@@ -156,7 +158,7 @@ def tuned(model: Any, recipe: Finetuning, base: Base) -> Tuned:
     elif recipe.method == "ptuning":
         settings = recipe.ptuning
         mixin, config = new_prefix(model, settings.tokens, settings.reparameterise, settings.width)
-        model.add_mixin(MIXIN, mixin.to(model.device))
+        model.add_mixin(ADAPTER, mixin.to(model.device))
     else:
         config = _with_lora(model, recipe)
     # tells Trainer that a quantized base is not trained itself
@@ -175,10 +177,9 @@ def _modules(model: Any, way: str, recipe: Finetuning) -> list[nn.Module]:
 
 def _with_lora(model: Any, recipe: Finetuning) -> Any:
     """PEFT's layers in the model; returns its configuration."""
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise UsageError("LoRA needs peft: pip install 'visualglm[train]'.") from error
+    require_peft("LoRA")
+    from peft import LoraConfig
+
     whole = [name for part in PICTURE_ROAD if getattr(recipe.parts, part) == "full" for name in MODULES[part]]
     _require_numbers(model, whole, recipe)
     settings = recipe.lora

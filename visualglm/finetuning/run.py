@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from ..adapters.folder import Base, base_of
-from ..adapters.switch import MIXIN
 from ..checkpoints import find_vocabulary, local_folder, read_config
 from ..checkpoints.quantized import stored_plan
+from ..checkpoints.save import ADAPTER
 from ..conversation import VisualGLM, load, packed_model
 from ..errors import UsageError
 from ..training.processes import join, world
@@ -176,12 +176,12 @@ def _before(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], re
     stored = read_before(output, [asked, probes()]) if resume else None
     if stored is not None:
         return stored
-    prefix = ready.model.get_mixin(MIXIN) if MIXIN in ready.model.mixins else None
+    prefix = ready.model.get_mixin(ADAPTER) if ADAPTER in ready.model.mixins else None
     if prefix is not None:  # an untrained prefix already changes answers; untrained LoRA does not
-        ready.model.del_mixin(MIXIN)
+        ready.model.del_mixin(ADAPTER)
     said = _both(model, asked, ready)
     if prefix is not None:
-        ready.model.add_mixin(MIXIN, prefix)
+        ready.model.add_mixin(ADAPTER, prefix)
     write_before(output, [asked, probes()], said)
     return said
 

@@ -67,9 +67,19 @@ def dequantize_weight(weight: Tensor, scale: Tensor, in_features: int, dtype: to
     """Stored weight and scale of either format -> numbers [out, in_features], rounded once, to `dtype`."""
     if weight.dtype == torch.int8:
         return (weight * scale[:, None]).to(dtype)
-    integers = torch.stack([weight & 15, weight >> 4], dim=-1).flatten(-2).to(torch.int8) - 8
+    integers = nibbles(weight).to(torch.int8) - 8
     groups = integers.unflatten(-1, (scale.shape[1], -1)) * scale[..., None].float()
     return groups.flatten(-2)[:, :in_features].to(dtype)
+
+
+def nibbles(weight: Tensor) -> Tensor:
+    """Stored 4-bit bytes [out, n] -> uint8 [out, 2 n], 0 to 15 for -8 to 7: the lower half of a byte comes first."""
+    return torch.stack([weight & 15, weight >> 4], dim=-1).flatten(-2)
+
+
+def bytes_of(numbers: Tensor) -> Tensor:
+    """The reverse of `nibbles`, from numbers of any dtype."""
+    return (numbers[:, 0::2] + 16 * numbers[:, 1::2]).to(torch.uint8)
 
 
 def stored_shapes(
@@ -102,8 +112,7 @@ def _int4(weight: Tensor, group_size: int, importance: Tensor | None) -> tuple[T
     for rows in _slices(weight):
         numbers = F.pad(_finite(weight[rows]), (0, padding)).unflatten(-1, (groups, group_size))
         scale[rows] = _searched_scale(numbers, counts).half()
-        integers = _nearest(numbers, scale[rows].float()).flatten(-2) + 8
-        stored[rows] = (integers[:, 0::2] + 16 * integers[:, 1::2]).to(torch.uint8)
+        stored[rows] = bytes_of(_nearest(numbers, scale[rows].float()).flatten(-2) + 8)
     if not scale.isfinite().all():
         raise QuantizationError("numbers above 500,000 are among the weights, which 4 bits cannot hold: use 8 bits.")
     return stored, scale

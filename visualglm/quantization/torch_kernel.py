@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .formats import bytes_of, nibbles
+
 GROUPS = (32, 64, 128, 256)
 OUTPUTS_TOGETHER, INPUTS_TOGETHER = 16, 64
 """Torch takes int4 outputs in blocks, and reads int8 inputs in whole vectors, even beyond the end of the last."""
@@ -50,8 +52,7 @@ def linear_int8(x: Tensor, arranged: Tensor, weight_scale: Tensor) -> Tensor:
 
 def arrange_int4(weight: Tensor, weight_scale: Tensor, group_size: int) -> Tensor:
     """uint8 [out, in / 2], float16 scales [out, in / group] -> bytes: torch's weights and scales, stored scales."""
-    low, high = weight & 15, weight >> 4
-    packed = _packed(torch.stack([low, high], dim=-1).flatten(1).int())
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(nibbles(weight).int(), 1)
     scales = weight_scale.bfloat16().T
     with_zeros = torch.stack([scales, torch.zeros_like(scales)], dim=-1)
     return torch.cat([part.contiguous().view(torch.uint8).flatten() for part in (packed, with_zeros, weight_scale)])
@@ -70,7 +71,7 @@ def plain_int4(arranged: Tensor, rows: int, inputs: int, group_size: int) -> tup
         one_hot = F.one_hot(asked, inputs).bfloat16()
         told = torch.ops.aten._weight_int4pack_mm_for_cpu(one_hot, packed, group_size, ones)
         numbers[:, asked] = (told.T + 8).to(torch.uint8)
-    return numbers[:, ::2] | numbers[:, 1::2] << 4, weight_scale.clone()
+    return bytes_of(numbers), weight_scale.clone()
 
 
 def linear_int4(x: Tensor, arranged: Tensor, outputs: int, group_size: int) -> Tensor:
@@ -80,11 +81,6 @@ def linear_int4(x: Tensor, arranged: Tensor, outputs: int, group_size: int) -> T
     rows = F.pad(x.reshape(-1, x.shape[-1]), (0, inputs - x.shape[-1])).contiguous()
     product = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, group_size, with_zeros.to(x.dtype))
     return product.view(*x.shape[:-1], outputs)  # type: ignore[no-any-return]
-
-
-def _packed(numbers: Tensor) -> Tensor:
-    """int32 [out, in], 0 to 15 for -8 to 7 -> torch's order, uint8 [out, in / 2]."""
-    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(numbers, 1)  # type: ignore[no-any-return]
 
 
 def _parts(arranged: Tensor, rows: int, inputs: int, group_size: int) -> tuple[Tensor, Tensor, Tensor]:
