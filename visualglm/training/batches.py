@@ -53,8 +53,6 @@ WEIGHTS = {
     "side": 1.5,
     "height": 1.5,
 }
-_SHARES = np.array([WEIGHTS.get(task, 1.0) for task in TASKS])
-_SHARES /= _SHARES.sum()
 WITHOUT_PICTURE = 0.02
 LATER = 0.3  # how often a question comes after others; else every second turn would be taken for one about "it"
 
@@ -223,6 +221,8 @@ class SceneBatches(IterableDataset[Batch]):
         share: Share | None = None,
     ) -> None:
         self.stage, self.prompts, self.split, self.album = stage, prompts, split, album
+        weights = np.array([stage.asked.get(task, WEIGHTS.get(task, 1.0)) for task in TASKS])
+        self.shares = weights / weights.sum()
         self.share = share or Share()
         self.images = VisualGLMImageProcessor(size={"height": image_size, "width": image_size})
         self.grid, self.patch_size = image_size // patch_size, patch_size
@@ -275,7 +275,7 @@ class SceneBatches(IterableDataset[Batch]):
             return []
         rng = np.random.default_rng(scene.seed + 2)
         asked: list[Exchange] = []
-        for task in rng.choice(TASKS, size=min(self.stage.rows + 5, len(TASKS)), replace=False, p=_SHARES):
+        for task in rng.choice(TASKS, size=min(self.stage.rows + 5, len(TASKS)), replace=False, p=self.shares):
             exchange = _one(rng, str(task), scene)
             asked += [exchange] if exchange else []
         return asked[: self.stage.rows]

@@ -23,7 +23,6 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..checkpoints.checkpoint import LM_HEAD, WORD_EMBEDDINGS
 from ..errors import UsageError
-from ..glm import GLMBlock
 from ..scenes.album import Album
 from ..scenes.seeds import Split
 from ..scenes.vocabulary import ZONES
@@ -31,16 +30,17 @@ from ..tokenizer import ChatGLMTokenizer
 from ..vision import PatchEmbed
 from .architecture import beginning
 from .batches import Batch, PromptBuilder, SceneBatches, Share
+from .binding import compare_words, room_for_zones, tell_zones
 from .captions import CaptionBatches
-from .initial import compare, place, whiten
+from .initial import place, whiten
 from .objective import Objective, answer_logits
 from .optimizer import adamw, moments, restore, set_rate
-from .processes import agreed, join, leave, rank, same_everywhere, shard, whole_state, world, wrapped
+from .processes import agreed, join, leave, rank, shard, whole_state, world, wrapped
 from .progress import Progress, fixed, read_progress, saving
 from .recipe import Recipe, Stage
 
 LOG_EVERY = 50
-COMPARED_BATCHES = 12
+BOUND_PICTURES = 300  # enough to see what tells words from pictures and zones from each other
 COLLAPSED = 0.05  # queries that differ less than this within a picture have become one vector
 ONE_SIDED = 0.15  # a share of yes below this, or above its complement, is a prior, not an answer
 VALIDATED = 32  # pictures of a batch
@@ -104,8 +104,8 @@ class Trainer:
             if share >= 1:
                 break
             set_rate(optimizer, stage, share)
-            if self.step == stage.compare_after > 0:
-                self._compare(stage)
+            if self.step and self.step in (stage.compare_after, stage.zones_after):
+                self._bind(stage)
             meter.add(self.train_step(stage, batch, optimizer, module))
             self.step += 1
             if self.step % LOG_EVERY == 0:
@@ -147,25 +147,16 @@ class Trainer:
             self.log(alarm="the queries have collapsed into one vector", query_std=report["query_std"])
         return {"loss": float(loss.detach()), "gradient": float(norm), **report}
 
-    @torch.no_grad()
-    def _compare(self, stage: Stage) -> None:
-        """Two heads of the first block begin to look for the kind and for the colour that a question names."""
+    def _bind(self, stage: Stage) -> None:
+        """What a stage sets in the networks after so many batches: see `binding`."""
         if self.sharded:
             return
-        block, embed = cast(GLMBlock, self.model.transformer.layers[0]), self.model.transformer.word_embeddings
-        vectors, others = [], []
-        for batch in islice(self.batches(stage, self.step, Split.TRAIN), COMPARED_BATCHES):
-            batch = batch.to(self.device)
-            if batch.labels is None or batch.pixel_values is None:
-                return
-            slots = block.input_layernorm(self.model.encode_images(batch.pixel_values))
-            zones, there = slots[:, : len(ZONES)], batch.labels.kinds[:, -len(ZONES) :] > 0
-            vectors.append(zones[there])
-            others += [zones[~there], slots[:, len(ZONES) :].flatten(0, 1)]
-        for head, ids in enumerate((self.objective.kind_words, self.objective.colour_words)):
-            words = block.input_layernorm(embed(torch.cat(ids)))
-            compare(block.attention, head, words, torch.cat(vectors), torch.cat(others))
-        same_everywhere(block.attention.query_key_value.parameters())
+        count = -(-BOUND_PICTURES // stage.pictures)
+        seen = [batch.to(self.device) for batch in islice(self.batches(stage, self.step, Split.TRAIN), count)]
+        if self.step == stage.compare_after > 0:
+            compare_words(self.objective, seen)
+        if self.step == stage.zones_after > 0:
+            tell_zones(self.model, [batch.pixel_values for batch in seen if batch.pixel_values is not None])
 
     @torch.no_grad()
     def validate(self, stage: Stage, batches: int = 3) -> dict[str, object]:
@@ -286,6 +277,10 @@ def _check(recipe: Recipe, objective: Objective) -> None:
         if stage.teacher_loss and objective.heads.features is None:
             raise UsageError(
                 f"stage {stage.name} has a teacher_loss, but there is no features.npy in {recipe.album!r}."
+            )
+        if stage.zones_after and (recipe.captions or not room_for_zones(config)):
+            raise UsageError(
+                f"stage {stage.name} has zones_after, which needs scenes and a language model of 3 heads or more."
             )
         if stage.kind in ("zones", "dialogue") and not recipe.captions and config.image_length <= len(ZONES):
             raise UsageError(

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ..errors import UsageError
 from ..scenes.compose import Mix
+from ..scenes.dialogue import TASKS
 
 T = TypeVar("T")
 MOST_STAGES = 10  # each has seeds set aside
@@ -67,8 +68,9 @@ class Stage:
     A stage ends after `minutes` of wall-clock or, where given, after `steps`; the cosine spans it, down to `final_rate`
     of the learning rate. The picture encoder learns at `encoder_rate` of it. Scenes hold `least` to `most` objects; the
     first `on_white` batches have a white ground; `mix` is what they are made of. After `compare_after` batches two
-    heads begin to compare words with pictures (0: never). `teacher_loss` weighs how well the features of a teacher
-    (the album's `features.npy`) are foretold for what is pasted.
+    heads begin to compare words with pictures (0: never), after `zones_after` every zone's vector says which zone it
+    is. `asked` says for tasks how often they come up, beside the rest (`batches.WEIGHTS`). `teacher_loss` weighs how
+    well the features of a teacher (the album's `features.npy`) are foretold for what is pasted.
     """
 
     name: str
@@ -87,6 +89,8 @@ class Stage:
     word_loss: float = 0.3
     teacher_loss: float = 0.0
     compare_after: int = 0
+    zones_after: int = 0
+    asked: dict[str, float] = field(default_factory=dict)
     least: int = 1
     most: int = 4
     on_white: int = 0
@@ -178,9 +182,19 @@ def _stage(table: dict[str, Any]) -> Stage:
     if stage.kind not in KINDS:
         nearest = difflib.get_close_matches(stage.kind, KINDS, n=1, cutoff=0)[0]
         raise UsageError(f"{stage.kind} is no kind of stage; did you mean {nearest}?")
+    _check_asked(stage.asked)
     if not (stage.minutes or stage.steps):
         raise UsageError(f"stage {stage.name} has no end: give minutes or steps.")
     return stage
+
+
+def _check_asked(asked: dict[str, float]) -> None:
+    for task, weight in asked.items():
+        if task not in TASKS:
+            nearest = difflib.get_close_matches(task, TASKS, n=1, cutoff=0)[0]
+            raise UsageError(f"{task} in asked is no task; did you mean {nearest}?")
+        if not isinstance(weight, (int, float)) or not weight >= 0:
+            raise UsageError(f"{task} in asked is {weight!r}: give a number, 0 or more.")
 
 
 SCALARS: dict[str, tuple[Any, str]] = {
@@ -188,6 +202,7 @@ SCALARS: dict[str, tuple[Any, str]] = {
     "float": ((int, float), "a number"),
     "str": (str, "a text in quotes"),
     "bool": (bool, "true or false"),
+    "dict[str, float]": (dict, "a table of numbers"),
 }
 
 
