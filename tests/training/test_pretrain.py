@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
 from visualglm.prompt import Turn, build_training_row
 from visualglm.scenes import scene_of
 from visualglm.scenes.seeds import Split
-from visualglm.training.batches import Batch, SceneBatches
-from visualglm.training.objective import LEARNING
+from visualglm.training.batches import Batch, SceneBatches, block_of
+from visualglm.training.objective import LEARNING, answer_logits
 from visualglm.training.optimizer import adamw
 from visualglm.training.pretrain import Trainer
 from visualglm.training.recipe import KINDS, MOST_STAGES, Checkpoints, ModelSizes, Recipe, Stage
@@ -73,6 +74,37 @@ def test_rows_are_what_the_prompt_module_writes(tmp_path: Path) -> None:
     prompt, answer = run.prompts.prompt(exchange), run.prompts.answer(exchange)
     assert prompt + answer == ids
     assert labels[-len(answer) :] == answer
+
+
+def test_facts_are_the_words_that_state_the_truth(tmp_path: Path) -> None:
+    run = trainer(tmp_path, "dialogue")
+    data = run.batches(STAGES["dialogue"], 0, Split.TRAIN)
+    assert isinstance(data, SceneBatches)
+    said = {e.task: e for seed in range(40) for e in data._questions(scene_of(seed))}
+    for task in ("relation", "where", "colour", "count"):
+        row = run.prompts.row(0, said[task])
+        stated = run.tokenizer.decode([row.answer[n] for n in row.fact])
+        assert stated == said[task].truth
+        rows = block_of([row, run.prompts.row(1, said["exists"])], int(run.tokenizer.pad_token_id))
+        assert rows.targets[0][rows.facts[0]].tolist() == [row.answer[n] for n in row.fact]
+    assert not run.prompts.row(0, said["exists"]).fact  # "Yes, there is": its truth is yes or no
+
+
+@torch.no_grad()
+def test_facts_weigh_more_where_the_stage_says_so(tmp_path: Path) -> None:
+    run = trainer(tmp_path, "text")
+    batch = first_batch(run, STAGES["text"])
+    plain, weighed = (float(run.objective.eval().language_loss(batch, None, weight)) for weight in (1.0, 1e6))
+    facts, total = 0.0, 0.0
+    for rows in batch.rows:
+        losses = F.cross_entropy(
+            answer_logits(run.model, rows, None).flatten(0, 1), rows.targets.flatten(), reduction="none"
+        )
+        share = ((rows.targets >= 0).sum(dim=1, keepdim=True) ** -0.5).expand_as(rows.facts)[rows.facts]
+        facts += float((losses.view_as(rows.facts)[rows.facts] * share).sum())
+        total += float(share.sum())
+    assert weighed == pytest.approx(facts / total, rel=1e-3)
+    assert weighed != pytest.approx(plain, rel=1e-3)
 
 
 def test_a_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:

@@ -47,6 +47,12 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         ('[[stages]]\nname = "a"\nkind = "zones"', "has no end"),
         ('[[stages]]\nname = "a"\nkind = "zones"\nminutes = "3"', "minutes in stages is '3': give a number"),
         ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nmix = 2', "mix is 2: give a table"),
+        (
+            '[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = 2',
+            "is 2: give a table of numbers",
+        ),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { wher = 2 }', "no task; did you mean where"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { where = "2" }', "where in asked is '2'"),
         ("seed = ", "is no TOML"),
     ],
 )

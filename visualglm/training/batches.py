@@ -62,7 +62,8 @@ class Rows:
     """Rows of one length class: prompts end in column `start - 1` (padded left), answers begin in column `start`.
 
     `input_ids`, `attention_mask` [B, T]; `targets` [B, T - start], -100 behind the end; `pictures` indexes the batch's
-    pictures, one per row that has one; `tasks` names each row's task.
+    pictures, one per row that has one; `tasks` names each row's task; `facts` [B, T - start] is True where a target is
+    part of the fact that the answer states.
     """
 
     input_ids: Tensor
@@ -71,13 +72,14 @@ class Rows:
     pictures: Tensor
     start: int
     tasks: list[str]
+    facts: Tensor
 
     def to(self, device: torch.device) -> Rows:
         """The same rows on a device."""
-        ids, mask, targets, pictures = (
-            x.to(device) for x in (self.input_ids, self.attention_mask, self.targets, self.pictures)
+        ids, mask, targets, pictures, facts = (
+            x.to(device) for x in (self.input_ids, self.attention_mask, self.targets, self.pictures, self.facts)
         )
-        return Rows(ids, mask, targets, pictures, self.start, self.tasks)
+        return Rows(ids, mask, targets, pictures, self.start, self.tasks, facts)
 
 
 @dataclass
@@ -135,6 +137,13 @@ class PromptBuilder:
         """The ids of the answer with its `<eop>`."""
         return [*self.tokenizer.encode_plain(exchange.answer), int(self.tokenizer.eos_token_id)]
 
+    def row(self, picture: int, exchange: Exchange) -> Row:
+        """An exchange about the batch's picture number `picture`, in ids."""
+        answer, truth = self.answer(exchange), self.tokenizer.encode_plain(exchange.truth)
+        if truth[:1] == [self.tokenizer.convert_tokens_to_ids("▁")]:
+            truth = truth[1:]  # a text begins with a space of its own, before Chinese as a piece of its own
+        return Row(picture, exchange, self.prompt(exchange), answer, _where_in(answer, truth))
+
     def caption(self, text: str) -> list[int]:
         """`<sop>`, a caption, `<eop>`."""
         ends = int(self.tokenizer.bos_token_id), int(self.tokenizer.eos_token_id)
@@ -143,12 +152,13 @@ class PromptBuilder:
 
 @dataclass(frozen=True)
 class Row:
-    """One tokenized exchange about the batch's picture number `picture`."""
+    """One tokenized exchange about the batch's picture number `picture`; `fact`: which ids of the answer state it."""
 
     picture: int
     exchange: Exchange
     prompt: list[int]
     answer: list[int]
+    fact: range
 
 
 def block_of(rows: list[Row], pad: int) -> Rows:
@@ -156,7 +166,18 @@ def block_of(rows: list[Row], pad: int) -> Rows:
     input_ids, mask, start = padded([row.prompt for row in rows], [row.answer for row in rows], pad)
     targets = input_ids[:, start:].masked_fill(mask[:, start:] == 0, -100)
     pictures = torch.tensor([row.picture for row in rows if row.exchange.with_picture], dtype=torch.long)
-    return Rows(input_ids, mask, targets, pictures, start, [r.exchange.task for r in rows])
+    facts = torch.zeros_like(targets, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        facts[number, row.fact.start : row.fact.stop] = True
+    return Rows(input_ids, mask, targets, pictures, start, [r.exchange.task for r in rows], facts)
+
+
+def _where_in(answer: list[int], truth: list[int]) -> range:
+    """The last place of `truth` in `answer`; empty where it does not stand there word for word."""
+    for begin in range(len(answer) - len(truth), -1, -1):
+        if truth and answer[begin : begin + len(truth)] == truth:
+            return range(begin, begin + len(truth))
+    return range(0)
 
 
 # Rows are cut into blocks by their share of the batch: first by the answer's length, each part by the prompt's.
@@ -267,8 +288,7 @@ class SceneBatches(IterableDataset[Batch]):
         )
 
     def _blocks(self, asked: list[tuple[int, Exchange]]) -> list[Rows]:
-        rows = [Row(picture, e, self.prompts.prompt(e), self.prompts.answer(e)) for picture, e in asked]
-        return blocks_of(rows, self._pad)
+        return blocks_of([self.prompts.row(*one) for one in asked], self._pad)
 
     def _questions(self, scene: Scene) -> list[Exchange]:
         if self.stage.kind not in ("alignment", "answers", "dialogue"):

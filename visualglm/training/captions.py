@@ -23,7 +23,7 @@ from ..scenes.exchange import Exchange
 from ..scenes.seeds import Split
 from ..scenes.vocabulary import LANGUAGES, Language
 from ..scenes.wording import QUESTIONS
-from .batches import Batch, PromptBuilder, Row, Share, blocks_of, caption_block
+from .batches import Batch, PromptBuilder, Share, blocks_of, caption_block
 from .recipe import Stage
 
 VALIDATION_EVERY = 50  # every 50th line is kept for validation
@@ -52,7 +52,7 @@ class CaptionBatches(IterableDataset[Batch]):
         exchanges = [_exchange(row, random.Random(number + place)) for place, row in enumerate(rows)]
         pad = int(self.prompts.tokenizer.pad_token_id)
         captions = caption_block([self.prompts.caption(exchange.answer) for exchange in exchanges], pad)
-        asked = [Row(n, e, self.prompts.prompt(e), self.prompts.answer(e)) for n, e in enumerate(exchanges)]
+        asked = [self.prompts.row(n, e) for n, e in enumerate(exchanges)]
         return Batch(pixel_values["pixel_values"], None, blocks_of(asked, pad), captions)
 
     def _row(self, place: int) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Objective(nn.Module):
         return losses[stage.kind](stage, batch)
 
     def _text(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
-        loss = self.language_loss(batch, None)
+        loss = self.language_loss(batch, None, stage.fact_weight)
         return loss, {"language": float(loss.detach())}
 
     def _patches(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
@@ -101,7 +101,7 @@ class Objective(nn.Module):
         with torch.no_grad():
             queries, _ = encoder.qformer(encoder.vit(batch.pixel_values))
             image_embeds = encoder.glm_proj(queries)
-        loss = self.language_loss(batch, image_embeds)
+        loss = self.language_loss(batch, image_embeds, stage.fact_weight)
         return loss, {"language": float(loss.detach())}
 
     def _zones_and_dialogue(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
@@ -120,7 +120,7 @@ class Objective(nn.Module):
     def _language(self, stage: Stage, batch: Batch, queries: Tensor) -> tuple[Tensor, Report]:
         """What the language model says of the projected queries and, where labels are, which words they are near."""
         image_embeds = self.model.image_encoder.glm_proj(queries)
-        loss = self.language_loss(batch, image_embeds)
+        loss = self.language_loss(batch, image_embeds, stage.fact_weight)
         report = {"language": float(loss.detach())}
         if batch.labels is not None and stage.word_loss:
             words = self._word_loss(batch.labels, image_embeds)
@@ -138,13 +138,17 @@ class Objective(nn.Module):
             loss, report = loss + stage.teacher_loss * far, report | {"teacher": float(far.detach())}
         return loss, report
 
-    def language_loss(self, batch: Batch, image_embeds: Tensor | None) -> Tensor:
-        """Cross-entropy over the answers of all blocks; a long answer weighs as the root of its length."""
+    def language_loss(self, batch: Batch, image_embeds: Tensor | None, fact_weight: float = 1.0) -> Tensor:
+        """Cross-entropy over the answers of all blocks; a long answer weighs as the root of its length.
+
+        The words that state the fact asked for weigh `fact_weight` times as much: where two of them are as likely as
+        each other in every answer (left, right), what tells them apart is learned late, or never.
+        """
         total, weight = torch.zeros((), device=self.model.device), 0.0
         for rows in batch.rows:
             logits = answer_logits(self.model, rows, image_embeds)
             losses = F.cross_entropy(logits.flatten(0, 1), rows.targets.flatten(), reduction="none")
-            share = (rows.targets >= 0).sum(dim=1, keepdim=True) ** -0.5
+            share = (rows.targets >= 0).sum(dim=1, keepdim=True) ** -0.5 * torch.where(rows.facts, fact_weight, 1.0)
             total = total + (losses.view_as(rows.targets) * share).sum()
             weight += float((share * (rows.targets >= 0)).sum())
         return total / weight

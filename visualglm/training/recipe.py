@@ -69,8 +69,9 @@ class Stage:
     of the learning rate. The picture encoder learns at `encoder_rate` of it. Scenes hold `least` to `most` objects; the
     first `on_white` batches have a white ground; `mix` is what they are made of. After `compare_after` batches two
     heads begin to compare words with pictures (0: never), after `zones_after` every zone's vector says which zone it
-    is. `asked` says for tasks how often they come up, beside the rest (`batches.WEIGHTS`). `teacher_loss` weighs how
-    well the features of a teacher (the album's `features.npy`) are foretold for what is pasted.
+    is. `asked` says for tasks how often they come up, beside the rest (`batches.WEIGHTS`); the words of an answer that
+    state the fact weigh `fact_weight` times as much as others. `teacher_loss` weighs how well the features of a teacher
+    (the album's `features.npy`) are foretold for what is pasted.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Stage:
     compare_after: int = 0
     zones_after: int = 0
     asked: dict[str, float] = field(default_factory=dict)
+    fact_weight: float = 1.0
     least: int = 1
     most: int = 4
     on_white: int = 0
