@@ -127,7 +127,8 @@ mini-data: .venv/.all
 	$(BIN)/python -m visualglm.training.pictures recipes/mini/pictures.toml
 
 mini-train: .venv/.all
-	OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 $(BIN)/visualglm pretrain recipes/mini/recipe.toml
+	OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456 \
+	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm pretrain recipes/mini/recipe.toml
 
 mini-pack: .venv/.all
 	$(BIN)/python -m visualglm.training.pack runs/mini/model visualglm/mini

@@ -14,8 +14,9 @@ SHIPPED = Path(__file__).parents[2] / "recipes" / "mini" / "recipe.toml"
 
 def test_the_shipped_recipe_reads_and_begins_with_its_command() -> None:
     recipe = read_recipe(SHIPPED)
-    assert [stage.kind for stage in recipe.stages][:3] == ["patches", "zones", "text"]
-    assert SHIPPED.read_text(encoding="utf-8").startswith("# visualglm pretrain recipes/mini/")
+    assert [stage.kind for stage in recipe.stages][:3] == ["patches", "zones", "zones"]
+    command = "# torchrun --standalone --nproc-per-node 2 -m visualglm pretrain recipes/mini/recipe.toml"
+    assert SHIPPED.read_text(encoding="utf-8").startswith(command)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,6 @@ def test_the_same_bytes_every_time(made: bytes) -> None:
     assert compose_vocabulary(normal_pieces()) == made
 
 
-@pytest.mark.xfail(strict=True, reason="the packed weights are those of the earlier, smaller vocabulary")
 def test_the_packed_vocabulary_is_the_recipes() -> None:
     # never `==` of the bytes: where CI is set, pytest draws the difference of 400 kB for hours
     assert cmp(packed_model() / "ice_text.model", RECIPES, shallow=False)
