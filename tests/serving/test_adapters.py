@@ -44,7 +44,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         recipe = read_finetuning(None, tuple(changes), data="-", output="-", method=method)
         ready = tuned(visualglm.load(device="cpu").model, recipe, base)
         for value in ready.parameters.values():
-            value.data += torch.randn_like(value) * (1.0 if method == "ptuning" else 0.1)
+            value.data += torch.randn_like(value) * (3.0 if method == "ptuning" else 0.1)
         ready.save_adapter(root / name, 1)
     return {name: root / name for name in KINDS}
 
