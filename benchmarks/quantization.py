@@ -105,8 +105,8 @@ def distance(found: list[Tensor], wanted: list[Tensor]) -> float:
 
 
 def size(model: VisualGLM) -> int:
-    """Bytes of the weights; what is not quantized counts as the 16 bits that the file has."""
-    tensors = model.model.state_dict().values()
+    """Bytes of the weights, tied ones once; what is not quantized counts as the 16 bits that the file has."""
+    tensors = {tensor.data_ptr(): tensor for tensor in model.model.state_dict().values()}.values()
     return sum(t.numel() * (2 if t.dtype == torch.float32 and t.dim() > 1 else t.element_size()) for t in tensors)
 
 
