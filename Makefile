@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-quantization bench-linear bench-peers bench-vllm test-vllm bench-ray test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-quantization bench-linear bench-peers bench-6b bench-vllm test-vllm bench-ray test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -113,6 +113,12 @@ bench-peers: .venv/.all
 	.venv/peers/bin/python -m pip install --quiet "torch==2.13.0" numpy sentencepiece tabulate tqdm "transformers<4.34" accelerate
 	CMAKE_ARGS="-DCMAKE_POLICY_VERSION_MINIMUM=3.5" .venv/peers/bin/python -m pip install --quiet --no-binary chatglm-cpp chatglm-cpp==0.4.2
 	$(BIN)/python benchmarks/peers/paired.py --peers .venv/peers/bin/python
+
+# picture, prompt and tokens of the full size, random weights made in 4 and in 8 bits (11 GB of memory)
+bench-6b: .venv/.all
+	for bits in 4 8; do \
+	$(BIN)/visualglm bench --model 6b --quantize $$bits --quantize-vocabulary 8 --json > benchmarks/results/bench_6b_$$bits.json || exit 1; \
+	done
 
 full-size: .venv/.all
 	$(BIN)/python benchmarks/full_size.py

@@ -60,6 +60,19 @@ WORDS = {
         "quantization": ("form", "weights", "unchanged answers", "right", "perplexity", "logits moved"),
         "forms": {},
         "asked": "{questions} questions, {model}, {date}.",
+        "bench_6b": (
+            "6B shapes",
+            "peak while made",
+            "picture",
+            "prompt of {} tokens",
+            "one answer",
+            "of bandwidth",
+            "eight",
+        ),
+        "bench_6b_form": "{} bits, head and word embeddings in 8",
+        "bench_6b_speed": "{} tokens/s",
+        "bench_6b_from": "{cpu}, {threads} threads, load {load_average_1_min}, kernel {kernel}, {bandwidth} GB/s, "
+        "torch {torch}, {date}; random weights.",
         "linear": ("kernel", "1 row, ms", "of bandwidth", "8 rows, Gop/s", "64 rows, Gop/s"),
         "kernels": {
             "int4": "ours, 4 bits, groups of 32",
@@ -122,6 +135,11 @@ WORDS = {
             "4-bit, the rest 8-bit": "4 位，其余 8 位",
         },
         "asked": "{questions} 个问题，{model}，{date}。",
+        "bench_6b": ("6B 的形状", "峰值", "图片", "{} 个词的提示", "一个回答", "占带宽", "八个回答"),
+        "bench_6b_form": "{} 位，输出头和词嵌入 8 位",
+        "bench_6b_speed": "每秒 {} 个词",
+        "bench_6b_from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，内核 {kernel}，{bandwidth} GB/s，"
+        "torch {torch}，{date}；随机权重。",
         "linear": ("内核", "1 行，毫秒", "占带宽", "8 行，Gop/s", "64 行，Gop/s"),
         "kernels": {
             "int4": "我们的，4 位，32 个一组",
@@ -326,7 +344,27 @@ def linear(language: str) -> str:
     return f"{table}\n\n{words['linear_from'].format(**facts)}"
 
 
+def bench_6b(language: str) -> str:
+    """What `make bench-6b` measured on random weights of the full size."""
+    words, found = WORDS[language], [report for bits in (4, 8) if (report := stored(f"bench_6b_{bits}"))]
+    if not found:
+        return words["later"].format("make bench-6b")
+    rows = [tuple(head.format(found[0]["prompt_tokens"]) for head in words["bench_6b"]), ("---",) * 7]
+    for report in found:
+        one, eight = report["decode"]
+        form, peak = words["bench_6b_form"].format(report["bits"]), f"{report['peak_anonymous_gb']} GB"
+        seconds = [words["seconds"].format(round(report[f"{part}_seconds"], 2)) for part in ("picture", "prompt")]
+        speeds = [words["bench_6b_speed"].format(round(row["tokens_per_second"], 2)) for row in (one, eight)]
+        rows.append((form, peak, *seconds, speeds[0], f"{one['of_bandwidth']:.2f}", speeds[1]))
+    last = found[-1]
+    facts = {**last["machine"], **last["versions"], "kernel": last["kernel"], "date": last["date"][:10]}
+    facts["bandwidth"] = last["decode"][0]["bandwidth_gb_per_second"]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{table}\n\n{words['bench_6b_from'].format(**facts)}"
+
+
 QUOTES = {
+    "bench_6b": bench_6b,
     "linear": linear,
     "full_size": full_size,
     "demo": demo,

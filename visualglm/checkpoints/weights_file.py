@@ -130,13 +130,11 @@ def open_torch(path: Path) -> Any:
 
 
 def _mapped_content(path: Path) -> Any:
-    """torch maps a file so that it could be written to, which a limit on memory (RLIMIT_DATA, strict overcommit) counts
-    as memory; where that is refused, the pages are mapped read-only, as those of safetensors are."""
-    try:
-        return _load(path, mmap=True)
-    except CheckpointError as error:
-        if "unable to mmap" not in str(error.__cause__):
-            raise
+    """The content with its pages mapped read-only, as those of safetensors are.
+
+    torch maps a file so that it could be written to, which a limit on memory (RLIMIT_DATA, strict overcommit) counts as
+    memory: two shards of the 6B would use up 8 GB before a number is read.
+    """
     with patch.object(torch.UntypedStorage, "from_file", _read_only):  # torch.load has no option for it
         return _load(path, mmap=True)
 
@@ -153,7 +151,7 @@ def _rewritten(path: Path) -> Any:
     try:
         with tempfile.NamedTemporaryFile(prefix="visualglm-", suffix=".bin") as file:
             save_torch(content, Path(file.name))
-            return _load(Path(file.name), mmap=True)  # the mapping outlives the name
+            return _mapped_content(Path(file.name))  # the mapping outlives the name
     except OSError as error:
         raise CheckpointError(
             f"{path} is a file of PyTorch before 1.6 and has to be rewritten, but {tempfile.gettempdir()} cannot take "

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +57,7 @@ def bench(
         "dtype": str(opened.dtype).removeprefix("torch."),
         "device": str(opened.device),
         "kernel": kernel.path(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
         "load_seconds": round(loading, 2),
