@@ -117,7 +117,8 @@ bench-peers: .venv/.all
 # picture, prompt and tokens of the full size, random weights made in 4 and in 8 bits (11 GB of memory)
 bench-6b: .venv/.all
 	for bits in 4 8; do \
-	$(BIN)/visualglm bench --model 6b --quantize $$bits --quantize-vocabulary 8 --json > benchmarks/results/bench_6b_$$bits.json || exit 1; \
+	$(BIN)/visualglm bench --model 6b --quantize $$bits --quantize-vocabulary 8 --json > benchmarks/results/.bench_6b && \
+	mv benchmarks/results/.bench_6b benchmarks/results/bench_6b_$$bits.json || exit 1; \
 	done
 
 full-size: .venv/.all

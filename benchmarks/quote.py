@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ WORDS = {
         "asked": "{questions} questions, {model}, {date}.",
         "bench_6b": (
             "6B shapes",
-            "peak while made",
+            "peak",
             "picture",
             "prompt of {} tokens",
             "one answer",
@@ -156,9 +157,9 @@ WORDS = {
 }
 
 
-def full_size(language: str) -> str:
-    """The table of `make full-size`."""
-    words, result = WORDS[language], json.loads((ROOT / "benchmarks/results/full_size.json").read_text("utf-8"))
+def full_size(language: str, name: str = "full_size") -> str:
+    """The table of `make full-size`, or of `make full-size-4bit`."""
+    words, result = WORDS[language], stored(name)
     table = "\n".join(f"| {name} | {value} |" for name, value in full_size_rows(words, language, result))
     facts = {**result["machine"], **result["versions"], "date": result["date"][:10]}
     return f"| | |\n| --- | --- |\n{table}\n\n{words['from'].format(**facts)}"
@@ -367,6 +368,7 @@ QUOTES = {
     "bench_6b": bench_6b,
     "linear": linear,
     "full_size": full_size,
+    "full_size_4bit": partial(full_size, name="full_size_4bit"),
     "demo": demo,
     "captioning": captioning,
     "batching": batching,
