@@ -5,7 +5,6 @@ Knows nothing about how they are carried out.
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..training.recipe import filled, read_table
+from ..training.recipe import filled, nearest, read_table
 
 METHODS = ("lora", "qlora", "ptuning", "full")
 WAYS = ("frozen", "lora", "full")
@@ -215,8 +214,8 @@ def _check_targets(targets: Any) -> None:
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        nearest = difflib.get_close_matches(value, known, n=1, cutoff=0)[0]
-        raise UsageError(f"{name} is {value!r}: choose from {', '.join(known)}; did you mean {nearest}?")
+        like = nearest(value, known)
+        raise UsageError(f"{name} is {value!r}: choose from {', '.join(known)}; did you mean {like}?")
 
 
 def layer_numbers(text: str, count: int) -> list[int]:

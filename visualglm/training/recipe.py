@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -182,8 +183,7 @@ def _stage(table: dict[str, Any]) -> Stage:
     mix = filled(Mix, table.get("mix", {}) if isinstance(table, dict) else {}, "mix")
     stage = filled(Stage, {**table, "mix": mix} if isinstance(table, dict) else table, "stages")
     if stage.kind not in KINDS:
-        nearest = difflib.get_close_matches(stage.kind, KINDS, n=1, cutoff=0)[0]
-        raise UsageError(f"{stage.kind} is no kind of stage; did you mean {nearest}?")
+        raise UsageError(f"{stage.kind} is no kind of stage; did you mean {nearest(stage.kind, KINDS)}?")
     _check_asked(stage.asked)
     if not (stage.minutes or stage.steps):
         raise UsageError(f"stage {stage.name} has no end: give minutes or steps.")
@@ -193,10 +193,14 @@ def _stage(table: dict[str, Any]) -> Stage:
 def _check_asked(asked: dict[str, float]) -> None:
     for task, weight in asked.items():
         if task not in TASKS:
-            nearest = difflib.get_close_matches(task, TASKS, n=1, cutoff=0)[0]
-            raise UsageError(f"{task} in asked is no task; did you mean {nearest}?")
+            raise UsageError(f"{task} in asked is no task; did you mean {nearest(task, TASKS)}?")
         if not isinstance(weight, (int, float)) or not weight >= 0:
             raise UsageError(f"{task} in asked is {weight!r}: give a number, 0 or more.")
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The known word that is most like a misspelt one."""
+    return difflib.get_close_matches(word, known, n=1, cutoff=0)[0]
 
 
 SCALARS: dict[str, tuple[Any, str]] = {
@@ -219,8 +223,7 @@ def filled(kind: type[T], table: dict[str, Any], place: str) -> T:
         raise UsageError(f"{place} is {table!r}: give a table of settings.")
     for key in table:
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
-            raise UsageError(f"{key} in {place} is not a setting; did you mean {nearest}?")
+            raise UsageError(f"{key} in {place} is not a setting; did you mean {nearest(key, known)}?")
     for entry in dataclasses.fields(kind):  # type: ignore[arg-type]
         wanted = SCALARS.get(str(entry.type))
         value = table.get(entry.name)
