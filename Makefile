@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-quantization bench-linear bench-peers bench-6b bench-vllm test-vllm bench-ray test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-quantization bench-linear bench-peers bench-upstream bench-6b bench-vllm test-vllm bench-ray test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -103,16 +103,26 @@ bench-serve: .venv/.all
 # the local engine against one and two Ray actors
 bench-ray: .venv/.ray
 	$(BIN)/python benchmarks/ray_captioning.py
+
 # one matrix of the 6B by our kernel and by torch's, on one thread
 bench-linear: .venv/.all
 	$(BIN)/python benchmarks/linear.py
 
 # ours and chatglm.cpp on random weights of the 6B's shapes, in turn; wants a quiet machine, a C++ compiler and 12 GB
-bench-peers: .venv/.all
-	$(PYTHON) -m venv .venv/peers
-	.venv/peers/bin/python -m pip install --quiet "torch==2.13.0" numpy sentencepiece tabulate tqdm "transformers<4.34" accelerate
+bench-peers: .venv/.all .venv/peers/.all
 	CMAKE_ARGS="-DCMAKE_POLICY_VERSION_MINIMUM=3.5" .venv/peers/bin/python -m pip install --quiet --no-binary chatglm-cpp chatglm-cpp==0.4.2
-	$(BIN)/python benchmarks/peers/paired.py --peers .venv/peers/bin/python
+	$(BIN)/python benchmarks/peers/beside_chatglm_cpp.py --peers .venv/peers/bin/python
+
+# ours and upstream's own code on random weights, in turn; 8 of the 28 blocks, 18 GB
+bench-upstream: .venv/.all .venv/peers/.all
+	$(BIN)/python benchmarks/peers/beside_upstream.py --peers .venv/peers/bin/python
+
+# the versions that upstream's code and chatglm.cpp's converter need
+.venv/peers/.all: Makefile
+	$(PYTHON) -m venv .venv/peers
+	.venv/peers/bin/python -m pip install --quiet torch==2.13.0 numpy==1.26.4 pillow==13.0.0 sentencepiece==0.1.99 einops==0.8.2 safetensors==0.8.0 requests tensorboardX regex pyyaml tqdm tabulate accelerate transformers==4.31.0
+	.venv/peers/bin/python -m pip install --quiet --no-deps SwissArmyTransformer==0.4.12 deep-training==0.3.0
+	touch $@
 
 # picture, prompt and tokens of the full size, random weights made in 4 and in 8 bits (11 GB of memory)
 bench-6b: .venv/.all

@@ -11,158 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from quote_words import WORDS
+
 from visualglm.checkpoints.memory import in_words
 
 ROOT = Path(__file__).parents[1]
 PAGES = [("en", ROOT / "README.md"), ("zh", ROOT / "README_zh.md")]
 PAGES += [(language, page) for language in ("en", "zh") for page in sorted((ROOT / "docs" / language).glob("*.md"))]
-WORDS = {
-    "en": {
-        "load": "load",
-        "memory": "peak anonymous memory while loading",
-        "picture": "picture encoded",
-        "prompt": "prompt of {} tokens read",
-        "token": "each token of the answer",
-        "seconds": "{} s",
-        "of": "{} GB, {} x the model ({} GB)",
-        "captioning": "Measured with {model} on {pictures} drawn pictures: {one} images/s at batch 1, {eight} at batch "
-        "8 ({cpu}, {threads} threads, load {load_average_1_min}, {date}).",
-        "batching": "`make bench-batching` asks everything twice, alone and in batches of {batch}: "
-        "{answers_that_changed} of {answers} answers changed ({model}, {dtype}, {cpu}, {date}).",
-        "serving": "`make bench-serve`, {clients} streaming clients for {seconds:.0f} s against the packed model: "
-        "{answered} answers, {refused} x 503, nothing else; {unlike} answers unlike the same request alone; memory "
-        "grew by {memory_growth_percent} % after warm-up. First token {first_p50} s (p95 {first_p95}), whole answer "
-        "{total_p50} s (p95 {total_p95}), {cpu}, {cores} cores, load {load_average_1_min}, {date}.",
-        "later": "Not measured yet: `{}` does it.",
-        "demo_head": "| recipe | right before | right after | answers outside the data that stayed | CPU seconds |",
-        "demo_row": "| `{method}` | {right_before:.0%} | {right_after:.0%} of {asked} | {probe_unchanged:.0%} | "
-        "{cpu_seconds} |",
-        "memory_head": "| model | method | foretold | measured | of it pages of files |",
-        "memory_packed": "packed",
-        "memory_wide": "scaled: the 6B's widths, {blocks} of {of_blocks} blocks, random",
-        "cache": "Cached features made a run of {steps} steps of {rows_per_step} rows on {model} {speed_up} times as "
-        "fast ({cpu_seconds_cached} instead of {cpu_seconds_not_cached} CPU seconds; {cpu}, {date}).",
-        "ray_captioning": "`make bench-ray`, {pictures} drawn pictures, {model}, one thread a model: the local engine "
-        "{local} images/s, Ray {one} with one actor and {two} with two, once the first part is there. Ray itself takes "
-        "{start} s to start, and the first part then {first_one} s with one actor, {first_two} s with two: they open "
-        "the model in that time ({cpu}, {cores} cores, load {load_average_1_min}, Ray {ray}, {date}).",
-        "scale": "For {count:,} pictures, on machines like those measured:",
-        "scale_head": "| model | one picture | {count:,} pictures | on 8 machines | on 64 machines |",
-        "scale_full": "the 6B's shapes, answers of {tokens} tokens, one at a time | "
-        "{picture} + {prompt} + {tokens} x {token} = {each} s",
-        "scale_mini": "{model}, batches of 8 | 1 / {rate} = {each} s",
-        "scale_hours": "{count:,} x {each} s / 3600 = {hours:,} h | {hours:,} / 8 = {eight:,} h | "
-        "{hours:,} / 64 = {many:,} h",
-        "vllm": "`make bench-vllm`, {requests} questions about pictures to the packed model, answers of at most "
-        "{max_tokens} tokens, {dtype}, one thread. Requests a second (tokens a second):",
-        "vllm_rows": ("clients", "our own server", "vLLM {vllm}"),
-        "vllm_end": "{answers_that_differ} of {answers} answers differ. {cpu}, {cores} cores, load "
-        "{load_average_1_min}, {date}: a small model on a CPU shows what an engine costs, not what it gains on a GPU.",
-        "quantization": ("form", "weights", "unchanged answers", "right", "perplexity", "logits moved"),
-        "forms": {},
-        "asked": "{questions} questions, {model}, {date}.",
-        "bench_6b": (
-            "6B shapes",
-            "peak",
-            "picture",
-            "prompt of {} tokens",
-            "one answer",
-            "of bandwidth",
-            "eight",
-        ),
-        "bench_6b_form": "{} bits, head and word embeddings in 8",
-        "bench_6b_speed": "{} tokens/s",
-        "bench_6b_from": "{cpu}, {threads} threads, load {load_average_1_min}, kernel {kernel}, {bandwidth} GB/s, "
-        "torch {torch}, {date}; random weights.",
-        "linear": ("kernel", "1 row, ms", "of bandwidth", "8 rows, Gop/s", "64 rows, Gop/s"),
-        "kernels": {
-            "int4": "ours, 4 bits, groups of 32",
-            "int8": "ours, 8 bits",
-            "torch_int4": "torch `_weight_int4pack_mm_for_cpu`, groups of 32",
-            "torch_int8": "torch `_weight_int8pack_mm`",
-            "bfloat16": "torch, bfloat16",
-        },
-        "linear_from": "{cpu}, {threads} thread, processor time on a busy machine (load {load_average_1_min}), kernel "
-        "{kernel}, torch {torch}, {date}.",
-        "from": "{cpu}, {threads} threads, load {load_average_1_min}, torch {torch}, transformers {transformers}, "
-        "bfloat16, {date}.",
-    },
-    "zh": {
-        "load": "加载",
-        "memory": "加载时匿名内存峰值",
-        "picture": "图片编码",
-        "prompt": "读入 {} 个词的提示",
-        "token": "回答的每个词",
-        "seconds": "{} 秒",
-        "of": "{} GB，模型（{} GB）的 {} 倍",
-        "captioning": "以 {model} 在 {pictures} 张绘制的图片上测得：批大小 1 时每秒 {one} 张，批大小 8 时每秒 "
-        "{eight} 张（{cpu}，{threads} 线程，负载 {load_average_1_min}，{date}）。",
-        "batching": "`make bench-batching` 把每个问题各问两遍，一遍单独，一遍放进 {batch} 个一批：{answers} 个回答中有 "
-        "{answers_that_changed} 个不同（{model}，{dtype}，{cpu}，{date}）。",
-        "serving": "`make bench-serve`，{clients} 个流式客户端对内置模型持续请求 {seconds:.0f} 秒：{answered} 个回答，"
-        "{refused} 次 503，别无其他；{unlike} 个回答与单独请求时不同；内存比预热后增长 "
-        "{memory_growth_percent} %。首个词 {first_p50} 秒（p95 {first_p95}），"
-        "整个回答 {total_p50} 秒（p95 {total_p95}），{cpu}，{cores} 核，负载 {load_average_1_min}，{date}。",
-        "later": "尚未测量：用 `{}` 测量。",
-        "demo_head": "| 配方 | 训练前正确 | 训练后正确 | 数据之外未变的答案 | CPU 秒 |",
-        "demo_row": "| `{method}` | {right_before:.0%} | {asked} 个中的 {right_after:.0%} | {probe_unchanged:.0%} | "
-        "{cpu_seconds} |",
-        "memory_head": "| 模型 | 方法 | 预计 | 实测 | 其中文件页 |",
-        "memory_packed": "内置",
-        "memory_wide": "缩小的：6B 的宽度，{of_blocks} 层中的 {blocks} 层，随机权重",
-        "cache": "缓存向量使 {model} 上每步 {rows_per_step} 行、共 {steps} 步的运行快到 {speed_up} 倍"
-        "（{cpu_seconds_cached} 而不是 {cpu_seconds_not_cached} CPU 秒；{cpu}，{date}）。",
-        "ray_captioning": "`make bench-ray`，{pictures} 张绘制的图片，{model}，每个模型一个线程：本地引擎每秒 "
-        "{local} 张；第一个分片写出之后，Ray 用一个执行者每秒 {one} 张，用两个每秒 {two} 张。Ray 自身启动要 "
-        "{start} 秒；之后到第一个分片，一个执行者要 {first_one} 秒，两个要 {first_two} 秒，打开模型也在其中"
-        "（{cpu}，{cores} 核，负载 {load_average_1_min}，Ray {ray}，{date}）。",
-        "scale": "在与实测相同的机器上，{count:,} 张图片：",
-        "scale_head": "| 模型 | 一张图片 | {count:,} 张图片 | 8 台机器 | 64 台机器 |",
-        "scale_full": "6B 的形状，回答 {tokens} 个词，逐张 | {picture} + {prompt} + {tokens} x {token} = {each} 秒",
-        "scale_mini": "{model}，每批 8 张 | 1 / {rate} = {each} 秒",
-        "scale_hours": "{count:,} x {each} 秒 / 3600 = {hours:,} 小时 | {hours:,} / 8 = {eight:,} 小时 | "
-        "{hours:,} / 64 = {many:,} 小时",
-        "vllm": "`make bench-vllm`，向内置模型提出 {requests} 个关于图片的问题，回答至多 {max_tokens} 个词，{dtype}，"
-        "单线程。每秒请求数（每秒词数）：",
-        "vllm_rows": ("客户端", "我们自己的服务器", "vLLM {vllm}"),
-        "vllm_end": "{answers} 个回答中有 {answers_that_differ} 个不同。{cpu}，{cores} 核，负载 {load_average_1_min}，"
-        "{date}：CPU 上的小模型只显示引擎的开销，而不是它在 GPU 上的收益。",
-        "quantization": ("形式", "权重", "不变的回答", "正确", "困惑度", "logits 偏移"),
-        "forms": {
-            "as stored": "原样",
-            "8-bit": "8 位",
-            "8-bit, everything": "8 位，全部",
-            "4-bit": "4 位",
-            "4-bit, the rest 8-bit": "4 位，其余 8 位",
-        },
-        "asked": "{questions} 个问题，{model}，{date}。",
-        "bench_6b": ("6B 的形状", "峰值", "图片", "{} 个词的提示", "一个回答", "占带宽", "八个回答"),
-        "bench_6b_form": "{} 位，输出头和词嵌入 8 位",
-        "bench_6b_speed": "每秒 {} 个词",
-        "bench_6b_from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，内核 {kernel}，{bandwidth} GB/s，"
-        "torch {torch}，{date}；随机权重。",
-        "linear": ("内核", "1 行，毫秒", "占带宽", "8 行，Gop/s", "64 行，Gop/s"),
-        "kernels": {
-            "int4": "我们的，4 位，32 个一组",
-            "int8": "我们的，8 位",
-            "torch_int4": "torch `_weight_int4pack_mm_for_cpu`，32 个一组",
-            "torch_int8": "torch `_weight_int8pack_mm`",
-            "bfloat16": "torch，bfloat16",
-        },
-        "linear_from": "{cpu}，{threads} 线程，忙碌机器上的处理器时间（负载 {load_average_1_min}），内核 {kernel}，"
-        "torch {torch}，{date}。",
-        "from": "{cpu}，{threads} 线程，负载 {load_average_1_min}，torch {torch}，transformers {transformers}，"
-        "bfloat16，{date}。",
-    },
-}
 
 
 def full_size(language: str, name: str = "full_size") -> str:
     """The table of `make full-size`, or of `make full-size-4bit`."""
     words, result = WORDS[language], stored(name)
-    table = "\n".join(f"| {name} | {value} |" for name, value in full_size_rows(words, language, result))
+    rows = table([("", ""), ("---",) * 2, *full_size_rows(words, language, result)])
     facts = {**result["machine"], **result["versions"], "date": result["date"][:10]}
-    return f"| | |\n| --- | --- |\n{table}\n\n{words['from'].format(**facts)}"
+    return f"{rows}\n\n{words['from'].format(**facts)}"
 
 
 def full_size_rows(words: dict[str, str], language: str, result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -295,8 +158,8 @@ def scale(language: str) -> str:
         line = f"| {words[name]} | {words['scale_hours']} |"
         rows.append(line.format(count=PICTURES_TO_SCALE, each=each, **facts, **shares))
     head = words["scale_head"].format(count=PICTURES_TO_SCALE)
-    table = "\n".join([head, "| --- | --- | --- | --- | --- |", *rows])
-    return f"{words['scale'].format(count=PICTURES_TO_SCALE)}\n\n{table}"
+    lines = "\n".join([head, "| --- | --- | --- | --- | --- |", *rows])
+    return f"{words['scale'].format(count=PICTURES_TO_SCALE)}\n\n{lines}"
 
 
 def vllm(language: str) -> str:
@@ -309,8 +172,7 @@ def vllm(language: str) -> str:
     cell = "{requests_per_second} ({tokens_per_second})"
     rows = [[name.format(**facts) for name in words["vllm_rows"]], ["---"] * 3]
     rows += [[clients, cell.format(**ours[clients]), cell.format(**theirs[clients])] for clients in ours]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{words['vllm'].format(**facts)}\n\n{table}\n\n{words['vllm_end'].format(**facts)}"
+    return f"{words['vllm'].format(**facts)}\n\n{table(rows)}\n\n{words['vllm_end'].format(**facts)}"
 
 
 def quantization(language: str) -> str:
@@ -325,9 +187,8 @@ def quantization(language: str) -> str:
         apart = f"{100 * found['logit_distance']:.1f} %"
         name, size = words["forms"].get(form, form), f"{found['weights_mb']:.1f} MB"
         rows.append((name, size, *shares, f"{found['perplexity']:.3f}", apart))
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     asked = next(iter(result["forms"].values()))["questions"]
-    return f"{table}\n\n{words['asked'].format(questions=asked, model=result['model'], date=result['date'][:10])}"
+    return f"{table(rows)}\n\n{words['asked'].format(questions=asked, model=result['model'], date=result['date'][:10])}"
 
 
 def linear(language: str) -> str:
@@ -340,9 +201,8 @@ def linear(language: str) -> str:
         rows.append(
             (words["kernels"][found["name"]], f"{one['milliseconds']:.2f}", f"{one['of_bandwidth']:.2f}", *speeds)
         )
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     facts = {**result["machine"], **result["versions"], "kernel": result["kernel"], "date": result["date"][:10]}
-    return f"{table}\n\n{words['linear_from'].format(**facts)}"
+    return f"{table(rows)}\n\n{words['linear_from'].format(**facts)}"
 
 
 def bench_6b(language: str) -> str:
@@ -360,12 +220,58 @@ def bench_6b(language: str) -> str:
     last = found[-1]
     facts = {**last["machine"], **last["versions"], "kernel": last["kernel"], "date": last["date"][:10]}
     facts["bandwidth"] = last["decode"][0]["bandwidth_gb_per_second"]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{table}\n\n{words['bench_6b_from'].format(**facts)}"
+    return f"{table(rows)}\n\n{words['bench_6b_from'].format(**facts)}"
+
+
+def peers(language: str) -> str:
+    """What `make bench-peers` measured beside chatglm.cpp."""
+    words, result = WORDS[language], stored("peers_chatglm_cpp")
+    if not result:
+        return words["later"].format("make bench-peers")
+    rows = [words["peers"], ("---",) * 5]
+    for bits in (4, 8):
+        found = result[f"int{bits}"]
+        shares = " / ".join(f"{found['of_bandwidth'][side]:.2f}" for side in ("chatglm_cpp", "ours"))
+        names = {"token": words["peers_form"], "prompt": words["peers_prompt"]}
+        for request, name in names.items():
+            cells = [words["seconds"].format(round(found["seconds"][request][s], 3)) for s in ("chatglm_cpp", "ours")]
+            ratio = f"{found['times_as_fast'][request]:.2f}"
+            share = shares if request == "token" else ""
+            rows.append((name.format(bits, result["prompt_tokens"]), *cells, ratio, share))
+    return f"{table(rows)}\n\n{words['peers_from'].format(**paired_facts(result, 'int4'))}"
+
+
+def upstream(language: str) -> str:
+    """What `make bench-upstream` measured beside upstream's own code."""
+    words, result = WORDS[language], stored("peers_upstream")
+    if not result:
+        return words["later"].format("make bench-upstream")
+    rows = [tuple(head.format(result["prompt_tokens"]) for head in words["upstream"]), ("---",) * 4]
+    for form, name in words["upstream_form"].items():
+        found = result[form]
+        cells = []
+        for request in ("picture", "prompt", "token"):
+            seconds = (round(found["seconds"][request][side], 3) for side in ("ours", "upstream"))
+            cells.append(words["upstream_cell"].format(*seconds, f"{found['times_as_fast'][request]:.2f}"))
+        rows.append((name, *cells))
+    return f"{table(rows)}\n\n{words['upstream_from'].format(**paired_facts(result, 'bfloat16'))}"
+
+
+def paired_facts(result: dict[str, Any], form: str) -> dict[str, Any]:
+    """Where a paired run was made, and how fast memory was during it."""
+    bandwidth = result[form]["bandwidth_gb_per_second"]
+    return {**result["machine"], **result["versions"], **result, "date": result["date"][:10], "bandwidth": bandwidth}
+
+
+def table(rows: list[Any]) -> str:
+    """Markdown of rows of cells, the head and its rule first."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 QUOTES = {
     "bench_6b": bench_6b,
+    "peers": peers,
+    "upstream": upstream,
     "linear": linear,
     "full_size": full_size,
     "full_size_4bit": partial(full_size, name="full_size_4bit"),

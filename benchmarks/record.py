@@ -16,13 +16,14 @@ from visualglm.checkpoints.memory import status_field
 from visualglm.speed.machine import machine, timed, versions
 
 __all__ = ["RESULTS", "machine", "origin", "status_field", "store", "timed", "versions"]
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def origin(program: str) -> dict[str, Any]:
     """The head of every record; `program` is the benchmark's `__file__`, its arguments are this process's."""
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(program).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", Path(program).resolve().relative_to(ROOT).as_posix(), *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),

@@ -24,6 +24,7 @@ ROAD = [
     "processor_files",
     "processor",
     "attention",
+    "linear",
     "cache",
     "vision",
     "qformer",
@@ -56,7 +57,12 @@ ROOMS = [
     "speed",
     "commands",
 ]
-DOORS = {"attention": ["quantization"], "model": ["checkpoints"], "conversation": ["checkpoints", "adapters"]}
+DOORS = {
+    "linear": ["quantization"],
+    "attention": ["quantization"],
+    "model": ["checkpoints"],
+    "conversation": ["checkpoints", "adapters"],
+}
 """Files of the road that may open a room, inside the function that needs it."""
 
 
@@ -139,6 +145,7 @@ def test_benchmarks_import_what_their_neighbours_have(file: Path) -> None:
         if isinstance(node, ast.ImportFrom) and neighbour in BENCHMARKS:
             there = ast.parse(neighbour.read_text(encoding="utf-8")).body
             defined = {getattr(target, "id", None) for s in there if isinstance(s, ast.Assign) for target in s.targets}
+            defined |= {getattr(s.target, "id", None) for s in there if isinstance(s, ast.AnnAssign)}
             defined |= {getattr(statement, "name", None) for statement in there}
             defined |= {alias.name for s in there if isinstance(s, ast.ImportFrom) for alias in s.names}
             assert {alias.name for alias in node.names} <= defined, f"{file.name}, line {node.lineno}"

@@ -70,6 +70,17 @@ def test_a_batch_is_its_rows(kernel: str) -> None:
         assert torch.equal(generated[row, -8:], single[0, -8:])
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_head_gets_its_rows_without_gaps(rows: int) -> None:
+    """With the strides of the whole prompt torch copies the head's weight on a CPU: five seconds at full size."""
+    model, found = tiny(), []
+    model.lm_head.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0].stride()))
+    hidden = model.config.hidden_size
+    for kept in (0, 1, 3):
+        model(torch.tensor([prompt(0, [20, 21])] * rows), logits_to_keep=kept)
+    assert [stride[1:] for stride in found] == [(hidden, 1)] * 3 and [s[0] // hidden for s in found[1:]] == [1, 3]
+
+
 @pytest.mark.parametrize("how", [{"num_beams": 3, "num_return_sequences": 2}, {"num_return_sequences": 3}])
 def test_repeated_rows_keep_their_own_pictures(how: dict[str, int]) -> None:
     """transformers repeats rows for beams and return sequences; pictures must follow their rows."""

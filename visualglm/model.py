@@ -28,6 +28,7 @@ from .chat import UpstreamChat
 from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 from .errors import PromptError
 from .glm import GLM, prefix_mask, prefix_positions
+from .linear import Linear
 from .mixins import Modifiable
 from .prefix import PrefixMixin
 from .qformer import QFormer
@@ -90,7 +91,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         super().__init__(config)
         self.image_encoder = ImageEncoder(config.vision, config.qformer, config.hidden_size)
         self.transformer = GLM(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.mixins = nn.ModuleDict()
         if config.prefix_length:
             self.add_mixin("ptuning", PrefixMixin(config))
@@ -211,8 +212,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         glm = self.transformer(
             inputs_embeds, rotary_positions, mask, past_key_values, output_hidden_states, output_attentions
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(glm.last_hidden_state[:, kept])
+        logits = self.lm_head(_kept_positions(glm.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
@@ -378,3 +378,16 @@ def _last_kept(last: Tensor, cache: Cache) -> Tensor:
     if bool((kept[:, 1] < 1).any()):
         raise PromptError("the cache was cut within the prompt: give rotary_positions, or read the prompt anew.")
     return kept
+
+
+def _kept_positions(hidden_states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
+    """The last positions, or those at these indices, of [B, T, hidden]; 0 keeps all.
+
+    A slice is copied: it has the strides of the whole, even where it is one row, and with them torch's CPU product
+    would copy the head's weight, 1 GB at full size, for every prompt.
+    """
+    if isinstance(logits_to_keep, Tensor):
+        return hidden_states[:, logits_to_keep]
+    if logits_to_keep == 0:
+        return hidden_states
+    return hidden_states[:, -logits_to_keep:].clone(memory_format=torch.contiguous_format)

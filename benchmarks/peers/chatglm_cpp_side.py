@@ -1,8 +1,7 @@
-"""benchmarks/peers/chatglm_cpp_side: chatglm.cpp's half of `paired.py`, run by the Python that has it installed.
+"""benchmarks/peers/chatglm_cpp_side: chatglm.cpp's half of `beside_chatglm_cpp.py`, run by the Python that has it.
 
     write FILE BITS      random weights of ChatGLM-6B's shapes, quantized and written by the package's own converter
-    serve FILE PROMPT    reads one line per request from stdin, answers with seconds on stdout:
-                         `prompt` (a prompt of PROMPT tokens from the start), `token` (one more token)
+    serve FILE PROMPT    answers `prompt` (PROMPT tokens from the start) and `token` (one more), by `side.py`
 
 Knows nothing about our package.
 """
@@ -10,12 +9,12 @@ Knows nothing about our package.
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from side import serve
 
 CONFIG = {
     "position_encoding_2d": True,
@@ -67,25 +66,25 @@ def write(file: Path, bits: int) -> None:
         ChatGLMConverter.convert(target, model, tokenizer, GGMLType.Q4_0 if bits == 4 else GGMLType.Q8_0)
 
 
-def serve(file: Path, prompt: int) -> None:
-    """Answers requests; both sides are asked in turn by `paired.py`."""
+def answer(file: Path, prompt: int) -> None:
+    """Answers requests; both sides are asked in turn by `beside_chatglm_cpp.py`."""
     import chatglm_cpp
 
     model = chatglm_cpp.Pipeline(str(file)).model
     settings: Any = chatglm_cpp._C.GenerationConfig(do_sample=False)
     start = [*range(5, 5 + prompt - 2), 130001, 130004]
-    ids = list(start)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        began = time.perf_counter()
-        if line.strip() == "prompt":
-            ids = list(start)
-            ids.append(model.generate_next_token(ids, None, settings, 0, len(start)))
-        else:
-            ids.append(model.generate_next_token(ids, None, settings, len(ids) - 1, len(start)))
-        print(time.perf_counter() - began, flush=True)
+    ids: list[int] = []
+
+    def read_prompt() -> None:
+        ids[:] = start
+        ids.append(model.generate_next_token(ids, None, settings, 0, len(start)))
+
+    def add_token() -> None:
+        ids.append(model.generate_next_token(ids, None, settings, len(ids) - 1, len(start)))
+
+    serve(file.stat().st_size, {"prompt": read_prompt, "token": add_token})
 
 
 if __name__ == "__main__":
     action, target, number = sys.argv[1:]
-    (write if action == "write" else serve)(Path(target), int(number))
+    (write if action == "write" else answer)(Path(target), int(number))

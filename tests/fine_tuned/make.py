@@ -9,10 +9,7 @@ upstream's repository that are in no package: the classes `VisualGLMModel` and `
 
 import argparse
 import contextlib
-import importlib
-import importlib.machinery
 import json
-import os
 import sys
 import types
 from collections.abc import Iterator
@@ -20,6 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "peers"))  # where upstream's code is imported too
+
+from import_upstream import import_upstream
 
 HERE = Path(__file__).parent
 SEED = 11
@@ -69,47 +70,6 @@ QFORMER = {
     "cross_attn_hidden_size": 16,
     "layernorm_epsilon": 1e-12,
 }
-
-
-def stand_in(name: str, **attributes: object) -> types.ModuleType:
-    """An empty module in the place of one that is not needed here (triton, torchvision's compiled operators)."""
-    module = types.ModuleType(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-    module.__dict__.update(attributes)
-    sys.modules[name] = module
-    return module
-
-
-def import_upstream() -> types.ModuleType:
-    """sat, and upstream's `visual.py` (the ViT and the Q-Former) out of the package that ships it."""
-    register = torch.library.register_fake
-    torch.library.register_fake = lambda op, *a, **k: (
-        (lambda f: f) if str(op).startswith("torchvision::") else register(op, *a, **k)
-    )
-    nothing = lambda *a, **k: None  # noqa: E731
-    stand_in(
-        "torchvision.extension",
-        _HAS_OPS=False,
-        _has_ops=lambda: False,
-        _assert_has_ops=nothing,
-        _check_cuda_version=lambda: -1,
-        _load_library=nothing,
-    )
-    import transformers  # noqa: F401  before triton's stand-in, which it would look into
-
-    language = stand_in("triton.language", constexpr=object)
-    stand_in("triton", jit=lambda f=None, **k: f or (lambda g: g), language=language, __version__="0")
-    os.environ.setdefault("MASTER_PORT", "29617")
-    from sat.model.official import chatglm_model  # noqa: F401
-    from sat.transformer_defaults import ARGS_DEFAULT
-
-    ARGS_DEFAULT.pop("parallel_output", None)  # passed twice otherwise
-    for name in ("triton", "triton.language"):  # torchvision and torch would look into it, too
-        sys.modules.pop(name)
-    path = next(Path(p, "deep_training") for p in sys.path if Path(p, "deep_training").is_dir())
-    for name, folder in (("", ""), (".nlp", "nlp"), (".nlp.models", "nlp/models")):
-        stand_in(f"deep_training{name}").__path__ = [str(path / folder)]
-    return importlib.import_module("deep_training.nlp.models.visualglm.visual")
 
 
 def build(visual: types.ModuleType, **fine_tuning: object) -> torch.nn.Module:
@@ -246,7 +206,7 @@ def store_packed(folder: Path, packed: dict[str, object]) -> None:
 
 @torch.no_grad()
 def make() -> None:
-    visual = import_upstream()
+    visual = import_upstream("visual")
     generator = torch.Generator().manual_seed(SEED)
     words = torch.randint(6, 390, (9,), generator=generator).tolist()
     ids = torch.tensor([[*words[:2], *[3] * MODEL["image_length"], *words[2:], 401, 404, 33, 44]])
@@ -272,7 +232,7 @@ def make() -> None:
 @torch.no_grad()
 def check(folder: Path) -> None:
     raw = json.loads((folder / "model_config.json").read_text(encoding="utf-8"))
-    model = build(import_upstream(), **raw, tuned=raw["model_class"] != "VisualGLMModel")
+    model = build(import_upstream("visual"), **raw, tuned=raw["model_class"] != "VisualGLMModel")
     stored = torch.load(folder / "1" / "mp_rank_00_model_states.pt", map_location="cpu")["module"]
     missing, unexpected = model.load_state_dict(stored, strict=False)
     print(json.dumps({"tensors": len(stored), "missing": missing, "unexpected": unexpected}))

@@ -84,6 +84,32 @@ def test_int8_is_the_product(path: str, shape: tuple[int, int, int]) -> None:
 
 
 @built
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bfloat16_is_the_product(path: str, shape: tuple[int, int, int]) -> None:
+    outputs, inputs, rows = shape
+    x, weight, bias = (torch.randn(*size).bfloat16() for size in ((2, rows, inputs), (outputs, inputs), (outputs,)))
+    exact = F.linear(x.float(), weight.float(), bias.float())
+    assert error(kernel.linear_bfloat16(x, weight, bias), exact) < 0.003
+    assert error(kernel.linear_bfloat16(x, weight, None), exact - bias.float()) < 0.003
+
+
+@built
+def test_bfloat16_rows_have_the_same_bits_in_every_company(path: str) -> None:
+    x, weight, threads = torch.randn(7, 330).bfloat16(), torch.randn(301, 330).bfloat16(), torch.get_num_threads()
+    together = kernel.linear_bfloat16(x, weight, None)
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            assert torch.equal(kernel.linear_bfloat16(x, weight, None), together)
+            assert torch.equal(kernel.linear_bfloat16(x[4:5], weight, None), together[4:5])
+    finally:
+        torch.set_num_threads(threads)
+    x[2, 7] = torch.nan
+    found = kernel.linear_bfloat16(x, weight, None)
+    assert found[2].isnan().all() and torch.equal(found[3:], together[3:])
+
+
+@built
 def test_a_row_has_the_same_bits_alone_in_a_batch_and_on_any_number_of_threads(path: str) -> None:
     weight, scales, _ = int4_weight(300, 320, 32)
     arranged, x, threads = kernel.arrange_int4(weight, scales, 32), torch.randn(21, 320), torch.get_num_threads()

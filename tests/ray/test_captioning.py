@@ -58,13 +58,14 @@ def test_both_engines_give_the_same_rows(cluster: Any, tmp_path: Path) -> None:
     for sample in SAMPLES:
         shutil.copy(sample, folder)
     (folder / "broken.png").write_bytes(SAMPLES[0].read_bytes()[:200])
+    sampling = {"do_sample": True, "temperature": 1.1, "seed": 5, "max_new_tokens": 12}
     flags = ["--question", QUESTION, "--max-new-tokens", "12", "--seed", "5", "--temperature", "1.1", "--device", "cpu"]
     where = ["--engine", "ray", "--ray-address", cluster.address]
     done = run(["caption", "pictures", "-o", "out", *flags, *where], tmp_path)
     assert done.returncode == 1, done.stderr[-3000:]
     count = len(SAMPLES) + 1
     assert f"{count} of {count} pictures answered now; 1 rows of out hold an error." in done.stderr
-    assert parts(tmp_path / "out") == local(folder, tmp_path / "out.jsonl", max_new_tokens=12, seed=5, temperature=1.1)
+    assert parts(tmp_path / "out") == local(folder, tmp_path / "out.jsonl", **sampling)
 
 
 def test_the_pages_command_starts_a_ray_of_its_own(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@
     visualglm::linear_int4(input, weight, weight_scale, group_size)
     visualglm::arranged_int8(input, arranged, weight_scale)                  the same by a CPU kernel, with weights
     visualglm::arranged_int4(input, arranged, out_features, group_size)      that `arrangement` has put in its order
+    visualglm::linear_few_rows(input, weight, bias)                          `F.linear`, meant for a decoding step
     visualglm::attend_one(query, key, value, mask, scaling)                  attention of one query per row
 
-input [..., in_features] in float32, bfloat16 or float16 -> [..., out_features] in the same dtype; weights as `formats`
-stores them; no bias. They have no derivative: `linear.py` knows one. Importing this file registers them.
+input [..., in_features] in float32, bfloat16 or float16 -> [..., out_features] in the same dtype; quantized weights as
+`formats` stores them, without bias. They have no derivative: `linear.py` knows one. Importing this file registers them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from . import kernel, one_query, reference, torch_kernel
 
@@ -25,6 +27,8 @@ LIBRARY.define("linear_int4(Tensor input, Tensor weight, Tensor weight_scale, in
 LIBRARY.define("arranged_int8(Tensor input, Tensor arranged, Tensor weight_scale) -> Tensor")
 LIBRARY.define("arranged_int4(Tensor input, Tensor arranged, int out_features, int group_size) -> Tensor")
 LIBRARY.define("attend_one(Tensor query, Tensor key, Tensor value, Tensor? mask, float scaling) -> Tensor")
+LIBRARY.define("linear_few_rows(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
+LIBRARY.impl("linear_few_rows", F.linear, "CompositeExplicitAutograd")
 LIBRARY.impl("attend_one", one_query.by_products, "CompositeExplicitAutograd")
 LIBRARY.impl("attend_one", one_query.on_cpu, "CPU")
 
@@ -76,6 +80,19 @@ def _fake_arranged_int8(input: Tensor, arranged: Tensor, weight_scale: Tensor) -
 @torch.library.register_fake("visualglm::arranged_int4", lib=LIBRARY)
 def _fake_arranged_int4(input: Tensor, arranged: Tensor, out_features: int, group_size: int) -> Tensor:
     return input.new_empty(*input.shape[:-1], out_features)
+
+
+@torch.library.impl(LIBRARY, "linear_few_rows", "CPU")
+def linear_few_rows(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear`; in bfloat16 by the compiled kernel where that is faster."""
+    if kernel.available() and kernel.serves_bfloat16(input, weight):
+        return kernel.linear_bfloat16(input, weight, bias)
+    return F.linear(input, weight, bias)
+
+
+@torch.library.register_fake("visualglm::linear_few_rows", lib=LIBRARY)
+def _fake_few_rows(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return input.new_empty(*input.shape[:-1], weight.shape[0])
 
 
 @torch.library.register_fake("visualglm::attend_one", lib=LIBRARY)

@@ -16,9 +16,12 @@ from transformers.quantizers.auto import register_quantization_config
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..errors import QuantizationError
+from ..linear import Linear
 from .formats import DEFAULT_GROUP_SIZE, Bits, check_format
 
 METHOD = "visualglm"
+PLAIN = (nn.Linear, Linear, nn.Embedding)
+"""Modules that can be quantized; those that other libraries derive from them hold something else."""
 
 
 @register_quantization_config(METHOD)
@@ -76,5 +79,5 @@ def chosen(model: nn.Module, config: QuantizationConfig | None, prefix: str = ""
     return [
         (name, module)
         for name, module in model.named_modules()
-        if type(module) in (nn.Linear, nn.Embedding) and (config is None or config.bits_of(prefix + name) is not None)
+        if type(module) in PLAIN and (config is None or config.bits_of(prefix + name) is not None)
     ]

@@ -1,9 +1,10 @@
-"""quantization/kernel: int8 and int4 linears, and one-query attention, on the CPU, by a small C library of ours.
+"""quantization/kernel: linears of few rows, and one-query attention, on the CPU, by a small C library of ours.
 
     input [..., in_features] -- int8 per group, on the fly --> times arranged weights --> [..., out_features]
 
-Weights are arranged for the kernel once (`arrange_int8`, `arrange_int4`) and can be put back bit for bit. Activations
-are rounded to 8 bits per group of inputs (the weights' group for int4, 64 for int8). Knows nothing about modules.
+int8 and int4 weights are arranged for the kernel once (`arrange_int8`, `arrange_int4`) and can be put back bit for bit,
+and activations are rounded to 8 bits per group of inputs (the weights' group for int4, 64 for int8). bfloat16 weights
+are read as they lie. Knows nothing about modules.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .library import PATHS, library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 LARGEST_GROUP = LARGEST_HEAD = 512
+MOST_ROWS = 8
 
 
 def available() -> bool:
@@ -110,6 +112,30 @@ def linear_int4(x: Tensor, arranged: Tensor, outputs: int, group_size: int) -> T
         inputs,
         outputs,
         group_size,
+        torch.get_num_threads(),
+    )
+    return _finished(output, x, outputs, failed)
+
+
+def serves_bfloat16(x: Tensor, weight: Tensor) -> bool:
+    """Whether `linear_bfloat16` computes with these, and faster than torch: on AVX512, and for a few rows."""
+    half = x.dtype == weight.dtype == torch.bfloat16 and weight.is_contiguous()
+    return half and 0 < x.numel() <= MOST_ROWS * x.shape[-1] and path() == "avx512-vnni"
+
+
+def linear_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x` [..., in] times `weight` [out, in] as it lies, plus `bias` [out], all bfloat16, summed in float32."""
+    outputs, inputs = weight.shape
+    rows, output = _prepared(x, outputs)
+    bias = None if bias is None else bias.to(torch.bfloat16).contiguous()
+    failed = _opened().visualglm_linear_bfloat16(
+        rows.data_ptr(),
+        weight.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        output.data_ptr(),
+        rows.numel() // inputs,
+        inputs,
+        outputs,
         torch.get_num_threads(),
     )
     return _finished(output, x, outputs, failed)

@@ -13,7 +13,7 @@ import os
 from ctypes import CDLL, c_float, c_int, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 """Of the interface, as in `machine.c`: an old build beside a new checkout is not used."""
 PATHS = ("portable", "avx2", "avx512-vnni")
 """Names of the paths, in the C code's order; `VISUALGLM_KERNEL` takes one of them, or `none`."""
@@ -28,6 +28,7 @@ SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "visualglm_arrange_int8": (None, [c_void_p] * 2 + [c_int] * 4),
     "visualglm_read": (c_uint64, [c_void_p, c_size_t, c_int]),
     "visualglm_attend": (c_int, [c_void_p] * 6 + [c_int] * 5 + [c_float, c_int]),
+    "visualglm_linear_bfloat16": (c_int, [c_void_p] * 4 + [c_int] * 4),
     "visualglm_linear_int4": (c_int, [c_void_p] * 3 + [c_int] * 6),
     "visualglm_linear_int8": (c_int, [c_void_p] * 4 + [c_int] * 5),
 }

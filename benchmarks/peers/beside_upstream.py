@@ -1,0 +1,44 @@
+"""benchmarks/peers/beside_upstream: our model beside upstream's own code in bfloat16 (`make bench-upstream`).
+
+Upstream's as the `deep-training` package keeps it, on the versions that it needs; ours in bfloat16, 8 and 4 bits. The
+6B's shapes with random weights, the whole image encoder, and as many of the 28 blocks as fit into memory twice.
+Stores `benchmarks/results/peers_upstream.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from paired import Ours, Peer, compared
+from record import RESULTS, origin, store
+
+from visualglm.configuration import VisualGLMConfig
+
+SCRIPT = Path(__file__).with_name("upstream_side.py")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", type=Path, required=True, help="a Python that has deep-training and sat")
+    parser.add_argument("--blocks", type=int, default=8, help="of the language model's 28")
+    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--output", type=Path, default=RESULTS / "peers_upstream.json")
+    options = parser.parse_args()
+    peer = Peer(options.peers, SCRIPT, str(options.blocks), str(options.prompt))
+    found = {name: beside(peer, bits, options) for name, bits in (("bfloat16", None), ("int8", 8), ("int4", 4))}
+    head = {**origin(__file__), "prompt_tokens": options.prompt, "blocks": options.blocks}
+    store(options.output, {**head, **found})
+
+
+def beside(peer: Peer, bits: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Ours in one form."""
+    ours = Ours(VisualGLMConfig(num_layers=options.blocks), bits, options.prompt)
+    return compared({"ours": ours, "upstream": peer}, {"picture": 3, "prompt": 3, "token": options.tokens})
+
+
+if __name__ == "__main__":
+    main()

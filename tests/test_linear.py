@@ -1,0 +1,70 @@
+"""The language model's linears: `nn.Linear` to everybody, another road for a decoding step in bfloat16 on a CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from visualglm.linear import FEW, Linear
+from visualglm.quantization import kernel
+
+
+class Seen(TorchDispatchMode):
+    """The operators that ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def linear() -> Linear:
+    torch.manual_seed(0)
+    return Linear(40, 24).bfloat16().requires_grad_(False)
+
+
+def ran(linear: Linear, x: Tensor) -> bool:
+    with Seen() as seen:
+        linear(x)
+    return "visualglm::linear_few_rows" in seen.names
+
+
+def test_few_rows_take_the_other_road_and_say_the_same(linear: Linear) -> None:
+    for shape in [(40,), (1, 40), (3, 1, 40), (FEW, 40)]:
+        x = torch.randn(*shape).bfloat16()
+        assert ran(linear, x)
+        exact = F.linear(x.float(), linear.weight.float(), linear.bias.float())
+        torch.testing.assert_close(linear(x).float(), exact, rtol=0.01, atol=0.01)
+    assert not ran(linear, torch.randn(FEW + 1, 40).bfloat16())
+
+
+def test_everything_else_is_torchs(linear: Linear) -> None:
+    x = torch.randn(1, 40).bfloat16()
+    assert not ran(linear, x.clone().requires_grad_())
+    assert not ran(linear.float(), x.float())
+    assert not ran(linear.bfloat16().requires_grad_(), x)
+    with torch.no_grad():
+        assert ran(linear, x)
+    with torch.autocast("cpu"):
+        assert not ran(linear.requires_grad_(False), x)
+
+
+def test_no_rows_and_a_weight_with_gaps(linear: Linear) -> None:
+    assert linear(torch.zeros(0, 40, dtype=torch.bfloat16)).shape == (0, 24)
+    x, wide = torch.randn(2, 40).bfloat16(), torch.randn(24, 80).bfloat16()
+    linear.weight = nn.Parameter(wide[:, ::2], requires_grad=False)
+    torch.testing.assert_close(linear(x), F.linear(x, wide[:, ::2].contiguous(), linear.bias), rtol=0.01, atol=0.01)
+
+
+def test_the_kernel_is_asked_where_it_is_faster() -> None:
+    x, weight = torch.randn(1, 40).bfloat16(), torch.randn(24, 40).bfloat16()
+    if kernel.available():
+        assert kernel.serves_bfloat16(x, weight) == (kernel.path() == "avx512-vnni")
+    assert not kernel.serves_bfloat16(x.expand(FEW + 1, 40), weight) and not kernel.serves_bfloat16(x.float(), weight)

@@ -1,0 +1,32 @@
+"""linear: torch's `nn.Linear`, whose few rows on a CPU, as a decoding step has them, go through an operator of ours.
+
+[..., in_features] -> [..., out_features]. In bfloat16 a step of the whole model is bound by reading its weights, and
+torch's product reads them at two thirds of what memory gives. Knows nothing about which layers there are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+FEW = 8
+"""Rows; the prompt's are many, and torch's GEMM is right for them."""
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` in everything but the road that a few rows in bfloat16 take on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] -> [..., out_features]."""
+        if input.dtype == torch.bfloat16 and input.device.type == "cpu" and self._decodes(input):
+            from .quantization import operators  # noqa: F401  (registers it)
+
+            return torch.ops.visualglm.linear_few_rows(input, self.weight, self.bias)
+        return super().forward(input)
+
+    def _decodes(self, input: Tensor) -> bool:
+        """Few rows, none to be differentiated or traced, and weights that are plain tensors (torchao's are not)."""
+        differentiated = torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad)
+        plain = type(self.weight) is nn.Parameter and not torch.is_autocast_enabled("cpu")
+        few = input.numel() <= FEW * self.in_features
+        return few and plain and not differentiated and not torch.compiler.is_compiling()
