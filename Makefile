@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-quantization bench-linear bench-peers bench-upstream bench-6b bench-vllm test-vllm bench-ray test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -130,6 +130,10 @@ bench-6b: .venv/.all
 	$(BIN)/visualglm bench --model 6b --quantize $$bits --quantize-vocabulary 8 --json > benchmarks/results/.bench_6b && \
 	mv benchmarks/results/.bench_6b benchmarks/results/bench_6b_$$bits.json || exit 1; \
 	done
+
+# every form on a GPU; wants a CUDA build of torch in .venv (pip install torch) and 40 GB; ARGUMENTS="--peers PYTHON"
+bench-gpu: .venv/.all
+	$(BIN)/python benchmarks/gpu.py $(ARGUMENTS)
 
 full-size: .venv/.all
 	$(BIN)/python benchmarks/full_size.py

@@ -36,7 +36,9 @@ def eager_attention(
     The query is scaled before the product, and the softmax runs in float32, so that float16 does not overflow.
     """
     scores = (query * scaling) @ key.transpose(-1, -2)
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:  # made for sdpa, outside
+        scores = scores.masked_fill(~attention_mask[..., : key.shape[-2]], torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
         scores = scores + attention_mask[..., : key.shape[-2]]
     probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return (probabilities @ value).transpose(1, 2).contiguous(), probabilities

@@ -304,6 +304,7 @@ def load(
     quantize: int | None = None,
     quantize_vision: int | None = None,
     quantize_vocabulary: int | None = None,
+    compile: bool = False,
     **kwargs: Any,
 ) -> VisualGLM:
     """Opens a model: the packed one, a folder of any format, or a hub id.
@@ -319,18 +320,22 @@ def load(
             are never in memory together. A folder that `visualglm quantize` wrote needs no flag.
         quantize_vision: 8 or 4 does the same to ViT, Q-Former and projection.
         quantize_vocabulary: 8 does the same to the word embeddings and the head.
+        compile: compiles the step that makes one token into one graph of the GPU. The first answer waits for that, and
+            so does the first one longer than all before.
         kwargs: more arguments of `from_pretrained` (`device_map`, `attn_implementation`, ...).
 
     Raises:
         CheckpointError: the files are not a complete VisualGLM checkpoint.
         TokenizerError: the vocabulary file that was given is none.
         QuantizationError: other numbers of bits.
-        UsageError: this machine has no such device, or the checkpoint is quantized already.
+        UsageError: this machine has no such device, the checkpoint is quantized already, or `compile` without a GPU.
     """
     from .checkpoints import asked_plan, find_vocabulary, given_vocabulary, local_folder, read_config
 
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
     device = checked_device(str(device))
+    if compile and device == "cpu":
+        raise UsageError("compile makes a graph of a GPU's work, and there is none: leave it out on a CPU.")
     dtype = checked_dtype(dtype)
     if dtype == "auto" and device == "cpu":
         dtype = cpu_dtype(read_config(folder))
@@ -340,6 +345,8 @@ def load(
     model = VisualGLMForConditionalGeneration.from_pretrained(
         str(folder), dtype=dtype, **{"device_map": device, **kwargs}
     ).eval()
+    if compile:
+        model.generation_config.cache_implementation = "static"  # with it transformers compiles the step
     vocabulary = find_vocabulary(folder) if tokenizer is None else given_vocabulary(tokenizer)
     processor = None if vocabulary is None else VisualGLMProcessor.for_config(model.config, vocabulary)
     opened = VisualGLM(model, processor, upstream_images)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,27 @@ class PrefixPositions(NamedTuple):
 
     rotary: Tensor
     prefix_lengths: Tensor
+
+
+class PromptEnd(NamedTuple):
+    """What a cache remembers of its prompt: `rotary` [B, 2] of the last token, and how many tokens lay there then."""
+
+    rotary: Tensor
+    length: Any
+
+    def positions_behind(self, past_length: Any, new_tokens: int) -> Tensor:
+        """Rotary positions [B, 2, T] of tokens that follow `past_length` others; from `<sop>` on they follow from this.
+
+        A static cache's lengths are tensors, and are not looked at: that would wait for the device.
+
+        Raises:
+            PromptError: the cache was cut within the prompt.
+        """
+        behind = past_length - self.length
+        if isinstance(behind, int) and behind < 0 and bool((self.rotary[:, 1] + behind < 1).any()):
+            raise PromptError("the cache was cut within the prompt: give rotary_positions, or read the prompt anew.")
+        steps = behind + torch.arange(1, new_tokens + 1, device=self.rotary.device)
+        return torch.stack([self.rotary[:, :1].expand(-1, new_tokens), self.rotary[:, 1:] + steps], dim=1)
 
 
 def prefix_positions(input_ids: Tensor, attention_mask: Tensor | None, config: VisualGLMConfig) -> PrefixPositions:

@@ -27,7 +27,7 @@ from .cache import with_room
 from .chat import UpstreamChat
 from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 from .errors import PromptError
-from .glm import GLM, prefix_mask, prefix_positions
+from .glm import GLM, PromptEnd, prefix_mask, prefix_positions
 from .linear import Linear
 from .mixins import Modifiable
 from .prefix import PrefixMixin
@@ -68,6 +68,10 @@ class ImageEncoder(nn.Module):
         """[P, 3, H, W] -> [P, image_length, hidden] and, if asked, the Q-Former's cross-attentions."""
         queries, attentions = self.qformer(self.vit(pixel_values), output_attentions)
         return self.glm_proj(queries), attentions
+
+
+STATIC_LENGTHS = 512
+"""A static cache's length is a multiple of this."""
 
 
 class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, UpstreamChat, Modifiable):
@@ -236,24 +240,21 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
     ) -> tuple[Tensor, Tensor | None]:
         """Rotary positions [B, 2, T], and the prefix lengths [B] unless this pass continues a prompt already read.
 
-        The cache remembers the last positions, so that a hand-written loop may feed it bare next ids.
+        The cache remembers where its prompt ended, so that a hand-written loop may feed it bare next ids.
 
         Raises:
             PromptError: the cache was cut within the prompt, and no positions are given.
         """
-        last = getattr(past_key_values, "last_rotary_positions", None)
-        prefix_lengths = None
-        if last is None or past_key_values is None or past_key_values.get_seq_length() == 0:
-            derived, prefix_lengths = prefix_positions(input_ids, attention_mask, self.config)
-            rotary_positions = derived if rotary_positions is None else rotary_positions
-        elif rotary_positions is None:
-            last = _last_kept(last, past_key_values)
-            steps = torch.arange(1, input_ids.shape[1] + 1, device=last.device)
-            rotary_positions = torch.stack([last[:, :1].expand(-1, len(steps)), last[:, 1:] + steps], dim=1)
+        end = getattr(past_key_values, "prompt_end", None)
+        if end is not None and past_key_values is not None and not _is_empty(past_key_values):
+            if rotary_positions is None:
+                rotary_positions = end.positions_behind(past_key_values.get_seq_length(), input_ids.shape[1])
+            return rotary_positions, None
+        derived, prefix_lengths = prefix_positions(input_ids, attention_mask, self.config)
+        rotary_positions = derived if rotary_positions is None else rotary_positions
         if past_key_values is not None:
-            past_key_values.last_rotary_positions = rotary_positions[..., -1]  # type: ignore[attr-defined]
             length = past_key_values.get_seq_length() + input_ids.shape[1]
-            past_key_values.length_of_positions = length  # type: ignore[attr-defined]
+            past_key_values.prompt_end = PromptEnd(rotary_positions[..., -1], length)  # type: ignore[attr-defined]
         return rotary_positions, prefix_lengths
 
     def _fill_slots(
@@ -306,20 +307,30 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         return super().generate(inputs, generation_config, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Positions come from the whole row so far; pictures go in with the prompt only."""
+        """Positions come from where the prompt ended, and where rows were chosen or repeated since, from the whole row;
+        pictures go in with the prompt only."""
         kwargs.pop("position_ids", None)
         cache, attention_mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        if cache is not None and hasattr(cache, "last_rotary_positions"):
-            new_tokens = model_inputs["input_ids"].shape[1]
+        end, new_tokens = getattr(cache, "prompt_end", None), model_inputs["input_ids"].shape[1]
+        if cache is not None and end is not None and len(end.rotary) == len(input_ids):
+            model_inputs["rotary_positions"] = end.positions_behind(cache.get_seq_length(), new_tokens)
+        elif end is not None:
             rotary = prefix_positions(input_ids, attention_mask, self.config).rotary
             model_inputs["rotary_positions"] = rotary[..., -new_tokens:]
         return model_inputs
 
     @staticmethod
-    def create_masks_for_generate(**kwargs: Any) -> Tensor | None:
-        """Leaves the padding mask as it is: `forward` makes the prefix mask, which only it knows."""
-        return kwargs.get("attention_mask")
+    def create_masks_for_generate(
+        config: Any, inputs_embeds: Tensor, attention_mask: Tensor | None, past_key_values: Cache, **kwargs: Any
+    ) -> Tensor | None:
+        """A prompt's padding mask as it is: `forward` makes the prefix mask, which only it knows.
+
+        A step over a static cache gets its mask here, in the cache's size: what is compiled may see nothing that grows.
+        """
+        if getattr(past_key_values, "prompt_end", None) is None or inputs_embeds.shape[1] > 1:
+            return attention_mask
+        return prefix_mask("sdpa", inputs_embeds, attention_mask, past_key_values, None)
 
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
@@ -342,9 +353,13 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         )
         return input_ids, {**kwargs, "image_embeds": image_embeds}
 
-    def _prepare_cache_for_generation(self, generation_config: GenerationConfig, model_kwargs: Any, *args: Any) -> Any:
-        """transformers' choice of a cache; a dynamic one gets room to grow."""
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: Any, mode: Any, batch_size: int, length: int
+    ) -> Any:
+        """transformers' choice of a cache; a dynamic one gets room to grow, a static one a length that fits often:
+        what is compiled for it is compiled for its length."""
+        length = -(-length // STATIC_LENGTHS) * STATIC_LENGTHS
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, mode, batch_size, length)
         cache = model_kwargs.get("past_key_values")
         if generation_config.cache_implementation in (None, "dynamic") and isinstance(cache, DynamicCache):
             with_room(cache)
@@ -369,15 +384,9 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         )
 
 
-def _last_kept(last: Tensor, cache: Cache) -> Tensor:
-    """The positions [B, 2] of the cache's last token: `last`, or those before it where tokens were cut off since."""
-    length, remembered = cache.get_seq_length(), getattr(cache, "length_of_positions", None)
-    if not isinstance(length, int) or not isinstance(remembered, int) or length == remembered:
-        return last  # a static cache counts on its device, and nothing is cut off there
-    kept = torch.stack([last[:, 0], last[:, 1] - (remembered - length)], dim=1)
-    if bool((kept[:, 1] < 1).any()):
-        raise PromptError("the cache was cut within the prompt: give rotary_positions, or read the prompt anew.")
-    return kept
+def _is_empty(cache: Cache) -> bool:
+    """Whether nothing was read yet, or all is forgotten; what is compiled is a step over a cache with a prompt."""
+    return not torch.compiler.is_compiling() and bool(cache.get_seq_length() == 0)
 
 
 def _kept_positions(hidden_states: Tensor, logits_to_keep: int | Tensor) -> Tensor:

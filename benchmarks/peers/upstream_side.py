@@ -1,9 +1,9 @@
 """benchmarks/peers/upstream_side: upstream's own code, run by a Python with the versions that it needs.
 
-    upstream_side.py BLOCKS PROMPT
+    upstream_side.py BLOCKS PROMPT [DEVICE]
 
 `deep_training.nlp.models.visualglm` is upstream's remote code with only imports changed; its image encoder is sat's.
-Knows nothing about our package.
+bfloat16 on a CPU, upstream's float16 on a GPU. Knows nothing about our package.
 """
 
 from __future__ import annotations
@@ -62,35 +62,44 @@ GLM = {
 class Upstream:
     """Upstream's model and the dialogue that it is in the middle of."""
 
-    def __init__(self, blocks: int, prompt: int) -> None:
-        self.model = random_model(blocks)
-        self.picture_values = torch.randn(1, 3, 224, 224).to(torch.bfloat16)
+    def __init__(self, blocks: int, prompt: int, device: str) -> None:
+        self.device, dtype = device, torch.bfloat16 if device == "cpu" else torch.float16
+        self.model = random_model(blocks, device, dtype)
+        self.picture_values = torch.randn(1, 3, 224, 224).to(device, dtype)
         words = torch.randint(4, 130000, (prompt - 2,))
-        self.ids = torch.cat([words, torch.tensor([GLM["gmask_token_id"], GLM["bos_token_id"]])])[None]
+        self.ids = torch.cat([words, torch.tensor([GLM["gmask_token_id"], GLM["bos_token_id"]])])[None].to(device)
         self.step: Any = None
         self.written = 0
 
     def picture(self) -> None:
         """One picture through ViT and Q-Former."""
         self.model.image_encoder(self.picture_values)
+        self.finish()
 
     def prompt(self) -> None:
         """A prompt from the start."""
         self.step, self.written = self.model(self.ids), 0
+        self.finish()
 
     def token(self) -> None:
         """One more token; positions as upstream's `prepare_inputs_for_generation` makes them."""
         self.written += 1
-        position_ids = torch.tensor([[[self.ids.shape[1] - 2], [1 + self.written]]])
+        position_ids = torch.tensor([[[self.ids.shape[1] - 2], [1 + self.written]]], device=self.device)
         ids = self.step.logits[:, -1:].argmax(-1)
         self.step = self.model(ids, position_ids=position_ids, past_key_values=self.step.past_key_values)
+        self.finish()
+
+    def finish(self) -> None:
+        """Waits for a GPU, which computes on after a call returned."""
+        if self.device != "cpu":
+            torch.cuda.synchronize()
 
 
-def random_model(blocks: int) -> Any:
-    """Upstream's class in bfloat16; only speed is looked at, so the weights are any."""
+def random_model(blocks: int, device: str, dtype: torch.dtype) -> Any:
+    """Upstream's class; only speed is looked at, so the weights are any."""
     upstream = import_upstream("modeling_chatglm")
     config = upstream.ChatGLMConfig(**GLM, num_layers=blocks, eva_config=VIT, qformer_config=QFORMER)
-    model = upstream.ChatGLMForConditionalGenerationWithImage(config).to(torch.bfloat16).eval()
+    model = upstream.ChatGLMForConditionalGenerationWithImage(config).to(device, dtype).eval()
     for parameter in model.parameters():
         parameter.data.uniform_(-0.02, 0.02)
     return model
@@ -98,7 +107,8 @@ def random_model(blocks: int) -> Any:
 
 def main() -> None:
     """Answers requests; both sides are asked in turn by `beside_upstream.py`."""
-    upstream = Upstream(*map(int, sys.argv[1:]))
+    blocks, prompt, *device = sys.argv[1:]
+    upstream = Upstream(int(blocks), int(prompt), *device or ["cpu"])
     parts = [upstream.model.transformer.layers, upstream.model.transformer.final_layernorm, upstream.model.lm_head]
     size = sum(parameter.nbytes for part in parts for parameter in part.parameters())
     with torch.inference_mode():

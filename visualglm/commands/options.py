@@ -42,6 +42,9 @@ Quantize = Annotated[
 QuantizeVision = Annotated[Literal["8", "4"] | None, typer.Option(help="The same for the picture's side.")]
 QuantizeVocabulary = Annotated[Literal["8"] | None, typer.Option(help="The same for word embeddings and head.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: what may be used here.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Faster answers on a GPU, where the first one may take a minute longer.")
+]
 LanguageOption = Annotated[Language, typer.Option(help="问/答 or Q/A; auto: by the question.")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same answer.")]
@@ -73,6 +76,7 @@ class Flags:
     quantize_vision: QuantizeVision = None
     quantize_vocabulary: QuantizeVocabulary = None
     threads: Threads = None
+    compile: Compile = False
     language: LanguageOption = "auto"
     greedy: Greedy = False
     seed: Seed = None
@@ -131,6 +135,7 @@ class Flags:
             quantize=bits(self.quantize),
             quantize_vision=bits(self.quantize_vision),
             quantize_vocabulary=bits(self.quantize_vocabulary),
+            compile=self.compile,
         )
 
 

@@ -1,7 +1,7 @@
-"""quantization/arrangement: a quantized linear's weight in the order in which a CPU kernel reads it, and back.
+"""quantization/arrangement: a quantized linear's weight in the order in which a kernel reads it, and back.
 
 The stored form is what files, other devices and derivatives know; the arranged one takes its place in memory when a
-linear first computes on the CPU, and gives it back whenever someone asks for the state or moves the module. While a
+linear first computes, and gives it back whenever someone asks for the state or moves the module. While a
 weight is arranged, the buffers `weight` and `weight_scale` are empty (meta) tensors of the stored shapes. Knows
 nothing about what the numbers mean.
 """
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from . import kernel, torch_kernel
 from .operators import arranger
 
+DEVICES = ("cpu", "cuda")
+"""Where kernels are that want weights in an order of theirs."""
 LOCK = threading.Lock()
 """One thread arranges; a second one that computes with the same model waits."""
 
@@ -55,9 +57,9 @@ class Arranged(nn.Module):
 
     def can_arrange(self, input: Tensor) -> bool:
         """Whether a kernel computes with this weight, where it lies now, and with such an input."""
-        if self.weight.device.type != "cpu" or hasattr(self, "_hf_hook"):
+        if self.weight.device.type not in DEVICES or hasattr(self, "_hf_hook"):
             return False  # a hook of accelerate brings weights from elsewhere and takes them away again
-        if kernel.available():
+        if self.weight.device.type == "cpu" and kernel.available():
             return self.bits == 8 or kernel.serves_group(self.group_size)
         if self.bits == 8:
             return torch_kernel.serves_int8(input)
@@ -69,9 +71,10 @@ class Arranged(nn.Module):
             if self.arranged is not None or not self.can_arrange(input):
                 return
             if self.bits == 8:
-                arranged = arranger().arrange_int8(self.weight)
+                arranged = arranger(self.weight).arrange_int8(self.weight)
             else:
-                arranged = arranger().arrange_int4(self.weight, self.weight_scale, self.group_size)
+                arrange_int4 = arranger(self.weight).arrange_int4
+                arranged = arrange_int4(self.weight, self.weight_scale, self.group_size)
                 self.weight_scale = self.weight_scale.to("meta")
             self.weight = self.weight.to("meta")
             self.arranged = arranged
@@ -80,10 +83,10 @@ class Arranged(nn.Module):
         """`weight` and `weight_scale` as files have them."""
         if self.arranged is None:
             return self.weight, self.weight_scale
-        rows = self.out_features
+        rows, order = self.out_features, arranger(self.arranged)
         if self.bits == 8:
-            return arranger().plain_int8(self.arranged, rows, self.in_features), self.weight_scale
-        return arranger().plain_int4(self.arranged, rows, 2 * self.weight.shape[1], self.group_size)
+            return order.plain_int8(self.arranged, rows, self.in_features), self.weight_scale
+        return order.plain_int4(self.arranged, rows, 2 * self.weight.shape[1], self.group_size)
 
     def restore(self) -> None:
         """Puts the stored form back in its place."""
@@ -113,5 +116,5 @@ class Arranged(nn.Module):
 
 
 def _may_arrange(input: Tensor) -> bool:
-    """On the CPU, and never inside a traced program."""
-    return input.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Where there are kernels, and never inside a traced program."""
+    return input.device.type in DEVICES and not torch.compiler.is_compiling()

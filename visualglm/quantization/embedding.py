@@ -48,7 +48,7 @@ class QuantizedEmbedding(Arranged):
     def forward(self, ids: Tensor) -> Tensor:
         """[...] -> [..., hidden]."""
         arranged = self.arranged
-        rows = self.weight[ids] if arranged is None else arranger().rows_int8(arranged, ids, self.embedding_dim)
+        rows = self.weight[ids] if arranged is None else arranger(arranged).rows_int8(arranged, ids, self.embedding_dim)
         return (rows * self.weight_scale[ids][..., None]).to(self.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedEmbedding:

@@ -2,7 +2,7 @@
 
     visualglm::linear_int8(input, weight, weight_scale)
     visualglm::linear_int4(input, weight, weight_scale, group_size)
-    visualglm::arranged_int8(input, arranged, weight_scale)                  the same by a CPU kernel, with weights
+    visualglm::arranged_int8(input, arranged, weight_scale)                  the same by a kernel, with weights
     visualglm::arranged_int4(input, arranged, out_features, group_size)      that `arrangement` has put in its order
     visualglm::linear_few_rows(input, weight, bias)                          `F.linear`, meant for a decoding step
     visualglm::attend_one(query, key, value, mask, scaling)                  attention of one query per row
@@ -33,21 +33,21 @@ LIBRARY.impl("attend_one", one_query.by_products, "CompositeExplicitAutograd")
 LIBRARY.impl("attend_one", one_query.on_cpu, "CPU")
 
 
-def arranger() -> ModuleType:
-    """Whose order arranged weights are in: our kernel's, or torch's where ours was not built."""
-    return kernel if kernel.available() else torch_kernel
+def arranger(weight: Tensor) -> ModuleType:
+    """Whose order this weight is arranged in: our kernel's, or torch's on a GPU and where ours was not built."""
+    return kernel if weight.device.type == "cpu" and kernel.available() else torch_kernel
 
 
-@torch.library.impl(LIBRARY, "arranged_int8", "CPU")
+@torch.library.impl(LIBRARY, "arranged_int8", "CompositeExplicitAutograd")
 def arranged_int8(input: Tensor, arranged: Tensor, weight_scale: Tensor) -> Tensor:
     """`input` times an arranged int8 weight with float32 scales [out]."""
-    return arranger().linear_int8(input, arranged, weight_scale)  # type: ignore[no-any-return]
+    return arranger(arranged).linear_int8(input, arranged, weight_scale)  # type: ignore[no-any-return]
 
 
-@torch.library.impl(LIBRARY, "arranged_int4", "CPU")
+@torch.library.impl(LIBRARY, "arranged_int4", "CompositeExplicitAutograd")
 def arranged_int4(input: Tensor, arranged: Tensor, out_features: int, group_size: int) -> Tensor:
     """`input` times an arranged int4 weight, which has its scales within."""
-    return arranger().linear_int4(input, arranged, out_features, group_size)  # type: ignore[no-any-return]
+    return arranger(arranged).linear_int4(input, arranged, out_features, group_size)  # type: ignore[no-any-return]
 
 
 @torch.library.impl(LIBRARY, "linear_int8", "CompositeExplicitAutograd")

@@ -46,6 +46,11 @@ class Quantizer(HfQuantizer):
         return True
 
     @property
+    def is_compileable(self) -> bool:
+        """Whether `generate` may compile a step: its products are operators."""
+        return True
+
+    @property
     def is_trainable(self) -> bool:
         """Adapters beside the stored numbers may be trained."""
         return True

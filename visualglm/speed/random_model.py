@@ -19,24 +19,26 @@ STEPS = {8: 73.0, 4: 4.6}
 """Standard deviation of random stored integers."""
 
 
-def random_model(config: VisualGLMConfig, plan: QuantizationConfig | None = None) -> VisualGLMForConditionalGeneration:
-    """A model on the CPU in bfloat16, what `plan` names in its bits."""
+def random_model(
+    config: VisualGLMConfig, plan: QuantizationConfig | None = None, device: str = "cpu"
+) -> VisualGLMForConditionalGeneration:
+    """A model in bfloat16, what `plan` names in its bits."""
     with torch.device("meta"):
         model = VisualGLMForConditionalGeneration(config).to(torch.bfloat16)
     if plan is not None:
         prepare(model, plan, torch.bfloat16)
     for module in model.modules():
-        fill_own_tensors(module)
+        fill_own_tensors(module, device)
     model.tie_weights()
     return model.eval()
 
 
-def fill_own_tensors(module: nn.Module) -> None:
+def fill_own_tensors(module: nn.Module, device: str) -> None:
     """Gives a module's own parameters and buffers memory and numbers."""
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if not tensor.is_meta:
             continue
-        numbers = random_numbers(module, name, torch.empty_like(tensor, device="cpu"))
+        numbers = random_numbers(module, name, torch.empty_like(tensor, device=device))
         if isinstance(tensor, nn.Parameter):
             setattr(module, name, nn.Parameter(numbers, requires_grad=False))
         else:

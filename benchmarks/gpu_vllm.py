@@ -1,9 +1,9 @@
-"""benchmarks/gpu/vllm_6b: the 6B's shapes with random weights in vLLM on a GPU, beside a model of vLLM's own.
+"""benchmarks/gpu_vllm: the 6B's shapes with random weights in vLLM on a GPU, beside a model of vLLM's own.
 
-Run it in the environment of `make test-vllm VLLM=vllm TORCH=`: `python benchmarks/gpu/vllm_6b.py`. One stream and 64 at
+Run it in the environment of `make test-vllm VLLM=vllm TORCH=`: `python benchmarks/gpu_vllm.py`. One stream and 64 at
 once, tokens a second, float16; vLLM makes the weights up (`load_format="dummy"`), so no download is needed. The other
 model is a Llama of the 7B's shapes. Needs about 40 GB of GPU memory, one model after the other. Stores
-`benchmarks/results/vllm_6b.json`. No figure of it is quoted anywhere before somebody has run it.
+`benchmarks/results/gpu_vllm.json`. No figure of it is quoted anywhere before somebody has run it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from vllm import LLM, SamplingParams
 from visualglm.configuration import VisualGLMConfig
 from visualglm.vllm_plugin.versions import installed_version
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULT = ROOT / "benchmarks" / "results" / "vllm_6b.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "gpu_vllm.json"
 VOCABULARY = ROOT / "tests" / "reference" / "hf" / "ice_text.model"
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
     options = parser.parse_args()
     figures = {
-        "command": "python " + " ".join(["benchmarks/gpu/vllm_6b.py", *sys.argv[1:]]),
+        "command": "python " + " ".join(["benchmarks/gpu_vllm.py", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
         "versions": {"vllm": installed_version(), "torch": torch.__version__},

@@ -1,0 +1,59 @@
+"""A decoding step over a static cache: one graph for every step and answer, and the same tokens as without it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers.generation.configuration_utils import CompileConfig
+
+import visualglm
+from visualglm.speed.measure import random_prompt
+
+
+@pytest.fixture(params=[None, 4], ids=["float32", "4 bits"])
+def model(request: pytest.FixtureRequest) -> Any:
+    torch.compiler.reset()
+    return visualglm.load(device="cpu", quantize=request.param).model
+
+
+def prompts(model: Any) -> dict[str, Any]:
+    """Two rows of unlike length, each with a picture."""
+    torch.manual_seed(0)
+    long, short = random_prompt(model.config, 40), random_prompt(model.config, 36)
+    pads = torch.full((1, 4), model.config.pad_token_id)
+    pictures = torch.randn(2, model.config.image_length, model.config.hidden_size)
+    mask = torch.ones(2, 40, dtype=torch.long)
+    mask[1, :4] = 0
+    return {"inputs": torch.cat([long, torch.cat([pads, short], 1)]), "image_embeds": pictures, "attention_mask": mask}
+
+
+def test_it_is_compiled_once_and_says_the_same(model: Any) -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiling = CompileConfig(fullgraph=True, dynamic=False, backend=backend, mode=None)
+    compiling._compile_all_devices = True  # transformers compiles for GPUs only, unless a test asks
+    static = {"cache_implementation": "static", "compile_config": compiling}
+    for tokens in (12, 30):
+        how = {"do_sample": False, "max_new_tokens": tokens, "eos_token_id": None, **prompts(model)}
+        assert torch.equal(model.generate(**how), model.generate(**how, **static))
+    assert len(graphs) == 1
+
+
+def test_probabilities_may_be_asked_of_a_static_cache() -> None:
+    """The mask is made for sdpa, outside; the eager kernel reads it too."""
+    model = visualglm.load(device="cpu").model
+    how = {"do_sample": False, "max_new_tokens": 5, **prompts(model), "output_attentions": True}
+    found = model.generate(**how, return_dict_in_generate=True, cache_implementation="static")
+    assert torch.equal(found.sequences, model.generate(**how))
+    assert all(step[0][..., 50:].abs().max() == 0 for step in found.attentions[1:])
+
+
+def test_it_wants_a_gpu() -> None:
+    with pytest.raises(visualglm.errors.UsageError, match="leave it out on a CPU"):
+        visualglm.load(device="cpu", compile=True)
