@@ -36,6 +36,7 @@ ROAD = [
     "mixins",
     "prefix",
     "model",
+    "devices",
     "conversation",
     "auto",
 ]

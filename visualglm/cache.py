@@ -56,3 +56,8 @@ def with_room(cache: Cache) -> Cache:
         if type(layer) is DynamicLayer and not layer.is_initialized:
             cache.layers[index] = RoomyLayer()
     return cache
+
+
+def is_empty(cache: Cache) -> bool:
+    """Whether nothing was read yet, or all is forgotten; what is compiled is a step over a cache with a prompt."""
+    return not torch.compiler.is_compiling() and bool(cache.get_seq_length() == 0)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .batching import Row, generate_batch
 from .chat import ShownPicture, ask_prompt, encode_picture, picture_pixels, start_reply
-from .configuration import VisualGLMConfig
+from .devices import checked_device, checked_dtype, cpu_dtype
 from .english import only_english
 from .errors import TokenizerError, UsageError, VisualGLMError
 from .generation import FinishReason, Reply, generation_settings
@@ -333,9 +333,7 @@ def load(
     from .checkpoints import asked_plan, find_vocabulary, given_vocabulary, local_folder, read_config
 
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
-    device = checked_device(str(device))
-    if compile and device == "cpu":
-        raise UsageError("compile makes a graph of a GPU's work, and there is none: leave it out on a CPU.")
+    device = checked_device(str(device), compile)
     dtype = checked_dtype(dtype)
     if dtype == "auto" and device == "cpu":
         dtype = cpu_dtype(read_config(folder))
@@ -355,44 +353,6 @@ def load(
     return opened
 
 
-def cpu_dtype(config: VisualGLMConfig) -> torch.dtype:
-    """float32 for a language model of up to a billion parameters, bfloat16 above: half the memory, and faster."""
-    blocks = 12 * config.num_layers * config.hidden_size**2
-    return torch.float32 if blocks + 2 * config.vocab_size * config.hidden_size <= 1e9 else torch.bfloat16
-
-
 def packed_model() -> Path:
     """The folder of the packed model, for `load` and transformers' Auto classes."""
     return Path(__file__).parent / "mini"
-
-
-def checked_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    """A float dtype by name or itself, or `auto`.
-
-    Raises:
-        UsageError: it is none that the model can compute in.
-    """
-    name = str(dtype).removeprefix("torch.")
-    if name not in ("auto", "float32", "bfloat16", "float16", "float64"):
-        raise UsageError(f"dtype {name} is none to compute in: choose auto, float32, bfloat16 or float16.")
-    return dtype
-
-
-def checked_device(name: str) -> str:
-    """`auto` becomes cuda, else mps, else cpu; any other name must be a device of this machine.
-
-    Raises:
-        UsageError: torch knows no such device, or the machine has none.
-    """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(kind for kind, there in present.items() if there)
-    there = ", ".join(kind for kind in present if present[kind])
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name!r} is none: choose from {there}, or auto.") from error
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if not present.get(device.type, False) or (device.index or 0) >= count:
-        raise UsageError(f"device {name!r} is not on this machine: choose from {there}, or auto.")
-    return str(device)

@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 
 from . import sampling
 from .attention import kernel_name
-from .cache import with_room
+from .cache import is_empty, with_room
 from .chat import UpstreamChat
 from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 from .errors import PromptError
@@ -246,7 +246,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
             PromptError: the cache was cut within the prompt, and no positions are given.
         """
         end = getattr(past_key_values, "prompt_end", None)
-        if end is not None and past_key_values is not None and not _is_empty(past_key_values):
+        if end is not None and past_key_values is not None and not is_empty(past_key_values):
             if rotary_positions is None:
                 rotary_positions = end.positions_behind(past_key_values.get_seq_length(), input_ids.shape[1])
             return rotary_positions, None
@@ -382,11 +382,6 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
             else processor
             for processor in processors
         )
-
-
-def _is_empty(cache: Cache) -> bool:
-    """Whether nothing was read yet, or all is forgotten; what is compiled is a step over a cache with a prompt."""
-    return not torch.compiler.is_compiling() and bool(cache.get_seq_length() == 0)
 
 
 def _kept_positions(hidden_states: Tensor, logits_to_keep: int | Tensor) -> Tensor:

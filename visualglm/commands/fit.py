@@ -34,7 +34,7 @@ def fit(
     """Foretell the memory a model takes here. / 预测模型在本机需要多少内存。"""
     from ..checkpoints import quantization_plan
     from ..checkpoints.fit import foretell
-    from ..conversation import checked_device
+    from ..devices import checked_device
 
     vision, vocabulary = options.bits(quantize_vision), options.bits(quantize_vocabulary)
     plan = None
@@ -72,7 +72,7 @@ def _dtype(checkpoint: Checkpoint, device: str, asked: str) -> Any:
     """What `load` would compute in."""
     import torch
 
-    from ..conversation import cpu_dtype
+    from ..devices import cpu_dtype
 
     if asked != "auto":
         return getattr(torch, asked)

@@ -16,7 +16,7 @@ from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.platforms import current_platform
 
 from ..configuration import VisualGLMConfig
-from ..conversation import cpu_dtype
+from ..devices import cpu_dtype
 from ..errors import UsageError
 
 TOKENIZER_MODE = "visualglm"
