@@ -132,6 +132,7 @@ WORDS: dict[str, dict[str, Any]] = {
             "8-bit": "8 位",
             "8-bit, everything": "8 位，全部",
             "4-bit": "4 位",
+            "4-bit, calibrated": "4 位，校准",
             "4-bit, the rest 8-bit": "4 位，其余 8 位",
         },
         "asked": "{questions} 个问题，{model}，{date}。",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import visualglm
 from visualglm.linear import FEW, Linear
 from visualglm.quantization import kernel
 
@@ -54,6 +55,14 @@ def test_everything_else_is_torchs(linear: Linear) -> None:
         assert ran(linear, x)
     with torch.autocast("cpu"):
         assert not ran(linear.requires_grad_(False), x)
+
+
+def test_a_loaded_model_has_them_and_a_built_one_torchs() -> None:
+    loaded = visualglm.load(device="cpu").model
+    assert {type(m) for m in loaded.modules() if isinstance(m, nn.Linear)} == {Linear}
+    built = type(loaded)(loaded.config)
+    assert {type(m) for m in built.modules() if isinstance(m, nn.Linear)} == {nn.Linear}
+    assert [*built.state_dict()] == [*loaded.state_dict()]
 
 
 def test_no_rows_and_a_weight_with_gaps(linear: Linear) -> None:

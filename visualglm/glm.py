@@ -26,7 +26,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .attention import attend
 from .configuration import RotaryFrequencies, VisualGLMConfig
 from .errors import PromptError
-from .linear import Linear
 
 ROTARY_BASE = 10000.0
 
@@ -143,8 +142,8 @@ class GLMAttention(nn.Module):
         self.config = config
         self.layer_idx = layer_index
         self.head_dim = config.hidden_size // config.num_attention_heads
-        self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size)
-        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
         self,
@@ -169,8 +168,8 @@ class GLMFeedForward(nn.Module):
 
     def __init__(self, config: VisualGLMConfig) -> None:
         super().__init__()
-        self.dense_h_to_4h = Linear(config.hidden_size, config.inner_hidden_size)
-        self.dense_4h_to_h = Linear(config.inner_hidden_size, config.hidden_size)
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_hidden_size)
+        self.dense_4h_to_h = nn.Linear(config.inner_hidden_size, config.hidden_size)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[B, T, hidden] -> [B, T, hidden]."""

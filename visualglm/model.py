@@ -28,7 +28,6 @@ from .chat import UpstreamChat
 from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 from .errors import PromptError
 from .glm import GLM, PromptEnd, prefix_mask, prefix_positions
-from .linear import Linear
 from .mixins import Modifiable
 from .prefix import PrefixMixin
 from .qformer import QFormer
@@ -95,7 +94,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         super().__init__(config)
         self.image_encoder = ImageEncoder(config.vision, config.qformer, config.hidden_size)
         self.transformer = GLM(config)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.mixins = nn.ModuleDict()
         if config.prefix_length:
             self.add_mixin("ptuning", PrefixMixin(config))

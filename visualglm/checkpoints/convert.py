@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, UsageError
-from ..images import VisualGLMImageProcessor
+from ..images import ImageSource, VisualGLMImageProcessor
 from ..model import VisualGLMForConditionalGeneration
 from ..quantization import QuantizationConfig
 from ..vocabulary import open_vocabulary
 from . import dead, golden, hugging_face, native, sat, strict
+from .calibrate import Importance, importance
 from .checkpoint import LAYOUTS, VOCABULARY, Checkpoint, Layout, find_vocabulary, given_vocabulary, open_checkpoint
 from .hub import local_folder
 from .load import GENERATION_CONFIG, generation_defaults
 from .place import chosen, complete_or_absent, keep_apart, require_room
-from .quantized import quantized, stored_plan
+from .quantized import planned, quantized, stored_plan
 from .recognise import root_folder
 from .weights_file import read_json, readable
 
@@ -52,6 +53,7 @@ def convert(
     tokenizer: str | Path | None = None,
     max_shard_size: int = MAX_SHARD_SIZE,
     quantize: QuantizationConfig | None = None,
+    calibrate: Sequence[ImageSource] = (),
     report: Callable[[str], None] = lambda step: None,
 ) -> Path:
     """Writes the checkpoint `source` (a folder of any layout, or a hub id) into the folder `target`.
@@ -63,6 +65,7 @@ def convert(
         tokenizer: a vocabulary file, or a folder with one, where the source has none.
         max_shard_size: bytes in one weights file (sat always has one).
         quantize: also store linears in fewer bits (`quantized.plan`); our own layout only.
+        calibrate: pictures that say which errors of 4-bit weights count; the model reads them, layer by layer.
         report: is told each step.
 
     Raises:
@@ -79,19 +82,36 @@ def convert(
     checkpoint = open_checkpoint(found)
     strict.check(checkpoint, strict.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config))
     stored = golden.read(checkpoint.folder) if with_golden and quantize is None else None
+    vocabulary = given or find_vocabulary(checkpoint.folder)
     if quantize is not None:
-        checkpoint = quantized(checkpoint, quantize, VisualGLMForConditionalGeneration)
+        checkpoint = _quantized(checkpoint, quantize, calibrate, vocabulary, report)
     _refuse_bits_without_a_place(checkpoint, to)
     require_room(place, checkpoint.nbytes)
     with complete_or_absent(place, overwrite) as folder:
         report(f"writing {len(checkpoint.tensors)} tensors, {checkpoint.nbytes / 1e9:.1f} GB")
         _write_weights(folder, checkpoint, to, max_shard_size)
-        _take_along(folder, checkpoint, to, given or find_vocabulary(checkpoint.folder))
+        _take_along(folder, checkpoint, to, vocabulary)
         if with_golden:
             report("computing the golden record, layer by layer")
             written = checkpoint if quantize is None else open_checkpoint(folder)  # quantized once is enough
             golden.write(folder, _golden_of_source(written, stored))
     return Path(target)
+
+
+def _quantized(
+    checkpoint: Checkpoint,
+    plan: QuantizationConfig,
+    pictures: Sequence[ImageSource],
+    vocabulary: Path | None,
+    report: Callable[[str], None],
+) -> Checkpoint:
+    weights: Importance = {}
+    if pictures and 4 not in (planned(plan).modules or {}).values():
+        raise UsageError("calibrating chooses the scales of 4-bit weights, and there are none: leave --calibrate out.")
+    if pictures:
+        report(f"looking at {len(pictures)} pictures, layer by layer")
+        weights = importance(checkpoint, pictures, vocabulary)
+    return quantized(checkpoint, plan, VisualGLMForConditionalGeneration, weights)
 
 
 def _refuse_bits_without_a_place(checkpoint: Checkpoint, to: Layout) -> None:

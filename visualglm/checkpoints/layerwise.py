@@ -8,7 +8,7 @@ replaced by ones that read rows from the file. Knows nothing about layouts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -31,8 +31,16 @@ class Run(NamedTuple):
 
 
 @torch.no_grad()
-def run(checkpoint: Checkpoint, input_ids: Tensor, pixel_values: Tensor) -> Run:
-    """One pass in float32 with the eager kernel, from the stored numbers. Needs a complete checkpoint."""
+def run(
+    checkpoint: Checkpoint,
+    input_ids: Tensor,
+    pixel_values: Tensor,
+    watch: Callable[[nn.Module], None] = lambda model: None,
+) -> Run:
+    """One pass in float32 with the eager kernel, from the stored numbers. Needs a complete checkpoint.
+
+    `watch` gets the empty model before it runs, to lay hooks on what it wants to see.
+    """
     checkpoint = dequantized(checkpoint)
     tensors = checkpoint.tensors
     model = _empty_model(checkpoint.config)
@@ -44,6 +52,7 @@ def run(checkpoint: Checkpoint, input_ids: Tensor, pixel_values: Tensor) -> Run:
         _lend_weights(name, block, tensors, fingerprints)
     small = [name for name, _ in model.named_parameters() if not any(name.startswith(f"{b}.") for b in blocks)]
     _fill(model, "", small, tensors)
+    watch(model)
     logits = model(input_ids=input_ids, pixel_values=pixel_values, logits_to_keep=1, use_cache=False).logits
     return Run(logits[:, -1], fingerprints)
 

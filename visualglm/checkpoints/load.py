@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError
+from ..linear import read_few_rows_fast
 from ..quantization import QuantizationConfig
 from ..sampling import PRESETS
 from . import strict
@@ -69,6 +70,7 @@ def load_model(
     model.config.name_or_path = model.name_or_path = str(name_or_dir)
     if image_size != config.vision.image_size:
         model.resize_image_size(image_size)
+    read_few_rows_fast(model)
     return (model, info) if with_info else model
 
 

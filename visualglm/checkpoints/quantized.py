@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -124,8 +125,15 @@ def quantize_model(model: Any, bits: int, **options: Any) -> Any:
     return model
 
 
-def quantized(checkpoint: Checkpoint, wanted: QuantizationConfig, model_class: Any) -> Checkpoint:
+def quantized(
+    checkpoint: Checkpoint,
+    wanted: QuantizationConfig,
+    model_class: Any,
+    importance: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Checkpoint:
     """The checkpoint with the tensors and the configuration of its quantized model; nothing is read yet.
+
+    `importance` (`calibrate.py`) weighs the errors of the linears that it names.
 
     Raises:
         UsageError: it is quantized already.
@@ -137,7 +145,8 @@ def quantized(checkpoint: Checkpoint, wanted: QuantizationConfig, model_class: A
     config.quantization_config = made.to_dict()  # type: ignore[attr-defined]
     tensors = dict(checkpoint.tensors)
     for name, module in quantized_modules(model_class, config).items():
-        tensors |= _pair(name, tensors.pop(f"{name}.weight"), module.bits, made.group_size)
+        form = module.bits, made.group_size, importance.get(name)
+        tensors |= _pair(name, tensors.pop(f"{name}.weight"), *form)
     return replace(checkpoint, config=config, tensors=tensors)
 
 
@@ -176,9 +185,11 @@ def _numbers(weight: LazyTensor, scale: LazyTensor, in_features: int) -> LazyTen
     return LazyTensor(shape, torch.float32, lambda: dequantize_weight(weight.read(), scale.read(), in_features))
 
 
-def _pair(name: str, source: LazyTensor, bits: Bits, group_size: int) -> dict[str, LazyTensor]:
+def _pair(
+    name: str, source: LazyTensor, bits: Bits, group_size: int, importance: Tensor | None
+) -> dict[str, LazyTensor]:
     """The stored weight and scale of a source's numbers, which are quantized once for both."""
-    halves = _Halves(name, source, bits, group_size)
+    halves = _Halves(name, source, bits, group_size, importance)
     dtypes = STORED_DTYPES[bits]
     shapes = stored_shapes(source.shape[0], source.shape[1], bits, group_size)
     names = (f"{name}.weight", f"{name}.weight{SCALE}")
@@ -191,8 +202,9 @@ def _pair(name: str, source: LazyTensor, bits: Bits, group_size: int) -> dict[st
 class _Halves:
     """Weight and scale: whichever is read first makes both, and the other waits until it is read, too."""
 
-    def __init__(self, name: str, source: LazyTensor, bits: Bits, group_size: int) -> None:
-        self.name, self.source, self.bits, self.group_size = name, source, bits, group_size
+    def __init__(self, name: str, source: LazyTensor, bits: Bits, group_size: int, importance: Tensor | None) -> None:
+        self.name, self.source = name, source
+        self.form = bits, group_size, importance
         self.waiting: dict[int, Tensor] = {}
         self.lock = threading.Lock()  # transformers reads from several threads
 
@@ -204,6 +216,6 @@ class _Halves:
 
     def _made(self) -> tuple[Tensor, Tensor]:
         try:
-            return quantize_weight(self.source.read(), self.bits, self.group_size)
+            return quantize_weight(self.source.read(), *self.form)
         except QuantizationError as error:
             raise CheckpointError(f"{self.name} cannot be quantized: {error}") from error

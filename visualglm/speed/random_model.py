@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configuration import VisualGLMConfig
+from ..linear import read_few_rows_fast
 from ..model import VisualGLMForConditionalGeneration
 from ..quantization import QuantizationConfig, QuantizedEmbedding, QuantizedLinear, prepare
 
@@ -30,6 +31,7 @@ def random_model(
     for module in model.modules():
         fill_own_tensors(module, device)
     model.tie_weights()
+    read_few_rows_fast(model)
     return model.eval()
 
 
