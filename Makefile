@@ -128,7 +128,7 @@ bench-upstream: .venv/.all .venv/peers/.all
 bench-6b: .venv/.all
 	for bits in 4 8; do \
 	$(BIN)/visualglm bench --model 6b --quantize $$bits --quantize-vocabulary 8 --json > benchmarks/results/.bench_6b && \
-	mv benchmarks/results/.bench_6b benchmarks/results/bench_6b_$$bits.json || exit 1; \
+	mv benchmarks/results/.bench_6b benchmarks/results/bench_6b_$$bits.json || { rm -f benchmarks/results/.bench_6b; exit 1; }; \
 	done
 
 # every form on a GPU; wants a CUDA build of torch in .venv (pip install torch) and 40 GB; ARGUMENTS="--peers PYTHON"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -43,6 +45,21 @@ def test_it_is_compiled_once_and_says_the_same(model: Any) -> None:
         how = {"do_sample": False, "max_new_tokens": tokens, "eos_token_id": None, **prompts(model)}
         assert torch.equal(model.generate(**how), model.generate(**how, **static))
     assert len(graphs) == 1
+
+
+def test_one_thread_makes_every_answer_over_a_static_cache() -> None:
+    """torch keeps a GPU's graphs by thread; answers are asked for from many."""
+    opened, threads = visualglm.load(device="cpu"), set()
+    opened.model.generation_config.cache_implementation = "static"
+    opened.model.lm_head.register_forward_hook(lambda *_: threads.add(threading.current_thread()))
+    picture = visualglm.packed_model() / "samples" / "moon.png"
+    asked = [opened.conversation(picture).ask("这是什么？", max_new_tokens=4).text for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        asked += pool.map(lambda _: opened.conversation(picture).ask("这是什么？", max_new_tokens=4).text, range(3))
+    assert len(threads) == 1 and len(set(asked)) == 1
+    assert asked[0] == visualglm.load(device="cpu").conversation(picture).ask("这是什么？", max_new_tokens=4).text
+    with pytest.raises(ValueError, match="bad"):
+        opened.model.generate(torch.ones(1, 3, dtype=torch.long), bad=True)
 
 
 def test_probabilities_may_be_asked_of_a_static_cache() -> None:

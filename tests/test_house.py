@@ -25,6 +25,7 @@ ROAD = [
     "processor",
     "attention",
     "linear",
+    "graphs",
     "cache",
     "vision",
     "qformer",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, StaticCache
 from transformers.generation import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 from transformers.utils import ModelOutput
 
@@ -28,6 +28,7 @@ from .chat import UpstreamChat
 from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 from .errors import PromptError
 from .glm import GLM, PromptEnd, prefix_mask, prefix_positions
+from .graphs import in_one_thread
 from .mixins import Modifiable
 from .prefix import PrefixMixin
 from .qformer import QFormer
@@ -303,6 +304,9 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
         elif generation_config.do_sample is False:
             generation_config = copy.deepcopy(generation_config)
             generation_config.update(**sampling.PRESETS["greedy"], defaults_only=True)
+        asked = kwargs.get("cache_implementation") or (generation_config or self.generation_config).cache_implementation
+        if asked == "static" or isinstance(kwargs.get("past_key_values"), StaticCache):  # a GPU compiles these
+            return in_one_thread(super().generate, inputs, generation_config, **kwargs)
         return super().generate(inputs, generation_config, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
