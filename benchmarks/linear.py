@@ -17,7 +17,7 @@ from record import RESULTS, origin, store
 from torch import Tensor
 from torch.nn import functional as F
 
-from visualglm.quantization import kernel
+from visualglm.quantization import kernel, operators  # noqa: F401  (the latter registers)
 from visualglm.speed.machine import BandwidthProbe, timed_alone
 
 RESULT = RESULTS / "linear.json"
@@ -80,6 +80,13 @@ def int8() -> tuple[list[Multiply], int, torch.dtype]:
     return [lambda x, w=w: kernel.linear_int8(x, w, scales) for w in arranged], stored.nbytes, torch.bfloat16
 
 
+def few_rows() -> tuple[list[Multiply], int, torch.dtype]:
+    """bfloat16, ours for up to 8 rows and torch's above."""
+    weights = [torch.randn(SIZE, SIZE).bfloat16() for _ in range(3)]
+    calls: list[Multiply] = [lambda x, w=w: torch.ops.visualglm.linear_few_rows(x, w, None) for w in weights]
+    return calls, 2 * SIZE**2, torch.bfloat16
+
+
 def torch_int4() -> tuple[list[Multiply], int, torch.dtype]:
     """torch's, groups of 32, a scale and a zero per group."""
     numbers = torch.randint(0, 16, (SIZE, SIZE), dtype=torch.int32)
@@ -105,6 +112,7 @@ def bfloat16() -> tuple[list[Multiply], int, torch.dtype]:
 KERNELS = {
     "int4": int4,
     "int8": int8,
+    "few_rows": few_rows,
     "torch_int4": torch_int4,
     "torch_int8": torch_int8,
     "bfloat16": bfloat16,

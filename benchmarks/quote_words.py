@@ -77,6 +77,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "kernels": {
             "int4": "ours, 4 bits, groups of 32",
             "int8": "ours, 8 bits",
+            "few_rows": "ours, bfloat16, up to 8 rows",
             "torch_int4": "torch `_weight_int4pack_mm_for_cpu`, groups of 32",
             "torch_int8": "torch `_weight_int8pack_mm`",
             "bfloat16": "torch, bfloat16",
@@ -156,6 +157,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "kernels": {
             "int4": "我们的，4 位，32 个一组",
             "int8": "我们的，8 位",
+            "few_rows": "我们的，bfloat16，至多 8 行",
             "torch_int4": "torch `_weight_int4pack_mm_for_cpu`，32 个一组",
             "torch_int8": "torch `_weight_int8pack_mm`",
             "bfloat16": "torch，bfloat16",

@@ -43,7 +43,7 @@ QuantizeVision = Annotated[Literal["8", "4"] | None, typer.Option(help="The same
 QuantizeVocabulary = Annotated[Literal["8"] | None, typer.Option(help="The same for word embeddings and head.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: what may be used here.")]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="Faster answers on a GPU, where the first one may take a minute longer.")
+    bool, typer.Option("--compile", help="Faster answers on a GPU, where the first one waits for the compiler.")
 ]
 LanguageOption = Annotated[Language, typer.Option(help="问/答 or Q/A; auto: by the question.")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")]
