@@ -44,16 +44,17 @@ def logits(model: visualglm.VisualGLM) -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = {}
-    base = base_of(BASE)
-    for seed, (name, (method, *changes)) in enumerate(KINDS.items()):
-        folder = tmp_path_factory.mktemp("adapters") / name
-        recipe = read_finetuning(None, changes, data="-", output=str(folder), method=method, model=BASE)
-        ready = tuned(opened().model, recipe, base)
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            for value in ready.parameters.values():
-                value.add_(torch.randn_like(value) * 0.2)
-        ready.save_adapter(folder, 1)
-        made[name] = folder
-    return made
+    folder = tmp_path_factory.mktemp("adapters")
+    return {name: made(folder / name, BASE, *kind, seed=seed) for seed, (name, kind) in enumerate(KINDS.items())}
+
+
+def made(folder: Path, base: str, method: str, *changes: str, seed: int = 0, size: float = 0.2) -> Path:
+    """An adapter of a model in `base`, its numbers random and about `size`."""
+    recipe = read_finetuning(None, changes, data="-", output=str(folder), method=method, model=base)
+    ready = tuned(visualglm.load(base, device="cpu").model, recipe, base_of(base))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for value in ready.parameters.values():
+            value.add_(torch.randn_like(value) * size)
+    ready.save_adapter(folder, 1)
+    return folder

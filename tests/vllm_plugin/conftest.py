@@ -10,6 +10,7 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # threads as OMP_N
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 import base64
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 import visualglm
+from visualglm.checkpoints.quantized import plan
 from visualglm.messages import messages_to_turns
 from visualglm.prompt import build_prompt
 from visualglm.tokenizer import process_response
@@ -25,6 +27,8 @@ from visualglm.tokenizer import process_response
 FOLDER = Path(visualglm.packed_model())
 SAMPLES = sorted((FOLDER / "samples").glob("*.png"))
 NEW_TOKENS = 32
+TOLERANCE = 1e-3
+"""Of a log probability in float32: sums in another order. A causal mask would be off by whole units."""
 
 
 def data_url(picture: Path) -> str:
@@ -88,6 +92,15 @@ class Oracle:
         return Answer(prompt, ids, process_response(tokenizer.decode(said)), logprobs)
 
 
+def check(output: Any, answer: Answer) -> None:
+    """vLLM's output, with log probabilities, is what transformers says."""
+    said = output.outputs[0]
+    assert output.prompt_token_ids == answer.prompt
+    assert list(said.token_ids) == answer.ids
+    found = [step[index].logprob for step, index in zip(said.logprobs, said.token_ids, strict=True)]
+    assert max(abs(a - b) for a, b in zip(found, answer.logprobs, strict=True)) < TOLERANCE
+
+
 @pytest.fixture(scope="session")
 def oracle() -> Oracle:
     with torch.inference_mode():
@@ -99,3 +112,13 @@ def expected(oracle: Oracle) -> dict[str, Answer]:
     """The answers to DIALOGUES."""
     with torch.inference_mode():
         return {name: oracle.answer(messages) for name, messages in DIALOGUES.items()}
+
+
+@pytest.fixture
+def quantized_folder(tmp_path: Path) -> Path:
+    """The configuration of what `visualglm quantize` makes of the packed model; no one gets as far as its weights."""
+    raw = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(
+        json.dumps({**raw, "quantization_config": plan(4).to_dict()}), encoding="utf-8"
+    )
+    return tmp_path

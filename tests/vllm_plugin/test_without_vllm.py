@@ -21,13 +21,18 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from visualglm.commands.serve import Listening
+from visualglm.vllm_plugin.folders import LanguageAdapter, language_adapter, native_folder
 from visualglm.vllm_plugin.server import (
+    KEYS,
     TRUSTED,
+    KeyEverywhere,
     LoopbackNames,
     VLLMServer,
-    native_folder,
+    adapter_arguments,
     overrides,
 )
+
+from .conftest import FOLDER
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 Program = Callable[..., CompletedProcess[str]]
@@ -64,7 +69,7 @@ def test_serving_without_vllm_is_one_sentence(program: Program, monkeypatch: pyt
         (["--vllm-args", "--seed 1"], "--vllm-args"),
         (["--engine", "vllm", "--max-batch", "4"], "--max-batch"),
         (["--engine", "vllm", "--max-batch", "8"], "--max-batch"),
-        (["--engine", "vllm", "--adapter", "a=x"], "--adapter"),
+        (["--engine", "vllm", "--max-queue", "3"], "--max-queue"),
         (["--engine", "vllm", "--quantize", "4"], "--quantize"),
         (["--engine", "vllm", "--quantize-vision", "8"], "--quantize-vision"),
         (["--engine", "vllm", "--quantize-vocabulary", "8"], "--quantize-vocabulary"),
@@ -96,7 +101,24 @@ def test_arguments_are_safe_by_default() -> None:
 def test_keys_never_stand_in_the_arguments() -> None:
     arguments = server(keys=["secret"], trusted_hosts=("*",)).arguments()
     assert not any("secret" in argument for argument in arguments)
-    assert "--middleware" not in arguments  # with keys, any name may be used
+    assert arguments[arguments.index("--middleware") + 1].endswith("KeyEverywhere")  # and any name may be used
+
+
+def test_a_key_is_wanted_beyond_v1_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM asks for one below /v1 alone, and answers dialogues at /invocations, too."""
+    monkeypatch.setenv(KEYS, '["secret"]')
+    paths = ("/invocations", "/v1/models", "/metrics", "/health")
+    app = Starlette(routes=[Route(path, lambda request: PlainTextResponse("hello")) for path in paths])
+    app.add_middleware(KeyEverywhere)
+    client = TestClient(app)
+    assert [client.get(path).status_code for path in paths] == [401, 401, 401, 200]
+    assert client.get("/invocations", headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_without_the_keys_no_door_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEYS, raising=False)
+    with pytest.raises(KeyError):
+        KeyEverywhere(Starlette())
 
 
 @pytest.mark.parametrize(
@@ -110,6 +132,7 @@ def test_keys_never_stand_in_the_arguments() -> None:
         ("--middleware a.b", "--api-key-file"),
         ("--model other", "--model"),
         ("--override-generation-config.top_k 1", "--temperature"),
+        ("--lora-modules a=b", "--adapter"),
         ("--config file.yaml", "--vllm-args"),
     ],
 )
@@ -156,6 +179,27 @@ def test_sampling_becomes_vllms_defaults() -> None:
 def test_other_layouts_are_to_be_converted(layout: str) -> None:
     with pytest.raises(CheckpointError, match="visualglm convert"):
         native_folder(REFERENCE / layout)
+
+
+def test_our_own_bits_are_refused(quantized_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is in 4 bits .* serve it with --engine transformers"):
+        native_folder(quantized_folder)
+
+
+def test_adapters_become_vllms_arguments() -> None:
+    adapters = {"moon": LanguageAdapter(Path("a=b"), 16), "sun": LanguageAdapter(Path("c"), 20)}
+    assert adapter_arguments(adapters) == [
+        *("--enable-lora", "--max-loras", "2", "--max-lora-rank", "32", "--lora-modules"),
+        *('{"name": "moon", "path": "a=b"}', '{"name": "sun", "path": "c"}'),
+    ]
+    assert adapter_arguments({}) == []
+    with pytest.raises(UsageError, match="rank 513"):
+        adapter_arguments({"moon": LanguageAdapter(Path("a"), 513)})
+
+
+def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="There is no adapter"):
+        language_adapter(tmp_path, FOLDER)
 
 
 def test_the_packed_folder_is_native() -> None:

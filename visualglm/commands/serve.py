@@ -42,7 +42,7 @@ TimeLimit = Annotated[float, typer.Option(min=1, max=DAY, help="Seconds a reques
 
 VLLM_TAKES = {
     *("engine", "vllm_args", "host", "port", "api_key_file", "insecure", "no_web", "allow_image_domain"),
-    *("model", "dtype", "language", "greedy", *options.SAMPLING),
+    *("model", "adapter", "dtype", "language", "greedy", *options.SAMPLING),
 }
 """What is handed on with --engine vllm, or true of it anyway; each other flag is our own engine's."""
 
@@ -92,7 +92,7 @@ def serve(
         refuse_ours(context)
         listening = Listening(host, port, read_keys(api_key_file))
         refuse_open_door(listening, insecure)
-        serve_vllm(flags, listening, allow_image_domain or (), words(vllm_args))
+        serve_vllm(flags, listening, allow_image_domain or (), adapter or (), words(vllm_args))
         return
     if vllm_args:
         raise UsageError("--vllm-args has no meaning without --engine vllm: leave it out.")
@@ -114,23 +114,32 @@ def serve(
     run_server(flags, settings, listening, named(adapter or (), settings.name))
 
 
-def serve_vllm(flags: options.Flags, listening: Listening, image_hosts: Sequence[str], more: Sequence[str]) -> None:
+def serve_vllm(
+    flags: options.Flags,
+    listening: Listening,
+    image_hosts: Sequence[str],
+    adapters: Sequence[str],
+    more: Sequence[str],
+) -> None:
     """vLLM's own server with our plugin, until SIGTERM or Ctrl-C.
 
     Raises:
-        UsageError: vLLM is missing or of another version, or a flag is nothing for it.
-        CheckpointError: the model is in no layout that vLLM opens.
+        UsageError: vLLM is missing or of another version, or a flag or an adapter is nothing for it.
+        CheckpointError: the model is in no layout that vLLM opens, or an adapter was trained on another.
     """
     from ..vllm_plugin.versions import require_vllm
 
     require_vllm()
     from ..conversation import packed_model
-    from ..vllm_plugin.server import VLLMServer, native_folder, serve
+    from ..serving.served import named
+    from ..vllm_plugin.folders import language_adapters, native_folder
+    from ..vllm_plugin.server import VLLMServer, serve
 
+    name, folder = served_name(flags.model), native_folder(flags.model or packed_model())
     serve(
         VLLMServer(
-            folder=native_folder(flags.model or packed_model()),
-            name=served_name(flags.model),
+            folder=folder,
+            name=name,
             host=listening.host,
             port=listening.port,
             keys=listening.keys,
@@ -139,6 +148,7 @@ def serve_vllm(flags: options.Flags, listening: Listening, image_hosts: Sequence
             dtype=flags.dtype,
             language=flags.language,
             sampling=flags.sampling(),
+            adapters=language_adapters(named(adapters, name), folder),
             more=more,
         )
     )

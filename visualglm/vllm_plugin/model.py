@@ -23,6 +23,7 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..model import ImageEncoder
+from . import lora
 from .glm import ParallelGLM
 from .pictures import PictureInfo, PictureProcessor, ProfilingPictures
 
@@ -42,6 +43,8 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
         super().__init__()
         config = vllm_config.model_config.hf_config
         self.config = config
+        self.visualglm_folder = vllm_config.model_config.model  # adapters are checked against it
+        lora.install()
         with self._mark_tower_model(vllm_config, "image"):  # type: ignore[operator]
             self.image_encoder = ImageEncoder(config.vision, config.qformer, config.hidden_size)
         self.transformer = ParallelGLM(vllm_config, maybe_prefix(prefix, "transformer"))

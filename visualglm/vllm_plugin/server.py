@@ -18,10 +18,9 @@ from typing import Any
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
-from ..checkpoints import local_folder
-from ..checkpoints.recognise import recognise
-from ..errors import CheckpointError, UsageError
-from ..serving.guard import LOOPBACK_NAMES
+from ..errors import UsageError
+from ..serving.guard import LOOPBACK_NAMES, KeyGuard
+from .folders import LanguageAdapter
 
 OVERRIDES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
 """Sampling arguments that vLLM knows, under the names of a generation config."""
@@ -38,12 +37,17 @@ SAID_BY_OURS = {
     "--allowed-media-domains": "--allow-image-domain",
     "--default-chat-template-kwargs": "--language",
     "--override-generation-config": "--temperature, --greedy and the like",
+    "--lora-modules": "--adapter",
     "--config": "--vllm-args, with the arguments that stand in the file",
 }
 """vLLM's arguments, and the flags of ours that say the same; `--config` names a file that could say any of them."""
 
-TRUSTED = "VISUALGLM_TRUSTED_HOSTS"
-"""The variable in which vLLM's processes find the names to answer: it makes a middleware from its class alone."""
+TRUSTED, KEYS = "VISUALGLM_TRUSTED_HOSTS", "VISUALGLM_KEYS"
+"""The variables in which vLLM's processes find the names to answer, and the keys: it makes a middleware from its class
+alone."""
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as --max-lora-rank."""
 
 
 class LoopbackNames(TrustedHostMiddleware):
@@ -52,6 +56,13 @@ class LoopbackNames(TrustedHostMiddleware):
     def __init__(self, app: ASGIApp) -> None:
         names = os.environ.get(TRUSTED, " ".join(LOOPBACK_NAMES)).split()
         super().__init__(app, allowed_hosts=names, www_redirect=False)
+
+
+class KeyEverywhere(KeyGuard):
+    """Asks for a key wherever our own server does; vLLM does so below `/v1` and the like, and not at `/invocations`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app, json.loads(os.environ[KEYS]))  # an error where it is missing, never an open door
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,7 @@ class VLLMServer:
     dtype: str = "auto"
     language: str = "auto"
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Mapping[str, LanguageAdapter] = field(default_factory=dict)
     more: Sequence[str] = ()
 
     def arguments(self) -> list[str]:
@@ -86,9 +98,31 @@ class VLLMServer:
             arguments += ["--default-chat-template-kwargs", json.dumps({"language": self.language})]
         if self.sampling:
             arguments += ["--override-generation-config", json.dumps(overrides(self.sampling))]
-        if "*" not in self.trusted_hosts:
-            arguments += ["--middleware", f"{LoopbackNames.__module__}.{LoopbackNames.__qualname__}"]
+        arguments += adapter_arguments(self.adapters)
+        guard = KeyEverywhere if self.keys else LoopbackNames
+        if self.keys or "*" not in self.trusted_hosts:
+            arguments += ["--middleware", f"{guard.__module__}.{guard.__qualname__}"]
         return [*arguments, *self.more]
+
+
+def adapter_arguments(adapters: Mapping[str, LanguageAdapter]) -> list[str]:
+    """Adapters by name -> what makes vLLM lay them on, all of them in one batch if they are asked for.
+
+    Raises:
+        UsageError: a rank is too high for vLLM.
+    """
+    if not adapters:
+        return []
+    name, highest = max(adapters.items(), key=lambda item: item[1].rank)
+    rank = next((rank for rank in RANKS if rank >= highest.rank), None)
+    if rank is None:
+        raise UsageError(
+            f"the adapter {name} has rank {highest.rank}, and vLLM takes {RANKS[-1]} at most: make one model with "
+            "`visualglm merge` and serve that, or use --engine transformers."
+        )
+    modules = [json.dumps({"name": name, "path": str(adapter.folder)}) for name, adapter in adapters.items()]
+    counts = ["--max-loras", str(len(adapters)), "--max-lora-rank", str(rank)]
+    return ["--enable-lora", *counts, "--lora-modules", *modules]
 
 
 def refuse_said_by_ours(more: Sequence[str]) -> None:
@@ -117,21 +151,6 @@ def overrides(sampling: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in sampling.items() if name in OVERRIDES}, **greedy}
 
 
-def native_folder(model: str | Path) -> Path:
-    """A folder or hub id -> the folder, if it is one that vLLM can open with the plugin.
-
-    Raises:
-        CheckpointError: it is upstream's or sat's, or no checkpoint.
-    """
-    folder, layout = recognise(local_folder(model))
-    if layout != "native":
-        raise CheckpointError(
-            f"{folder} has the {layout} layout, and vLLM opens our own only: run `visualglm convert {folder} NEW` and "
-            "serve the new folder."
-        )
-    return folder
-
-
 def require_plugin() -> None:
     """Raises `UsageError` where vLLM cannot find the plugin: a package installed before it had one."""
     if not any(found.name == "visualglm" for found in entry_points(group="vllm.general_plugins")):
@@ -146,7 +165,7 @@ def serve(server: VLLMServer) -> None:
     """
     given = server.arguments()
     require_plugin()
-    os.environ[TRUSTED] = " ".join(server.trusted_hosts)
+    os.environ[TRUSTED], os.environ[KEYS] = " ".join(server.trusted_hosts), json.dumps(list(server.keys))
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.launchers.cli_args import make_arg_parser

@@ -1,0 +1,86 @@
+"""vllm_plugin/folders: which models and adapters vLLM computes as we do, and one sentence for each of the others.
+
+In: what a user names. Out: folders that vLLM opens with the plugin. vLLM itself asks of an adapter only whether it
+knows the last word of its layers' names: one that was made for another model, or also changes the picture's road, could
+be laid on in part and answer wrongly. Knows no vLLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..adapters.folder import adapter_folder, read_config, read_weights, require_same_base
+from ..adapters.switch import LORA, WRAPPED
+from ..checkpoints import local_folder
+from ..checkpoints.quantized import stored_plan
+from ..checkpoints.recognise import recognise
+from ..configuration import VisualGLMConfig
+from ..errors import CheckpointError, UsageError
+
+LANGUAGE = f"{WRAPPED}transformer.layers."
+"""How the names of an adapter begin whose layers vLLM has."""
+
+
+@dataclass(frozen=True)
+class LanguageAdapter:
+    """LoRA beside the language model's linear layers; `rank` is its highest."""
+
+    folder: Path
+    rank: int
+
+
+def native_folder(model: str | Path) -> Path:
+    """A folder or hub id -> the folder, if it is one that vLLM can open with the plugin.
+
+    Raises:
+        CheckpointError: it is upstream's or sat's, in 8 or 4 bits of our own, or no checkpoint.
+    """
+    folder, layout = recognise(local_folder(model))
+    if layout != "native":
+        raise CheckpointError(
+            f"{folder} has the {layout} layout, and vLLM opens our own only: run `visualglm convert {folder} NEW` and "
+            "serve the new folder."
+        )
+    require_numbers(folder, VisualGLMConfig.from_pretrained(folder))
+    return folder
+
+
+def require_numbers(name: str | Path, config: VisualGLMConfig) -> None:
+    """Raises `CheckpointError` for a model that `visualglm quantize` made."""
+    if (stored := stored_plan(config)) is not None:
+        raise CheckpointError(
+            f"{name} is in {stored.bits} bits of our own format, which vLLM does not know: serve it with --engine "
+            "transformers, or give vLLM the folder that it was quantized from."
+        )
+
+
+def language_adapter(place: str | Path, model: str | Path) -> LanguageAdapter:
+    """`DIR` or `DIR@STEP` -> the adapter, if vLLM computes it as we do.
+
+    Raises:
+        UsageError: there is none, or it is more than LoRA beside the language model's linear layers.
+        CheckpointError: it was trained on another model than the folder or hub id `model`, or is damaged.
+    """
+    folder = adapter_folder(place)
+    config = read_config(folder)
+    if config.get("peft_type") != LORA:
+        raise UsageError(
+            f"{folder} is an adapter of kind {config.get('peft_type')}, which vLLM has no place for: serve it with "
+            "--engine transformers."
+        )
+    other = next((name for name in read_weights(folder) if not name.startswith(LANGUAGE)), None)
+    if config.get("use_dora") or other is not None:
+        what = "is DoRA" if other is None else f"also changes {other.removeprefix(WRAPPED)}"
+        raise UsageError(
+            f"{folder} {what}, and vLLM has plain LoRA beside the language model's linear layers only: make one model "
+            "with `visualglm merge` and serve that, or use --engine transformers."
+        )
+    require_same_base(folder, model)
+    return LanguageAdapter(folder, max([config["r"], *config.get("rank_pattern", {}).values()]))
+
+
+def language_adapters(places: Mapping[str, str], model: str | Path) -> dict[str, LanguageAdapter]:
+    """`language_adapter` of each name."""
+    return {name: language_adapter(place, model) for name, place in places.items()}
