@@ -27,6 +27,8 @@ from visualglm.tokenizer import process_response
 FOLDER = Path(visualglm.packed_model())
 SAMPLES = sorted((FOLDER / "samples").glob("*.png"))
 NEW_TOKENS = 32
+FOUR = "['attention.query_key_value','attention.dense','mlp.dense_h_to_4h','mlp.dense_4h_to_h']"
+"""`lora.targets`: all linear layers of a block."""
 TOLERANCE = 1e-3
 """Of a log probability in float32: sums in another order. A causal mask would be off by whole units."""
 

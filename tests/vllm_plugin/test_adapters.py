@@ -14,14 +14,13 @@ import torch
 from visualglm.errors import CheckpointError, UsageError
 
 from ..adapters.conftest import made
-from .conftest import DIALOGUES, FOLDER, NEW_TOKENS, Answer, Oracle, check
+from .conftest import DIALOGUES, FOLDER, FOUR, NEW_TOKENS, Answer, Oracle, check
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm runs this in an environment of its own")
 pytest.importorskip("peft", reason="visualglm[train] brings it; make test-vllm installs it")
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
-FOUR = "['attention.query_key_value','attention.dense','mlp.dense_h_to_4h','mlp.dense_4h_to_h']"
 KINDS = {
     "attention": ("lora",),
     "four of two blocks": ("lora", f"lora.targets={FOUR}", "lora.rank=4", "lora.layers='1-2'"),

@@ -12,22 +12,31 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import DIALOGUES, NEW_TOKENS, Answer, user
+from ..adapters.conftest import made
+from .conftest import DIALOGUES, FOLDER, NEW_TOKENS, Answer, Oracle, user
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm runs this in an environment of its own")
+pytest.importorskip("peft", reason="visualglm[train] brings it; make test-vllm installs it")
 import httpx
+import torch
 from openai import APIStatusError, BadRequestError, OpenAI
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
-    """A client of a server with the packed model."""
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("adapters") / "noise", str(FOLDER), "lora", size=0.05)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, adapter: Path) -> Iterator[OpenAI]:
+    """A client of a server with the packed model and an adapter."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
     environment = {name: value for name, value in os.environ.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"}
     command = [sys.executable, "-m", "visualglm", "serve", "--engine", "vllm", "--dtype", "float32"]
+    command += ["--adapter", f"noise={adapter}"]
     with log.open("w") as out:
         server = subprocess.Popen([*command, "--port", str(port)], stdout=out, stderr=out, env=environment)
     try:
@@ -54,6 +63,18 @@ def test_greedy_by_default_and_equal_to_transformers(client: OpenAI, expected: d
         reply = client.chat.completions.create(model="visualglm-mini", messages=DIALOGUES[name], max_tokens=NEW_TOKENS)
         assert reply.choices[0].message.content == expected[name].text
         assert reply.usage is not None and reply.usage.prompt_tokens == len(expected[name].prompt)
+
+
+def test_a_request_chooses_an_adapter_by_name(client: OpenAI, adapter: Path, expected: dict[str, Answer]) -> None:
+    oracle = Oracle()
+    oracle.opened.add_adapter(adapter)
+    with torch.inference_mode():
+        answers = {name: oracle.answer(DIALOGUES[name]).text for name in ("one, Chinese", "many turns")}
+    for name, answer in answers.items():
+        reply = client.chat.completions.create(model="noise", messages=DIALOGUES[name], max_tokens=NEW_TOKENS)
+        assert reply.choices[0].message.content == answer
+    assert answers != {name: expected[name].text for name in answers}
+    assert {model.id for model in client.models.list()} == {"visualglm-mini", "noise"}
 
 
 def test_streamed_pieces_are_the_answer(client: OpenAI, expected: dict[str, Answer]) -> None:
