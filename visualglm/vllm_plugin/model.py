@@ -4,7 +4,7 @@
     ids [rows] -- word_embeddings, slots filled --> [rows, hidden] -- glm --> [rows, hidden] -- lm_head --> logits
 
 Weights come from a native checkpoint, under its own names; what a linear layer of the language model is made of is
-vLLM's affair (16 bit, bitsandbytes, ...). The image encoder is ours, whole in each process.
+vLLM's affair (16 bit, torchao, ...). The image encoder is ours, whole in each process.
 """
 
 from __future__ import annotations
