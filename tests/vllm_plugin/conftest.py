@@ -76,8 +76,8 @@ class Answer:
 class Oracle:
     """Answers dialogues with our transformers model, each alone, greedily, in float32."""
 
-    def __init__(self) -> None:
-        self.opened = visualglm.load(FOLDER, device="cpu", dtype="float32")
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self.opened = visualglm.load(folder, device="cpu", dtype="float32")
 
     def answer(self, messages: list[dict[str, Any]], new_tokens: int = NEW_TOKENS) -> Answer:
         model, tokenizer = self.opened.model, self.opened.tokenizer
@@ -118,9 +118,8 @@ def expected(oracle: Oracle) -> dict[str, Answer]:
 
 @pytest.fixture
 def quantized_folder(tmp_path: Path) -> Path:
-    """The configuration of what `visualglm quantize` makes of the packed model; no one gets as far as its weights."""
+    """The configuration of what `visualglm quantize --quantize-vocabulary 8` makes; no one gets as far as weights."""
     raw = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
-    (tmp_path / "config.json").write_text(
-        json.dumps({**raw, "quantization_config": plan(4).to_dict()}), encoding="utf-8"
-    )
+    quantized = {**raw, "quantization_config": plan(4, vocabulary=8).to_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(quantized), encoding="utf-8")
     return tmp_path

@@ -153,8 +153,8 @@ def test_forced_flags_are_refused(flag: str) -> None:
         EngineArgs(model=str(FOLDER), **{flag: True}).create_engine_config()
 
 
-def test_our_own_bits_are_one_sentence(quantized_folder: Path) -> None:
-    with pytest.raises(ValueError, match="is in 4 bits of our own format, which vLLM does not know: serve it with"):
+def test_a_vocabulary_in_8_bits_is_one_sentence(quantized_folder: Path) -> None:
+    with pytest.raises(ValueError, match="quantize again without --quantize-vision and --quantize-vocabulary"):
         EngineArgs(model=str(quantized_folder)).create_engine_config()
 
 

@@ -181,8 +181,8 @@ def test_other_layouts_are_to_be_converted(layout: str) -> None:
         native_folder(REFERENCE / layout)
 
 
-def test_our_own_bits_are_refused(quantized_folder: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is in 4 bits .* serve it with --engine transformers"):
+def test_a_vocabulary_in_8_bits_is_refused(quantized_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has transformer.word_embeddings in few bits, .* --quantize-vocabulary"):
         native_folder(quantized_folder)
 
 

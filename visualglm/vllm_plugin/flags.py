@@ -18,7 +18,6 @@ from vllm.platforms import current_platform
 from ..configuration import VisualGLMConfig
 from ..devices import cpu_dtype
 from ..errors import UsageError
-from .folders import require_numbers
 
 TOKENIZER_MODE = "visualglm"
 """The name under which vLLM finds our tokenizer and renderer."""
@@ -45,7 +44,9 @@ def set_defaults() -> None:
     def make_ours(self: Any) -> ModelConfig:
         config = native_config(self.model)
         if config is not None:
-            require_numbers(self.model, config)
+            from .folders import require_language_bits  # here, for other models' processes need none of it
+
+            require_language_bits(self.model, config)
             self.tokenizer_mode = TOKENIZER_MODE
             if self.dtype == "auto" and current_platform.is_cpu():
                 self.dtype = str(cpu_dtype(config)).removeprefix("torch.")

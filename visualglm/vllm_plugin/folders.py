@@ -19,8 +19,8 @@ from ..checkpoints.recognise import recognise
 from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError, UsageError
 
-LANGUAGE = f"{WRAPPED}transformer.layers."
-"""How the names of an adapter begin whose layers vLLM has."""
+LAYERS = "transformer.layers."
+"""How the names of the layers begin that vLLM computes."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def native_folder(model: str | Path) -> Path:
     """A folder or hub id -> the folder, if it is one that vLLM can open with the plugin.
 
     Raises:
-        CheckpointError: it is upstream's or sat's, in 8 or 4 bits of our own, or no checkpoint.
+        CheckpointError: it is upstream's or sat's, has more in few bits than vLLM computes so, or is no checkpoint.
     """
     folder, layout = recognise(local_folder(model))
     if layout != "native":
@@ -43,16 +43,18 @@ def native_folder(model: str | Path) -> Path:
             f"{folder} has the {layout} layout, and vLLM opens our own only: run `visualglm convert {folder} NEW` and "
             "serve the new folder."
         )
-    require_numbers(folder, VisualGLMConfig.from_pretrained(folder))
+    require_language_bits(folder, VisualGLMConfig.from_pretrained(folder))
     return folder
 
 
-def require_numbers(name: str | Path, config: VisualGLMConfig) -> None:
-    """Raises `CheckpointError` for a model that `visualglm quantize` made."""
-    if (stored := stored_plan(config)) is not None:
+def require_language_bits(name: str | Path, config: VisualGLMConfig) -> None:
+    """Raises `CheckpointError` for a model that has more than the language model's linear layers in 8 or 4 bits."""
+    stored = stored_plan(config)
+    other = next((part for part in (stored.modules or {}) if not part.startswith(LAYERS)), None) if stored else None
+    if other is not None:
         raise CheckpointError(
-            f"{name} is in {stored.bits} bits of our own format, which vLLM does not know: serve it with --engine "
-            "transformers, or give vLLM the folder that it was quantized from."
+            f"{name} has {other} in few bits, and vLLM computes only the language model's linear layers so: serve it "
+            "with --engine transformers, or quantize again without --quantize-vision and --quantize-vocabulary."
         )
 
 
@@ -70,7 +72,7 @@ def language_adapter(place: str | Path, model: str | Path) -> LanguageAdapter:
             f"{folder} is an adapter of kind {config.get('peft_type')}, which vLLM has no place for: serve it with "
             "--engine transformers."
         )
-    other = next((name for name in read_weights(folder) if not name.startswith(LANGUAGE)), None)
+    other = next((name for name in read_weights(folder) if not name.startswith(WRAPPED + LAYERS)), None)
     if config.get("use_dora") or other is not None:
         what = "is DoRA" if other is None else f"also changes {other.removeprefix(WRAPPED)}"
         raise UsageError(

@@ -28,6 +28,7 @@ def register_all() -> None:
     from vllm.renderers.registry import RENDERER_REGISTRY
     from vllm.tokenizers.registry import TokenizerRegistry
 
+    from . import quantized  # noqa: F401  (registers what `visualglm quantize` writes)
     from .flags import TOKENIZER_MODE, PrefixConfig, set_defaults
 
     AutoConfig.register(VisualGLMConfig.model_type, VisualGLMConfig, exist_ok=True)
