@@ -11,12 +11,15 @@ import torch
 
 from visualglm.checkpoints import convert, quantization_plan
 from visualglm.checkpoints.quantized import LANGUAGE_LINEARS
+from visualglm.errors import UsageError
 from visualglm.quantization import kernel
 
 from .conftest import DIALOGUES, FOLDER, NEW_TOKENS, Oracle, check
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm runs this in an environment of its own")
 from vllm import LLM, SamplingParams
+
+from visualglm.vllm_plugin.stored_linear import StoredLinearMethod
 
 
 def is_language_linear(module: torch.nn.Module, name: str) -> bool:
@@ -57,6 +60,12 @@ def test_our_kernel_computes_and_nothing_is_held_twice(stored: Path) -> None:
     dense = llm.apply_model(lambda model: model.transformer.layers[0].attention.dense)[0]
     assert dense.stored.arranged is not None
     assert dense.stored.weight.is_meta and not dense.weight.numel()
+
+
+def test_parts_of_a_group_are_refused() -> None:
+    method = StoredLinearMethod(4, 256)
+    with pytest.raises(UsageError, match="128 inputs for each process are no whole groups of 256"):
+        method.create_weights(torch.nn.Module(), 128, [64], 256, 64, torch.float32)
 
 
 def test_torchaos_8_bits_equal_transformers() -> None:

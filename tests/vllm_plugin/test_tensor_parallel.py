@@ -1,4 +1,4 @@
-"""Two processes with half of the heads each give the answers of one, with an adapter and without."""
+"""Two processes with half of the heads each give the answers of one, with an adapter and without, also in 4 bits."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from visualglm.checkpoints import convert, quantization_plan
+from visualglm.quantization import kernel
+
 from ..adapters.conftest import made
-from .conftest import DIALOGUES, FOLDER, FOUR, NEW_TOKENS, Answer, Oracle
+from .conftest import DIALOGUES, FOLDER, FOUR, NEW_TOKENS, Oracle, check
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm runs this in an environment of its own")
 pytest.importorskip("peft", reason="visualglm[train] brings it; make test-vllm installs it")
@@ -16,26 +19,31 @@ from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
 
-def test_two_processes_equal_transformers(expected: dict[str, Answer], tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [None, 4])
+def test_two_processes_equal_transformers(bits: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "available", lambda: False)  # it rounds activations, which hides small mistakes
+    monkeypatch.setenv("VISUALGLM_KERNEL", "none")  # and in vLLM's processes
+    folder = FOLDER
+    if bits is not None:
+        folder = convert(str(FOLDER), tmp_path / "stored", quantize=quantization_plan(bits), with_golden=False)
     adapter = made(tmp_path / "noise", str(FOLDER), "lora", f"lora.targets={FOUR}", size=0.05)
-    oracle = Oracle()
-    oracle.opened.add_adapter(adapter)
     llm = LLM(
-        str(FOLDER),
+        str(folder),
         dtype="float32",
         tensor_parallel_size=2,
         distributed_executor_backend="mp",
-        max_model_len=512,
+        max_model_len=1024,
         max_num_seqs=8,
         enable_lora=True,
     )
-    fitting = [name for name in DIALOGUES if len(expected[name].prompt) <= 512 - NEW_TOKENS]
+    oracle, sampling = Oracle(folder), SamplingParams(temperature=0, max_tokens=NEW_TOKENS, logprobs=0)
+    asked = list(DIALOGUES.values())
+    requests = [None] * len(asked) + [LoRARequest("noise", 1, str(adapter))] * len(asked)
+    outputs = llm.chat([*asked, *asked], sampling, use_tqdm=False, lora_request=requests)
     with torch.inference_mode():
-        answers = [expected[name].ids for name in fitting]
-        answers += [oracle.answer(DIALOGUES[name]).ids for name in fitting]
-    requests = [None] * len(fitting) + [LoRARequest("noise", 1, str(adapter))] * len(fitting)
-    sampling = SamplingParams(temperature=0, max_tokens=NEW_TOKENS)
-    messages = [DIALOGUES[name] for name in (*fitting, *fitting)]
-    outputs = llm.chat(messages, sampling, use_tqdm=False, lora_request=requests)
-    assert [list(output.outputs[0].token_ids) for output in outputs] == answers
-    assert answers[: len(fitting)] != answers[len(fitting) :]
+        answers = [oracle.answer(messages) for messages in asked]
+        oracle.opened.add_adapter(adapter)
+        answers += [oracle.answer(messages) for messages in asked]
+    for output, answer in zip(outputs, answers, strict=True):
+        check(output, answer)
+    assert [answer.ids for answer in answers[: len(asked)]] != [answer.ids for answer in answers[len(asked) :]]

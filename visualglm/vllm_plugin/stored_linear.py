@@ -26,7 +26,7 @@ class StoredLinearMethod(LinearMethodBase):
 
     def create_weights(
         self,
-        layer: nn.Module,
+        layer: Any,
         input_size_per_partition: int,
         output_partition_sizes: list[int],
         input_size: int,
@@ -52,7 +52,7 @@ class StoredLinearMethod(LinearMethodBase):
             set_weight_attrs(parameter, {**dimensions, **extra_weight_attrs})
             layer.register_parameter(name, parameter)
 
-    def process_weights_after_loading(self, layer: nn.Module) -> None:
+    def process_weights_after_loading(self, layer: Any) -> None:
         """Hands the bits to a `QuantizedLinear`, which may put them into its kernel's order; nothing is held twice."""
         inputs, outputs = layer.input_size_per_partition, layer.output_size_per_partition
         made = QuantizedLinear(inputs, outputs, False, self.bits, self.group_size, device="meta")
@@ -61,7 +61,7 @@ class StoredLinearMethod(LinearMethodBase):
         del layer.weight_scale
         layer.weight = nn.Parameter(made.weight.new_empty(0), requires_grad=False)  # LoRA asks it for the device
 
-    def apply(self, layer: nn.Module, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """[rows, inputs] -> [rows, outputs]."""
         product: Tensor = layer.stored.product(x)
         return product if bias is None else product + bias
