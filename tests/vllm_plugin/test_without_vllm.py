@@ -168,11 +168,20 @@ def test_names_are_answered_as_by_our_own_server(
     assert {name: client.get("/", headers={"Host": name}).status_code for name in answered} == answered
 
 
-def test_sampling_becomes_vllms_defaults() -> None:
-    assert overrides({"do_sample": False, "max_new_tokens": 9}) == {"temperature": 0.0, "max_new_tokens": 9}
-    assert overrides({"top_p": 0.5}) == {"top_p": 0.5}
+def test_sampling_becomes_vllms_defaults(tmp_path: Path) -> None:
+    greedy = {"do_sample": False, "max_new_tokens": 9}
+    assert overrides(greedy, tmp_path) == {"temperature": 0.0, "max_new_tokens": 9}
+    assert overrides({"max_new_tokens": 9}, tmp_path) == {"max_new_tokens": 9}
     with pytest.raises(UsageError, match="--preset"):
-        overrides({"preset": "hf"})
+        overrides({"preset": "hf"}, tmp_path)
+
+
+def test_who_samples_without_a_temperature_has_the_checkpoints_or_one(tmp_path: Path) -> None:
+    sampling = {"do_sample": True, "top_p": 0.5}
+    assert overrides(sampling, tmp_path) == {"top_p": 0.5, "temperature": 1.0}
+    (tmp_path / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.7}')
+    assert overrides(sampling, tmp_path) == {"top_p": 0.5, "temperature": 0.7}
+    assert overrides({**sampling, "temperature": 1.5}, tmp_path) == {"top_p": 0.5, "temperature": 1.5}
 
 
 @pytest.mark.parametrize("layout", ["hf", "sat"])

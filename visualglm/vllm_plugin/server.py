@@ -18,6 +18,8 @@ from typing import Any
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
+from ..checkpoints.load import GENERATION_CONFIG
+from ..checkpoints.weights_file import read_json
 from ..errors import UsageError
 from ..serving.guard import LOOPBACK_NAMES, KeyGuard
 from .folders import LanguageAdapter
@@ -97,7 +99,7 @@ class VLLMServer:
         if self.language != "auto":
             arguments += ["--default-chat-template-kwargs", json.dumps({"language": self.language})]
         if self.sampling:
-            arguments += ["--override-generation-config", json.dumps(overrides(self.sampling))]
+            arguments += ["--override-generation-config", json.dumps(overrides(self.sampling, self.folder))]
         arguments += adapter_arguments(self.adapters)
         guard = KeyEverywhere if self.keys else LoopbackNames
         if self.keys or "*" not in self.trusted_hosts:
@@ -135,20 +137,25 @@ def refuse_said_by_ours(more: Sequence[str]) -> None:
             raise UsageError(f"{said} may not stand in --vllm-args: give {SAID_BY_OURS[said]}.")
 
 
-def overrides(sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """Sampling arguments -> vLLM's defaults; greedy is temperature 0.
+def overrides(sampling: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Sampling arguments -> vLLM's defaults; greedy is temperature 0, and who samples has the checkpoint's, or 1.
 
     Raises:
         UsageError: vLLM has no default of that name.
     """
-    greedy = {"temperature": 0.0} if sampling.get("do_sample") is False else {}
     unknown = [name for name in sampling if name not in (*OVERRIDES, "do_sample")]
     if unknown:
         raise UsageError(
             f"--{unknown[0].replace('_', '-')} is nothing that vLLM has a default for: send it with each request, or "
             "leave it out."
         )
-    return {**{name: value for name, value in sampling.items() if name in OVERRIDES}, **greedy}
+    known = {name: value for name, value in sampling.items() if name in OVERRIDES}
+    if sampling.get("do_sample") is False:
+        return {**known, "temperature": 0.0}
+    if sampling.get("do_sample") and "temperature" not in known:  # else a greedy checkpoint's default would stay
+        file = folder / GENERATION_CONFIG
+        known["temperature"] = (read_json(file) if file.exists() else {}).get("temperature") or 1.0
+    return known
 
 
 def require_plugin() -> None:
