@@ -81,7 +81,7 @@ def int8() -> tuple[list[Multiply], int, torch.dtype]:
 
 
 def few_rows() -> tuple[list[Multiply], int, torch.dtype]:
-    """bfloat16, ours for up to 8 rows and torch's above."""
+    """bfloat16, ours for up to 4 rows and torch's above."""
     weights = [torch.randn(SIZE, SIZE).bfloat16() for _ in range(3)]
     calls: list[Multiply] = [lambda x, w=w: torch.ops.visualglm.linear_few_rows(x, w, None) for w in weights]
     return calls, 2 * SIZE**2, torch.bfloat16

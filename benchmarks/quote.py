@@ -223,6 +223,9 @@ def bench_6b(language: str) -> str:
     return f"{table(rows)}\n\n{words['bench_6b_from'].format(**facts)}"
 
 
+FORMS = ("bfloat16", "int8", "int4")
+
+
 def peers(language: str) -> str:
     """What `make bench-peers` measured beside chatglm.cpp."""
     words, result = WORDS[language], stored("peers_chatglm_cpp")
@@ -238,7 +241,7 @@ def peers(language: str) -> str:
             ratio = f"{found['times_as_fast'][request]:.2f}"
             share = shares if request == "token" else ""
             rows.append((name.format(bits, result["prompt_tokens"]), *cells, ratio, share))
-    return f"{table(rows)}\n\n{words['peers_from'].format(**paired_facts(result, 'int4'))}"
+    return f"{table(rows)}\n\n{words['peers_from'].format(**paired_facts(result))}"
 
 
 def upstream(language: str) -> str:
@@ -254,12 +257,13 @@ def upstream(language: str) -> str:
             seconds = (round(found["seconds"][request][side], 3) for side in ("ours", "upstream"))
             cells.append(words["upstream_cell"].format(*seconds, f"{found['times_as_fast'][request]:.2f}"))
         rows.append((name, *cells))
-    return f"{table(rows)}\n\n{words['upstream_from'].format(**paired_facts(result, 'bfloat16'))}"
+    return f"{table(rows)}\n\n{words['upstream_from'].format(**paired_facts(result))}"
 
 
-def paired_facts(result: dict[str, Any], form: str) -> dict[str, Any]:
-    """Where a paired run was made, and how fast memory was during it."""
-    bandwidth = result[form]["bandwidth_gb_per_second"]
+def paired_facts(result: dict[str, Any]) -> dict[str, Any]:
+    """Where a paired run was made, and between what memory's bandwidth was during it."""
+    found = sorted(form["bandwidth_gb_per_second"] for name, form in result.items() if name in FORMS)
+    bandwidth = f"{found[0]} - {found[-1]}"
     return {**result["machine"], **result["versions"], **result, "date": result["date"][:10], "bandwidth": bandwidth}
 
 

@@ -66,7 +66,8 @@ WORDS: dict[str, dict[str, Any]] = {
         "peers_form": "{} bits, a token of the answer",
         "peers_prompt": "{} bits, a prompt of {} tokens",
         "peers_from": "`make bench-peers`: both in turn in one run, the 6B's shapes with random weights, {cpu}, "
-        "{threads} threads, load {load_average_1_min}, {bandwidth} GB/s, torch {torch}, chatglm.cpp 0.4.2, {date}.",
+        "{threads} threads, load {load_average_1_min}, {bandwidth} GB/s, torch {torch}, chatglm.cpp 0.4.2 as its "
+        "package builds it (AVX2), {date}.",
         "upstream": ("ours", "picture", "prompt of {} tokens", "a token of the answer"),
         "upstream_form": {"bfloat16": "bfloat16", "int8": "8 bits", "int4": "4 bits"},
         "upstream_cell": "{} s beside {} s: {} x",
@@ -77,7 +78,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "kernels": {
             "int4": "ours, 4 bits, groups of 32",
             "int8": "ours, 8 bits",
-            "few_rows": "ours, bfloat16, up to 8 rows",
+            "few_rows": "ours, bfloat16, up to 4 rows",
             "torch_int4": "torch `_weight_int4pack_mm_for_cpu`, groups of 32",
             "torch_int8": "torch `_weight_int8pack_mm`",
             "bfloat16": "torch, bfloat16",
@@ -146,7 +147,8 @@ WORDS: dict[str, dict[str, Any]] = {
         "peers_form": "{} 位，回答的一个词",
         "peers_prompt": "{} 位，{} 个词的提示",
         "peers_from": "`make bench-peers`：两者在一次运行中轮流作答，6B 的形状，随机权重，{cpu}，{threads} 线程，负载 "
-        "{load_average_1_min}，{bandwidth} GB/s，torch {torch}，chatglm.cpp 0.4.2，{date}。",
+        "{load_average_1_min}，{bandwidth} GB/s，torch {torch}，chatglm.cpp 0.4.2（按其软件包的默认方式编译，AVX2），"
+        "{date}。",
         "upstream": ("我们的", "图片", "{} 个词的提示", "回答的一个词"),
         "upstream_form": {"bfloat16": "bfloat16", "int8": "8 位", "int4": "4 位"},
         "upstream_cell": "{} 秒，对方 {} 秒：{} 倍",
@@ -157,7 +159,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "kernels": {
             "int4": "我们的，4 位，32 个一组",
             "int8": "我们的，8 位",
-            "few_rows": "我们的，bfloat16，至多 8 行",
+            "few_rows": "我们的，bfloat16，至多 4 行",
             "torch_int4": "torch `_weight_int4pack_mm_for_cpu`，32 个一组",
             "torch_int8": "torch `_weight_int8pack_mm`",
             "bfloat16": "torch，bfloat16",

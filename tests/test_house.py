@@ -32,6 +32,7 @@ ROAD = [
     "glm",
     "sampling",
     "generation",
+    "decoding",
     "batching",
     "chat",
     "mixins",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,12 @@ class Seen(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         self.names.append(func.name())
         return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(autouse=True)
+def no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture
@@ -48,32 +56,38 @@ def test_few_rows_take_the_other_road_and_say_the_same(linear: Linear) -> None:
 
 def test_everything_else_is_torchs(linear: Linear) -> None:
     x = torch.randn(1, 40).bfloat16()
-    assert not ran(linear, x.clone().requires_grad_())
-    assert not ran(linear.float(), x.float())
-    assert not ran(linear.bfloat16().requires_grad_(), x)
-    with torch.no_grad():
-        assert ran(linear, x)
+    with torch.enable_grad():
+        assert not ran(linear, x)
+        linear.bias.requires_grad_()
+        linear(x).sum().backward()
+        assert torch.equal(linear.bias.grad, torch.ones(24).bfloat16())
     with torch.autocast("cpu"):
-        assert not ran(linear.requires_grad_(False), x)
+        assert not ran(linear, x)
+    assert not ran(linear.float(), x.float())
 
 
 def test_a_loaded_model_has_them_and_a_built_one_torchs() -> None:
-    loaded = visualglm.load(device="cpu").model
+    loaded = visualglm.load(device="cpu", dtype="bfloat16").model
     assert {type(m) for m in loaded.modules() if isinstance(m, nn.Linear)} == {Linear}
-    built = type(loaded)(loaded.config)
-    assert {type(m) for m in built.modules() if isinstance(m, nn.Linear)} == {nn.Linear}
-    assert [*built.state_dict()] == [*loaded.state_dict()]
+    for model in (visualglm.load(device="cpu", dtype="float32").model, type(loaded)(loaded.config)):
+        assert {type(m) for m in model.modules() if isinstance(m, nn.Linear)} == {nn.Linear}
+        assert [*model.state_dict()] == [*loaded.state_dict()]
 
 
-def test_no_rows_and_a_weight_with_gaps(linear: Linear) -> None:
+def test_no_rows_wrong_widths_and_odd_tensors(linear: Linear) -> None:
     assert linear(torch.zeros(0, 40, dtype=torch.bfloat16)).shape == (0, 24)
+    for width in (20, 39, 80, 160):  # whatever divides into rows of 40, too
+        with pytest.raises(RuntimeError):
+            linear(torch.randn(1, width).bfloat16())
     x, wide = torch.randn(2, 40).bfloat16(), torch.randn(24, 80).bfloat16()
     linear.weight = nn.Parameter(wide[:, ::2], requires_grad=False)
     torch.testing.assert_close(linear(x), F.linear(x, wide[:, ::2].contiguous(), linear.bias), rtol=0.01, atol=0.01)
 
 
 def test_the_kernel_is_asked_where_it_is_faster() -> None:
-    x, weight = torch.randn(1, 40).bfloat16(), torch.randn(24, 40).bfloat16()
+    x, weight, bias = torch.randn(1, 40).bfloat16(), torch.randn(24, 40).bfloat16(), torch.randn(24)
     if kernel.available():
-        assert kernel.serves_bfloat16(x, weight) == (kernel.path() == "avx512-vnni")
-    assert not kernel.serves_bfloat16(x.expand(FEW + 1, 40), weight) and not kernel.serves_bfloat16(x.float(), weight)
+        assert kernel.serves_bfloat16(x, weight, None) == (kernel.path() == "avx512-vnni")
+    for other in (x.expand(FEW + 1, 40), x.float(), x[:, :20], x[0, 0]):
+        assert not kernel.serves_bfloat16(other, weight, None)
+    assert not kernel.serves_bfloat16(x, weight, bias)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicCache, StaticCache
 
 from visualglm import VisualGLMConfig, VisualGLMForConditionalGeneration
 from visualglm.attention import attend
@@ -14,6 +15,7 @@ from visualglm.errors import ImageError, PromptError
 from .conftest import Reference, open_reference
 
 SLOT = 767
+WITH_LOGITS = {"output_logits": True, "return_dict_in_generate": True}
 
 
 def tiny(**kwargs: Any) -> VisualGLMForConditionalGeneration:
@@ -138,6 +140,31 @@ def test_a_cache_that_was_cut_goes_on_where_it_ends(model: Any, reference: Refer
         cache.crop(-6)
         with pytest.raises(PromptError, match="cut within the prompt"):
             model(input_ids=ids[0], past_key_values=cache)
+
+
+@pytest.mark.parametrize("change", ["reset", "static reset", "reorder", "select", "crop to nothing"])
+def test_generate_goes_on_over_a_changed_cache_as_without_one(change: str) -> None:
+    """Where an answer begins, positions are the rows' own, whatever the cache remembers."""
+    model = tiny()
+    batch = padded([prompt(0, [20, 21]), prompt(0, [30, 31, 32, 33])])
+    cache = StaticCache(config=model.config, max_cache_len=40) if "static" in change else DynamicCache()
+    how = {"do_sample": False, "max_new_tokens": 4, "eos_token_id": None}
+    rows = model.generate(**batch, past_key_values=cache, **how)
+    mask = torch.cat([batch["attention_mask"], torch.ones(2, 4, dtype=torch.long)], dim=1)
+    order = torch.tensor([1, 1] if change == "select" else [1, 0])
+    if change == "reorder":
+        cache.reorder_cache(order)
+    elif change == "select":
+        cache.batch_select_indices(order)
+    elif change == "crop to nothing":
+        cache.crop(-cache.get_seq_length())
+    else:
+        cache.reset()
+    if change in ("reorder", "select"):
+        rows, mask = rows[order], mask[order]
+    found = model.generate(rows, attention_mask=mask, past_key_values=cache, **WITH_LOGITS | how)
+    wanted = model.generate(rows, attention_mask=mask, use_cache=False, **WITH_LOGITS | how)
+    torch.testing.assert_close(torch.stack(found.logits), torch.stack(wanted.logits), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])

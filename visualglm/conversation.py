@@ -343,8 +343,7 @@ def load(
     model = VisualGLMForConditionalGeneration.from_pretrained(
         str(folder), dtype=dtype, **{"device_map": device, **kwargs}
     ).eval()
-    if compile:
-        model.generation_config.cache_implementation = "static"  # with it transformers compiles the step
+    model.compiles_steps = compile
     vocabulary = find_vocabulary(folder) if tokenizer is None else given_vocabulary(tokenizer)
     processor = None if vocabulary is None else VisualGLMProcessor.for_config(model.config, vocabulary)
     opened = VisualGLM(model, processor, upstream_images)

@@ -9,26 +9,22 @@ checkpoints room open inside `from_pretrained`.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache, StaticCache
-from transformers.generation import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils import ModelOutput
 
-from . import sampling
 from .attention import kernel_name
 from .cache import is_empty, with_room
 from .chat import UpstreamChat
 from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
+from .decoding import Decoding
 from .errors import PromptError
 from .glm import GLM, PromptEnd, prefix_mask, prefix_positions
-from .graphs import in_one_thread
 from .mixins import Modifiable
 from .prefix import PrefixMixin
 from .qformer import QFormer
@@ -70,11 +66,7 @@ class ImageEncoder(nn.Module):
         return self.glm_proj(queries), attentions
 
 
-STATIC_LENGTHS = 512
-"""A static cache's length is a multiple of this."""
-
-
-class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, UpstreamChat, Modifiable):
+class VisualGLMForConditionalGeneration(PreTrainedModel, Decoding, GenerationMixin, UpstreamChat, Modifiable):
     """VisualGLM as a transformers model; see the head of this file for the shapes."""
 
     config_class = VisualGLMConfig
@@ -187,7 +179,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
             pixel_values: [pictures in the batch, 3, H, W], row by row.
             attention_mask: [B, T], 0 at pads; or a ready 4-D mask.
             labels: [B, T], the ids themselves, -100 where nothing is learned; shifted here.
-            past_key_values: a cache; its positions go on from where it stopped.
+            past_key_values: a cache; positions go on from where its prompt ended, one for each token behind it.
             image_embeds: [pictures, image_length, hidden] from `encode_images`, instead of `pixel_values`.
             rotary_positions: [B, 2, T], only to override what the ids say.
             position_ids: ignored: upstream's tokenizer hands them out, and they equal what is derived here.
@@ -293,98 +285,6 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, GenerationMixin, Upstre
                 f"image_embeds are {list(image_embeds.shape)}, this model's are [pictures, {shape[0]}, {shape[1]}]: "
                 "make them with encode_images."
             )
-
-    def generate(
-        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
-    ) -> Any:
-        """transformers' `generate`; `do_sample=False` or `temperature=0` also switch the checkpoint's own
-        repetition penalty and min_length off unless they are given."""
-        if generation_config is None:
-            kwargs = sampling.resolve(**kwargs)
-        elif generation_config.do_sample is False:
-            generation_config = copy.deepcopy(generation_config)
-            generation_config.update(**sampling.PRESETS["greedy"], defaults_only=True)
-        asked = kwargs.get("cache_implementation") or (generation_config or self.generation_config).cache_implementation
-        if asked == "static" or isinstance(kwargs.get("past_key_values"), StaticCache):  # a GPU compiles these
-            return in_one_thread(super().generate, inputs, generation_config, **kwargs)
-        return super().generate(inputs, generation_config, **kwargs)
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Positions come from where the prompt ended, and where rows were chosen or repeated since, from the whole row;
-        pictures go in with the prompt only."""
-        kwargs.pop("position_ids", None)
-        cache, attention_mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
-        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        end, new_tokens = getattr(cache, "prompt_end", None), model_inputs["input_ids"].shape[1]
-        if cache is not None and end is not None and len(end.rotary) == len(input_ids):
-            model_inputs["rotary_positions"] = end.positions_behind(cache.get_seq_length(), new_tokens)
-        elif end is not None:
-            rotary = prefix_positions(input_ids, attention_mask, self.config).rotary
-            model_inputs["rotary_positions"] = rotary[..., -new_tokens:]
-        return model_inputs
-
-    @staticmethod
-    def create_masks_for_generate(
-        config: Any, inputs_embeds: Tensor, attention_mask: Tensor | None, past_key_values: Cache, **kwargs: Any
-    ) -> Tensor | None:
-        """A prompt's padding mask as it is: `forward` makes the prefix mask, which only it knows.
-
-        A step over a static cache gets its mask here, in the cache's size: what is compiled may see nothing that grows.
-        """
-        if getattr(past_key_values, "prompt_end", None) is None or inputs_embeds.shape[1] > 1:
-            return attention_mask
-        return prefix_mask("sdpa", inputs_embeds, attention_mask, past_key_values, None)
-
-    def _expand_inputs_for_generation(
-        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Encodes the pictures once and repeats them as the rows are repeated (beams, return sequences).
-
-        transformers would repeat each picture in place, which mixes up rows that hold several.
-        """
-        pixel_values, image_embeds = kwargs.pop("pixel_values", None), kwargs.pop("image_embeds", None)
-        attention_mask = kwargs.get("attention_mask")
-        if image_embeds is None and pixel_values is not None:
-            image_embeds = self.encode_images(pixel_values)
-        if image_embeds is not None and expand_size > 1 and input_ids is not None:
-            prefix_lengths = prefix_positions(input_ids, attention_mask, self.config).prefix_lengths
-            per_row = self._slots(input_ids, prefix_lengths).sum(-1) // self.config.image_length
-            rows = image_embeds.split(per_row.tolist())
-            image_embeds = torch.cat([row for row in rows for _ in range(expand_size)])
-        input_ids, kwargs = super()._expand_inputs_for_generation(
-            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
-        )
-        return input_ids, {**kwargs, "image_embeds": image_embeds}
-
-    def _prepare_cache_for_generation(
-        self, generation_config: GenerationConfig, model_kwargs: Any, mode: Any, batch_size: int, length: int
-    ) -> Any:
-        """transformers' choice of a cache; a dynamic one gets room to grow, a static one a length that fits often:
-        what is compiled for it is compiled for its length."""
-        length = -(-length // STATIC_LENGTHS) * STATIC_LENGTHS
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, mode, batch_size, length)
-        cache = model_kwargs.get("past_key_values")
-        if generation_config.cache_implementation in (None, "dynamic") and isinstance(cache, DynamicCache):
-            with_room(cache)
-
-    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Puts upstream's repetition penalty, which knows about picture slots, in the place of transformers'."""
-        model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
-        mask = model_kwargs.get("attention_mask")
-        padding = None if mask is None or mask.dim() != 2 else (mask != 0).int().argmax(-1)
-        processors = super()._get_logits_processor(*args, **kwargs)
-        return LogitsProcessorList(
-            sampling.SlotAwareRepetitionPenalty(
-                processor.penalty,
-                self.config.image_token_id or 0,
-                self.config.unk_token_id,
-                self.config.bos_token_id,
-                padding,
-            )
-            if isinstance(processor, RepetitionPenaltyLogitsProcessor)
-            else processor
-            for processor in processors
-        )
 
 
 def _kept_positions(hidden_states: Tensor, logits_to_keep: int | Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from typer.testing import CliRunner
 
 import visualglm
@@ -206,17 +206,6 @@ def test_no_folder_in_sats_layout(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no place for them"):
         save_sat(open_reference().quantize(8), tmp_path / "sat")
     assert not (tmp_path / "sat").exists()
-
-
-def test_torchaos_own_configuration_works_too(reference: Reference) -> None:
-    """Its weights stand in our linears, which then leave the product to it."""
-    from torchao.quantization import Int8WeightOnlyConfig
-
-    config = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=["image_encoder", "lm_head"])
-    model = open_reference(quantization_config=config, dtype=torch.bfloat16)
-    assert type(model.transformer.layers[0].mlp.dense_h_to_4h.weight).__name__ == "Int8Tensor"
-    exact = logits(open_reference(dtype=torch.bfloat16), reference)
-    assert (logits(model, reference) - exact).norm() < 0.15 * exact.norm()
 
 
 def test_bitsandbytes_own_configuration_works_too(reference: Reference) -> None:

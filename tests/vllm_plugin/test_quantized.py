@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import visualglm
 from visualglm.checkpoints import convert, quantization_plan
 from visualglm.checkpoints.quantized import LANGUAGE_LINEARS
 from visualglm.errors import UsageError
@@ -78,3 +79,19 @@ def test_torchaos_8_bits_equal_transformers() -> None:
     assert isinstance(oracle.opened.model.transformer.layers[0].attention.dense.weight, Int8Tensor)
     overrides = {"quantization_config_dict_json": json.dumps(config_to_dict(int8))}
     compare(answered(FOLDER, quantization="torchao", hf_overrides=overrides), oracle)
+
+
+def test_torchaos_configuration_of_transformers_works_too() -> None:
+    """Without vLLM: its weights stand in our linears, which then leave the product to it."""
+    pytest.importorskip("torchao", reason="make test-vllm installs it")
+    from torchao.quantization import Int8WeightOnlyConfig
+    from transformers import TorchAoConfig
+
+    config = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=["image_encoder", "lm_head"])
+    picture = FOLDER / "samples" / "moon.png"
+    said = []
+    for how in ({}, {"quantization_config": config}):
+        model = visualglm.load(FOLDER, device="cpu", dtype="bfloat16", **how)
+        said.append(model.conversation(picture).ask("What is in the picture?", max_new_tokens=6).text)
+    assert type(model.model.transformer.layers[0].attention.dense.weight).__name__ == "Int8Tensor"
+    assert said[0] == said[1]

@@ -62,4 +62,5 @@ def _listen(found: Importance, model: nn.Module) -> None:
 
 def _note(found: Importance, name: str, module: nn.Module, arguments: Any) -> None:
     squares = arguments[0].float().flatten(0, -2).pow(2).mean(0)
-    found[name] = squares + LEAST * squares.mean()
+    if squares.isfinite().all() and squares.sum() > 0:  # else nothing is known of it
+        found[name] = squares + LEAST * squares.mean()

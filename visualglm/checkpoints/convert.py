@@ -20,7 +20,7 @@ from ..model import VisualGLMForConditionalGeneration
 from ..quantization import QuantizationConfig
 from ..vocabulary import open_vocabulary
 from . import dead, golden, hugging_face, native, sat, strict
-from .calibrate import Importance, importance
+from .calibrate import importance
 from .checkpoint import LAYOUTS, VOCABULARY, Checkpoint, Layout, find_vocabulary, given_vocabulary, open_checkpoint
 from .hub import local_folder
 from .load import GENERATION_CONFIG, generation_defaults
@@ -82,11 +82,14 @@ def convert(
     checkpoint = open_checkpoint(found)
     strict.check(checkpoint, strict.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config))
     stored = golden.read(checkpoint.folder) if with_golden and quantize is None else None
-    vocabulary = given or find_vocabulary(checkpoint.folder)
+    original, vocabulary = checkpoint, given or find_vocabulary(checkpoint.folder)
     if quantize is not None:
-        checkpoint = _quantized(checkpoint, quantize, calibrate, vocabulary, report)
+        checkpoint = quantized(original, quantize, VisualGLMForConditionalGeneration)
     _refuse_bits_without_a_place(checkpoint, to)
     require_room(place, checkpoint.nbytes)
+    if quantize is not None and calibrate:
+        report("looking at the pictures, layer by layer")
+        checkpoint = _calibrated(original, quantize, calibrate, vocabulary)
     with complete_or_absent(place, overwrite) as folder:
         report(f"writing {len(checkpoint.tensors)} tensors, {checkpoint.nbytes / 1e9:.1f} GB")
         _write_weights(folder, checkpoint, to, max_shard_size)
@@ -98,20 +101,12 @@ def convert(
     return Path(target)
 
 
-def _quantized(
-    checkpoint: Checkpoint,
-    plan: QuantizationConfig,
-    pictures: Sequence[ImageSource],
-    vocabulary: Path | None,
-    report: Callable[[str], None],
+def _calibrated(
+    checkpoint: Checkpoint, plan: QuantizationConfig, pictures: Sequence[ImageSource], vocabulary: Path | None
 ) -> Checkpoint:
-    weights: Importance = {}
-    if pictures and 4 not in (planned(plan).modules or {}).values():
+    if 4 not in (planned(plan).modules or {}).values():
         raise UsageError("calibrating chooses the scales of 4-bit weights, and there are none: leave --calibrate out.")
-    if pictures:
-        report(f"looking at {len(pictures)} pictures, layer by layer")
-        weights = importance(checkpoint, pictures, vocabulary)
-    return quantized(checkpoint, plan, VisualGLMForConditionalGeneration, weights)
+    return quantized(checkpoint, plan, VisualGLMForConditionalGeneration, importance(checkpoint, pictures, vocabulary))
 
 
 def _refuse_bits_without_a_place(checkpoint: Checkpoint, to: Layout) -> None:

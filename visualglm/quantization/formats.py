@@ -53,13 +53,15 @@ def quantize_weight(
     `importance` [in], 4 bits only: how much an error at each input counts, the mean square of what arrives there.
 
     Raises:
-        QuantizationError: not a matrix, not finite, or a format that is not offered.
+        QuantizationError: not a matrix, not finite, importance that says nothing, or a format that is not offered.
     """
     check_format(bits, group_size)
     if weight.dim() != 2 or not weight.is_floating_point():
         raise QuantizationError(f"a {list(weight.shape)} of {weight.dtype} is no matrix of numbers to quantize.")
     if bits == 8:
         return _int8(weight)
+    if importance is not None and not (importance.isfinite().all() and importance.sum() > 0):
+        raise QuantizationError("importance must be finite, and not zero everywhere.")
     return _int4(weight, group_size, importance)
 
 

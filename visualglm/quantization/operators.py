@@ -85,7 +85,7 @@ def _fake_arranged_int4(input: Tensor, arranged: Tensor, out_features: int, grou
 @torch.library.impl(LIBRARY, "linear_few_rows", "CPU")
 def linear_few_rows(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear`; in bfloat16 by the compiled kernel where that is faster."""
-    if kernel.available() and kernel.serves_bfloat16(input, weight):
+    if kernel.available() and kernel.serves_bfloat16(input, weight, bias):
         return kernel.linear_bfloat16(input, weight, bias)
     return F.linear(input, weight, bias)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import reference
 from .formats import Bits, bytes_of, dequantize_weight, nibbles, quantize_weight
 
 GROUPS = (32, 64, 128, 256)
@@ -22,13 +23,17 @@ OUTPUTS_TOGETHER, INPUTS_TOGETHER = 16, 64
 TILES_TOGETHER = 8
 """Of a GPU's int4 order: tiles of 16 inputs that lie side by side."""
 ROWS_AT_ONCE = 512
+HALVES = (torch.bfloat16, torch.float16)
+"""What a GPU's kernels take; the 4-bit one computes in bfloat16."""
+FEW_ROWS = 16
+"""Up to so many a GPU's 8-bit kernel is for; it reads the weights anew for each."""
 
 
 def serves_int8(input: Tensor) -> bool:
     """Whether torch has a fast int8 kernel for such an input [..., in]."""
     fits = input.shape[-1] % INPUTS_TOGETHER == 0
     if input.is_cuda:
-        return fits and input.dtype in (torch.bfloat16, torch.float16) and works_on(input.device, 8)
+        return fits and input.dtype in HALVES and works_on(input.device, 8, input.dtype)
     return fits and input.dtype == torch.bfloat16
 
 
@@ -36,17 +41,17 @@ def serves_int4(input: Tensor, outputs: int, group_size: int) -> bool:
     """Whether torch has a fast int4 kernel for such an input [..., in] and so many outputs."""
     fits = group_size in GROUPS and outputs % OUTPUTS_TOGETHER == 0
     if input.is_cuda:
-        halves = input.dtype in (torch.bfloat16, torch.float16) and input.shape[-1] % (16 * TILES_TOGETHER) == 0
-        return fits and halves and input.shape[-1] % group_size == 0 and works_on(input.device, 4)
+        whole = input.shape[-1] % (16 * TILES_TOGETHER) == 0 and input.shape[-1] % group_size == 0
+        return fits and whole and input.dtype in HALVES and works_on(input.device, 4, input.dtype)
     return fits and input.dtype == torch.bfloat16
 
 
 @functools.cache
-def works_on(device: torch.device, bits: Bits) -> bool:
+def works_on(device: torch.device, bits: Bits, dtype: torch.dtype) -> bool:
     """Whether a GPU's kernel computes what the stored form says, on a small matrix, and gives it back."""
     made = torch.Generator(device).manual_seed(0)
     weight, scale = quantize_weight(torch.randn(64, 256, generator=made, device=device), bits, 32)
-    x = torch.randn(3, 256, generator=made, device=device).to(torch.bfloat16)
+    x = torch.randn(3, 256, generator=made, device=device).to(dtype)
     try:
         if bits == 8:
             found, back = linear_int8(x, arrange_int8(weight), scale), weight
@@ -80,9 +85,11 @@ def rows_int8(arranged: Tensor, ids: Tensor, inputs: int) -> Tensor:
 
 def linear_int8(x: Tensor, arranged: Tensor, weight_scale: Tensor) -> Tensor:
     """`x` [..., in] times weights of `arrange_int8` with float32 scales [out] -> [..., out] in x's dtype."""
-    rows = x.reshape(-1, x.shape[-1]).to(torch.bfloat16).contiguous()
-    product = torch.ops.aten._weight_int8pack_mm(rows, arranged, weight_scale.to(torch.bfloat16))
-    return product.view(*x.shape[:-1], arranged.shape[0]).to(x.dtype)  # type: ignore[no-any-return]
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    if rows.is_cuda and len(rows) > FEW_ROWS:
+        return reference.linear(x, arranged, weight_scale)
+    product = torch.ops.aten._weight_int8pack_mm(rows, arranged, weight_scale.to(x.dtype))
+    return product.view(*x.shape[:-1], arranged.shape[0])  # type: ignore[no-any-return]
 
 
 def arrange_int4(weight: Tensor, weight_scale: Tensor, group_size: int) -> Tensor:

@@ -18,7 +18,7 @@ from .library import PATHS, library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 LARGEST_GROUP = LARGEST_HEAD = 512
-MOST_ROWS = 8
+MOST_ROWS = 4
 
 
 def available() -> bool:
@@ -117,17 +117,18 @@ def linear_int4(x: Tensor, arranged: Tensor, outputs: int, group_size: int) -> T
     return _finished(output, x, outputs, failed)
 
 
-def serves_bfloat16(x: Tensor, weight: Tensor) -> bool:
+def serves_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether `linear_bfloat16` computes with these, and faster than torch: on AVX512, and for a few rows."""
-    half = x.dtype == weight.dtype == torch.bfloat16 and weight.is_contiguous()
-    return half and 0 < x.numel() <= MOST_ROWS * x.shape[-1] and path() == "avx512-vnni"
+    half = x.dtype == weight.dtype == torch.bfloat16 and (bias is None or bias.dtype == torch.bfloat16)
+    fits = x.dim() > 0 and x.shape[-1] == weight.shape[1] and weight.is_contiguous()
+    return half and fits and 0 < x.numel() <= MOST_ROWS * x.shape[-1] and path() == "avx512-vnni"
 
 
 def linear_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`x` [..., in] times `weight` [out, in] as it lies, plus `bias` [out], all bfloat16, summed in float32."""
     outputs, inputs = weight.shape
     rows, output = _prepared(x, outputs)
-    bias = None if bias is None else bias.to(torch.bfloat16).contiguous()
+    bias = None if bias is None else bias.contiguous()
     failed = _opened().visualglm_linear_bfloat16(
         rows.data_ptr(),
         weight.data_ptr(),
