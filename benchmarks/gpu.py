@@ -70,6 +70,7 @@ def measured(config: VisualGLMConfig, bits: Any, options: argparse.Namespace, ba
     least = bytes_per_token(model) / bandwidth
     for name, cache in (("as it is", "dynamic"), ("compiled", "static")):
         for rows in ROWS:
+            torch.compiler.reset()  # else a second number of rows is compiled for any number
             answer(model, seen, rows, 8, cache_implementation=cache)  # compiles
             seconds = seconds_per_token(model, seen, rows, options.tokens, cache)
             figures[f"{name}, {rows} at once"] = {
@@ -79,7 +80,6 @@ def measured(config: VisualGLMConfig, bits: Any, options: argparse.Namespace, ba
     del model
     gc.collect()
     torch.cuda.empty_cache()
-    torch.compiler.reset()
     return figures
 
 
