@@ -21,9 +21,8 @@ from record import RESULTS, origin, store, timed
 import visualglm
 from visualglm.configuration import VisualGLMConfig
 from visualglm.model import VisualGLMForConditionalGeneration
-from visualglm.quantization import QuantizationConfig
-from visualglm.speed.measure import bytes_per_token, random_prompt
-from visualglm.speed.random_model import random_model
+from visualglm.speed.measure import bytes_per_token, finished, random_picture, random_prompt
+from visualglm.speed.random_model import blocks_and_head, random_model
 
 sys.path.insert(0, str(Path(__file__).with_name("peers")))
 from paired import Peer
@@ -58,10 +57,8 @@ def main() -> None:
 @torch.inference_mode()
 def measured(config: VisualGLMConfig, bits: Any, options: argparse.Namespace, bandwidth: float) -> dict[str, Any]:
     """One form of the weights: median seconds of a picture and a first token, tokens a second."""
-    plan = bits and QuantizationConfig(bits, modules={"transformer.layers.*": bits, "lm_head": bits})
-    model = random_model(config, plan, options.device)
-    size = config.vision.image_size
-    picture = torch.randn(1, config.vision.in_channels, size, size).to(options.device, torch.bfloat16)
+    model = random_model(config, blocks_and_head(bits), options.device)
+    picture = random_picture(config).to(options.device, torch.bfloat16)
     seen = {"ids": random_prompt(config, options.prompt).to(options.device), "embeds": model.encode_images(picture)}
     figures: dict[str, Any] = {
         "picture_seconds": median_seconds(model.encode_images, picture),
@@ -100,14 +97,8 @@ def seconds_per_token(
 
 def median_seconds(call: Any, *arguments: Any, **keywords: Any) -> float:
     """Until the device has finished, after one call that warms up."""
-
-    def finished() -> None:
-        call(*arguments, **keywords)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    finished()
-    return round(statistics.median(timed(finished)[1] for _ in range(TIMES)), 5)
+    finished(call, *arguments, **keywords)
+    return round(statistics.median(timed(finished, call, *arguments, **keywords)[1] for _ in range(TIMES)), 5)
 
 
 def memory_bandwidth(device: str) -> float:

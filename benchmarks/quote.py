@@ -24,7 +24,7 @@ def full_size(language: str, name: str = "full_size") -> str:
     """The table of `make full-size`, or of `make full-size-4bit`."""
     words, result = WORDS[language], stored(name)
     rows = table([("", ""), ("---",) * 2, *full_size_rows(words, language, result)])
-    facts = {**result["machine"], **result["versions"], "date": result["date"][:10]}
+    facts = facts_of(result)
     return f"{rows}\n\n{words['from'].format(**facts)}"
 
 
@@ -52,7 +52,7 @@ def demo(language: str) -> str:
 def captioning(language: str) -> str:
     """What `make bench-caption` measured."""
     result = json.loads((ROOT / "benchmarks/results/captioning.json").read_text("utf-8"))
-    facts = {**result["machine"], **result["versions"], **result, "date": result["date"][:10]}
+    facts = facts_of(result)
     facts |= {"one": result["images_per_second_at_batch_1"], "eight": result["images_per_second_at_batch_8"]}
     return WORDS[language]["captioning"].format(**facts)
 
@@ -61,9 +61,7 @@ def batching(language: str) -> str:
     """What `make bench-batching` measured."""
     result = json.loads((ROOT / "benchmarks/results/batching.json").read_text("utf-8"))
     dtype = result["dtype"].removeprefix("torch.")
-    return WORDS[language]["batching"].format(
-        **{**result["machine"], **result, "dtype": dtype, "date": result["date"][:10]}
-    )
+    return WORDS[language]["batching"].format(**{**facts_of(result), "dtype": dtype})
 
 
 def serving(language: str) -> str:
@@ -77,7 +75,7 @@ def serving(language: str) -> str:
     statuses = load["answers_by_status"]
     if set(statuses) - {"200", "503"}:
         raise ValueError(f"the load test got {statuses}: say so in the docs")
-    facts = {**result["machine"], **load, "date": result["date"][:10], "unlike": load["answers_unlike_alone"]}
+    facts = {**facts_of(result), **load, "unlike": load["answers_unlike_alone"]}
     facts |= {"answered": statuses["200"], "refused": statuses.get("503", 0)}
     for name, key in (("first", "first_token_seconds"), ("total", "total_seconds")):
         facts |= {f"{name}_{share}": round(load[key][share], 1) for share in ("p50", "p95")}
@@ -113,7 +111,7 @@ def finetune_cache(language: str) -> str:
     words, result = WORDS[language], stored("finetuning").get("cache")
     if not result:
         return words["later"].format("make bench-finetune")
-    return words["cache"].format(**{**result["machine"], **result, "date": result["date"][:10]})
+    return words["cache"].format(**facts_of(result))
 
 
 def stored(name: str) -> dict[str, Any]:
@@ -127,7 +125,7 @@ def ray_captioning(language: str) -> str:
     result = stored("ray_captioning")
     if not result:
         return WORDS[language]["later"].format("make bench-ray")
-    facts = {**result["machine"], **result["versions"], **result, "date": result["date"][:10]}
+    facts = facts_of(result)
     facts |= {"start": result["ray_start_seconds"], "local": result["local"]["images_per_second"]}
     for name, actors in (("one", "ray_1"), ("two", "ray_2")):
         facts[name] = result[actors]["images_per_second"]
@@ -167,7 +165,7 @@ def vllm(language: str) -> str:
     words, result = WORDS[language], stored("vllm_throughput")
     if not result:
         return words["later"].format("make bench-vllm")
-    facts = {**result["machine"], **result["versions"], **result, "date": result["date"][:10]}
+    facts = facts_of(result)
     ours, theirs = (result["engines"][name]["clients"] for name in ("transformers", "vllm"))
     cell = "{requests_per_second} ({tokens_per_second})"
     rows = [[name.format(**facts) for name in words["vllm_rows"]], ["---"] * 3]
@@ -201,8 +199,7 @@ def linear(language: str) -> str:
         rows.append(
             (words["kernels"][found["name"]], f"{one['milliseconds']:.2f}", f"{one['of_bandwidth']:.2f}", *speeds)
         )
-    facts = {**result["machine"], **result["versions"], "kernel": result["kernel"], "date": result["date"][:10]}
-    return f"{table(rows)}\n\n{words['linear_from'].format(**facts)}"
+    return f"{table(rows)}\n\n{words['linear_from'].format(**facts_of(result))}"
 
 
 def bench_6b(language: str) -> str:
@@ -218,8 +215,7 @@ def bench_6b(language: str) -> str:
         speeds = [words["bench_6b_speed"].format(round(row["tokens_per_second"], 2)) for row in (one, eight)]
         rows.append((form, peak, *seconds, speeds[0], f"{one['of_bandwidth']:.2f}", speeds[1]))
     last = found[-1]
-    facts = {**last["machine"], **last["versions"], "kernel": last["kernel"], "date": last["date"][:10]}
-    facts["bandwidth"] = last["decode"][0]["bandwidth_gb_per_second"]
+    facts = {**facts_of(last), "bandwidth": last["decode"][0]["bandwidth_gb_per_second"]}
     return f"{table(rows)}\n\n{words['bench_6b_from'].format(**facts)}"
 
 
@@ -264,7 +260,12 @@ def paired_facts(result: dict[str, Any]) -> dict[str, Any]:
     """Where a paired run was made, and between what memory's bandwidth was during it."""
     found = sorted(form["bandwidth_gb_per_second"] for name, form in result.items() if name in FORMS)
     bandwidth = f"{found[0]} - {found[-1]}"
-    return {**result["machine"], **result["versions"], **result, "date": result["date"][:10], "bandwidth": bandwidth}
+    return {**facts_of(result), "bandwidth": bandwidth}
+
+
+def facts_of(result: dict[str, Any]) -> dict[str, Any]:
+    """All that a record says, with its machine, versions and day at hand by their own names."""
+    return {**result["machine"], **result.get("versions", {}), **result, "date": result["date"][:10]}
 
 
 def table(rows: list[Any]) -> str:

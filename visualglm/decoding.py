@@ -42,20 +42,20 @@ class Decoding(GenerationMixin):
         elif generation_config.do_sample is False:
             generation_config = copy.deepcopy(generation_config)
             generation_config.update(**sampling.PRESETS["greedy"], defaults_only=True)
-        if self._is_static(generation_config, kwargs):  # a GPU compiles these
+        given = kwargs.get("past_key_values")
+        if given is None and self._takes_static_cache(generation_config, kwargs):
+            kwargs["cache_implementation"] = "static"
+        if isinstance(given, StaticCache) or kwargs.get("cache_implementation") == "static":  # a GPU compiles these
             return in_one_thread(super().generate, inputs, generation_config, **kwargs)
         return super().generate(inputs, generation_config, **kwargs)
 
-    def _is_static(self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> bool:
-        """Whether the answer is made over a static cache; with `compiles_steps`, `kwargs` gets one where it may be."""
-        if kwargs.get("past_key_values") is not None:
-            return isinstance(kwargs["past_key_values"], StaticCache)
+    def _takes_static_cache(self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> bool:
+        """Whether a static cache is named, or `compiles_steps` and nothing that was asked for speaks against one."""
         named = kwargs.get("cache_implementation") or getattr(generation_config, "cache_implementation", None)
         named = named or self.generation_config.cache_implementation
         guesses = kwargs.get("assistant_model") or kwargs.get("prompt_lookup_num_tokens")  # take tokens back
-        if named is None and self.compiles_steps and not guesses and kwargs.get("use_cache", True):
-            named = kwargs["cache_implementation"] = "static"
-        return named == "static"
+        may = named is None and not guesses and kwargs.get("use_cache", True)
+        return bool(named == "static" or (self.compiles_steps and may))
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """Positions come from the whole row where an answer begins, or rows were chosen or repeated since, and then

@@ -37,7 +37,7 @@ def checked_device(name: str, compile: bool = False) -> str:
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return _compiling(next(kind for kind, there in present.items() if there), compile)
+        name = next(kind for kind, there in present.items() if there)
     there = ", ".join(kind for kind in present if present[kind])
     try:
         device = torch.device(name)
@@ -46,10 +46,6 @@ def checked_device(name: str, compile: bool = False) -> str:
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if not present.get(device.type, False) or (device.index or 0) >= count:
         raise UsageError(f"device {name!r} is not on this machine: choose from {there}, or auto.")
-    return _compiling(str(device), compile)
-
-
-def _compiling(device: str, compile: bool) -> str:
-    if compile and device == "cpu":
+    if compile and str(device) == "cpu":
         raise UsageError("compile makes a graph of a GPU's work, and there is none: leave it out on a CPU.")
-    return device
+    return str(device)

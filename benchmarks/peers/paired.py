@@ -19,10 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # beside which the other ben
 from record import timed
 
 from visualglm.configuration import VisualGLMConfig
-from visualglm.quantization import QuantizationConfig
 from visualglm.speed.machine import BandwidthProbe
-from visualglm.speed.measure import bytes_per_token, random_prompt
-from visualglm.speed.random_model import random_model
+from visualglm.speed.measure import bytes_per_token, random_picture, random_prompt
+from visualglm.speed.random_model import blocks_and_head, random_model
 
 
 class Side(Protocol):
@@ -65,12 +64,10 @@ class Ours:
     """Our side, in this process; `bits` for the blocks and the head, None for bfloat16."""
 
     def __init__(self, config: VisualGLMConfig, bits: Any, prompt: int) -> None:
-        plan = bits and QuantizationConfig(bits, modules={"transformer.layers.*": bits, "lm_head": bits})
-        self.model, self.step = random_model(config, plan), None
+        self.model, self.step = random_model(config, blocks_and_head(bits)), None
         self.bytes_per_token = bytes_per_token(self.model)
         self.ids = random_prompt(config, prompt + config.image_length)[:, config.image_length :]
-        size = config.vision.image_size
-        self.picture = torch.randn(1, config.vision.in_channels, size, size).to(torch.bfloat16)
+        self.picture = random_picture(config).to(torch.bfloat16)
 
     @torch.inference_mode()
     def seconds(self, request: str) -> float:

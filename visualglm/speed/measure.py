@@ -27,14 +27,14 @@ def measure(model: VisualGLMForConditionalGeneration, prompt_tokens: int, tokens
 
     The prompt is not shorter than the picture's slots and the two tokens that end it.
     """
-    config, size = model.config, model.config.vision.image_size
-    picture = torch.randn(1, config.vision.in_channels, size, size).to(model.device, model.dtype)
+    config = model.config
+    picture = random_picture(config).to(model.device, model.dtype)
     image_embeds, _ = timed_alone(model.encode_images, picture)
     ids = random_prompt(config, prompt_tokens).to(model.device)
     model(ids, image_embeds=image_embeds, logits_to_keep=1)
     probe = BandwidthProbe()
-    seeing = [timed_alone(_finished, model.encode_images, picture)[1] for _ in range(3)]
-    reading = [timed_alone(_finished, model, ids, image_embeds=image_embeds, logits_to_keep=1)[1] for _ in range(3)]
+    seeing = [timed_alone(finished, model.encode_images, picture)[1] for _ in range(3)]
+    reading = [timed_alone(finished, model, ids, image_embeds=image_embeds, logits_to_keep=1)[1] for _ in range(3)]
     return {
         "prompt_tokens": ids.shape[1],
         "picture_seconds": _rounded(statistics.median(seeing)),
@@ -43,6 +43,12 @@ def measure(model: VisualGLMForConditionalGeneration, prompt_tokens: int, tokens
         "bytes_per_token": bytes_per_token(model),
         "decode": [decoding(model, ids.expand(rows, -1), image_embeds, tokens, probe) for rows in ROWS],
     }
+
+
+def random_picture(config: VisualGLMConfig) -> Tensor:
+    """`pixel_values` [1, channels, H, W] of noise."""
+    size = config.vision.image_size
+    return torch.randn(1, config.vision.in_channels, size, size)
 
 
 def random_prompt(config: VisualGLMConfig, tokens: int) -> Tensor:
@@ -61,7 +67,7 @@ def decoding(
     seconds, bandwidths = [], []
     for _ in range(tokens + 1):
         next_ids = step.logits[:, -1:].float().argmax(-1)
-        step, elapsed = timed_alone(_finished, model, next_ids, past_key_values=step.past_key_values)
+        step, elapsed = timed_alone(finished, model, next_ids, past_key_values=step.past_key_values)
         seconds.append(elapsed)
         bandwidths.append(probe.measure() if model.device.type == "cpu" else 0.0)
     median, bandwidth = statistics.median(seconds[1:]), statistics.median(bandwidths)
@@ -88,7 +94,7 @@ def bytes_per_token(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def _finished(call: Any, *arguments: Any, **keywords: Any) -> Any:
+def finished(call: Any, *arguments: Any, **keywords: Any) -> Any:
     """The result once it is there: a GPU computes on after the call returned."""
     result = call(*arguments, **keywords)
     if torch.cuda.is_available():

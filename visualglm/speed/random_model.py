@@ -12,12 +12,18 @@ from torch import Tensor, nn
 from ..configuration import VisualGLMConfig
 from ..linear import read_few_rows_fast
 from ..model import VisualGLMForConditionalGeneration
-from ..quantization import QuantizationConfig, QuantizedEmbedding, QuantizedLinear, prepare
+from ..quantization import Bits, QuantizationConfig, QuantizedEmbedding, QuantizedLinear, prepare
 
 SPREAD = 0.02
 """Standard deviation of the weights, as such models are initialised."""
 STEPS = {8: 73.0, 4: 4.6}
 """Standard deviation of random stored integers."""
+
+
+def blocks_and_head(bits: Bits | None) -> QuantizationConfig | None:
+    """All that a token is multiplied with in `bits` bits, as other programs have it; None leaves it in 16."""
+    modules = {"transformer.layers.*": bits, "lm_head": bits}
+    return None if bits is None else QuantizationConfig(bits, modules=modules)  # type: ignore[arg-type]
 
 
 def random_model(

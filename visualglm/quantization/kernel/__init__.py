@@ -14,11 +14,11 @@ from ctypes import CDLL, c_int64
 import torch
 from torch import Tensor
 
+from ...linear import FEW
 from .library import PATHS, library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 LARGEST_GROUP = LARGEST_HEAD = 512
-MOST_ROWS = 4
 
 
 def available() -> bool:
@@ -121,7 +121,7 @@ def serves_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether `linear_bfloat16` computes with these, and faster than torch: on AVX512, and for a few rows."""
     half = x.dtype == weight.dtype == torch.bfloat16 and (bias is None or bias.dtype == torch.bfloat16)
     fits = x.dim() > 0 and x.shape[-1] == weight.shape[1] and weight.is_contiguous()
-    return half and fits and 0 < x.numel() <= MOST_ROWS * x.shape[-1] and path() == "avx512-vnni"
+    return half and fits and 0 < x.numel() <= FEW * x.shape[-1] and path() == "avx512-vnni"
 
 
 def linear_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
