@@ -2,25 +2,36 @@
 
 In: an http(s) URL a stranger wrote. Out: its bytes. The host must be one that was allowed; its name is resolved once,
 every address must be public, and the connection goes to the address that was checked. A redirect is a new URL with the
-same checks. Bytes, seconds and redirects are limited. Knows nothing about pictures.
+same checks. Bytes, seconds and redirects are limited: one deadline holds for the name, the connection and every byte,
+however slowly it comes. Knows nothing about pictures.
 """
 
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterable
-from urllib.parse import SplitResult, urljoin, urlsplit
+from concurrent.futures import Future
+from typing import Any
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from .errors import ImageError, UsageError
 
 PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 BLOCK = 65536
+MAX_URL = 8192
+"""Characters."""
+MAX_HEADER_BYTES = 65536
+"""Of one response: status lines, interim responses, headers."""
+RESERVED = "!#$%&'()*+,/:;=?@[]~"
+"""What stays as it is in a path or a query; all but ASCII is percent-encoded."""
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\\\[\]]+)(:\d+)?")
 
 
@@ -53,7 +64,9 @@ class PictureFetcher:
             parts = self._checked(url)
             try:
                 content, url = self._get(parts, url, deadline)
-            except (OSError, http.client.HTTPException) as error:
+            except ImageError:
+                raise
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 raise ImageError(
                     f"{_shown(parts)} cannot be fetched ({_reason(error)}): send the picture itself."
                 ) from error
@@ -65,6 +78,8 @@ class PictureFetcher:
         """The URL in parts, if its scheme, host and port are allowed."""
         if not self.hosts:
             raise ImageError("Pictures are not fetched from URLs here: send the picture itself, as a data URL.")
+        if len(url) > MAX_URL:
+            raise ImageError(f"The picture's URL has more than {MAX_URL} characters: send the picture itself.")
         try:
             parts = urlsplit(url)
             place = (_plain_host(parts.hostname or ""), parts.port or PORTS.get(parts.scheme, 0))
@@ -78,31 +93,61 @@ class PictureFetcher:
 
     def _get(self, parts: SplitResult, url: str, deadline: float) -> tuple[bytes | None, str]:
         """The content, or None and where it moved."""
-        connection = _connect(parts, deadline)
-        carrier = connection.sock  # the connection forgets it once the headers are there; its timeout still counts
-        try:
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=RESERVED)
+        connection, carrier = _connect(parts, deadline)
+        with carrier.connected:
             connection.request("GET", target, headers={"Accept": "image/*", "User-Agent": "visualglm"})
             response = connection.getresponse()
             if response.status in REDIRECTS:
                 return None, urljoin(url, response.getheader("Location", ""))
             if response.status != 200:
                 raise ImageError(f"{_shown(parts)} answered {response.status}: send the picture itself.")
-            return self._read(response, parts, carrier, deadline), url
-        finally:
-            connection.close()
+            carrier.bytes_left += 2 * self.byte_limit  # the framing of small chunks may be as much as the body
+            return self._read(response, parts), url
 
-    def _read(
-        self, response: http.client.HTTPResponse, parts: SplitResult, carrier: socket.socket, deadline: float
-    ) -> bytes:
-        """The body, given up as soon as it is too large or too slow."""
+    def _read(self, response: http.client.HTTPResponse, parts: SplitResult) -> bytes:
+        """The body, given up as soon as it is too large."""
         content = bytearray()
         while block := response.read1(BLOCK):
             content += block
             if len(content) > self.byte_limit:
                 raise ImageError(f"{_shown(parts)} has more than {self.byte_limit} bytes: send a smaller picture.")
-            carrier.settimeout(_left(deadline))
         return bytes(content)
+
+
+class _Carrier:
+    """A connected socket, of which `http.client` may read `bytes_left` bytes until the deadline, whatever they are."""
+
+    def __init__(self, connected: socket.socket, deadline: float, bytes_left: int) -> None:
+        self.connected = connected
+        self.deadline = deadline
+        self.bytes_left = bytes_left
+
+    def sendall(self, data: bytes) -> None:
+        self.connected.settimeout(_left(self.deadline))
+        self.connected.sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_CarrierReader(self))
+
+    def close(self) -> None:
+        """`http.client` closes as soon as it has the headers; `connected` is closed by whoever connected it."""
+
+
+class _CarrierReader(io.RawIOBase):
+    def __init__(self, carrier: _Carrier) -> None:
+        self.carrier = carrier
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.carrier.connected.settimeout(_left(self.carrier.deadline))
+        count = self.carrier.connected.recv_into(buffer)
+        self.carrier.bytes_left -= count
+        if self.carrier.bytes_left < 0:
+            raise http.client.HTTPException("more than its limit was sent")
+        return count
 
 
 def _allowed(host: str) -> tuple[str, int | None]:
@@ -120,14 +165,34 @@ def _plain_host(host: str) -> str:
     return host.rstrip(".").encode("idna").decode("ascii").lower()
 
 
-def _connect(parts: SplitResult, deadline: float) -> http.client.HTTPConnection:
-    """A connection to an address that was checked, with the name's certificate."""
+def _connect(parts: SplitResult, deadline: float) -> tuple[http.client.HTTPConnection, _Carrier]:
+    """A connection to an address that was checked, with the name's certificate, and what carries it."""
     host, port = _plain_host(parts.hostname or ""), parts.port or PORTS[parts.scheme]
-    connection = http.client.HTTPConnection(host, port, timeout=_left(deadline))
-    raw = socket.create_connection(public_address(host, port), timeout=_left(deadline))
-    secure = parts.scheme == "https"
-    connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
-    return connection
+    connection = http.client.HTTPConnection(host, port)
+    connected = socket.create_connection(_resolve(host, port, deadline), timeout=_left(deadline))
+    if parts.scheme == "https":
+        try:
+            connected.settimeout(_left(deadline))  # of the whole handshake
+            connected = ssl.create_default_context().wrap_socket(connected, server_hostname=host)
+        except BaseException:
+            connected.close()
+            raise
+    connection.sock = carrier = _Carrier(connected, deadline, MAX_HEADER_BYTES)
+    return connection, carrier
+
+
+def _resolve(host: str, port: int, deadline: float) -> tuple[str, int]:
+    """`public_address` until the deadline; the system's resolver knows none, so it goes on in a thread of its own."""
+    found: Future[tuple[str, int]] = Future()
+
+    def resolve() -> None:
+        try:
+            found.set_result(public_address(host, port))
+        except Exception as error:
+            found.set_exception(error)
+
+    threading.Thread(target=resolve, name="resolver", daemon=True).start()
+    return found.result(_left(deadline))
 
 
 def public_address(host: str, port: int) -> tuple[str, int]:
