@@ -27,6 +27,10 @@ MARKS = {"zh": ("问：", "答："), "en": ("Q:", "A:")}
 IMAGE_OPEN, IMAGE_CLOSE = "<img>", "</img>"
 CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 IGNORED_LABEL = -100
+SLICE = 8192
+"""Characters whose tokens are counted at once; a shorter dialogue is encoded as a whole."""
+SLICE_ERROR = 256
+"""Tokens that a slice may have beyond its part of the whole text: a token is cut at each end."""
 
 
 class PlainTokenizer(Protocol):
@@ -166,18 +170,46 @@ def _fit(
         oldest = replace(turns[dropped], pictures=sum(turn.pictures for turn in turns[: dropped + 1]))
         return encode_around_pictures(tokenizer, write_turns([oldest, *turns[dropped + 1 :]], marks), slots)
 
-    ids = ids_without(0)
+    first = 0 if max_tokens is None else _first_that_may_fit(tokenizer, turns, max_tokens - kept_free)
+    ids = ids_without(first)
     if max_tokens is None or len(ids) <= max_tokens - kept_free:
-        return ids, 0
-    return _longest(ids_without, len(turns) - 1, max_tokens - kept_free, len(slots) * sum(t.pictures for t in turns))
+        return ids, first
+    shown = len(slots) * sum(turn.pictures for turn in turns)
+    return _longest(ids_without, first, len(turns) - 1, max_tokens - kept_free, shown)
 
 
-def _longest(ids_without: Callable[[int], list[int]], last: int, room: int, slots: int) -> tuple[list[int], int]:
-    """The ids without the fewest oldest turns, at most `last`, that fit into `room`; and how many turns that is.
+def _first_that_may_fit(tokenizer: PlainTokenizer, turns: Sequence[Turn], room: int) -> int:
+    """Return the index of the oldest turn that may be part of a prompt of `room` tokens.
+
+    Counts slices of the newest text until `room` is surely exceeded, so that a huge dialogue is never encoded whole.
+
+    Raises:
+        PromptError: the last question alone exceeds it.
+    """
+    text = ""
+    for index in range(len(turns) - 1, -1, -1):
+        text = f"{turns[index].question}\n{turns[index].answer or ''}\n{text}"
+        for end in range(len(text), SLICE - 1, -SLICE):
+            room -= max(len(tokenizer.encode_plain(text[end - SLICE : end])) - SLICE_ERROR, 0)
+            if room < 0 and index == len(turns) - 1:
+                raise PromptError(
+                    f"The question has {len(turns[index].question)} characters, which do not fit: shorten it."
+                )
+            if room < 0:
+                return index + 1
+        text = text[: len(text) % SLICE]
+    return 0
+
+
+def _longest(
+    ids_without: Callable[[int], list[int]], first: int, last: int, room: int, slots: int
+) -> tuple[list[int], int]:
+    """The ids without the fewest oldest turns, more than `first` and at most `last`, that fit into `room`; and how many
+    turns that is.
 
     Fewer turns are never longer, so it halves what is left to try: a client may send thousands of turns.
     """
-    fitting, few, many = ids_without(last), 1, last
+    fitting, few, many = ids_without(last), first + 1, last
     if len(fitting) > room:
         raise PromptError(
             f"The question takes {len(fitting)} tokens ({slots} of them slots of pictures) and only {max(room, 0)} "
