@@ -184,10 +184,12 @@ def run_server(flags: options.Flags, settings: ServerSettings, listening: Listen
         UsageError: the address cannot be listened on.
     """
     import dataclasses
+    import gc
 
     import uvicorn
 
     from ..serving.app import create_app
+    from ..serving.small_reads import SmallReads
 
     settings = dataclasses.replace(settings, defaults=flags.sampling(), language=flags.language)
     model = flags.open_model()
@@ -196,9 +198,16 @@ def run_server(flags: options.Flags, settings: ServerSettings, listening: Listen
     app = create_app(model, settings)
     grace = int(settings.limits.time_limit) + SHUTDOWN_GRACE
     config = uvicorn.Config(
-        app, listening.host, listening.port, server_header=False, timeout_graceful_shutdown=grace, log_level="info"
+        app,
+        listening.host,
+        listening.port,
+        http=SmallReads,
+        server_header=False,
+        timeout_graceful_shutdown=grace,
+        log_level="info",
     )
     server = uvicorn.Server(config)
+    gc.freeze()  # the model and its libraries are never garbage, and looking through them stops the event loop for long
     what = " and ".join(["APIs"] * settings.with_api + ["page"] * settings.with_page)
     typer.echo(f"{settings.name}: {what} at {_address(listening)}", err=True)
     try:

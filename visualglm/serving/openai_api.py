@@ -18,10 +18,12 @@ from fastapi.responses import StreamingResponse
 
 from ..errors import PromptError
 from ..messages import messages_to_turns
+from ..prompt import Turn
 from . import replies
 from .engine import Engine
-from .inputs import PictureReader
+from .inputs import PictureReader, refuse_long_texts
 from .job import Job
+from .json_body import body_schema, is_json, read_json
 from .schema import ChatCompletion, ChatRequest, Choice, ModelCard, ModelList, Said, Usage
 from .served import Served
 
@@ -44,8 +46,16 @@ def router(engine: Engine, served: Served, pictures: PictureReader) -> APIRouter
     async def model_card(model: str) -> Any:
         return ModelCard(id=model, created=born) if served.knows(model) else _unknown(model, served)
 
-    @routes.post("/chat/completions", responses={**replies.DOCUMENTED, **STREAM}, response_model=ChatCompletion)
-    async def chat(asked: ChatRequest, request: Request) -> Any:
+    @routes.post(
+        "/chat/completions",
+        responses={**replies.DOCUMENTED, **STREAM},
+        response_model=ChatCompletion,
+        openapi_extra=body_schema(ChatRequest),
+    )
+    async def chat(request: Request) -> Any:
+        if not is_json(request):
+            return replies.error_reply(415, "The body is not JSON: send it with Content-Type: application/json.")
+        asked = await read_json(request, ChatRequest)
         if not served.knows(asked.model):
             return _unknown(asked.model, served)
         job = await _ask(engine, pictures, asked, served.adapter(asked.model))
@@ -67,11 +77,20 @@ def _unknown(model: str, served: Served) -> Response:
 
 async def _ask(engine: Engine, pictures: PictureReader, asked: ChatRequest, adapter: str | None) -> Job:
     sampling = asked.sampling()
-    turns, sources = messages_to_turns([message.model_dump() for message in asked.messages])
+    turns, sources = await asyncio.to_thread(_read_messages, asked)
     if turns[-1].answer is not None:
         raise PromptError("The messages end with the assistant's: put the next question behind it.")
+    refuse_long_texts(turns)
     shown = await pictures.read_all(sources)
-    return await engine.ask(turns, shown, asked.language, asked.seed, asked.stops(), adapter, **sampling)
+    asked.messages = []  # the encoded images are not kept while the request waits for its answer
+    sources.clear()
+    job = await engine.ask(turns, shown, asked.language, asked.seed, asked.stops(), adapter, **sampling)
+    shown.clear()
+    return job
+
+
+def _read_messages(asked: ChatRequest) -> tuple[list[Turn], list[Any]]:
+    return messages_to_turns([message.model_dump() for message in asked.messages])
 
 
 async def gone(request: Request) -> None:

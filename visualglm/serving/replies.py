@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ..errors import VisualGLMError
 from .engine import BusyError
@@ -22,6 +23,9 @@ from .job import LateError
 
 logger = logging.getLogger("visualglm.serving")
 
+MAX_MESSAGE = 500
+"""Characters of an error that leave the server."""
+MAX_PARAM = 100
 RETRY_AFTER = "5"
 """Seconds."""
 
@@ -60,12 +64,21 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 def error_reply(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
     """An error as a response."""
-    message = message.encode("utf-8", "replace").decode()
-    param = param and param.encode("utf-8", "replace").decode()
+    message = printable(message, MAX_MESSAGE)
+    param = param and printable(param, MAX_PARAM)
     kind = TYPES.get(status, "invalid_request_error")
     body = ErrorReply(error=ErrorBody(message=message, type=kind, param=param, code=code))
     headers = {"Retry-After": RETRY_AFTER} if status == 503 else None
     return JSONResponse(body.model_dump(), status, headers)
+
+
+def printable(text: str, length: int) -> str:
+    """Return at most `length` characters of a text, each control character and half of a surrogate pair escaped.
+
+    A terminal obeys the escape sequences in what it shows, and strangers choose names and paths.
+    """
+    text = text[:length]
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)[:length]
 
 
 def explain(error: BaseException) -> JSONResponse:
@@ -90,9 +103,7 @@ def _mistake(errors: Sequence[dict[str, Any]]) -> tuple[str, str]:
     which have the name of what they hold.
     """
     best = max(errors, key=lambda error: (len(error["loc"]), not error.get("type", "").endswith("_type")))
-    if best.get("type") == "json_invalid":
-        return f"this is no JSON ({best['ctx']['error']})", ""
-    names = [part for part in best["loc"] if part != "body" and (isinstance(part, int) or part.isidentifier())]
+    names = [part for part in best["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")]
     kept = [part for before, part in pairwise([None, *names]) if isinstance(part, int) or part != before]
     return best["msg"], ".".join(map(str, kept))
 
@@ -103,7 +114,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         message, place = _mistake(error.errors())
-        return error_reply(400, f"{place or 'The body'}: {message}."[:500], param=place[:100] or None)
+        return error_reply(400, f"{place or 'The body'}: {message}.", param=place or None)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -111,6 +122,10 @@ def install(app: FastAPI) -> None:
         reply = error_reply(error.status_code, detail if error.status_code in (404, 405) else f"{error.detail}.")
         reply.headers.update(error.headers or {})
         return reply
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> Response:
+        return nobody_reads()
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         return explain(error)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from ..errors import UsageError
 
-
-def _whole(text: str) -> str:
-    """JSON can write half of a surrogate pair, which no encoding can carry."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("the text holds half of a surrogate pair")
-    return text
-
-
-TEXT = Annotated[str, AfterValidator(_whole)]
+MAX_MESSAGES = 2048
+MAX_PARTS = 256
+"""Texts and images in one message."""
 SEED = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 REFUSED = (
     *("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio"),
@@ -30,13 +24,13 @@ class TextPart(BaseModel):
     """Text of a message."""
 
     type: Literal["text"]
-    text: TEXT
+    text: str
 
 
 class ImageURL(BaseModel):
     """A picture: a data URL, or http(s) where the server allows its host."""
 
-    url: TEXT
+    url: str
     detail: str | None = None
 
 
@@ -47,11 +41,27 @@ class ImagePart(BaseModel):
     image_url: ImageURL
 
 
+def _kind_of(part: Any) -> str | None:
+    """Return what a part says that it is, as far as an error may repeat it."""
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return kind[:100] if isinstance(kind, str) else None
+
+
 class ChatMessage(BaseModel):
     """One message; pictures belong to the user's."""
 
     role: Literal["user", "assistant", "system", "developer"]
-    content: TEXT | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    content: (
+        str
+        | Annotated[
+            list[
+                Annotated[
+                    Annotated[TextPart, Tag("text")] | Annotated[ImagePart, Tag("image_url")], Discriminator(_kind_of)
+                ]
+            ],
+            Field(max_length=MAX_PARTS, fail_fast=True),
+        ]
+    )
 
 
 class StreamOptions(BaseModel):
@@ -66,7 +76,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None

@@ -6,24 +6,25 @@ ones, which JSON forbids), the sampling parameters count, and the history that c
 
 from __future__ import annotations
 
+import asyncio
 import datetime
-import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ImageError
-from ..images import data_url_bytes
+from ..images import base64_bytes, data_url_bytes
 from ..prompt import Turn
 from . import replies
 from .engine import Engine
+from .inputs import refuse_long_texts
+from .json_body import body_schema, read_json
 from .openai_api import text_of
-from .schema import SEED, TEXT, sampled
+from .schema import MAX_MESSAGES, SEED, sampled
 from .served import Served
 
-PAIR = Annotated[list[TEXT], Field(min_length=2, max_length=2)]
+PAIR = Annotated[list[str], Field(min_length=2, max_length=2, fail_fast=True)]
 """Question and answer; a list, since FastAPI writes a tuple's schema in a form that OpenAPI 3.1 forbids."""
 
 
@@ -32,9 +33,9 @@ class UpstreamRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    text: TEXT
+    text: str
     image: str | None = None
-    history: Annotated[list[PAIR], Field(max_length=2048)] = []
+    history: Annotated[list[PAIR], Field(max_length=MAX_MESSAGES, fail_fast=True)] = []
     max_length: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     min_length: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
@@ -57,9 +58,9 @@ class UpstreamRequest(BaseModel):
         """
         if not self.image:
             return []
-        url = self.image if self.image[:5].lower() == "data:" else f"data:image/unknown;base64,{self.image}"
+        decode = data_url_bytes if self.image[:5].lower() == "data:" else base64_bytes
         try:
-            return [data_url_bytes(url)]
+            return [decode(self.image)]
         except ImageError as error:
             raise ImageError("image is no base64: send the picture's bytes in base64, not its path.") from error
 
@@ -79,22 +80,27 @@ class UpstreamReply(BaseModel):
     time: str
 
 
-BODY = {"content": {"application/json": {"schema": UpstreamRequest.model_json_schema()}}, "required": True}
-
-
 def router(engine: Engine, served: Served) -> APIRouter:
     """The route; its requests name no model, so the first adapter answers if there is one."""
     routes = APIRouter(tags=["upstream"])
 
-    @routes.post("/", responses=replies.DOCUMENTED, response_model=UpstreamReply, openapi_extra={"requestBody": BODY})
+    @routes.post(
+        "/",
+        responses=replies.DOCUMENTED,
+        response_model=UpstreamReply,
+        openapi_extra=body_schema(UpstreamRequest),
+    )
     async def answer(request: Request) -> Any:
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json":
             return replies.error_reply(415, "The body is not JSON: send it with Content-Type: application/json.")
-        asked = _parsed(await request.body())
-        job = await engine.ask(
-            asked.turns(), asked.pictures(), "auto", asked.seed, adapter=served.first, **asked.sampling()
-        )
+        asked = await read_json(request, UpstreamRequest)
+        turns = asked.turns()
+        refuse_long_texts(turns)
+        images = await asyncio.to_thread(asked.pictures)
+        asked.image = None  # the encoded image is not kept while the request waits for its answer
+        job = await engine.ask(turns, images, "auto", asked.seed, adapter=served.first, **asked.sampling())
+        images.clear()
         text = await text_of(job, request)
         if text is None:
             return replies.nobody_reads()
@@ -102,17 +108,3 @@ def router(engine: Engine, served: Served) -> APIRouter:
         return UpstreamReply(result=text, history=[*asked.history, [asked.text, text]], time=now)
 
     return routes
-
-
-def _parsed(body: bytes) -> UpstreamRequest:
-    """Reads the body as upstream's README writes it: base64 with raw line breaks included.
-
-    Raises:
-        RequestValidationError: it is no JSON, or not this request.
-    """
-    try:
-        return UpstreamRequest.model_validate(json.loads(body, strict=False))
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
-    except (ValueError, RecursionError) as error:
-        raise RequestValidationError([{"loc": (), "msg": f"this is no JSON ({str(error)[:100]})"}]) from error

@@ -1,0 +1,181 @@
+"""serving/json_body: Read a JSON body into a pydantic model, within bounds and without holding the event loop.
+
+A body of 32 MB is legitimate when it is a few images in base64; as text, keys or list items it costs gigabytes and
+minutes. So the bytes are counted before they are parsed, a long string must be base64, lists stop at their first
+error, and a large body is handled in a thread of its own. That thread works in slices: C code holds the interpreter
+lock, and so the event loop, until it returns.
+
+Errors: `RequestValidationError`, which becomes a 400 of one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_ITEMS = 100_000
+"""Commas, lists and objects in one body, those in its texts included."""
+MAX_OTHER_BYTES = 2_000_000
+"""Bytes of one body that are neither letters, digits nor marks of base64: an image has at most one in sixteen."""
+LONG_STRING = 1_000_000
+"""Bytes; a longer string must be base64: twice what a text may have."""
+INLINE_BYTES = 16_384
+"""A smaller body is parsed at once: that takes less than a few milliseconds."""
+SLICE = 1_000_000
+"""Bytes handled by one call of C code."""
+
+BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
+SPACES = bytes.maketrans(b"\t\r\n", b"   ")
+ESCAPES = {rb"\/": b"/", rb"\n": b" ", rb"\r": b" ", rb"\t": b" "} | {
+    rf"\u00{code}".encode(): bytes.fromhex(code) for code in ("2b", "2B", "2f", "2F", "3d", "3D")
+}
+"""JSON's escapes that libraries write into base64, and what is read instead."""
+LONGEST_ESCAPE = 6
+"""Bytes."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_parser = ThreadPoolExecutor(1, "json")
+
+
+def is_json(request: Request) -> bool:
+    """Return whether the request says that its body is JSON; a form of a foreign page cannot say so."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return OpenAPI's description of a body that `read_json` reads, for a route's `openapi_extra`."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inline(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inline(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return inline(definitions[part["$ref"].rpartition("/")[2]])
+        return {key: inline(value) for key, value in part.items() if key != "discriminator"}
+
+    return {"requestBody": {"content": {"application/json": {"schema": inline(schema)}}, "required": True}}
+
+
+async def read_json(request: Request, model: type[Model]) -> Model:
+    """Read the body of a request as a `model`.
+
+    Raises:
+        RequestValidationError: its structure is too large, or it is not JSON, or not this model.
+    """
+    body = b"".join([chunk async for chunk in request.stream()])
+    if len(body) <= INLINE_BYTES:
+        return parse(body, model)
+    return await asyncio.get_running_loop().run_in_executor(_parser, parse, body, model)
+
+
+def parse(body: bytes, model: type[Model]) -> Model:
+    """Parse and validate a body. Raw line breaks inside a string, which JSON forbids, are read as breaks.
+
+    Raises:
+        RequestValidationError: its structure is too large, or it is not JSON, or not this model.
+    """
+    refuse_large_structure(body)
+    try:
+        found = from_json(_with_legal_strings(body.removeprefix(BYTE_ORDER_MARK)), allow_inf_nan=True)
+    except ValueError as error:
+        reason = str(error)[:100].replace("hex escape", "the escape of half a surrogate pair")
+        raise _invalid(f"this is no JSON ({reason})") from error
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        raise RequestValidationError(
+            error.errors(include_url=False, include_context=False, include_input=False)
+        ) from error
+
+
+def refuse_large_structure(body: bytes) -> None:
+    """Count what makes JSON expensive, slice by slice.
+
+    Raises:
+        RequestValidationError: there is more of it than any dialogue has.
+    """
+    items = other = 0
+    for start in range(0, len(body), SLICE):
+        rest = body[start : start + SLICE].translate(None, BASE64)
+        other += len(rest)
+        items += sum(map(rest.count, (b",", b"[", b"{")))
+        if items > MAX_ITEMS:
+            raise _invalid(f"it has more than {MAX_ITEMS:,} commas, lists and objects: send fewer")
+        if other > MAX_OTHER_BYTES:
+            raise _invalid(f"it has more than {MAX_OTHER_BYTES:,} bytes of text: send less beside the images")
+
+
+def _invalid(message: str) -> RequestValidationError:
+    return RequestValidationError([{"loc": (), "msg": message}])
+
+
+def _with_legal_strings(body: bytes) -> bytes:
+    """The body, where raw breaks in strings are escaped, and long strings have no escapes and no breaks."""
+    parts, done = [], 0
+    for start, end in _strings(body):
+        content = body[start:end]
+        legal = _unescaped(content) if len(content) > LONG_STRING else _escaped(content)
+        if legal is not content:
+            parts += [body[done:start], legal]
+            done = end
+    return b"".join([*parts, body[done:]]) if parts else body
+
+
+def _strings(body: bytes) -> Iterator[tuple[int, int]]:
+    """Where the content of each string begins and ends."""
+    start = body.find(b'"') + 1
+    while start:
+        end = body.find(b'"', start)
+        while end >= 0 and _is_escaped(body, end, start):
+            end = body.find(b'"', end + 1)
+        if end < 0:
+            return
+        yield start, end
+        start = body.find(b'"', end + 1) + 1
+
+
+def _is_escaped(body: bytes, place: int, start: int) -> bool:
+    """Whether an odd number of backslashes stands before a place in a string."""
+    first = place
+    while first > start and body[first - 1] == ord("\\"):
+        first -= 1
+    return (place - first) % 2 == 1
+
+
+def _escaped(content: bytes) -> bytes:
+    for raw, escape in ((b"\n", b"\\n"), (b"\r", b"\\r"), (b"\t", b"\\t")):
+        content = content.replace(raw, escape) if raw in content else content
+    return content
+
+
+def _unescaped(content: bytes) -> bytes:
+    """A long string without escapes, its breaks as spaces.
+
+    Raises:
+        RequestValidationError: it holds what base64 has no use for.
+    """
+    pieces, start = [], 0
+    while start < len(content):
+        end = start + SLICE
+        near = content.rfind(b"\\", end - LONGEST_ESCAPE, end)
+        end = near if near > start and end < len(content) else end  # no escape is cut
+        piece = content[start:end].translate(SPACES)
+        for escape, character in ESCAPES.items() if b"\\" in piece else ():
+            piece = piece.replace(escape, character)
+        if not piece.isascii() or b"\\" in piece:
+            raise _invalid(f"a string has more than {LONG_STRING:,} bytes and is not base64: shorten it")
+        pieces.append(piece)
+        start = end
+    return b"".join(pieces)
