@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-batching bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray test-security test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-hostile bench-batching bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray test-security test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -103,6 +103,10 @@ bench-quantization: .venv/.all
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all
 	$(BIN)/python benchmarks/serving.py
+
+# how long the worst bodies hold the server, and what memory they take
+bench-hostile: .venv/.all
+	$(BIN)/python benchmarks/hostile_bodies.py
 
 # the local engine against one and two Ray actors
 bench-ray: .venv/.ray
