@@ -1,4 +1,4 @@
-"""Real processes that are ended while they write: SIGTERM leaves nothing, and what SIGKILL leaves the next run deletes."""
+"""Real processes ended while they write: SIGTERM leaves nothing, and what SIGKILL leaves the next run deletes."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def started(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_conversion_that_is_ended_at_random_moments(tmp_path: Path, number: int) -> None:
-    """Ten times; the target is the old one or the new one, and one run more tidies up."""
+    """Five times; the target is the old one or the new one, and one run more tidies up."""
     target, chance = tmp_path / "target", random.Random(3)
     shutil.copytree(visualglm.packed_model(), target, ignore=shutil.ignore_patterns("samples", "*.md", "*.py*"))
     arguments = ["convert", str(visualglm.packed_model()), str(target), "--overwrite", "--to", "sat"]
-    for _ in range(10):
+    for _ in range(5):
         running = started(arguments, tmp_path)
         time.sleep(chance.random() * 0.7)
         running.send_signal(number)

@@ -161,10 +161,10 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     lines = file.read_text(encoding="utf-8", errors="replace").replace("\0", "\n").splitlines()
-    return [row for row in map(_parsed, lines) if row]
+    return [row for row in map(_parse_line, lines) if row]
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def _parse_line(line: str) -> dict[str, Any]:
     """A row, empty where the line is none."""
     try:
         row = json.loads(line)
