@@ -32,7 +32,7 @@ def refused(source: Path, target: Path | str, sentence: str, **options: object) 
 @pytest.fixture
 def before_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails where a conversion begins to write."""
-    monkeypatch.setattr("visualglm.checkpoints.place.tempfile.mkdtemp", lambda **options: 1 / 0)
+    monkeypatch.setattr("visualglm.checkpoints.atomic.tempfile.mkdtemp", lambda **options: 1 / 0)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_places_nothing_can_be_written_to(odd: Path, tmp_path: Path, monkeypatch
     (tmp_path / "file").write_text("x")
     refused(odd, tmp_path / "file/out", "file/out cannot be written .*(Not a directory|File exists)")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))
-    refused(odd, tmp_path / "out", r"needs 0\.0 GB, but 0\.0 GB are free on its disk")
+    refused(odd, tmp_path / "out", r"needs [\d.]+ [kM]B, but 0\.009 kB are free on its disk")
 
 
 def test_a_folder_that_cannot_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

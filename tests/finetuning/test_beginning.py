@@ -13,6 +13,7 @@ from visualglm.errors import UsageError
 from visualglm.finetuning.beginning import BEFORE, FILES, RECIPE, beginning, read_before, write_before, write_recipe
 from visualglm.finetuning.parts import TRAINED
 from visualglm.finetuning.recipe import Finetuning
+from visualglm.finetuning.saved import seal
 from visualglm.finetuning.score import Asked
 from visualglm.prompt import Turn
 
@@ -31,6 +32,7 @@ def begun(recipe: Any) -> Finetuning:
         folder.mkdir()
         (folder / TRAINED).write_bytes(b"")
         (folder / STATE).write_text("{}")
+        seal(folder)
     return plan
 
 

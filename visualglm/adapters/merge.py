@@ -6,13 +6,14 @@ upstream's Hugging Face layout has no place for it. Knows nothing about training
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Layout, convert, find_vocabulary, local_folder
+from ..checkpoints.atomic import explain_write_errors, scratch_folder
+from ..checkpoints.place import chosen, require_room
 from ..errors import UsageError
 from ..model import VisualGLMForConditionalGeneration
 from .folder import adapter_folder, is_quantized, read_config, read_weights, require_same_base
@@ -54,15 +55,16 @@ def merge(
     if is_quantized(base):
         raise UsageError(f"{base} is quantized, and nothing can be added to its weights: merge first, then quantize.")
     require_same_base(folder, base)
+    place = chosen(Path(target), overwrite)
     report(f"opening {base}")
     model = VisualGLMForConditionalGeneration.from_pretrained(str(base), dtype="auto").eval()
+    require_room(place, 2 * sum(tensor.nbytes for tensor in model.parameters()))  # saved, then converted
     merged = _with_prefix(model, folder) if kind == PREFIX else _with_lora(model, folder, kind)
-    place = Path(target)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".merged-") as scratch:
-        merged.save_pretrained(scratch)
+    with scratch_folder(place.parent, "merged") as scratch:
+        with explain_write_errors(place):
+            merged.save_pretrained(scratch)
         vocabulary = find_vocabulary(local_folder(base))
-        return convert(scratch, place, to, overwrite=overwrite, tokenizer=vocabulary, report=report)
+        return convert(scratch, target, to, overwrite=overwrite, tokenizer=vocabulary, report=report)
 
 
 def _with_prefix(model: Any, folder: Path) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.atomic import write_file
 from ..errors import UsageError
 from .sources import Item
 
@@ -64,15 +65,32 @@ class Finished(ABC):
         """
         note = self.path.with_name(f".{self.path.name}.run.json")
         if self.finished and note.exists():
-            before = json.loads(note.read_text(encoding="utf-8"))
+            before = _read_note(note)
             for name in (name for name in run if name in before and run[name] != before[name]):
                 raise UsageError(
                     f"{self.path} was begun with {name} {_told(before[name])}, and now it is {_told(run[name])}: "
                     f"choose another -o, or delete {note} to mix them."
                 )
-        fresh = note.with_name(f"{note.name}.new")
-        fresh.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-        fresh.replace(note)
+        write_file(note, json.dumps(run, indent=1) + "\n")
+
+
+def _read_note(note: Path) -> dict[str, Any]:
+    """What a run was.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    try:
+        before = json.loads(note.read_text(encoding="utf-8"))
+        if isinstance(before, dict):
+            return before
+        reason = "it holds no settings"
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error)
+    raise UsageError(
+        f"{note} is damaged ({reason}), so nothing says what the run was: delete it to go on with the same source and "
+        "options as before, or choose another -o."
+    )
 
 
 def _told(value: Any) -> str:

@@ -15,10 +15,12 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..checkpoints.atomic import explain_write_errors, remove, sync_folder
 from ..errors import UsageError
 from .finished import Finished, written
 from .parquet import arrow, parquet
@@ -65,7 +67,8 @@ class Parts(Finished):
         for old in self.path.glob(".writing-*"):
             old.rename(self.path / f".ended-{uuid.uuid4().hex}")
         for old in self.path.glob(".ended-*"):
-            shutil.rmtree(old, ignore_errors=True)
+            with suppress(OSError):
+                remove(old)
         self.staging.mkdir()
 
     @property
@@ -123,17 +126,21 @@ def write_part(staging: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
     fields = [(column, pyarrow.string() if column in TEXTS else pyarrow.int64()) for column in COLUMNS]
     table = pyarrow.Table.from_pylist([_plain(row.items()) for row in rows], schema=pyarrow.schema(fields))
     draft = staging / f"{uuid.uuid4().hex}.parquet"
-    try:
-        with draft.open("wb") as file:
-            parquet().write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(staging.parent / name)
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{staging} is not seen by {platform.node()}: -o must be a folder that all machines share, "
-            "and of one run at a time."
-        ) from error
+    with explain_write_errors(staging.parent / name):
+        try:
+            with draft.open("xb") as file:
+                parquet().write_table(table, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(staging.parent / name)
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"{staging} is not seen by {platform.node()}: -o must be a folder that all machines share, "
+                "and of one run at a time."
+            ) from error
+        finally:
+            draft.unlink(missing_ok=True)
+        sync_folder(staging.parent)
 
 
 def _plain(row: Iterable[tuple[str, Any]]) -> dict[str, Any]:

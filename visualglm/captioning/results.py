@@ -1,31 +1,32 @@
 """captioning/results: OUT.jsonl, one row per picture and question, that survives a kill and never repeats a row.
 
-A row is one line, written and flushed at once; a last line that was torn by a kill is cut off at the next start, but
-only where everything before it is rows and it begins like one. A row with `error` is finished too, until
+A row is one line, written at once and on the disk a second later; what a kill or a power loss tore is cut out at the
+next start, but only where everything else is rows and it begins like one. A row with `error` is finished too, until
 `forget_failed` takes it out. Knows nothing about pictures or models.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import tempfile
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import IO, Any
+from types import TracebackType
+from typing import Any
 
+from ..checkpoints.atomic import append, explain_write_errors, lock, open_append, open_replacement
 from ..errors import UsageError
 from .finished import Finished
 
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: two runs into one file are not told apart there
-    fcntl = None
-
-
 BEGINNING = b'{"image": "'
 """Of every row that `write` wrote."""
+SYNC_SECONDS = 1.0
+"""A power loss costs at most the rows of so long."""
+LONGEST_LINE = 1 << 26
+"""Bytes that are read at once."""
 
 
 class Results(Finished):
@@ -40,73 +41,87 @@ class Results(Finished):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = locked(path)
-            self._file: IO[bytes] = path.open("a+b")
+            self._file = open_append(path)
+            self._synced = time.monotonic()
             self._read()
         except OSError as error:
             raise UsageError(f"{path} cannot be written ({error.strerror}): choose another -o.") from error
 
     def _read(self) -> None:
-        """Remembers the rows; mends the end of the file, once all before it has proved to be rows."""
-        self._file.seek(0)
-        whole, line = 0, b""
-        for line in self._file:
-            if line.endswith(b"\n"):
-                self.remember(self._row(line))
-                whole += len(line)
-        if line and not line.endswith(b"\n"):
-            self._mend(whole, line)
-
-    def _mend(self, begin: int, tail: bytes) -> None:
-        """The last line, from `begin` on, has no end: it is a whole row, or a torn one that goes, or none of ours."""
-        try:
-            json.loads(tail)
-        except ValueError:
-            if not (tail.startswith(BEGINNING) or BEGINNING.startswith(tail)):
-                raise self._foreign(tail) from None
+        """Remembers the rows; cuts out what was torn, once all else has proved to be rows."""
+        begin, torn, more = 0, None, False
+        for line in self._lines():
+            rows = self._whole_rows(line)
+            for row in rows:
+                self.remember(self._row(row))
+            if torn is not None:
+                more = True
+            elif rows == [line]:
+                begin += len(line)
+            else:
+                torn = rows
+        if more:
+            self._rewrite(lambda row: True)
+        elif torn is not None:
             self._file.truncate(begin)
-        else:
-            self.remember(self._row(tail))
-            self._file.write(b"\n")
-            self._file.flush()
+            append(self._file, self.path, b"".join(torn))
+
+    def _lines(self) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
+            yield from iter(partial(file.readline, LONGEST_LINE), b"")
+
+    def _whole_rows(self, line: bytes) -> list[bytes]:
+        """The line itself, or the whole rows in one that was torn: that has no end, or zeros of a power loss.
+
+        Raises:
+            UsageError: it is none of ours. What follows zeros may be the rest of a row, where whole rows come before.
+        """
+        if line.endswith(b"\n") and b"\0" not in line:
+            return [line]
+        first, *rest = line.split(b"\0")
+        if not (first.startswith(BEGINNING) or BEGINNING.startswith(first)) or (any(rest) and not self.finished):
+            raise self._foreign(line)
+        if _is_json(first) and _parse_row(first) is None:
+            raise self._foreign(line)
+        return [piece.rstrip(b"\n") + b"\n" for piece in (first, *rest) if _parse_row(piece) is not None]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows in the file, in its order."""
-        with self.path.open("rb") as file:
-            yield from map(self._row, file)
+        yield from map(self._row, self._lines())
 
     def forget_failed(self) -> None:
         """Leaves the rows with errors out: a new file takes the old one's place, whole or not at all."""
-        self._file.seek(0)
+        self._rewrite(lambda row: row.get("error") is None)
         self.finished, self.failed = {}, 0
-        with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=f".{self.path.name}.", delete=False) as kept:
-            for line in self._file:
-                row = self._row(line)
-                if row.get("error") is None:
-                    kept.write(line)
-                    self.remember(row)
-        Path(kept.name).chmod(self.path.stat().st_mode)
-        Path(kept.name).replace(self.path)
+        self._read()
+
+    def _rewrite(self, kept: Callable[[dict[str, Any]], bool]) -> None:
+        with open_replacement(self.path) as file:
+            for line in self._lines():
+                file.writelines(row for row in self._whole_rows(line) if kept(self._row(row)))
         self._file.close()
-        self._file = self.path.open("a+b")
+        self._file = open_append(self.path)
 
     def _row(self, line: bytes) -> dict[str, Any]:
-        try:
-            row = json.loads(line)
-            named = isinstance(row["image"], str) and isinstance(row["question"], str)
-            if named and ("text" in row or "error" in row):
-                return row  # type: ignore[no-any-return]
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise self._foreign(line)
+        row = _parse_row(line)
+        if row is None:
+            raise self._foreign(line)
+        return row
 
     def _foreign(self, line: bytes) -> UsageError:
         return UsageError(f"{self.path} holds {line[:60]!r}, which is no row of results: choose another -o.")
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends a row and flushes it."""
-        self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-        self._file.flush()
+        """Appends a row, whole or not at all."""
+        append(self._file, self.path, json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        if time.monotonic() - self._synced >= SYNC_SECONDS:
+            self._sync()
         self.remember(row)
+
+    def _sync(self) -> None:
+        with explain_write_errors(self.path):
+            os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
 
     def __enter__(self) -> Results:
         return self
@@ -114,21 +129,36 @@ class Results(Finished):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._lock.close()
+        with self._file, self._lock:
+            self._sync()
 
 
-def locked(path: Path) -> IO[bytes]:
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+    """A row; None for anything else."""
+    try:
+        row = json.loads(line)
+        named = isinstance(row["image"], str) and isinstance(row["question"], str)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return row if named and ("text" in row or "error" in row) else None
+
+
+def locked(path: Path) -> io.FileIO:
     """Holds `.OUT.lock` as long as this process lives, so that two runs do not write the same rows.
 
     Raises:
         UsageError: another run holds it.
     """
-    lock = path.with_name(f".{path.name}.lock").open("ab")
-    if fcntl is not None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise UsageError(f"another run is writing {path}: wait for it, or choose another -o.") from error
-    return lock
+    file = open_append(path.with_name(f".{path.name}.lock"))
+    if lock(file.fileno()) is False:
+        file.close()
+        raise UsageError(f"another run is writing {path}: wait for it, or choose another -o.")
+    return file

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..batching import Row, generate_batch
 from ..chat import encode_pixels, picture_pixels
+from ..checkpoints.atomic import leftovers, remove, write_file
 from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
 from ..prompt import Language
@@ -41,7 +42,10 @@ class Plan:
 
 
 def check_sidecars(items: Sequence[Item]) -> None:
-    """Raises `UsageError` where a `.txt` beside the picture has no place, or two pictures share one."""
+    """Raises `UsageError` where a `.txt` beside the picture has no place, or two pictures share one.
+
+    A file or a symbolic link there is replaced, anything else is refused.
+    """
     owners: dict[Path, Item] = {}
     for item in items:
         text = item.file.with_suffix(".txt")
@@ -54,6 +58,8 @@ def check_sidecars(items: Sequence[Item]) -> None:
             raise UsageError(
                 f"{other.image} and {item.image} would share {text.name}: leave --sidecar out or rename one."
             )
+        if text.exists() and not text.is_file():
+            raise UsageError(f"{text} cannot be written (it is not a regular file): move it, or leave --sidecar out.")
         owners[text] = item
 
 
@@ -70,8 +76,16 @@ def write_missing_sidecars(items: Sequence[Item], rows: Iterable[Mapping[str, An
             _write_sidecar(file, row["text"])
 
 
+def remove_torn_sidecars(items: Sequence[Item]) -> None:
+    """Deletes what runs that were killed while they wrote a `.txt` left beside the pictures."""
+    for folder in {item.file.parent for item in items}:
+        for left in leftovers(folder):
+            if left.is_file():
+                remove(left)
+
+
 def _write_sidecar(file: Path, text: str) -> None:
-    file.write_text(text + "\n", encoding="utf-8")
+    write_file(file, text + "\n")
 
 
 class Rows(Protocol):

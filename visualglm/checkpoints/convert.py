@@ -24,6 +24,7 @@ from .calibrate import importance
 from .checkpoint import LAYOUTS, VOCABULARY, Checkpoint, Layout, find_vocabulary, given_vocabulary, open_checkpoint
 from .hub import local_folder
 from .load import GENERATION_CONFIG, generation_defaults
+from .memory import in_words
 from .place import chosen, complete_or_absent, keep_apart, require_room
 from .quantized import planned, quantized, stored_plan
 from .recognise import root_folder
@@ -91,7 +92,7 @@ def convert(
         report("looking at the pictures, layer by layer")
         checkpoint = _calibrated(original, quantize, calibrate, vocabulary)
     with complete_or_absent(place, overwrite) as folder:
-        report(f"writing {len(checkpoint.tensors)} tensors, {checkpoint.nbytes / 1e9:.1f} GB")
+        report(f"writing {len(checkpoint.tensors)} tensors, {in_words(checkpoint.nbytes)}")
         _write_weights(folder, checkpoint, to, max_shard_size)
         _take_along(folder, checkpoint, to, vocabulary)
         if with_golden:

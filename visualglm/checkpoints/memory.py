@@ -42,8 +42,10 @@ def status_field(file: str | Path, name: str) -> int:
 
 
 def in_words(size: float) -> str:
-    """Bytes as people read them, in three digits: "6.43 GB", "26.5 MB"."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+    """Bytes as people read them, in three digits: "6.43 GB", "26.5 MB", "3.2 kB"."""
+    if size >= 999.5e6:
+        return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:.3g} MB" if size >= 999.5e3 else f"{size / 1e3:.3g} kB"
 
 
 def _text(file: str | Path) -> str:

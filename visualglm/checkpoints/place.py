@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import UsageError
+from .atomic import explain_write_errors, leftovers, remove, scratch_folder, sync_folder, sync_tree
+from .memory import in_words
 
 REPLACEABLE = (
     *("config.json", "model_config.json", "generation_config.json", "golden.json", "latest"),
@@ -26,6 +27,7 @@ REPLACEABLE = (
     *("LICENSE*", "MODEL_LICENSE*", "NOTICE*", "README*", "MODEL_CARD*"),
 )
 """What this package or upstream writes; anything else in a folder is somebody's own."""
+ADVICE = "mend that, or choose another folder"
 
 
 def chosen(target: Path, overwrite: bool) -> Path:
@@ -34,8 +36,9 @@ def chosen(target: Path, overwrite: bool) -> Path:
     Raises:
         UsageError: it cannot be replaced by a rename, or would take somebody's files with it.
     """
-    with _reasons(target):
+    with explain_write_errors(target, ADVICE):
         place, here = target.resolve(), Path.cwd()
+        _restore(place)
         if place == here or place in here.parents:
             what = "is" if place == here else "holds"
             raise UsageError(f"{place} {what} the current directory, which cannot be replaced: name a new folder.")
@@ -62,8 +65,8 @@ def require_room(place: Path, nbytes: int) -> None:
     free = shutil.disk_usage(disk).free
     if free < nbytes:
         raise UsageError(
-            f"{place} needs {nbytes / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free on its disk: make room, or choose "
-            "a folder on another disk."
+            f"{place} needs {in_words(nbytes)}, but {in_words(free)} are free on its disk: make room, or choose a "
+            "folder on another disk."
         )
 
 
@@ -74,18 +77,27 @@ def complete_or_absent(place: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         UsageError: the disk is full, or nothing can be written there.
     """
-    with _reasons(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    with explain_write_errors(place, ADVICE), scratch_folder(place.parent, place.name, _only_copy(place)) as workshop:
         new, old = workshop / "new", workshop / "old"
-        try:
-            new.mkdir()
-            yield new
-            _refuse_a_loss(place, overwrite)  # a conversion takes minutes, and somebody may have saved a file there
-            _swap(new, place, old)
-        finally:
-            if place.exists() or not old.exists():  # else the old one could not be moved back: it is all there is
-                shutil.rmtree(workshop)
+        new.mkdir()
+        yield new
+        _refuse_a_loss(place, overwrite)  # a conversion takes minutes, and somebody may have saved a file there
+        sync_tree(new)
+        _swap(new, place, old)
+        sync_folder(place.parent)
+
+
+def _only_copy(place: Path) -> Callable[[Path], bool]:
+    """Whether a workshop holds all that there is: the old folder, which could not be moved back."""
+    return lambda workshop: not place.exists() and (workshop / "old").exists()
+
+
+def _restore(place: Path) -> None:
+    """Moves the old folder back that a process took away and was killed before the new one stood."""
+    for workshop in leftovers(place.parent, place.name):
+        if _only_copy(place)(workshop):
+            (workshop / "old").rename(place)
+            remove(workshop)
 
 
 def _swap(new: Path, place: Path, old: Path) -> None:
@@ -96,17 +108,6 @@ def _swap(new: Path, place: Path, old: Path) -> None:
     finally:
         if old.exists() and not place.exists():
             old.rename(place)
-
-
-@contextmanager
-def _reasons(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = "" if error.filename is None else f": {error.filename}"
-        raise UsageError(
-            f"{place} cannot be written ({error.strerror or error}{where}): mend that, or choose another folder."
-        ) from error
 
 
 def _refuse_a_loss(place: Path, overwrite: bool) -> None:

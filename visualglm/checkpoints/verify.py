@@ -21,6 +21,7 @@ from . import golden, strict
 from .checkpoint import Checkpoint, find_vocabulary, open_checkpoint
 from .layerwise import Run
 from .lazy import LazyTensor
+from .memory import in_words
 
 PIECE = 1 << 24
 SPECIAL_PIECES = {
@@ -49,8 +50,8 @@ def verify(folder: str | Path, with_golden: bool = True) -> Iterator[Check]:
     except VisualGLMError as error:
         yield Check("files", "failed", str(error))
         return
-    size = checkpoint.nbytes / 1e9
-    yield Check("files", "passed", f"{checkpoint.layout} layout, {len(checkpoint.tensors)} tensors, {size:.2f} GB")
+    size = in_words(checkpoint.nbytes)
+    yield Check("files", "passed", f"{checkpoint.layout} layout, {len(checkpoint.tensors)} tensors, {size}")
     tensors = _tensors(checkpoint)
     yield tensors
     if tensors.result == "passed":

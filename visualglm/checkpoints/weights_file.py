@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .atomic import scratch_folder
 from .lazy import LazyTensor
 
 SAFETENSORS_DTYPES = {
@@ -149,9 +150,9 @@ def _read_only(path: str, shared: bool, nbytes: int) -> Any:
 def _rewritten(path: Path) -> Any:
     content = _load(path, mmap=False)
     try:
-        with tempfile.NamedTemporaryFile(prefix="visualglm-", suffix=".bin") as file:
-            save_torch(content, Path(file.name))
-            return _mapped_content(Path(file.name))  # the mapping outlives the name
+        with scratch_folder(Path(tempfile.gettempdir()), "rewritten") as scratch:
+            save_torch(content, scratch / "weights.bin")
+            return _mapped_content(scratch / "weights.bin")  # the mapping outlives the name
     except OSError as error:
         raise CheckpointError(
             f"{path} is a file of PyTorch before 1.6 and has to be rewritten, but {tempfile.gettempdir()} cannot take "

@@ -94,13 +94,14 @@ def _waiting(
     results: Results | Parts, items: list[Item], plan: Plan, run: dict[str, Any], retry_failed: bool
 ) -> list[Item]:
     """What is left to answer; nothing that is written is touched before it proves to be of this run."""
-    from ..captioning.run import write_missing_sidecars
+    from ..captioning.run import remove_torn_sidecars, write_missing_sidecars
 
     results.check_run(run)
     results.check_question(items, plan.question)
     if retry_failed:
         results.forget_failed()
     if plan.sidecar:
+        remove_torn_sidecars(items)
         write_missing_sidecars(items, results.rows(), plan.question)
     return results.waiting(items, plan.question)
 

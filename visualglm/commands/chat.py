@@ -151,9 +151,10 @@ class Dialogue:
 
     def save(self, path: Path) -> None:
         """Writes the turns as JSON."""
+        from ..checkpoints.atomic import write_file
+
+        if path.is_symlink():
+            raise UsageError(f"{path} is a symbolic link: choose another place, or name the file itself.")
         turns = [{"question": question, "answer": answer} for question, answer in self.conversation.history]
-        try:
-            path.write_text(json.dumps(turns, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written ({error.strerror}): choose another place.") from error
+        write_file(path, json.dumps(turns, ensure_ascii=False, indent=1) + "\n")
         self.say("saved", path)

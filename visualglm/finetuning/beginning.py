@@ -6,19 +6,17 @@ untrained answers. Knows nothing about models.
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer import TRAINER_STATE_NAME
-
-from ..adapters.folder import CHECKPOINT
+from ..checkpoints.atomic import explain_write_errors, write_file
 from ..errors import UsageError
 from ..training.processes import rank
-from .parts import TRAINED
 from .recipe import Finetuning
+from .saved import describe, is_whole, newest_first
 from .score import Asked
 
 RECIPE, BEFORE = "recipe.json", "before.json"
@@ -31,7 +29,9 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def beginning(recipe: Finetuning, output: Path, resume: bool) -> str | None:
+def beginning(
+    recipe: Finetuning, output: Path, resume: bool, say: Callable[[str], None] = lambda line: None
+) -> str | None:
     """The checkpoint to go on from, or None.
 
     Raises:
@@ -41,22 +41,14 @@ def beginning(recipe: Finetuning, output: Path, resume: bool) -> str | None:
         if is_first() and output.exists() and any(output.iterdir()):
             raise UsageError(f"{output} is not empty: go on with its run by --resume, or give another --output.")
         return None
-    checkpoint = _newest_complete(output)
+    checkpoints = newest_first(output)
+    checkpoint = next((folder for folder in checkpoints if is_whole(folder)), None)
     if checkpoint is None:
-        raise UsageError(f"{output} has no complete checkpoint to resume from: run without --resume.")
+        raise UsageError(f"{output} has no complete checkpoint to resume from: delete it, and run without --resume.")
+    if checkpoint != checkpoints[0]:
+        say(f"{checkpoints[0]} is damaged or was not saved to its end: going on from {checkpoint}")
     _require_same_run(recipe, output)
     return str(checkpoint)
-
-
-def _newest_complete(output: Path) -> Path | None:
-    """A run that is killed while it saves leaves a checkpoint without its state, which is written last."""
-    folders = [path for path in output.glob(f"{CHECKPOINT}*") if path.name[len(CHECKPOINT) :].isdigit()]
-    newest_first = sorted(folders, key=lambda path: int(path.name[len(CHECKPOINT) :]), reverse=True)
-    return next((path for path in newest_first if _is_complete(path)), None)
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    return (checkpoint / TRAINED).is_file() and _stored(checkpoint / TRAINER_STATE_NAME) is not None
 
 
 def _require_same_run(recipe: Finetuning, output: Path) -> None:
@@ -78,7 +70,8 @@ def _require_same_run(recipe: Finetuning, output: Path) -> None:
 
 def write_recipe(recipe: Finetuning, output: Path) -> None:
     """The folder, and in it what a resumed run is compared with."""
-    output.mkdir(parents=True, exist_ok=True)
+    with explain_write_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
     _write(output / RECIPE, {**asdict(recipe), FILES: _contents(recipe)}, indent=2)
 
 
@@ -88,9 +81,7 @@ def _contents(recipe: Finetuning) -> dict[str, dict[str, Any]]:
     for file in (recipe.data, recipe.validation):
         if not Path(file).is_file():  # no validation, or what reading the rows says later
             continue
-        with Path(file).open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        found[file] = {"bytes": Path(file).stat().st_size, "sha256": digest}
+        found[file] = describe(Path(file))
     return found
 
 
@@ -106,17 +97,17 @@ def read_before(output: Path, asked: list[list[Asked]]) -> list[list[str]] | Non
         return stored if [len(said) for said in stored] == [len(them) for them in asked] else None
     now = json.loads(json.dumps([[asdict(one) for one in them] for them in asked]))
     same = isinstance(stored, dict) and stored.get("asked") == now
-    answers: list[list[str]] | None = stored["answers"] if same else None
+    answers: list[list[str]] | None = stored.get("answers") if same else None
     return answers
 
 
 def _write(file: Path, content: Any, **options: Any) -> None:
-    file.write_text(json.dumps(content, ensure_ascii=False, **options) + "\n", encoding="utf-8")
+    write_file(file, json.dumps(content, ensure_ascii=False, **options) + "\n")
 
 
 def _stored(file: Path) -> Any:
     """What a file of JSON holds, None where there is none or it was not written to its end."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -6,6 +6,7 @@ for, so memory stays flat. The loss is the same as with pixels. Knows nothing ab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from ..chat import encode_picture
+from ..checkpoints.atomic import explain_write_errors
+from ..checkpoints.place import require_room
 from .parts import PICTURE_ROAD
 from .recipe import Finetuning
 
@@ -40,15 +43,20 @@ class Features:
 
 @torch.no_grad()
 def computed(model: Any, paths: Iterable[str], file: Path) -> Features:
-    """Encodes every picture once, into a new file of float32 numbers (they hold any narrower dtype exactly)."""
+    """Encodes every picture once, into a new file of float32 numbers (they hold any narrower dtype exactly).
+
+    Raises:
+        UsageError: the disk is too small. (The file is written before it is mapped: a full disk is an error then.)
+    """
     unique = list(dict.fromkeys(paths))
     shape = (max(1, len(unique)), model.config.image_length, model.config.hidden_size)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    table = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+    require_room(file.parent, 4 * math.prod(shape))
     dtype = torch.float32
-    for number, path in enumerate(unique):
-        embeds = encode_picture(model, path)
-        dtype = embeds.dtype
-        table[number] = embeds[0].float().cpu().numpy()
-    table.flush()
-    return Features(np.load(file, mmap_mode="r"), {path: number for number, path in enumerate(unique)}, dtype)
+    with explain_write_errors(file), file.open("xb") as opened:
+        for path in unique:
+            embeds = encode_picture(model, path)
+            dtype = embeds.dtype
+            opened.write(embeds[0].float().cpu().numpy().tobytes())
+        opened.truncate(4 * math.prod(shape))
+    table = np.memmap(file, np.float32, "r", shape=shape)
+    return Features(table, {path: number for number, path in enumerate(unique)}, dtype)

@@ -17,12 +17,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import rotate_checkpoints
 
+from ..adapters.folder import CHECKPOINT
+from ..checkpoints.atomic import append_line, explain_write_errors, write_file
 from ..errors import UsageError
-from ..training.processes import world
+from ..training.processes import rank, together, world
 from .parts import Tuned
 from .plan import Plan
 from .recipe import Finetuning
+from .saved import ADVICE, writing
 
 METRICS = "metrics.jsonl"
 LOGS = 200
@@ -44,6 +48,21 @@ class Loop(Trainer):
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, Borrower):
                     callback.give_back()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Trainer's; older checkpoints go once the new one is whole and on the disk."""
+        run = self._get_output_dir(trial)
+        folder = Path(run) / f"{CHECKPOINT}{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with explain_write_errors(folder, ADVICE) if rank() else writing(folder):
+                together()
+                super()._save_checkpoint(model, trial)
+                together()
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            rotate_checkpoints(run, limit, self.state.best_model_checkpoint, use_mtime=True)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save:
@@ -126,12 +145,11 @@ class Log(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             rows = [row for row in read_metrics(self.file) if row["step"] <= state.global_step]
-            self.file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            write_file(self.file, "".join(json.dumps(row) + "\n" for row in rows))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs and not _is_summary(logs):
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            append_line(self.file, json.dumps({"step": state.global_step, **logs}))
 
 
 def _is_summary(logs: dict[str, Any]) -> bool:
@@ -139,10 +157,21 @@ def _is_summary(logs: dict[str, Any]) -> bool:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`, none where there is no such file."""
+    """The rows of a `metrics.jsonl`, none where there is no such file; lines that a power loss tore are left out."""
     if not file.is_file():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = file.read_text(encoding="utf-8", errors="replace").replace("\0", "\n").splitlines()
+    return [row for row in map(_parse_line, lines) if row]
+
+
+def _parse_line(line: str) -> dict[str, Any]:
+    """A row, empty where the line is none."""
+    try:
+        row = json.loads(line)
+        numbers = (row["step"], row.get("loss", 0.0), row.get("eval_loss", 0.0))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return row if all(isinstance(number, (int, float)) for number in numbers) else {}
 
 
 class Bar(Borrower):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.atomic import write_file
 from ..images import open_image
 from .score import Asked, bare
 
@@ -43,7 +44,7 @@ def write_report(
     pieces.append("<h2>Loss</h2>" + curves(metrics))
     pieces.append("<h2>Held-out rows</h2>" + _table(held_out))
     pieces.append("<h2>Questions outside the data</h2>" + _table(probe))
-    file.write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    write_file(file, "\n".join(pieces) + "\n")
 
 
 def curves(metrics: list[dict[str, Any]]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 
 from ..adapters.folder import Base, base_of
 from ..checkpoints import find_vocabulary, local_folder, read_config
+from ..checkpoints.atomic import install_files, scratch_folder, write_file
 from ..checkpoints.quantized import stored_plan
 from ..checkpoints.save import ADAPTER
 from ..conversation import VisualGLM, load, packed_model
@@ -43,6 +43,7 @@ from .plan import Plan, plan_of
 from .recipe import Finetuning
 from .report import Answered, write_report
 from .samples import Collator
+from .saved import ADVICE
 from .score import Asked, answers, probes, share_right
 from .sharded import ShardedLoop, refuse_accelerates_own
 from .sides import Sides, held_out_questions, samples_of, sides_of
@@ -74,7 +75,7 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     """
     refuse_accelerates_own()
     require_tensorboard(recipe)
-    checkpoint = beginning(recipe, Path(recipe.output), resume)
+    checkpoint = beginning(recipe, Path(recipe.output), resume, say)
     if world() > 1:
         join(device)
     model = _opened(recipe, device)
@@ -203,10 +204,8 @@ class End:
 def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> End:
     """Trainer's loop, to its end or to SIGTERM."""
     recipe, inside = ready.recipe, ready.model
-    around = Path(recipe.output).parent
-    around.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=around, prefix=".features-") as scratch:  # each process has its own
-        features = _features(ready, sides, Path(scratch) / "features.npy")
+    with scratch_folder(Path(recipe.output).parent, "features") as scratch:  # each process has its own
+        features = _features(ready, sides, scratch / "features.bin")
         used = sides.with_pixels(features is None)
         interrupt = Interrupt()
         sharded = recipe.sharding == "fsdp" and world() > 1
@@ -241,14 +240,14 @@ def _features(ready: Tuned, sides: Sides, file: Path) -> Features | None:
 
 def _finish(ready: Tuned, step: int) -> None:
     """The result: an adapter, or where whole parts trained a model in the layout of this package."""
-    output = Path(ready.recipe.output)
-    if ready.config is not None:
-        ready.save_adapter(output, step)
-        return
-    ready.model.to(ready.dtype).save_pretrained(output)
-    vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or packed_model()))
-    if vocabulary is not None:
-        shutil.copyfile(vocabulary, output / vocabulary.name)
+    with install_files(Path(ready.recipe.output), ADVICE) as folder:
+        if ready.config is not None:
+            ready.save_adapter(folder, step)
+            return
+        ready.model.to(ready.dtype).save_pretrained(folder)
+        vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or packed_model()))
+        if vocabulary is not None:
+            shutil.copyfile(vocabulary, folder / vocabulary.name)
 
 
 def _prove(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], before: list[list[str]], say: Say) -> None:
@@ -264,7 +263,7 @@ def _prove(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], bef
     for fact in facts:
         say(fact)
     result = {"asked": len(asked), "right_before": scores[0], "right_after": scores[1], "probe_unchanged": kept}
-    (output / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_file(output / RESULT, json.dumps(result, indent=2) + "\n")
     held_out, probe = (Answered(them, before[place], after[place]) for place, them in enumerate((asked, probes())))
     write_report(output / REPORT, read_metrics(output / METRICS), facts, held_out, probe)
     say(f"written: {output / REPORT}")

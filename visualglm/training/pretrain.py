@@ -17,10 +17,12 @@ from typing import cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from ..checkpoints.atomic import append_line
 from ..checkpoints.checkpoint import LM_HEAD, WORD_EMBEDDINGS
 from ..errors import UsageError
 from ..scenes.album import Album
@@ -202,7 +204,7 @@ class Trainer:
         """AdamW; its state comes back after a kill."""
         optimizer = adamw(stage, named)
         if self.step and self.optimizer_file.exists():
-            restore(optimizer, named, load_file(self.optimizer_file))
+            restore(optimizer, named, self._load(self.optimizer_file))
         return optimizer
 
     def save(self, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -228,10 +230,23 @@ class Trainer:
         if progress is None:
             return False
         self.stage_index, self.step, self.seconds = progress.stage, progress.step, progress.seconds
-        weights = load_file(self.folder / "model" / "model.safetensors")
+        weights = self._load(self.folder / "model" / "model.safetensors")
         self.model.load_state_dict({**self._tied(weights), **weights})
-        self.objective.load_state_dict(load_file(self.folder / "throwaway.safetensors"), strict=False)
+        self.objective.load_state_dict(self._load(self.folder / "throwaway.safetensors"), strict=False)
         return True
+
+    def _load(self, file: Path) -> dict[str, Tensor]:
+        """The tensors of a file that the run saved.
+
+        Raises:
+            UsageError: it is damaged, and there is no older one.
+        """
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise UsageError(
+                f"{file} is damaged ({error}): delete {self.folder} to begin again, or give another output."
+            ) from error
 
     def _tied(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The head that a file leaves out because it is the table of words."""
@@ -255,8 +270,7 @@ class Trainer:
         rounded = {name: round(v, 4) if isinstance(v, float) else v for name, v in values.items()}
         line = json.dumps(rounded, ensure_ascii=False)
         self.report(line)
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_line(self.folder / "log.jsonl", line)
 
 
 def _check(recipe: Recipe, objective: Objective) -> None:

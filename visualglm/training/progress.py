@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.atomic import exit_on_signals, explain_write_errors, remove, sync_folder, sync_tree
 from ..errors import UsageError
 from .processes import rank, together
 from .recipe import Recipe
 
 PROGRESS, SAVING, SAVED, OLD = "progress.json", ".saving", ".saved", ".old"
+ADVICE = "make room or allow it there, and the same command goes on from what was saved before"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def read_progress(folder: Path, now: dict[str, Any]) -> Progress | None:
         return None
     try:
         progress = Progress(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"{file} is broken: delete {folder} to begin anew, or give another output.") from error
     progress.check(folder, now)
     return progress
@@ -100,23 +101,31 @@ def saving(folder: Path) -> Iterator[Path]:
     if not rank():
         settle(folder)
     together()
-    fresh.mkdir(exist_ok=True)
-    yield fresh
-    together()
-    if not rank():
-        fresh.rename(folder / SAVED)
-        settle(folder)
+    with explain_write_errors(folder, ADVICE), exit_on_signals():
+        fresh.mkdir(exist_ok=True)
+        try:
+            yield fresh
+            together()
+        except BaseException:
+            remove(fresh)
+            raise
+        if not rank():
+            sync_tree(fresh)
+            fresh.rename(folder / SAVED)
+            sync_folder(folder)
+            settle(folder)
 
 
 def settle(folder: Path) -> None:
     """What was saved whole goes to its place, what was not goes."""
     for name in (SAVING, OLD):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        remove(folder / name)
     for piece in sorted((folder / SAVED).glob("*")):
         place = folder / piece.name
         if place.is_dir():
             place.rename(folder / OLD)
         piece.replace(place)
-        shutil.rmtree(folder / OLD, ignore_errors=True)
+        remove(folder / OLD)
+    sync_folder(folder)
     if (folder / SAVED).exists():
         (folder / SAVED).rmdir()
