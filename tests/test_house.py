@@ -14,6 +14,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BENCHMARKS = sorted((PACKAGE.parent / "benchmarks").glob("*.py"))
 ANYWHERE = ["configuration", "errors"]
 ROAD = [
+    "image_limits",
+    "image_decoding",
+    "image_worker",
+    "image_pool",
     "images",
     "vocabulary",
     "tokenizer",

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -189,6 +189,11 @@ def run_server(flags: options.Flags, settings: ServerSettings, listening: Listen
 
     from ..serving.app import create_app
 
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[Any] | None = None) -> None:
+            app.state.engine.finish_decoding()  # a hostile image would hold its connection, and so the server
+            await super().shutdown(sockets)
+
     settings = dataclasses.replace(settings, defaults=flags.sampling(), language=flags.language)
     model = flags.open_model()
     for name, place in adapters.items():
@@ -198,7 +203,7 @@ def run_server(flags: options.Flags, settings: ServerSettings, listening: Listen
     config = uvicorn.Config(
         app, listening.host, listening.port, server_header=False, timeout_graceful_shutdown=grace, log_level="info"
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     what = " and ".join(["APIs"] * settings.with_api + ["page"] * settings.with_page)
     typer.echo(f"{settings.name}: {what} at {_address(listening)}", err=True)
     try:

@@ -19,7 +19,7 @@ from ..images import data_url_bytes
 from ..prompt import Turn
 from . import replies
 from .engine import Engine
-from .openai_api import text_of
+from .openai_api import text_of, while_connected
 from .schema import SEED, TEXT, sampled
 from .served import Served
 
@@ -92,10 +92,11 @@ def router(engine: Engine, served: Served) -> APIRouter:
         if kind != "application/json":
             return replies.error_reply(415, "The body is not JSON: send it with Content-Type: application/json.")
         asked = _parsed(await request.body())
-        job = await engine.ask(
+        asking = engine.ask(
             asked.turns(), asked.pictures(), "auto", asked.seed, adapter=served.first, **asked.sampling()
         )
-        text = await text_of(job, request)
+        job = await while_connected(request, asking)
+        text = await text_of(job, request) if job is not None else None
         if text is None:
             return replies.nobody_reads()
         now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
