@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import os
 import re
-import stat
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
@@ -27,6 +25,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 
 from .errors import ImageError
 from .image_decoding import PIXEL_LIMIT, STRIP, as_upstream, decode_image
+from .image_files import read_image, read_stream
 
 __all__ = [
     "PIXEL_LIMIT",
@@ -35,17 +34,10 @@ __all__ = [
     "VisualGLMImageProcessor",
     "data_url_bytes",
     "open_image",
-    "read_image",
 ]
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 """What `open_image` takes."""
-
-FILE_LIMIT = 256_000_000
-"""Bytes of an image's file."""
-
-READ_BYTES = 1 << 20
-"""Of a stream at once."""
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 DATA_URL = re.compile(r"data:[^,]*?(?P<base64>;base64)?,(?P<payload>.*)", re.IGNORECASE | re.DOTALL)
@@ -72,7 +64,7 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
         return decode_image(_read_path(path), path, upstream)
     if hasattr(source, "read"):
         name = f"The picture {getattr(source, 'name', 'in the file object')}"
-        return decode_image(_read_stream(source, name), name, upstream)
+        return decode_image(read_stream(source, name), name, upstream)
     if hasattr(source, "__array__"):
         return _from_array(np.asarray(source.detach().cpu() if hasattr(source, "detach") else source))
     raise ImageError(
@@ -96,28 +88,6 @@ def _read_path(path: str) -> bytes:
         raise ImageError(f"{path[:200]!r} cannot be read ({error}): check the path and its permissions.") from error
 
 
-def read_image(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
-    """Read a regular file, or the part of it that holds an image.
-
-    A FIFO does not block, and no device is read: what was opened is what is looked at.
-
-    Raises:
-        OSError: it cannot be opened.
-        ImageError: it is no regular file, or the image has more than `FILE_LIMIT` bytes.
-    """
-    name = os.fspath(path)[:200]
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise ImageError(f"{name} is no file, but a pipe, a socket or a device: save the image as a file.")
-        file.seek(offset)
-        size = about.st_size - offset if size is None else size
-        if size > FILE_LIMIT:
-            raise ImageError(f"{name} has {size:,} bytes: an image may have {FILE_LIMIT:,}; shrink it.")
-        return file.read(max(size, 0))
-
-
 def data_url_bytes(url: str) -> bytes:
     """The bytes in a base64 data URL; line breaks in it, and the URL-safe alphabet, are fine.
 
@@ -131,23 +101,6 @@ def data_url_bytes(url: str) -> bytes:
         return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError(f"The base64 in the data URL is broken ({error}): encode the whole file again.") from error
-
-
-def _read_stream(file: Any, name: str) -> bytes:
-    """All of an open file, from its beginning where it can seek."""
-    if isinstance(file, io.TextIOBase):
-        raise ImageError("The picture's file is opened as text: open it with mode 'rb'.")
-    try:
-        if getattr(file, "seekable", lambda: False)():
-            file.seek(0)
-        content = bytearray()
-        while len(content) <= FILE_LIMIT and (part := file.read(READ_BYTES)):
-            content += part
-    except (OSError, ValueError, TypeError) as error:
-        raise ImageError(f"{name} cannot be read ({error}): open it with mode 'rb'.") from error
-    if len(content) > FILE_LIMIT:
-        raise ImageError(f"{name} has more than {FILE_LIMIT:,} bytes: shrink it.")
-    return bytes(content)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
