@@ -57,16 +57,12 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
             with Image.open(file, formats=_formats()) as image:
                 _check_size(image, needed)
                 image.load()
-                return (
-                    _as_seen(image)
-                    if not upstream
-                    else _rgb(image)
-                    if image.mode == "RGB"
-                    else as_upstream(image, name)
-                )
-    except (ImageError, CostlyError) as error:
-        if isinstance(error, ImageError):
-            raise
+                if not upstream:
+                    return _as_seen(image)
+                return _rgb(image) if image.mode == "RGB" else as_upstream(image, name)
+    except ImageError:
+        raise
+    except CostlyError as error:
         raise ImageError(f"{name} is too costly to decode ({error}): save it as a plain JPEG or PNG.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
@@ -140,8 +136,10 @@ def as_upstream(image: Image.Image, name: str) -> Image.Image:
 
 def _as_seen(image: Image.Image) -> Image.Image:
     """Upright, over white, in 8 bits."""
-    with contextlib.suppress(*BROKEN):  # a broken EXIF block says nothing about the orientation; the pixels are whole
-        image = _upright(image)
+    if _is_turned(image):
+        _check_memory(2 * image.width * image.height * _pixel_bytes(image))
+        with contextlib.suppress(*BROKEN):  # as below
+            image = ImageOps.exif_transpose(image)
     if _is_deep(image):
         image = _eight_bits(image)
     elif image.has_transparency_data:
@@ -149,18 +147,12 @@ def _as_seen(image: Image.Image) -> Image.Image:
     return _rgb(image)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF block says; an upright image is not copied."""
-    try:
+def _is_turned(image: Image.Image) -> bool:
+    """Whether it needs turning; an upright image is not copied."""
+    with contextlib.suppress(*BROKEN):  # a broken EXIF block says nothing about the orientation; the pixels are whole
         check_exif(_exif_block(image))
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            _check_memory(2 * image.width * image.height * _pixel_bytes(image))
-            return ImageOps.exif_transpose(image)
-    except CostlyError as error:
-        raise ImageError(
-            f"The image's orientation is too costly to apply ({error}): save it as a plain JPEG."
-        ) from error
-    return image
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+    return False
 
 
 def _exif_block(image: Image.Image) -> bytes:
