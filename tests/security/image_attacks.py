@@ -1,4 +1,4 @@
-"""Small files that cost a decoder much: each function builds one; `ATTACKS` are those that must be refused by header."""
+"""Small files that cost a decoder much: each function builds one; `ATTACKS` must be refused by their headers."""
 
 from __future__ import annotations
 
@@ -170,7 +170,9 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
 SPENT: dict[str, Callable[[], bytes]] = {
     "png exif": lambda: grey(chunk(b"eXIf", exif(400_000, 30_000))),
     "png raw profile": lambda: grey(
-        chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n1\n" + exif(400_000, 30_000).hex().encode()))
+        chunk(
+            b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n1\n" + exif(400_000, 30_000).hex().encode())
+        )
     ),
     "png text": lambda: grey(chunk(b"zTXt", b"k\0\0" + zeros(1_000_000)) * 60),
 }

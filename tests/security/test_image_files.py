@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -44,12 +45,8 @@ def folder(tmp_path: Path) -> Path:
         huge.truncate(image_files.FILE_LIMIT + 1)
     (folder / "webp.webp").write_bytes(ATTACKS["webp canvas"]())
     (folder / "scans.jpg").write_bytes(ATTACKS["jpeg scans"]())
-    here = os.getcwd()
-    os.chdir(folder)  # the path of a socket is short
-    try:
-        socket.socket(socket.AF_UNIX).bind("socket.png")
-    finally:
-        os.chdir(here)
+    with contextlib.chdir(folder), socket.socket(socket.AF_UNIX) as bound:  # the path of a socket is short
+        bound.bind("socket.png")
     return folder
 
 
@@ -64,13 +61,17 @@ def test_open_image_refuses_each(folder: Path) -> None:
 
 def test_a_run_gives_each_its_row(folder: Path, tmp_path: Path, opened: visualglm.VisualGLM) -> None:
     with Results(tmp_path / "out.jsonl") as results:
-        Run(opened, results, Plan("?", batch_size=4), {"max_new_tokens": 2})(read_source(str(folder)), lambda item: None)
+        Run(opened, results, Plan("?", batch_size=4), {"max_new_tokens": 2})(
+            read_source(str(folder)), lambda item: None
+        )
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == len(list(folder.iterdir()))
     assert [row["image"] for row in rows if "error" not in row] == ["good.png"]
 
 
-def test_too_little_memory_is_a_row(tmp_path: Path, opened: visualglm.VisualGLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_a_row(
+    tmp_path: Path, opened: visualglm.VisualGLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def exhausted(item: Item) -> bytes:
         raise MemoryError
 
