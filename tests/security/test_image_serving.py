@@ -1,4 +1,4 @@
-"""Clients that send images which take long: others are answered, leaving frees the decoder, and shutting down ends it."""
+"""Clients that send images which take long: leaving frees the decoder, and shutting down ends the decoding."""
 
 from __future__ import annotations
 
