@@ -13,40 +13,31 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import io
 import os
 import re
-import struct
-import warnings
-import zlib
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 
 from .errors import ImageError
+from .image_decoding import PIXEL_LIMIT, STRIP, as_upstream, decode_image
+from .image_files import read_image, read_stream
+
+__all__ = [
+    "PIXEL_LIMIT",
+    "STRIP",
+    "ImageSource",
+    "VisualGLMImageProcessor",
+    "data_url_bytes",
+    "open_image",
+]
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 """What `open_image` takes."""
 
-PIXEL_LIMIT = 178_956_970
-"""Larger pictures are refused from their header: 512 MiB as RGB, Pillow's own limit for decompression bombs."""
-
-STRIP = 256
-"""Rows of a transparent picture that are laid over white at once."""
-
-FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
-"""What is decoded. Not all that Pillow knows: its EPS reader, for one, starts another program on the file."""
-
-# what Pillow raises for broken files, depending on the format
-BROKEN = (
-    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
-    *(RuntimeError, struct.error, zlib.error),
-)
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 DATA_URL_HEADER = 1024
 """Characters before the data of a data URL, at most."""
@@ -57,7 +48,6 @@ PERCENT_ESCAPES = {
     f"%{code}".encode(): bytes.fromhex(code)
     for code in ("2B", "2b", "2F", "2f", "3D", "3d", "2D", "2d", "5F", "5f", "0D", "0d", "0A", "0a", "09", "20")
 }
-HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
@@ -66,19 +56,22 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
     Arrays: [H, W], [H, W, 1 | 3 | 4] or channels first; uint8, bool, or floats in 0..1. Of an animation, the first
     frame. `upstream=True` ignores orientation and drops transparency, as upstream does with files.
 
-    Raises `ImageError`, one sentence that names the source, for a URL, a missing, empty, truncated or foreign file, and
-    for more than `PIXEL_LIMIT` pixels (before anything is decoded).
+    Raises `ImageError`, one sentence that names the source, for a URL, a missing, empty, truncated or foreign file, for
+    anything but a regular file, for more than `FILE_LIMIT` bytes, and (before anything is decoded) for more than
+    `PIXEL_LIMIT` pixels, or more memory or work than image_decoding.py allows.
     """
     if isinstance(source, Image.Image):
-        return _as_upstream(source, "The picture")
+        return as_upstream(source, "The picture")
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(source), f"The picture ({len(source)} bytes)", upstream)
+        return decode_image(bytes(source), f"The picture ({len(source)} bytes)", upstream)
     if isinstance(source, str) and source[:5].lower() == "data:":
-        return _decode(io.BytesIO(data_url_bytes(source)), "The picture in the data URL", upstream)
+        return decode_image(data_url_bytes(source), "The picture in the data URL", upstream)
     if isinstance(source, (str, os.PathLike)):
-        return _open_path(os.fspath(source), upstream)
+        path = os.fspath(source)
+        return decode_image(_read_path(path), path, upstream)
     if hasattr(source, "read"):
-        return _decode(_seekable(source), f"The picture {getattr(source, 'name', 'in the file object')}", upstream)
+        name = f"The picture {getattr(source, 'name', 'in the file object')}"
+        return decode_image(read_stream(source, name), name, upstream)
     if hasattr(source, "__array__"):
         return _from_array(np.asarray(source.detach().cpu() if hasattr(source, "detach") else source))
     raise ImageError(
@@ -87,20 +80,17 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
     )
 
 
-def _open_path(path: str, upstream: bool) -> Image.Image:
+def _read_path(path: str) -> bytes:
     if URL.match(path):
         raise ImageError(f"{path[:100]} is a URL, and pictures are not fetched: download it and give the file.")
     if not path.strip():
         raise ImageError("No picture was named: give its path.")
     try:
-        if Path(path).is_dir():
-            raise ImageError(f"{path} is a folder: give one picture in it.")
-        if not Path(path).is_file():
-            raise ImageError(f"{path[:200]} does not exist, or is no file: check the path.")
-        with Path(path).open("rb") as file:
-            return _decode(file, path, upstream)
-    except ImageError:
-        raise
+        return read_image(path)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path[:200]} does not exist: check the path.") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path} is a folder: give one picture in it.") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path[:200]!r} cannot be read ({error}): check the path and its permissions.") from error
 
@@ -144,101 +134,6 @@ def base64_bytes(text: str, start: int = 0) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise ImageError(f"The base64 in the data URL is broken ({error}): encode the whole file again.") from error
     return b"".join(content)
-
-
-def _seekable(file: Any) -> BinaryIO:
-    """Pillow wants to seek; a pipe cannot."""
-    if isinstance(file, io.TextIOBase):
-        raise ImageError("The picture's file is opened as text: open it with mode 'rb'.")
-    if getattr(file, "seekable", lambda: False)():
-        return file  # type: ignore[no-any-return]
-    return io.BytesIO(file.read())
-
-
-def _decode(file: BinaryIO, name: str, upstream: bool) -> Image.Image:
-    """Opens, checks the size that the header states, and only then decodes."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is the one that counts
-            opened = Image.open(file, formats=_formats())
-        with opened as image:
-            if image.width * image.height > PIXEL_LIMIT:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height}")
-            image.load()
-            return _as_upstream(image, name) if upstream else _as_seen(image)
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{name} is too large to decode safely ({error}): shrink it below {PIXEL_LIMIT:,} pixels."
-        ) from error
-    except BROKEN as error:
-        raise ImageError(_diagnosis(file, name, error)) from error
-
-
-def _formats() -> list[str]:
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
-
-
-def _diagnosis(file: BinaryIO, name: str, error: Exception) -> str:
-    """One sentence for a file that Pillow cannot read."""
-    try:
-        file.seek(0)
-        head = file.read(1024)
-    except (OSError, ValueError):
-        head = b"?"
-    if not head:
-        return f"{name} is empty: the download or the copy failed, so get it again."
-    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
-        return f"{name} is a HEIC picture, which is not supported: save it as JPEG or PNG."
-    if b"<svg" in head.lower():
-        return f"{name} is an SVG drawing, not a picture of pixels: export it as PNG."
-    if head.startswith(b"version https://git-lfs"):
-        return f"{name} is a git-lfs pointer, not the picture itself: run `git lfs pull`."
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return f"{name} is a web page, not a picture: download the picture itself."
-    if isinstance(error, UnidentifiedImageError):
-        return f"{name} is not a picture of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
-    return f"{name} is broken or cut short ({error}): get a whole copy."
-
-
-def _as_upstream(image: Image.Image, name: str) -> Image.Image:
-    """Plain `convert`: orientation ignored, transparency dropped, deeper greys clipped as Pillow clips them."""
-    try:
-        return image.convert("RGB")
-    except BROKEN as error:
-        raise ImageError(f"{name} cannot become RGB ({error}): save it as PNG or JPEG.") from error
-
-
-def _as_seen(image: Image.Image) -> Image.Image:
-    """Upright, over white, in 8 bits."""
-    with contextlib.suppress(*BROKEN):  # a broken EXIF block says nothing about the orientation; the pixels are whole
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # it would copy an upright picture, too
-            image = ImageOps.exif_transpose(image)
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        image = _eight_bits(image)
-    elif image.has_transparency_data:
-        return _over_white(image)
-    return image.convert("RGB")
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """Without its transparency; strip by strip, since each whole copy of a large picture is hundreds of megabytes."""
-    whole = Image.new("RGB", image.size)
-    for top in range(0, image.height, STRIP):
-        strip = image.crop((0, top, image.width, min(top + STRIP, image.height))).convert("RGBA")
-        whole.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
-    return whole
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Deep grey to 8 bits: 16-bit by its whole range, 32-bit and float by the range it seems to use."""
-    grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    most = float(grey.max())
-    ranges = (1.0, 255.0) if image.mode == "F" else (65535.0,)
-    top = next((limit for limit in ranges if most <= limit), most)
-    return Image.fromarray(np.rint(grey.clip(0, top) * (255 / top)).astype(np.uint8))
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

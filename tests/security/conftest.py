@@ -3,5 +3,24 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
 
 collect_ignore_glob = [] if os.environ.get("VISUALGLM_TEST_SECURITY") else ["test_long_*.py"]
+
+HANG = "import visualglm.image_worker as worker, time; worker.decode_image = lambda *a: time.sleep(600); worker.main()"
+"""A process of image_pool.py whose decoder does not end."""
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The program that processes of image_pool.py run instead of their own, until the list is emptied."""
+    real, program = subprocess.Popen, [HANG]
+
+    def start(command: list[str], **more: object) -> subprocess.Popen:
+        return real([*command[:2], "-c", program[0]] if program else command, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    yield program

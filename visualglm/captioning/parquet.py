@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
+from ..image_files import read_image
 
 
 class Entry(NamedTuple):
@@ -71,13 +72,14 @@ def picture(file: Path, group: int, row: int) -> bytes:
 
     Raises:
         OSError: there are none, or the file is gone.
+        ImageError: it is no regular file, or too large.
     """
     value = _pictures(file, group)[row].as_py() or {}
     if value.get("bytes") is not None:
         return bytes(value["bytes"])
     if not value.get("path"):
         raise OSError(f"{file.name} has neither bytes nor a path in row {row} of row group {group}")
-    return (file.parent / value["path"]).read_bytes()
+    return read_image(file.parent / value["path"])
 
 
 @functools.lru_cache(maxsize=2)

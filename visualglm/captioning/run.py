@@ -7,6 +7,7 @@ Knows nothing about the command line or the progress bar: `done` is told after e
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,12 +23,15 @@ from ..chat import encode_pixels, picture_pixels
 from ..checkpoints.atomic import leftovers, remove, write_file
 from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
+from ..image_pool import ImagePool
 from ..prompt import Language
 from .finished import written
 from .sources import Item
 
 AUTO_BATCH = {"cpu": 8}
 AUTO_BATCH_ELSEWHERE = 32
+DECODE_SECONDS = 60.0
+"""An image that takes longer becomes a row with its error; the model may use every core meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -107,21 +111,27 @@ class Run:
 
     def __call__(self, items: Sequence[Item], done: Callable[[Item], object]) -> None:
         """Fills the results."""
-        with ThreadPoolExecutor(self.plan.workers, thread_name_prefix="decode") as threads:
-            opened = self._ahead(threads, items)
+        workers = self.plan.workers
+        with (
+            ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads,
+            contextlib.closing(ImagePool(workers, DECODE_SECONDS)) as pool,
+        ):
+            opened = self._ahead(threads, pool, items)
             while batch := list(itertools.islice(opened, self.batch_size)):
                 self._answer(batch)
                 for item, _ in batch:
                     done(item)
 
-    def _ahead(self, threads: ThreadPoolExecutor, items: Sequence[Item]) -> Iterator[tuple[Item, Tensor | str]]:
+    def _ahead(
+        self, threads: ThreadPoolExecutor, pool: ImagePool, items: Sequence[Item]
+    ) -> Iterator[tuple[Item, Tensor | str]]:
         """Items in order with their pixels or error, decoded up to two batches ahead."""
         waiting: collections.deque[tuple[Item, Future[Tensor | str]]] = collections.deque()
         rest = iter(items)
         try:
             while True:
                 for item in itertools.islice(rest, 2 * self.batch_size + self.plan.workers - len(waiting)):
-                    waiting.append((item, threads.submit(self._open, item)))
+                    waiting.append((item, threads.submit(self._open, pool, item)))
                 if not waiting:
                     return
                 item, future = waiting.popleft()
@@ -129,12 +139,16 @@ class Run:
         finally:
             threads.shutdown(cancel_futures=True)
 
-    def _open(self, item: Item) -> Tensor | str:
+    def _open(self, pool: ImagePool, item: Item) -> Tensor | str:
         """`pixel_values`, or what is wrong with the picture."""
         try:
-            return picture_pixels(self.model.model, item.read(), self.model.upstream_images)
+            side = self.model.model.config.vision.image_size
+            pixels = pool.decode(item.read(), (side, side), self.model.upstream_images)
+            return picture_pixels(self.model.model, pixels)
         except (ImageError, OSError) as error:
             return str(error)
+        except MemoryError:
+            return f"There is too little memory to read {item.image}: free some, then run with --retry-failed."
 
     def _answer(self, batch: Sequence[tuple[Item, Tensor | str]]) -> None:
         rows: list[tuple[Item, Row]] = []

@@ -6,6 +6,7 @@ Nothing is decoded here, and nothing is unpacked: a picture in a tar is read in 
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import os
@@ -16,7 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import ImageError, UsageError
+from ..image_files import open_regular, read_image
 from . import parquet
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
@@ -51,13 +53,14 @@ class Item:
 
         Raises:
             OSError: the file is gone, or may not be read, or no file can bear that name.
+            ImageError: it is no regular file, or too large.
         """
         try:
             if self.group is not None:
                 return parquet.picture(self.file, self.group, self.offset)
-            with self.file.open("rb") as file:
-                file.seek(self.offset)
-                return file.read(-1 if self.size is None else self.size)
+            return read_image(self.file, self.offset, self.size)
+        except ImageError:
+            raise
         except ValueError as error:  # a null character in the name, or one that the file system cannot encode
             raise OSError(f"{self.image!r} is no name of a file ({error})") from error
 
@@ -130,20 +133,18 @@ def _glob(pattern: str) -> Iterator[Item]:
     root = Path(*parts[:fixed])
     for match in sorted(root.glob(str(Path(*parts[fixed:])))):
         name = match.relative_to(root).as_posix()
-        if match.suffix.lower() == ".parquet":
-            yield from _table(match, f"{name}/")
-        elif match.is_file():
-            yield from _file(match, name)
+        if match.is_file():
+            yield from _table(match, f"{name}/") if match.suffix.lower() == ".parquet" else _file(match, name)
 
 
 def _shard(file: Path, prefix: str) -> Iterator[Item]:
     """The pictures inside a tar, by their place in it; links and folders are none."""
     try:
-        with tarfile.open(file, "r:") as shard:
+        with open_regular(file) as opened, tarfile.open(fileobj=opened, mode="r:") as shard:
             for member in shard:
                 if member.isreg() and Path(member.name).suffix.lower() in PICTURES:
                     yield Item(prefix + member.name, file, None, member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ImageError) as error:
         raise UsageError(
             f"{file} cannot be read as a tar ({error}): unpack it, or write it anew uncompressed."
         ) from error
@@ -161,11 +162,11 @@ def _table(file: Path, prefix: str) -> Iterator[Item]:
 def _list(file: Path) -> Iterator[Item]:
     """Lines with `image` (or `path`) and, if they like, `question`; paths are relative to the file."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with io.TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as lines:
             rows = csv.DictReader(lines) if file.suffix.lower() == ".csv" else _json_lines(lines, file)
             for number, row in enumerate(rows, 1):
                 yield _listed(file, number, row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ImageError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file} cannot be read ({error}): give a UTF-8 file.") from error
 
 

@@ -47,11 +47,12 @@ def opened_picture(image: str, upstream: bool) -> Image:
     Raises:
         ImageError: it cannot be opened, or nothing came through stdin.
     """
+    from ..image_files import read_stream
     from ..images import open_image
 
     if image != "-":
         return open_image(image, upstream=upstream)
-    piped = sys.stdin.buffer.read() if sys.stdin is not None else b""
+    piped = read_stream(sys.stdin.buffer, "stdin") if sys.stdin is not None else b""
     if not piped:
         raise ImageError("nothing came through stdin: pipe a picture into it, as in `cat photo.jpg | visualglm ask -`.")
     return open_image(piped, upstream=upstream)

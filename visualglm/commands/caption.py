@@ -39,7 +39,7 @@ def caption(
     ],
     question: Annotated[str | None, typer.Option(help="What to ask; without one, describe the picture.")] = None,
     batch_size: Annotated[str, typer.Option(help="Pictures answered at once, or auto.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that decode pictures meanwhile.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that decode images meanwhile.")] = 2,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try the rows with an error again.")] = False,
     sidecar: Annotated[
         bool, typer.Option("--sidecar", help="Also write the text beside each picture, as .txt.")

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -38,7 +38,9 @@ Adapters = Annotated[
         "answers where they do not."
     ),
 ]
-TimeLimit = Annotated[float, typer.Option(min=1, max=DAY, help="Seconds a request may take, from joining the queue.")]
+TimeLimit = Annotated[
+    float, typer.Option(min=1, max=DAY, help="Seconds a request may take, decoding its images included.")
+]
 
 VLLM_TAKES = {
     *("engine", "vllm_args", "host", "port", "api_key_file", "insecure", "no_web", "allow_image_domain"),
@@ -191,6 +193,11 @@ def run_server(flags: options.Flags, settings: ServerSettings, listening: Listen
     from ..serving.app import create_app
     from ..serving.small_reads import SmallReads
 
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[Any] | None = None) -> None:
+            app.state.engine.finish_decoding()  # a hostile image would hold its connection, and so the server
+            await super().shutdown(sockets)
+
     settings = dataclasses.replace(settings, defaults=flags.sampling(), language=flags.language)
     model = flags.open_model()
     for name, place in adapters.items():
@@ -206,7 +213,7 @@ def run_server(flags: options.Flags, settings: ServerSettings, listening: Listen
         timeout_graceful_shutdown=grace,
         log_level="info",
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     gc.freeze()  # the model and its libraries are never garbage, and looking through them stops the event loop for long
     what = " and ".join(["APIs"] * settings.with_api + ["page"] * settings.with_page)
     typer.echo(f"{settings.name}: {what} at {_address(listening)}", err=True)

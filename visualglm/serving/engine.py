@@ -15,6 +15,7 @@ import asyncio
 import collections
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,6 +27,7 @@ from ..chat import ask_prompt
 from ..conversation import VisualGLM
 from ..english import only_english
 from ..generation import generation_settings
+from ..image_pool import EndedError, Ending, ImagePool
 from ..prompt import Language, Turn
 from .job import Job, LateError
 from .limits import EngineLimits
@@ -33,6 +35,11 @@ from .metrics import Metrics
 from .pictures import Picture, PictureMemory
 
 logger = logging.getLogger("visualglm.serving")
+
+
+SHUTTING_DOWN = "the server is shutting down: try again in a moment."
+CLOSING_SECONDS = 5.0
+"""How long images may be decoded while the server shuts down."""
 
 
 class BusyError(Exception):
@@ -55,12 +62,13 @@ class Engine:
         self.metrics = metrics
         self.language: Language = language
         self.defaults = dict(defaults or {})
-        self.memory = PictureMemory(model, limits.remembered)
+        self._pool = ImagePool(limits.decoders, limits.decode_seconds)
+        self.memory = PictureMemory(model, limits.remembered, self._pool)
         self.running = 0
         self._waiting: collections.deque[Job] = collections.deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._decoders = ThreadPoolExecutor(limits.decoders, "decoder")  # each may hold a large picture
+        self._decoders = ThreadPoolExecutor(limits.decoders, "decoder")  # each waits for a process of the pool
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         metrics.watch(self)
 
@@ -79,6 +87,11 @@ class Engine:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+        self._pool.close()
+
+    def finish_decoding(self) -> None:
+        """Let images that are being decoded, or wait for it, go on for `CLOSING_SECONDS`, before `close`."""
+        self._pool.finish_within(CLOSING_SECONDS)
 
     async def ask(
         self,
@@ -96,11 +109,12 @@ class Engine:
         Raises:
             BusyError: too many wait already.
             ImageError: a picture cannot be decoded.
+            LateError: its time was up before all pictures were decoded.
             PromptError: the question does not fit into the model.
         """
         self._refuse_if_full()  # before the work of decoding
-        loop = asyncio.get_running_loop()
-        seen = [await loop.run_in_executor(self._decoders, self.memory.look_up, it, adapter) for it in pictures]
+        started = time.monotonic()
+        seen = await self._look_up(pictures, adapter)
         given = {**self.defaults, **{name: value for name, value in sampling.items() if value is not None}}
         seed = seed if seed is not None else given.get("seed")
         language = self.language if language == "auto" else language
@@ -109,7 +123,8 @@ class Engine:
         prompt = await asyncio.to_thread(
             ask_prompt, self.model.model, self.model.tokenizer, list(turns), language, settings.limits
         )
-        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, seed, stops, self.limits.time_limit, adapter)
+        left = started + self.limits.time_limit - time.monotonic()
+        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, seed, stops, left, adapter)
         with self._changed:
             self._refuse_if_full()
             # whose clients left go, with their pixels: a long answer before them may keep the queue from moving
@@ -118,9 +133,29 @@ class Engine:
             self._changed.notify()
         return job
 
+    async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[Picture]:
+        """The pictures, decoded one after the other; what still runs when the request ends, or is cancelled, is killed.
+
+        Raises:
+            As `ask`.
+        """
+        loop, ending = asyncio.get_running_loop(), Ending()
+        try:
+            async with asyncio.timeout(self.limits.time_limit):
+                return [
+                    await loop.run_in_executor(self._decoders, self.memory.look_up, content, adapter, ending)
+                    for content in contents
+                ]
+        except TimeoutError as error:
+            raise LateError("the request's time was up before its images were decoded: send fewer at once.") from error
+        except EndedError as error:
+            raise BusyError(SHUTTING_DOWN) from error
+        finally:
+            ending.end()
+
     def _refuse_if_full(self) -> None:
         if self._closing:
-            raise BusyError("the server is shutting down: try again in a moment.")
+            raise BusyError(SHUTTING_DOWN)
         if self.queued >= self.limits.max_queue:
             raise BusyError(f"{self.limits.max_queue} requests wait already: try again in a moment.")
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """`time_limit` in seconds counts from where a request joins the queue, its pictures decoded; `remembered` pictures
-    keep their vectors; `decoders` pictures are decoded at once, each of which may take hundreds of megabytes."""
+    """`time_limit` in seconds counts from where a request's pictures begin to be decoded; `remembered` pictures keep
+    their vectors; `decoders` processes decode pictures, each for at most `decode_seconds` and within the memory that
+    image_limits.py states."""
 
     max_queue: int = 64
     max_batch: int = 8
     time_limit: float = 600.0
     remembered: int = 256
     decoders: int = 2
+    decode_seconds: float = 20.0

@@ -10,8 +10,8 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -26,6 +26,8 @@ from .job import Job
 from .json_body import body_schema, is_json, read_json
 from .schema import ChatCompletion, ChatRequest, Choice, ModelCard, ModelList, Said, Usage
 from .served import Served
+
+T = TypeVar("T")
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or as events."}
@@ -58,7 +60,9 @@ def router(engine: Engine, served: Served, pictures: PictureReader) -> APIRouter
         asked = await read_json(request, ChatRequest)
         if not served.knows(asked.model):
             return _unknown(asked.model, served)
-        job = await _ask(engine, pictures, asked, served.adapter(asked.model))
+        job = await while_connected(request, _ask(engine, pictures, asked, served.adapter(asked.model)))
+        if job is None:
+            return replies.nobody_reads()
         reply = _Reply(job, asked.model)
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
@@ -99,23 +103,28 @@ async def gone(request: Request) -> None:
         pass
 
 
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` returns, or None if the client left before; then the work is cancelled."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
 async def text_of(job: Job, request: Request) -> str | None:
     """The whole answer, or None if the client left before it was there."""
 
-    async def read() -> None:
+    async def read() -> str:
         async for _ in job.pieces():
             pass
-
-    reading, leaving = asyncio.ensure_future(read()), asyncio.ensure_future(gone(request))
-    try:
-        await asyncio.wait((reading, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not reading.done():
-            return None
-        await reading
         return job.text
+
+    try:
+        return await while_connected(request, read())
     finally:
-        reading.cancel()
-        leaving.cancel()
         job.cancel()
 
 

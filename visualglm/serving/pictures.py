@@ -4,7 +4,8 @@
 
 An adapter may change the picture's road, so each has vectors of its own.
 
-Decoding happens in the caller's thread, so that a broken picture is refused before it waits. Knows nothing about HTTP.
+Decoding happens in a process of its own while the caller's thread waits, so that a broken picture is refused before it
+waits in the queue, and a hostile one harms nobody. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ..chat import encode_pixels, picture_pixels
 from ..conversation import VisualGLM
+from ..image_pool import Ending, ImagePool
 
 
 @dataclass(frozen=True)
@@ -31,27 +33,31 @@ class Picture:
 
 
 class PictureMemory:
-    """The vectors of the `size` pictures used last."""
+    """The vectors of the `size` pictures used last; `pool` decodes new ones."""
 
-    def __init__(self, model: VisualGLM, size: int) -> None:
+    def __init__(self, model: VisualGLM, size: int, pool: ImagePool) -> None:
         self.model = model
         self.size = size
+        self.pool = pool
         self.hits = 0
         self.misses = 0
         self._known: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def look_up(self, content: bytes, adapter: str | None = None) -> Picture:
-        """A picture that this adapter (None: the bare model) knows already, or decoded now.
+    def look_up(self, content: bytes, adapter: str | None = None, ending: Ending | None = None) -> Picture:
+        """A picture that this adapter (None: the bare model) knows already, or decoded now, unless `ending` ends it.
 
         Raises:
-            ImageError: it cannot be decoded.
+            ImageError: it cannot be decoded, or takes too much memory or time.
+            EndedError: `ending`, or the end of the server, ended it.
         """
         key = f"{hashlib.sha256(content).hexdigest()} {adapter or ''}"
         known = self._recall(key)
         if known is not None:
             return Picture(key, embeds=known)
-        return Picture(key, picture_pixels(self.model.model, content, self.model.upstream_images))
+        side = self.model.model.config.vision.image_size
+        pixels = self.pool.decode(content, (side, side), self.model.upstream_images, ending)
+        return Picture(key, picture_pixels(self.model.model, pixels))
 
     def encode(self, picture: Picture) -> Tensor:
         """The picture's vectors [1, image_length, hidden]; each is encoded alone, so they depend on nothing else."""

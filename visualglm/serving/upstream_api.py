@@ -20,7 +20,7 @@ from . import replies
 from .engine import Engine
 from .inputs import refuse_long_texts
 from .json_body import body_schema, read_json
-from .openai_api import text_of
+from .openai_api import text_of, while_connected
 from .schema import MAX_MESSAGES, SEED, sampled
 from .served import Served
 
@@ -99,9 +99,10 @@ def router(engine: Engine, served: Served) -> APIRouter:
         refuse_long_texts(turns)
         images = await asyncio.to_thread(asked.pictures)
         asked.image = None  # the encoded image is not kept while the request waits for its answer
-        job = await engine.ask(turns, images, "auto", asked.seed, adapter=served.first, **asked.sampling())
+        asking = engine.ask(turns, images, "auto", asked.seed, adapter=served.first, **asked.sampling())
+        job = await while_connected(request, asking)
         images.clear()
-        text = await text_of(job, request)
+        text = await text_of(job, request) if job is not None else None
         if text is None:
             return replies.nobody_reads()
         now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
