@@ -185,20 +185,19 @@ def run_server(flags: options.Flags, settings: ServerSettings, listening: Listen
     """
     import dataclasses
 
-    import uvicorn
-
     from ..serving.app import create_app
+    from ..serving.listener import connection_limits, make_server
 
-    settings = dataclasses.replace(settings, defaults=flags.sampling(), language=flags.language)
+    limits = connection_limits()
+    settings = dataclasses.replace(
+        settings, defaults=flags.sampling(), language=flags.language, request_limit=limits.requests
+    )
     model = flags.open_model()
     for name, place in adapters.items():
         model.add_adapter(place, name)
     app = create_app(model, settings)
     grace = int(settings.limits.time_limit) + SHUTDOWN_GRACE
-    config = uvicorn.Config(
-        app, listening.host, listening.port, server_header=False, timeout_graceful_shutdown=grace, log_level="info"
-    )
-    server = uvicorn.Server(config)
+    server = make_server(app, limits, listening.host, listening.port, grace)
     what = " and ".join(["APIs"] * settings.with_api + ["page"] * settings.with_page)
     typer.echo(f"{settings.name}: {what} at {_address(listening)}", err=True)
     try:
