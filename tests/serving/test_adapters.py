@@ -122,9 +122,10 @@ def test_the_page_offers_them(several: visualglm.VisualGLM) -> None:
 
     from visualglm.serving import page
     from visualglm.serving.page_words import WORDS
+    from visualglm.serving.uploads import Uploads
 
     engine, served = Engine(several, EngineLimits(), Metrics()), Served("mini", tuple(KINDS))
-    blocks = page._blocks(engine, served, gradio.I18n(**WORDS)).blocks.values()
+    blocks = page._blocks(engine, served, gradio.I18n(**WORDS), Uploads(0)).blocks.values()
     (choice,) = [block for block in blocks if isinstance(block, gradio.Dropdown)]
     assert [value for _, value in choice.choices] == list(served.ids) and choice.value == served.first
     engine.start()
