@@ -131,7 +131,7 @@ def test_the_page_offers_them(several: visualglm.VisualGLM) -> None:
     engine.start()
 
     async def said(chosen: str) -> str:
-        answer = page._answerer(engine, served)
+        answer = page._answerer(engine, served, Uploads(0))
         return [text async for text in answer({"text": QUESTIONS[0]}, [], None, 0, 1, 5, chosen)][-1]
 
     heard = {chosen: asyncio.run(said(chosen)) for chosen in ("prefix", "base")}
