@@ -28,6 +28,8 @@ except ImportError:  # Windows
 
 HEAD_SECONDS = 15.0
 """Until a request's head must have arrived: after connecting, and after the response before it."""
+UNREAD_SECONDS = 120.0
+"""How long a client may read nothing of a response. Buffers of the system delay what is seen of a slow client."""
 LAST_SECONDS = 5.0
 """How long connections stay open on shutdown while no answer is under way."""
 WANTED_FILES = 4096
@@ -59,12 +61,14 @@ def connection_limits() -> ConnectionLimits:
 
 
 class BoundedConnection(H11Protocol):
-    """A connection that is closed when its request's head is late, or when it is idle while others have no place."""
+    """A connection that is closed when its request's head is late, when its client does not read the response, or when
+    it is idle while others have no place."""
 
     def __init__(self, *given: Any, most: int, **named: Any) -> None:
         super().__init__(*given, **named)
         self.most = most
         self.idle_since = self.loop.time()
+        self.unread_timer: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
@@ -88,6 +92,23 @@ class BoundedConnection(H11Protocol):
     def on_response_complete(self) -> None:
         self.idle_since = self.loop.time()
         super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._limit_unread(sys.maxsize)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.unread_timer is not None:
+            self.unread_timer.cancel()
+
+    def _limit_unread(self, before: int) -> None:
+        """Abort if nothing was read since `before` bytes waited to be sent, else look again later."""
+        unread = self.transport.get_write_buffer_size()
+        if unread >= before:
+            self.transport.abort()
+        else:
+            self.unread_timer = self.loop.call_later(UNREAD_SECONDS, self._limit_unread, unread)
 
     def _limit_head(self) -> None:
         self._unset_keepalive_if_required()
