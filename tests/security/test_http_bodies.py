@@ -9,6 +9,7 @@ import random
 import threading
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -27,9 +28,9 @@ from fastapi.exceptions import RequestValidationError
 import visualglm
 from visualglm.serving import json_body
 from visualglm.serving.app import ServerSettings, create_app
+from visualglm.serving.listener import READ_BYTES, BoundedConnection
 from visualglm.serving.replies import MAX_MESSAGE, printable
 from visualglm.serving.schema import MAX_PARTS, ChatRequest
-from visualglm.serving.small_reads import READ_BYTES, SmallReads
 from visualglm.serving.upstream_api import UpstreamRequest
 
 CHAT = "/v1/chat/completions"
@@ -290,7 +291,7 @@ def test_encoded_images_are_not_kept_while_a_request_waits(app: FastAPI, monkeyp
 def test_a_connection_is_read_in_small_steps() -> None:
     sizes: list[int] = []
 
-    class Recorded(SmallReads):
+    class Recorded(BoundedConnection):
         def data_received(self, data: bytes) -> None:
             sizes.append(len(data))
             super().data_received(data)
@@ -302,7 +303,8 @@ def test_a_connection_is_read_in_small_steps() -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-    server = uvicorn.Server(uvicorn.Config(answer, port=0, http=Recorded, log_level="error", loop="asyncio"))
+    protocol: Any = partial(Recorded, most=10)
+    server = uvicorn.Server(uvicorn.Config(answer, port=0, http=protocol, log_level="error", loop="asyncio"))
     bound = server.config.bind_socket()
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()

@@ -122,15 +122,16 @@ def test_the_page_offers_them(several: visualglm.VisualGLM) -> None:
 
     from visualglm.serving import page
     from visualglm.serving.page_words import WORDS
+    from visualglm.serving.uploads import Uploads
 
     engine, served = Engine(several, EngineLimits(), Metrics()), Served("mini", tuple(KINDS))
-    blocks = page._blocks(engine, served, gradio.I18n(**WORDS)).blocks.values()
+    blocks = page._blocks(engine, served, gradio.I18n(**WORDS), Uploads(0)).blocks.values()
     (choice,) = [block for block in blocks if isinstance(block, gradio.Dropdown)]
     assert [value for _, value in choice.choices] == list(served.ids) and choice.value == served.first
     engine.start()
 
     async def said(chosen: str) -> str:
-        answer = page._answerer(engine, served)
+        answer = page._answerer(engine, served, Uploads(0))
         return [text async for text in answer({"text": QUESTIONS[0]}, [], None, 0, 1, 5, chosen)][-1]
 
     heard = {chosen: asyncio.run(said(chosen)) for chosen in ("prefix", "base")}

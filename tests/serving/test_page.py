@@ -16,11 +16,12 @@ from visualglm.serving.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
 from visualglm.serving.page_words import WORDS
 from visualglm.serving.served import Served
+from visualglm.serving.uploads import Uploads
 
 
 def sliders(engine: Engine) -> list[float]:
     """Temperature, top_p and length as the page opens."""
-    blocks = page._blocks(engine, Served("mini"), gradio.I18n(**WORDS)).blocks.values()
+    blocks = page._blocks(engine, Served("mini"), gradio.I18n(**WORDS), Uploads(0)).blocks.values()
     return [block.value for block in blocks if isinstance(block, gradio.Slider)]
 
 
@@ -54,7 +55,7 @@ def test_a_slider_that_was_moved_counts(opened: visualglm.VisualGLM, monkeypatch
     monkeypatch.setattr(engine, "ask", ask)
 
     async def said() -> None:
-        async for _ in page._answerer(engine, Served("mini"))({"text": "?"}, [], None, 0.5, 1.0, 5):
+        async for _ in page._answerer(engine, Served("mini"), Uploads(0))({"text": "?"}, [], None, 0.5, 1.0, 5):
             pass
 
     with pytest.raises(gradio.Error, match="enough"):

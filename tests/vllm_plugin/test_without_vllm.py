@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -95,13 +95,18 @@ def test_arguments_are_safe_by_default() -> None:
     assert arguments[0] == "dir" and arguments[arguments.index("--host") + 1] == "127.0.0.1"
     assert arguments[arguments.index("--allowed-origins") + 1] == "[]"
     assert "--allowed-media-domains" not in arguments and "--allowed-local-media-path" not in arguments
-    assert arguments[arguments.index("--middleware") + 1].endswith("LoopbackNames")
+    assert [name.rpartition(".")[2] for name in middleware(arguments)] == ["SameOriginOnly", "LoopbackNames"]
+
+
+def middleware(arguments: Sequence[str]) -> list[str]:
+    """What every request passes on its way to vLLM."""
+    return [arguments[place + 1] for place, argument in enumerate(arguments) if argument == "--middleware"]
 
 
 def test_keys_never_stand_in_the_arguments() -> None:
     arguments = server(keys=["secret"], trusted_hosts=("*",)).arguments()
     assert not any("secret" in argument for argument in arguments)
-    assert arguments[arguments.index("--middleware") + 1].endswith("KeyEverywhere")  # and any name may be used
+    assert middleware(arguments)[-1].endswith("KeyEverywhere")  # and any name may be used
 
 
 def test_a_key_is_wanted_beyond_v1_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -188,32 +188,19 @@ def run_server(flags: options.Flags, settings: ServerSettings, listening: Listen
     import dataclasses
     import gc
 
-    import uvicorn
-
     from ..serving.app import create_app
-    from ..serving.small_reads import SmallReads
+    from ..serving.listener import connection_limits, make_server
 
-    class Server(uvicorn.Server):
-        async def shutdown(self, sockets: list[Any] | None = None) -> None:
-            app.state.engine.finish_decoding()  # a hostile image would hold its connection, and so the server
-            await super().shutdown(sockets)
-
-    settings = dataclasses.replace(settings, defaults=flags.sampling(), language=flags.language)
+    limits = connection_limits()
+    settings = dataclasses.replace(
+        settings, defaults=flags.sampling(), language=flags.language, request_limit=limits.requests
+    )
     model = flags.open_model()
     for name, place in adapters.items():
         model.add_adapter(place, name)
     app = create_app(model, settings)
     grace = int(settings.limits.time_limit) + SHUTDOWN_GRACE
-    config = uvicorn.Config(
-        app,
-        listening.host,
-        listening.port,
-        http=SmallReads,
-        server_header=False,
-        timeout_graceful_shutdown=grace,
-        log_level="info",
-    )
-    server = Server(config)
+    server = make_server(app, limits, listening.host, listening.port, grace)
     gc.freeze()  # the model and its libraries are never garbage, and looking through them stops the event loop for long
     what = " and ".join(["APIs"] * settings.with_api + ["page"] * settings.with_page)
     typer.echo(f"{settings.name}: {what} at {_address(listening)}", err=True)

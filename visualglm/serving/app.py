@@ -6,7 +6,7 @@ The engine starts and stops with the app: on shutdown the answers under way, and
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,9 @@ from ..conversation import VisualGLM
 from ..fetch import PictureFetcher
 from ..prompt import Language
 from . import openai_api, replies, upstream_api
+from .browsers import SameOriginOnly
 from .engine import Engine
-from .guard import BodyLimit, KeyGuard
+from .guard import BodyLimit, KeyGuard, RequestLimit
 from .inputs import PictureReader
 from .limits import EngineLimits
 from .metrics import Metrics, RequestCount
@@ -46,6 +47,7 @@ class ServerSettings:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     body_limit: int = 32_000_000
     body_seconds: float = BODY_SECONDS
+    request_limit: int = 1000
     limits: EngineLimits = field(default_factory=EngineLimits)
 
 
@@ -62,11 +64,14 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
     served = Served(settings.name, tuple(model.adapters))
     engine = Engine(model, settings.limits, metrics, settings.language, settings.defaults)
 
+    stopping = ExitStack()
+
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        engine.start()
-        yield
-        engine.close()
+        with stopping:
+            engine.start()
+            yield
+            engine.close()
 
     app = FastAPI(title="VisualGLM", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.engine = engine
@@ -79,7 +84,8 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
     if settings.with_page:
         from .page import mount_page
 
-        mount_page(app, engine, served, settings.body_limit)
+        app.state.uploads = mount_page(app, engine, served, settings.body_limit)
+        stopping.callback(app.state.uploads.close)
     _add_guards(app, metrics, settings)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
@@ -109,8 +115,10 @@ def _add_guards(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> Non
     """The last one added is asked first."""
     app.add_middleware(CORSMiddleware, allow_origins=[])
     app.add_middleware(BodyLimit, byte_limit=settings.body_limit, second_limit=settings.body_seconds)
+    app.add_middleware(RequestLimit, limit=settings.request_limit)
     app.add_middleware(KeyGuard, keys=settings.keys)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.trusted_hosts), www_redirect=False)
+    app.add_middleware(SameOriginOnly)
     app.add_middleware(RequestCount, metrics=metrics)
 
 

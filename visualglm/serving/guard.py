@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .replies import error_reply
 
 OPEN_PATHS = ("/health",)
+BUSY = "Busy: the server has too many requests. Try again in a moment."
+BODIES_AT_ONCE = 16
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 """Where only this machine's own names are answered, no foreign page reaches the server by a name of its own."""
 
@@ -56,13 +58,35 @@ class KeyGuard:
         return any([hmac.compare_digest(given, key) for key in self.keys])
 
 
+class RequestLimit:
+    """Answers 503 to what comes while `limit` requests are being answered; `/health` is always answered."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+        self.answering = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            return await self.app(scope, receive, send)
+        if self.answering >= self.limit:
+            return await error_reply(503, BUSY, code="busy")(scope, receive, send)
+        self.answering += 1
+        try:
+            return await self.app(scope, receive, send)
+        finally:
+            self.answering -= 1
+
+
 class BodyLimit:
-    """Gives up on bodies above `byte_limit` bytes, and on those that take longer than `second_limit` seconds."""
+    """Gives up on bodies above `byte_limit` bytes, on those that take longer than `second_limit` seconds, and on more
+    than `BODIES_AT_ONCE` of the largest size together."""
 
     def __init__(self, app: ASGIApp, byte_limit: int, second_limit: float) -> None:
         self.app = app
         self.byte_limit = byte_limit
         self.second_limit = second_limit
+        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
@@ -70,28 +94,37 @@ class BodyLimit:
         length = Headers(scope=scope).get("content-length", "0")
         if not length.isdigit() or int(length) > self.byte_limit:
             return await self._too_large()(scope, receive, send)
+        messages: list[Message] = []
         try:
-            body = await asyncio.wait_for(self._read(receive), self.second_limit)
-        except TimeoutError:
-            return await error_reply(408, "The body did not arrive in time: send it again.")(scope, receive, send)
-        if body is None:
-            return await self._too_large()(scope, receive, send)
-        return await self.app(scope, _replay(body, receive), send)
+            try:
+                refusal = await asyncio.wait_for(self._read(receive, messages), self.second_limit)
+            except TimeoutError:
+                refusal = error_reply(408, "The body did not arrive in time: send it again.")
+            await (refusal or self.app)(scope, _replay(messages, receive), send)
+        finally:
+            self.held -= sum(_size(message) for message in messages)
 
     def _too_large(self) -> ASGIApp:
         return error_reply(413, f"The body has more than {self.byte_limit} bytes: send smaller pictures.")
 
-    async def _read(self, receive: Receive) -> list[Message] | None:
-        """The body's messages, or None if it grew too large."""
-        messages, size = [], 0
+    async def _read(self, receive: Receive, messages: list[Message]) -> ASGIApp | None:
+        """Add the body's messages; an error reply if it grows too large."""
+        size = 0
         while True:
             message = await receive()
             messages.append(message)
-            size += len(message.get("body", b""))
+            size += _size(message)
+            self.held += _size(message)
             if size > self.byte_limit:
-                return None
+                return self._too_large()
+            if self.held > BODIES_AT_ONCE * self.byte_limit:
+                return error_reply(503, BUSY, code="busy")
             if message["type"] != "http.request" or not message.get("more_body"):
-                return messages
+                return None
+
+
+def _size(message: Message) -> int:
+    return len(message.get("body", b""))
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:

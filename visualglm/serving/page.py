@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
 
 import gradio
 from fastapi import FastAPI
-from gradio.utils import get_upload_folder
+from starlette.routing import Mount
 
 from ..conversation import packed_model
 from ..errors import ImageError, VisualGLMError
@@ -25,12 +24,14 @@ from ..generation import generation_settings
 from ..prompt import Turn
 from .engine import BusyError, Engine
 from .job import LateError
+from .page_routes import PageRoutes
 from .page_words import EXAMPLES, WORDS
 from .schema import sampled
 from .served import Served
+from .uploads import Uploads
 
-UPLOADS_KEPT = (3600, 7200)
-"""Seconds: how often uploads are looked through, and how old one may get."""
+UPLOADED_BODIES = 16
+"""Uploads that are kept, in bodies of the largest size."""
 
 LONG_ANSWER = 512
 """Tokens where neither the checkpoint nor the command says where an answer must stop."""
@@ -44,20 +45,21 @@ button[aria-label*="share" i], button[title*="share" i] {display: none !importan
 """A picture in the chat has a share button of its own, which would send it to another site."""
 
 
-def mount_page(app: FastAPI, engine: Engine, served: Served, body_limit: int) -> None:
-    """Puts the page at `/` of an app whose engine it asks."""
+def mount_page(app: FastAPI, engine: Engine, served: Served, body_limit: int) -> Uploads:
+    """Puts the page at `/` of an app whose engine it asks. The caller closes the uploads when the app stops."""
     words = gradio.I18n(**WORDS)
-    if "GRADIO_TEMP_DIR" not in os.environ:  # gradio's own is one folder of the whole machine, for every user to read
-        app.state.uploads = tempfile.TemporaryDirectory(prefix="visualglm-uploads-")
-        os.environ["GRADIO_TEMP_DIR"] = app.state.uploads.name
+    uploads = Uploads(UPLOADED_BODIES * body_limit)
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)  # gradio's own is one folder for every user of the machine
+    blocks = _blocks(engine, served, words, uploads)
+    blocks.has_launched = True  # mounting never sets it, and without it gradio checks no path
     gradio.mount_gradio_app(
         app,
-        _blocks(engine, served, words),
+        blocks,
         "/",
         i18n=words,
         theme=gradio.themes.Soft(font=list(SYSTEM_FONTS), font_mono=["monospace"]),
         css=STYLE,
-        show_error=True,
+        show_error=False,  # what answer() raises is shown all the same
         max_file_size=body_limit,
         run_history=False,
         footer_links=[],
@@ -65,15 +67,21 @@ def mount_page(app: FastAPI, engine: Engine, served: Served, body_limit: int) ->
         pwa=False,
         enable_monitoring=False,
     )
+    uploads.keep_samples()
+    mounted = app.routes[-1]
+    assert isinstance(mounted, Mount)
+    mounted.app = PageRoutes(mounted.app, uploads)
+    return uploads
 
 
-def _blocks(engine: Engine, served: Served, words: Callable[[str], Any]) -> gradio.Blocks:
-    with gradio.Blocks(title="VisualGLM", analytics_enabled=False, delete_cache=UPLOADS_KEPT) as page:
+def _blocks(engine: Engine, served: Served, words: Callable[[str], Any], uploads: Uploads) -> gradio.Blocks:
+    with gradio.Blocks(title="VisualGLM", analytics_enabled=False) as page:
         gradio.Markdown(words("greeting"))
         start = generation_settings(engine.model.model, **{**engine.defaults, "seed": None})
         config, most = start.config, engine.model.model.config.max_sequence_length
         with gradio.Accordion(words("settings"), open=False, render=False) as settings:
             camera = gradio.Image(sources=["webcam"], type="filepath", label=words("camera"), render=False)
+            camera.preprocess = lambda payload: payload and payload.path  # type: ignore[method-assign]  # or it decodes
             cold = float(config.temperature or 1.0) if config.do_sample else 0.0
             temperature = gradio.Slider(0, max(2.0, cold), cold, step=0.05, label=words("temperature"), render=False)
             top_p = gradio.Slider(0, 1, config.top_p or 1.0, step=0.05, label=words("top_p"), render=False)
@@ -83,7 +91,7 @@ def _blocks(engine: Engine, served: Served, words: Callable[[str], Any]) -> grad
             if served.adapters:
                 inputs.append(gradio.Dropdown(list(served.ids), value=served.first, label=words("model"), render=False))
         gradio.ChatInterface(
-            _answerer(engine, served),
+            _answerer(engine, served, uploads),
             multimodal=True,
             chatbot=gradio.Chatbot(
                 show_label=False,
@@ -113,7 +121,7 @@ def _examples() -> list[list[Any]]:
     return [[{"text": text, "files": [pictures[name]]}] for name, text in EXAMPLES if name in pictures]
 
 
-def _answerer(engine: Engine, served: Served) -> Callable[..., AsyncIterator[str]]:
+def _answerer(engine: Engine, served: Served, uploads: Uploads) -> Callable[..., AsyncIterator[str]]:
     async def answer(
         message: dict[str, Any],
         history: list[dict[str, Any]],
@@ -127,7 +135,7 @@ def _answerer(engine: Engine, served: Served) -> Callable[..., AsyncIterator[str
         sampling = {**sampled(temperature, top_p), "max_new_tokens": int(longest)}
         try:
             turns, files = dialogue(message, history, camera)
-            pictures = [uploaded(file) for file in files]
+            pictures = [_read_upload(uploads, file) for file in files]
             job = await engine.ask(turns, pictures, adapter=served.adapter(chosen), **sampling)
             try:
                 async for _ in job.pieces():
@@ -177,14 +185,12 @@ def _read(content: Any) -> tuple[str, list[str]]:
     return "\n".join(text for text in texts if text), files
 
 
-def uploaded(file: str) -> bytes:
-    """A picture that a browser uploaded, or one of the examples.
+def _read_upload(uploads: Uploads, file: str) -> bytes:
+    """An image that a browser uploaded, or one of the examples.
 
     Raises:
         ImageError: it is any other file.
     """
-    path = Path(file).resolve()
-    allowed = (Path(get_upload_folder()).resolve(), (packed_model() / "samples").resolve())
-    if not any(path.is_relative_to(folder) for folder in allowed) or not path.is_file():
-        raise ImageError("This picture is no longer on the server: upload it again.")
-    return path.read_bytes()
+    if not uploads.holds(file):
+        raise ImageError("This image is no longer on the server. Upload it again.")
+    return Path(file).read_bytes()

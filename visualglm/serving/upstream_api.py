@@ -91,7 +91,7 @@ def router(engine: Engine, served: Served) -> APIRouter:
         openapi_extra=body_schema(UpstreamRequest),
     )
     async def answer(request: Request) -> Any:
-        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             return replies.error_reply(415, "The body is not JSON: send it with Content-Type: application/json.")
         asked = await read_json(request, UpstreamRequest)

@@ -1,7 +1,8 @@
 """vllm_plugin/server: `visualglm serve --engine vllm`: our flags as arguments of vLLM's own server, and its start.
 
 In: a native folder and where to listen. Out: arguments that `vllm serve` takes too; `serve` runs it in this process.
-Other sites' pages get no CORS headers, and without keys only loopback's own names are answered, as in our own server.
+Other sites' pages get no CORS headers and no answers. Without keys only loopback's own names are answered, as in our
+own server.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp
 from ..checkpoints.load import GENERATION_CONFIG
 from ..checkpoints.weights_file import read_json
 from ..errors import UsageError
+from ..serving.browsers import SameOriginOnly
 from ..serving.guard import LOOPBACK_NAMES, KeyGuard
 from .folders import LanguageAdapter
 
@@ -102,8 +104,9 @@ class VLLMServer:
             arguments += ["--override-generation-config", json.dumps(overrides(self.sampling, self.folder))]
         arguments += adapter_arguments(self.adapters)
         guard = KeyEverywhere if self.keys else LoopbackNames
-        if self.keys or "*" not in self.trusted_hosts:
-            arguments += ["--middleware", f"{guard.__module__}.{guard.__qualname__}"]
+        guards = [SameOriginOnly, guard] if self.keys or "*" not in self.trusted_hosts else [SameOriginOnly]
+        for middleware in guards:
+            arguments += ["--middleware", f"{middleware.__module__}.{middleware.__qualname__}"]
         return [*arguments, *self.more]
 
 

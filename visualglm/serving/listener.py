@@ -1,0 +1,178 @@
+"""serving/listener: uvicorn with bounds: connections by file descriptors, seconds for a head, an end on SIGTERM.
+
+What it logs of a request is its path alone, from the connection's own address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+HEAD_SECONDS = 15.0
+"""Until a request's head must have arrived: after connecting, and after the response before it."""
+UNREAD_SECONDS = 120.0
+"""How long a client may read nothing of a response. Buffers of the system delay what is seen of a slow client."""
+LAST_SECONDS = 5.0
+"""How long connections stay open on shutdown while no answer is under way."""
+WANTED_FILES = 4096
+OTHER_FILES = 32
+"""File descriptors that the process needs for itself."""
+LOGGED_PATH = 200
+"""Characters."""
+READ_BYTES = 16_384
+"""Of one read. h11 handles all of a read before any other connection gets its turn: 256 KB hold 40,000 chunks of one
+byte, which take half a second."""
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """`connections` are open at once; `requests` of them are answered at once, `/health` apart; `backlog` wait."""
+
+    connections: int
+    requests: int
+    backlog: int
+
+
+def connection_limits() -> ConnectionLimits:
+    """What the process's limit on file descriptors allows, after raising it; each connection may send a file, too."""
+    files = WANTED_FILES
+    if resource is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        files = max(soft, WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    free = max(files - OTHER_FILES, 16)
+    connections = min(free * 3 // 8, 1000)
+    return ConnectionLimits(connections, connections * 3 // 4, min(free // 4, 128))
+
+
+class BoundedConnection(H11Protocol):
+    """A connection that is closed when its request's head is late, when its client does not read the response, or when
+    it is idle while others have no place."""
+
+    def __init__(self, *given: Any, most: int, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.most = most
+        self.idle_since = self.loop.time()
+        self.unread_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        stream: Any = transport
+        stream.max_size = READ_BYTES  # asyncio's own socket transport reads by it; another one keeps its own
+        super().connection_made(transport)
+        self._limit_head()
+        if len(self.connections) > self.most:
+            idle = [other for other in self.connections if isinstance(other, BoundedConnection) and other.idle]
+            oldest = min(idle, key=lambda other: other.idle_since)
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.idle and not self.transport.is_closing():
+            self._limit_head()
+
+    def on_response_complete(self) -> None:
+        self.idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._limit_unread(sys.maxsize)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.unread_timer is not None:
+            self.unread_timer.cancel()
+
+    def _limit_unread(self, before: int) -> None:
+        """Abort if nothing was read since `before` bytes waited to be sent, else look again later."""
+        unread = self.transport.get_write_buffer_size()
+        if unread >= before:
+            self.transport.abort()
+        else:
+            self.unread_timer = self.loop.call_later(UNREAD_SECONDS, self._limit_unread, unread)
+
+    def _limit_head(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_at(
+            self.idle_since + HEAD_SECONDS, self.timeout_keep_alive_handler
+        )
+
+
+class BoundedServer(uvicorn.Server):
+    """Ends once the answers under way are given, whoever keeps a connection open."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self.app = app
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self.app.state.engine.finish_decoding()  # a hostile image would hold its connection, and so the server
+        cutting = asyncio.create_task(self._cut())
+        await super().shutdown(sockets)
+        cutting.cancel()
+
+    async def _cut(self) -> None:
+        engine = self.app.state.engine
+        last_busy = time.monotonic()
+        while time.monotonic() < last_busy + LAST_SECONDS:
+            if engine.queued or engine.running:
+                last_busy = time.monotonic()
+            await asyncio.sleep(0.1)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(1)  # most requests end by themselves once the client is gone
+        for task in list(self.server_state.tasks):
+            task.cancel()
+
+
+def make_server(app: FastAPI, limits: ConnectionLimits, host: str, port: int, grace: int) -> BoundedServer:
+    """A server whose `run` answers until SIGTERM, SIGHUP or Ctrl-C; `grace`: seconds that the last answers may take."""
+    config = uvicorn.Config(
+        app,
+        host,
+        port,
+        http=partial(BoundedConnection, most=limits.connections),  # type: ignore[arg-type]
+        ws="none",
+        backlog=limits.backlog,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=grace,
+        log_level="info",
+    )
+    logging.getLogger("uvicorn.access").addFilter(shorten_path)
+    server = BoundedServer(config, app)
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, server.handle_exit)
+    return server
+
+
+def shorten_path(record: logging.LogRecord) -> bool:
+    """Leave queries and file names out of a line of the access log."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:
+        client, method, path, *rest = record.args
+        record.args = (client, method, re.split("[?=]|%3D", str(path))[0][:LOGGED_PATH], *rest)
+    return True
