@@ -38,9 +38,7 @@ Adapters = Annotated[
         "answers where they do not."
     ),
 ]
-TimeLimit = Annotated[
-    float, typer.Option(min=1, max=DAY, help="Seconds a request may take, decoding its images included.")
-]
+TimeLimit = Annotated[float, typer.Option(min=1, max=DAY, help="Seconds a request may take, decoding included.")]
 
 VLLM_TAKES = {
     *("engine", "vllm_args", "host", "port", "api_key_file", "insecure", "no_web", "allow_image_domain"),
