@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "visualglm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 BENCHMARKS = sorted((PACKAGE.parent / "benchmarks").glob("*.py"))
-ANYWHERE = ["configuration", "errors", "safe_files"]
+ANYWHERE = ["configuration", "configuration_limits", "errors", "safe_files"]
 ROAD = [
     "images",
     "vocabulary",

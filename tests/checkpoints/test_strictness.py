@@ -139,7 +139,7 @@ def test_generation_settings(hf: Path, tmp_path: Path, content: str) -> None:
 
     for folder in (hf, convert(hf, tmp_path / "native", with_golden=False)):
         (folder / "generation_config.json").write_text(content)
-        assert "generation_config.json" in refused(folder, "as JSON|a JSON object|that transformers refuses|web page")
+        assert "generation_config.json" in refused(folder, "as JSON|a JSON object|that cannot be used|web page")
         with pytest.raises(CheckpointError, match=r"generation_config\.json"):
             convert(folder, tmp_path / "out", with_golden=False)
     assert not (tmp_path / "out").exists()

@@ -39,7 +39,7 @@ def check_records(path: Path) -> None:
                 records = archive.infolist()
                 if any(record.compress_type != zipfile.ZIP_STORED for record in records):
                     if any(record.filename.endswith("data.pkl") for record in records):
-                        raise CheckpointError(f"{path} has compressed records, which torch.save never writes: {REMEDY}.")
+                        raise CheckpointError(f"{path} has compressed records, unlike torch.save's: {REMEDY}.")
                     return  # an archive of files, which the next reader names
                 for record in records:
                     if record.filename.endswith(".pkl"):
@@ -90,7 +90,7 @@ class _Bounded:
 def _walk(file: IO[bytes], path: Path) -> None:
     """Follow the stack of a pickle's machine with the sizes of its tuples in the place of its values."""
     stack: list[int | None] = []  # None is a mark
-    memo: dict[int, int] = {}
+    memo: dict[Any, int] = {}
     for step, (code, argument, _) in enumerate(pickletools.genops(file)):
         name = code.name
         if step > MOST_STEPS:

@@ -17,6 +17,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 from unittest.mock import patch
@@ -86,8 +87,8 @@ def _safetensors_header(path: Path, file: IO[bytes]) -> tuple[dict[str, Any], in
         raise CheckpointError(f"{path} is not a complete safetensors file, {DOWNLOAD_AGAIN}.")
     if length > MOST_HEADER:
         raise CheckpointError(
-            f"{path} is not a safetensors file of this model: its header has {length >> 20} MiB, and {MOST_HEADER >> 20} "
-            "are read at most."
+            f"{path} is not a safetensors file of this model: its header has {length >> 20} MiB, and at most "
+            f"{MOST_HEADER >> 20} are read."
         )
     try:
         header = parse_json(file.read(length))
@@ -101,7 +102,7 @@ def _safetensors_header(path: Path, file: IO[bytes]) -> tuple[dict[str, Any], in
 def _refuse_overlaps(header: dict[str, Any], path: Path) -> None:
     """Raises `CheckpointError` where two tensors share bytes: a small file would stand for any amount of memory."""
     ends = sorted(entry["data_offsets"] for entry in header.values())
-    if any(later[0] < earlier[1] for earlier, later in zip(ends, ends[1:], strict=False)):
+    if any(later[0] < earlier[1] for earlier, later in pairwise(ends)):
         raise CheckpointError(f"{path} is damaged (two of its tensors overlap), {DOWNLOAD_AGAIN}.")
 
 
