@@ -58,15 +58,19 @@ def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
 
 
 def read_json(path: str | Path, most: int = MOST_BYTES) -> Any:
-    """Read a JSON file; see `parse_json` and `read_bytes` for what is refused."""
-    return parse_json(read_bytes(path, most))
+    """Read a JSON file; see `parse_json` and `read_bytes` for what is refused, and so is half a character."""
+    content = read_bytes(path, most)
+    value = parse_json(content)
+    if b"\\u" in content and _has_surrogate(value):
+        raise ValueError("it has half a character (a lone surrogate)")
+    return value
 
 
 def parse_json(text: bytes | str) -> Any:
     """JSON -> its value.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, is nested too deeply, or has a number or a character that cannot be stored.
+        ValueError: it is no JSON in UTF-8, is nested too deeply, or has a number of hundreds of digits.
     """
     if isinstance(text, bytes):
         try:
@@ -78,8 +82,6 @@ def parse_json(text: bytes | str) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     _check_depth(value)
-    if "\\u" in text and _has_surrogate(value):
-        raise ValueError("it has half a character (a lone surrogate)")
     return value
 
 

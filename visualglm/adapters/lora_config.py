@@ -106,12 +106,12 @@ def _bare_modules(model: Any) -> Iterator[tuple[str, nn.Module]]:
 
 def _by_name(table: dict[str, float], targets: list[str], match: _Matcher) -> dict[str, float]:
     """A table by expressions for the ends of names -> one by whole names; the first that fits counts, as in PEFT."""
-    found = {}
+    table_by_name: dict[str, float] = {}
     for name in targets:
         key = next((key for key in table if match(rf"(.*\.)?({key})$", name)), None)
         if key is not None:
-            found[re.escape(name)] = table[key]
-    return found
+            table_by_name[re.escape(name)] = table[key]
+    return table_by_name
 
 
 def _exactly(names: list[str]) -> str:
@@ -121,9 +121,9 @@ def _exactly(names: list[str]) -> str:
 
 def _require_rank(name: str, module: Any, rank: Any, tensors: Mapping[str, Tensor]) -> None:
     if isinstance(module, nn.Embedding):
-        matrix, width = tensors.get(f"{name}.lora_embedding_A"), module.num_embeddings
+        matrix, width = tensors.get(f"{name}.lora_embedding_A"), int(module.num_embeddings)
     else:
-        matrix, width = tensors.get(f"{name}.lora_A.weight"), getattr(module, "in_features", None)
+        matrix, width = tensors.get(f"{name}.lora_A.weight"), int(getattr(module, "in_features", 0))
     if matrix is None or tuple(matrix.shape) != (rank, width):
         found = "is missing" if matrix is None else f"is {list(matrix.shape)}"
         raise ValueError(f"the matrix A of {name} should be [{str(rank)[:40]}, {width}] and {found}")
