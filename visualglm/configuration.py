@@ -16,7 +16,7 @@ from .configuration_limits import (
     CONFIG,
     LONGEST_PREFIX,
     check_crossing,
-    check_file,
+    check_files,
     check_ids,
     check_keys,
     check_size,
@@ -197,7 +197,7 @@ class VisualGLMConfig(PreTrainedConfig):
         Raises:
             ConfigurationError: there is none, as in a sat folder, or it is that of another model.
         """
-        check_file(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+        check_files(pretrained_model_name_or_path, subfolder=kwargs.get("subfolder") or "")
         stored, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if stored.get("model_type") not in (cls.model_type, ChatGLMConfig.model_type):
             raise ConfigurationError(

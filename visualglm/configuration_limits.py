@@ -7,6 +7,7 @@ transformers would fetch are a `ConfigurationError`. Knows the configurations by
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,24 @@ KERNELS = (None, "eager", "sdpa", "flex_attention")
 """Attention that a file may name; the others are code, which transformers would fetch from a hub."""
 
 
-def check_file(folder: Any, subfolder: str = "") -> None:
-    """Read a local folder's `config.json` once before transformers does, which knows no bounds.
+def check_files(folder: Any, names: Iterable[str] = (CONFIG,), subfolder: str = "") -> None:
+    """Read a local folder's files of JSON once before transformers does, which knows no bounds.
 
     Raises:
-        ConfigurationError: it is no regular file, too large, or no JSON object.
+        ConfigurationError: one is no regular file, too large, or no JSON object.
     """
-    file = Path(folder, subfolder, CONFIG) if Path(folder).is_dir() else Path(folder)
-    if not file.exists():
-        return
+    place = Path(folder, subfolder)
+    for file in (place / name for name in names) if place.is_dir() else [place]:
+        if file.exists() and file.suffix == ".json":
+            read_object(file)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The object in a file of JSON that belongs to a model's configuration.
+
+    Raises:
+        ConfigurationError: it cannot be read, or holds something else.
+    """
     try:
         content = read_json(file)
     except (OSError, ValueError) as error:
@@ -54,6 +64,7 @@ def check_file(folder: Any, subfolder: str = "") -> None:
         raise ConfigurationError(f"{file} cannot be read as JSON ({reason}), so download it again.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{file} should hold a JSON object with names and values.")
+    return content
 
 
 def check_size(where: str, key: str, value: Any) -> None:

@@ -22,6 +22,8 @@ from .folder import CONFIG, read_config
 SECONDS = 2.0
 """For all expressions of a file together; those that `visualglm finetune` writes take milliseconds."""
 LONGEST = 200_000
+EXPRESSION = re.compile(r"(?:[^{(]|\((?!\?)|\(\?:)*+", re.DOTALL)
+"""Without counts, recursion and looking around, whose memory no limit of time bounds."""
 PLAIN = re.compile(r"[\w.]+")
 KEPT = (
     *("r", "lora_alpha", "target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern"),
@@ -138,13 +140,13 @@ class _Matcher:
 
     def __call__(self, pattern: str, name: str) -> bool:
         try:
-            if len(pattern) > LONGEST:
+            if len(pattern) > LONGEST or not EXPRESSION.fullmatch(pattern):
                 raise TimeoutError
             left = self.end - time.monotonic()
             return regex.fullmatch(pattern, name, timeout=max(left, 1e-3)) is not None
         except (TimeoutError, RecursionError, MemoryError) as error:
             raise CheckpointError(
-                f"{self.file} has an expression for modules that takes too long to match: write their names."
+                f"{self.file} has an expression for modules that is too much work to match: write their names."
             ) from error
         except regex.error as error:
             raise CheckpointError(f"{self.file} has no regular expression where one belongs ({error}).") from error
