@@ -10,6 +10,9 @@ import re
 
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
 
+LONGEST = 2000
+"""Characters of a message: names in files may have thousands."""
+
 
 def visible(text: str, kept: str = "") -> str:
     """Text with its control characters spelled out (`\\u001b`), so that a terminal shows them and obeys none.
@@ -23,7 +26,8 @@ class VisualGLMError(Exception):
     """A mistake that the user can mend; the message says how. Whatever name it quotes is safe to print."""
 
     def __str__(self) -> str:
-        return visible(super().__str__())
+        text = visible(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 400]} … {text[-350:]}"
 
 
 class ImageError(VisualGLMError, ValueError):

@@ -19,8 +19,8 @@ MOST_BYTES = 1 << 26
 """Of a file that is read whole: 64 MiB; the largest of ours, a golden record or a trainer's state, has a few MB."""
 DEEPEST = 100
 """Levels of nested lists and objects: deeper ones end in a RecursionError in code that copies or prints them."""
-MOST_DIGITS = 400
-"""Of a whole number; the longest finite float has 309."""
+MOST_DIGITS = 1000
+"""Of a whole number; Python itself stops at 4,300."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 

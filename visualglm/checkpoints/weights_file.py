@@ -50,6 +50,8 @@ DOWNLOAD_AGAIN = "so download it again"
 MOST_HEADER = 1 << 24
 """Bytes of a safetensors header; the 6B's has 0.1 MB in all its files together."""
 MOST_AXES = 8
+MOST_SHARING = 4
+"""How often tensors of one file may use its bytes: a tied head does it twice, views of nothing without end."""
 
 # What training frameworks store beside the weights, random states and options: plain values. numpy 1 and 2 name their
 # array builder differently.
@@ -259,10 +261,19 @@ def tensors_only(content: Any, file: Path) -> dict[str, LazyTensor]:
     """
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{file} holds no dictionary of tensors: it is no checkpoint of this model.")
-    odd = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    odd = [str(name)[:200] for name, value in content.items() if not isinstance(name, str) or not _is_plain(value)]
     if odd:
         raise CheckpointError(f"{file} holds {', '.join(odd[:8])} beside tensors: it is no checkpoint of this model.")
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in content.values()}
+    if sum(tensor.nbytes for tensor in content.values()) > MOST_SHARING * sum(storages.values()):
+        raise CheckpointError(f"{file} has far fewer numbers than its tensors show, {DOWNLOAD_AGAIN}.")
     return {name: LazyTensor.of(tensor.detach(), mapped=True) for name, tensor in content.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor of numbers that lie in memory, one after the other or in strides."""
+    plain = isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    return plain and value.dtype in SAFETENSORS_DTYPES.values()
 
 
 def refuse_what_is_no_weights(path: Path) -> None:
