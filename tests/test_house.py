@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "visualglm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 BENCHMARKS = sorted((PACKAGE.parent / "benchmarks").glob("*.py"))
-ANYWHERE = ["configuration", "errors"]
+ANYWHERE = ["configuration", "configuration_limits", "errors", "safe_files"]
 ROAD = [
     "image_files",
     "image_limits",
@@ -35,6 +35,7 @@ ROAD = [
     "vision",
     "qformer",
     "glm",
+    "generation_limits",
     "sampling",
     "generation",
     "decoding",

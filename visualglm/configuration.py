@@ -12,6 +12,17 @@ from typing import Any, Literal, get_args
 
 from transformers import PreTrainedConfig
 
+from .configuration_limits import (
+    CONFIG,
+    LONGEST_PREFIX,
+    check_crossing,
+    check_files,
+    check_ids,
+    check_keys,
+    check_size,
+    check_sizes,
+    shown,
+)
 from .errors import ConfigurationError
 
 RotaryFrequencies = Literal["half", "exact", "by_dtype"]
@@ -76,6 +87,7 @@ class QFormerConfig(PreTrainedConfig):
     query_initializer_range: float = 1.0  # at 0.02 queries trained from scratch collapse into one vector
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_size("qformer_config.", "num_layers", self.num_layers)
         if self.inner_hidden_size is None:
             self.inner_hidden_size = 4 * self.hidden_size
         if self.cross_attention_layers is None:
@@ -140,6 +152,7 @@ class VisualGLMConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_size("", "vocab_size", self.vocab_size)
         if self.image_token_id is None:
             self.image_token_id = self.vocab_size - 1
         self.vision_config = _as_config(VisionConfig, self.vision_config)
@@ -150,14 +163,20 @@ class VisualGLMConfig(PreTrainedConfig):
     def _check(self) -> None:
         """Raises `ConfigurationError` where two fields contradict each other."""
         vision, qformer = self.vision, self.qformer
-        _check_sizes("", self, halves=4)  # a head is two halves, each rotated in two parts
-        _check_sizes("vision_config.", vision)
-        _check_sizes("qformer_config.", qformer)
+        check_sizes("", self, halves=4)  # a head is two halves, each rotated in two parts
+        check_sizes("vision_config.", vision)
+        check_sizes("qformer_config.", qformer)
         if self.rotary_frequencies not in get_args(RotaryFrequencies):
             raise ConfigurationError(
                 f"rotary_frequencies is {self.rotary_frequencies!r}: it says how the checkpoint's source rounded its "
                 f"rotary frequencies, so write one of {', '.join(get_args(RotaryFrequencies))}."
             )
+        if type(self.prefix_length) is not int or not 0 <= self.prefix_length <= LONGEST_PREFIX:
+            raise ConfigurationError(
+                f"prefix_length is {shown(self.prefix_length)}: write a whole number from 0 to {LONGEST_PREFIX}."
+            )
+        check_ids(self)
+        check_crossing(qformer)
         if qformer.num_queries != self.image_length:
             raise ConfigurationError(
                 f"qformer_config.num_queries is {qformer.num_queries} but image_length is {self.image_length}: "
@@ -178,6 +197,7 @@ class VisualGLMConfig(PreTrainedConfig):
         Raises:
             ConfigurationError: there is none, as in a sat folder, or it is that of another model.
         """
+        check_files(pretrained_model_name_or_path, subfolder=kwargs.get("subfolder") or "")
         stored, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if stored.get("model_type") not in (cls.model_type, ChatGLMConfig.model_type):
             raise ConfigurationError(
@@ -193,9 +213,16 @@ class VisualGLMConfig(PreTrainedConfig):
         Raises:
             ConfigurationError: the dictionary is that of another model, or contradicts itself.
         """
-        if config_dict.get("model_type") == ChatGLMConfig.model_type:
-            config_dict = _in_our_words(config_dict)
-        return super().from_dict(config_dict, **kwargs)
+        try:
+            if config_dict.get("model_type") == ChatGLMConfig.model_type:
+                config_dict = _in_our_words(config_dict)
+            check_keys(cls, config_dict)
+            return super().from_dict(config_dict, **kwargs)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # a value of a wrong kind fails in every way there is
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(" .")
+            raise ConfigurationError(f"the configuration makes no sense ({reason}): get {CONFIG} again.") from error
 
     @property
     def vision(self) -> VisionConfig:
@@ -210,21 +237,11 @@ class VisualGLMConfig(PreTrainedConfig):
         return self.qformer_config
 
 
-def _check_sizes(where: str, config: Any, halves: int = 1) -> None:
-    for key in ("num_layers", "hidden_size", "num_attention_heads", "inner_hidden_size"):
-        value = getattr(config, key)
-        if not isinstance(value, int) or value < 1:
-            raise ConfigurationError(f"{where}{key} is {value!r}: write a whole number above 0.")
-    if config.hidden_size % (halves * config.num_attention_heads):
-        raise ConfigurationError(
-            f"{where}hidden_size is {config.hidden_size}, which {config.num_attention_heads} attention heads cannot "
-            f"share evenly{f' in parts of {halves}' if halves > 1 else ''}: one of the two is wrong."
-        )
-
-
 def _as_config(kind: type[Any], value: Any) -> Any:
     if value is None:
         return kind()
+    if not isinstance(value, (kind, dict)):
+        raise ConfigurationError(f"{kind.base_config_key} is {shown(value)}: write an object with names and values.")
     return value if isinstance(value, kind) else kind(**value)
 
 
@@ -289,7 +306,9 @@ def _qformer_in_our_words(qformer: dict[str, Any]) -> dict[str, Any]:
     ours = {"layernorm_epsilon": SATS_EPSILON, **own}
     crossing = qformer.get("is_decoder", False)
     if not isinstance(crossing, list):  # sat also takes one flag for all layers
-        crossing = [crossing] * qformer.get("num_layers", QFormerConfig.num_layers)
+        layers = qformer.get("num_layers", QFormerConfig.num_layers)
+        check_size("qformer_config.", "num_layers", layers)
+        crossing = [crossing] * layers
     ours["cross_attention_layers"] = [index for index, crosses in enumerate(crossing) if crosses]
     if "vocab_size" in qformer:
         ours["num_queries"] = qformer["vocab_size"]

@@ -6,9 +6,28 @@ everything else keeps its traceback.
 
 from __future__ import annotations
 
+import re
+
+CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
+
+LONGEST = 2000
+"""Characters of a message: names in files may have thousands."""
+
+
+def visible(text: str, kept: str = "") -> str:
+    """Text with its control characters spelled out (`\\u001b`), so that a terminal shows them and obeys none.
+
+    Bidirectional overrides are among them; `kept` are those that stay. Names from files and answers go through this.
+    """
+    return CONTROL.sub(lambda found: found[0] if found[0] in kept else f"\\u{ord(found[0]):04x}", text)
+
 
 class VisualGLMError(Exception):
-    """A mistake that the user can mend; the message says how."""
+    """A mistake that the user can mend; the message says how. Whatever name it quotes is safe to print."""
+
+    def __str__(self) -> str:
+        text = visible(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 400]} … {text[-350:]}"
 
 
 class ImageError(VisualGLMError, ValueError):

@@ -22,6 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from . import sampling
 from .errors import UsageError
+from .generation_limits import fault_of_numbers
 from .streaming import StreamDecoder
 from .tokenizer import ChatGLMTokenizer
 
@@ -99,6 +100,9 @@ def generation_settings(
     if seed is not None:
         torch.manual_seed(seed)
     resolved = sampling.resolve(preset, **given)
+    fault = fault_of_numbers(resolved)
+    if fault is not None:
+        raise UsageError(f"{fault}.")
     beside = {"logits_processor": resolved.pop("logits_processor")} if "logits_processor" in resolved else {}
     config = copy.deepcopy(model.generation_config)
     if "max_length" in given or "max_new_tokens" in given:  # the caller's kind of limit replaces the checkpoint's

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-import stat
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from .errors import ImageError
+from .safe_files import open_regular
 
 FILE_LIMIT = 256_000_000
 """Bytes of an image's file."""
@@ -16,22 +17,19 @@ READ_BYTES = 1 << 20
 """Of a stream at once."""
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file; what was opened is what is looked at, so that nothing can take its place meanwhile.
+def _open(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a regular file.
 
     Raises:
         OSError: it cannot be opened, or is a folder.
         ImageError: it is a pipe, a socket or a device.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise ImageError(f"{os.fspath(path)[:200]} is no file, but a pipe or a device: save it as a file.")
-        return os.fdopen(descriptor, "rb")  # raises IsADirectoryError
-    except BaseException:
-        os.close(descriptor)
-        raise
+        return open_regular(path)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ImageError(f"{os.fspath(path)[:200]} is no file, but a pipe or a device: save it as a file.") from error
 
 
 def read_image(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
@@ -41,7 +39,7 @@ def read_image(path: str | os.PathLike[str], offset: int = 0, size: int | None =
         OSError: it cannot be opened.
         ImageError: it is no regular file, or the image has more than `FILE_LIMIT` bytes.
     """
-    with open_regular(path) as file:
+    with _open(path) as file:
         size = os.fstat(file.fileno()).st_size - offset if size is None else size
         if size > FILE_LIMIT:
             raise ImageError(

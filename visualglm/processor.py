@@ -16,6 +16,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import to_py_obj
 
 from .configuration import VisualGLMConfig
+from .configuration_limits import check_files
 from .errors import PromptError
 from .images import VisualGLMImageProcessor
 from .messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, messages_to_turns
@@ -26,6 +27,7 @@ from .tokenizer import ChatGLMTokenizer, process_response
 logger = logging.getLogger(__name__)
 
 ANSWER_MARKS = tuple(answer for _, answer in MARKS.values())
+FILES = ("processor_config.json", "preprocessor_config.json", "chat_template.json")
 PADDING = ("padding", "max_length", "pad_to_multiple_of", "padding_side")
 
 
@@ -63,6 +65,7 @@ class VisualGLMProcessor(ProcessorMixin):
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], Any]:
         """What `save_pretrained` wrote, completed from the model's `config.json` (or sat's `model_config.json`)."""
+        check_files(pretrained_model_name_or_path, FILES, kwargs.get("subfolder") or "")
         stored, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         return {**slots(pretrained_model_name_or_path, hub_arguments(kwargs)), **stored}, unused
 

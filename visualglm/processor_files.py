@@ -6,12 +6,13 @@ it. Out: arguments of `VisualGLMProcessor` and of `VisualGLMImageProcessor.from_
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import cached_file
+
+from .configuration_limits import check_size, read_object
 
 MODEL_CONFIGS = ("config.json", "model_config.json")  # ours and upstream's, sat's
 HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
@@ -25,11 +26,11 @@ def hub_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 def slots(folder: Any, hub: Mapping[str, Any]) -> dict[str, int]:
     """`image_length` and `image_token_id`, from the model's configuration."""
     config = _read_json(folder, MODEL_CONFIGS, hub)
-    last_row = config.get("vocab_size", 130528) - 1
-    return {
-        "image_length": config.get("image_length", 32),
-        "image_token_id": config.get("image_token_id") or last_row,
-    }
+    length, rows = config.get("image_length", 32), config.get("vocab_size", 130528)
+    token = config.get("image_token_id") or rows
+    for key, value in (("image_length", length), ("vocab_size", rows), ("vocab_size", token)):
+        check_size("", key, value)
+    return {"image_length": length, "image_token_id": config.get("image_token_id") or rows - 1}
 
 
 def picture_settings(folder: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,14 +51,15 @@ def _read_json(folder: Any, names: Sequence[str], hub: Mapping[str, Any]) -> dic
             **hub,
         )
         if found is not None:
-            content: dict[str, Any] = json.loads(Path(found).read_text(encoding="utf-8"))
-            return content
+            return read_object(Path(found))
     return {}
 
 
 def _image_size(config: Mapping[str, Any]) -> dict[str, int]:
     """The picture size in our `config.json`, in upstream's, or in sat's `model_config.json`; 224 where none says."""
-    parts = (config.get(name) or {} for name in ("vision_config", "eva_config", "eva_args"))
-    size = next((part["image_size"] for part in parts if "image_size" in part), 224)
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    parts = (config.get(name) for name in ("vision_config", "eva_config", "eva_args"))
+    size = next((part["image_size"] for part in parts if isinstance(part, dict) and "image_size" in part), 224)
+    height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
+    for side in (height, width):
+        check_size("", "image_size", side)
     return {"height": height, "width": width}

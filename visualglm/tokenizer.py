@@ -16,12 +16,14 @@ from transformers import AddedToken
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from transformers.utils import PaddingStrategy
 
+from .configuration_limits import check_files
 from .errors import TokenizerError
 from .vocabulary import LONGEST_BLANK, SPECIAL_TOKENS, STRUCTURE, VOCABULARY_FILE, open_vocabulary
 
 ESCAPE = "\x10"  # put into a literal special piece it keeps it text; never encoded (NFKC rules drop it upstream too)
 TEXT_SPECIALS = (*SPECIAL_TOKENS.values(), "[gMASK]")
 SPACE_BEFORE = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 TRAINING_TIME = "[[训练时间]]"
 
@@ -86,6 +88,7 @@ class ChatGLMTokenizer(SentencePieceBackend):
             raise TokenizerError(
                 f"{folder} has no ice_text.model{hint}: copy the tokenizer files of THUDM/visualglm-6b into it."
             )
+        check_files(pretrained_model_name_or_path, FILES, kwargs.get("subfolder") or "")
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @property

@@ -16,6 +16,7 @@ from pathlib import Path
 import sentencepiece
 
 from .errors import TokenizerError
+from .safe_files import read_bytes
 
 VOCABULARY_FILE = "ice_text.model"
 SPECIAL_TOKENS = {
@@ -41,7 +42,10 @@ def open_vocabulary(path: str | Path | None) -> sentencepiece.SentencePieceProce
     remedy = "take ice_text.model from THUDM/visualglm-6b."
     if path is None or not Path(path).is_file():
         raise TokenizerError(f"The vocabulary file {path or 'ice_text.model'} is missing: {remedy}")
-    data = Path(path).read_bytes()
+    try:
+        data = read_bytes(path)
+    except OSError as error:
+        raise TokenizerError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
     if data.startswith(b"version https://git-lfs"):
         raise TokenizerError(f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull`, or {remedy}")
     vocabulary = sentencepiece.SentencePieceProcessor()

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
+from ..checkpoints.weights_file import open_safetensors
 from ..errors import CheckpointError, UsageError
+from ..safe_files import read_json
 
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
 CHECKPOINT = "checkpoint-"
@@ -108,8 +108,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         CheckpointError: the file is damaged.
     """
     try:
-        return load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
+        return {name: tensor.read().clone() for name, tensor in open_safetensors(folder / WEIGHTS).items()}
+    except CheckpointError as error:
         raise CheckpointError(f"{folder / WEIGHTS} cannot be read ({error}): copy the adapter again.") from error
 
 
@@ -153,9 +153,10 @@ def _described(base: Base) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): copy the adapter again.") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{path} cannot be read ({reason}): copy the adapter again.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no settings: copy the adapter again.")
     return content

@@ -6,7 +6,6 @@ upstream's Hugging Face layout has no place for it. Knows nothing about training
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from ..checkpoints.atomic import explain_write_errors, scratch_folder
 from ..checkpoints.place import chosen, require_room
 from ..errors import UsageError
 from ..model import VisualGLMForConditionalGeneration
-from .folder import adapter_folder, is_quantized, read_config, read_weights, require_same_base
-from .layers import all_or_nothing, require_peft
+from .folder import adapter_folder, is_quantized, read_config, require_same_base
 from .prefix import stored_prefix
-from .switch import LORA, PREFIX
+from .switch import LORA, PREFIX, lay_on
 from .upstream import upstream_folder
 
 
@@ -79,13 +77,7 @@ def _with_prefix(model: Any, folder: Path) -> Any:
 def _with_lora(model: Any, folder: Path, kind: Any) -> Any:
     if kind != LORA:
         raise UsageError(f"{folder} is an adapter of kind {kind}: this program merges {LORA} and {PREFIX}.")
-    require_peft("merging")
-    from peft import PeftModel
-
-    read_weights(folder)  # PEFT would not say which file is damaged
-    with all_or_nothing(model, "default", folder), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    merged = lay_on(model, folder, "default").merge_and_unload()
     if hasattr(merged, "peft_config"):
         del merged.peft_config
     merged._hf_peft_config_loaded = False  # else transformers would save an adapter

@@ -19,6 +19,7 @@ from . import upstream
 from .folder import adapter_folder, read_config, read_weights, require_same_base
 from .layers import all_or_nothing, require_peft
 from .lora import inject
+from .lora_config import stored_lora
 from .prefix import stored_prefix
 
 WRAPPED = "base_model.model."
@@ -108,8 +109,8 @@ class Adapters:
         return f"adapter{len(self.laid_on)}"
 
 
-def lay_on(model: Any, folder: Path, name: str) -> None:
-    """PEFT's layers with the numbers of a folder, at work.
+def lay_on(model: Any, folder: Path, name: str) -> Any:
+    """PEFT's layers with the numbers of a folder, at work; returns their tuner.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit the model; then nothing was laid on.
@@ -117,20 +118,20 @@ def lay_on(model: Any, folder: Path, name: str) -> None:
             are in 8 or 4 bits.
     """
     require_peft("an adapter")
-    from peft import LoraConfig, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
 
     tensors = {key.removeprefix(WRAPPED): value for key, value in read_weights(folder).items()}
     with all_or_nothing(model, name, folder):
-        config = LoraConfig.from_pretrained(str(folder))
-        config.inference_mode = True
+        config = stored_lora(model, folder, tensors)
         _require_numbers(model, config, folder)
-        inject(model, config, name)
+        tuner = inject(model, config, name)
         found = set_peft_model_state_dict(model, tensors, adapter_name=name)
         missing = [key for key in found.missing_keys if f".{name}." in key]
         if missing or found.unexpected_keys:
             raise ValueError(f"missing {missing[:2]}, too many {list(found.unexpected_keys)[:2]}")
     model.requires_grad_(False)
     model.eval()
+    return tuner
 
 
 def _require_numbers(model: Any, config: Any, folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
 import os
 import re
 import tarfile
@@ -18,10 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ImageError, UsageError
-from ..image_files import open_regular, read_image
+from ..image_files import read_image
+from ..safe_files import open_regular, parse_json
 from . import parquet
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
+MOST_MEMBERS = 5_000_000
+"""Of a tar, pictures or not: each takes some memory and time to list."""
+MOST_HEADER = 1 << 20
+"""Bytes of a tar member's long name or extra header, which tarfile would read whole."""
+LONGEST_LINE = 1 << 26
 WILD = re.compile(r"[*?\[]")
 
 
@@ -137,14 +142,37 @@ def _glob(pattern: str) -> Iterator[Item]:
             yield from _table(match, f"{name}/") if match.suffix.lower() == ".parquet" else _file(match, name)
 
 
+class _Member(tarfile.TarInfo):
+    """A header whose extra parts are bounded, and whose holes are not filled."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        extra = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
+        if self.type in extra and not 0 <= self.size <= MOST_HEADER:
+            raise tarfile.ReadError(f"a header has {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
+class _Shard(tarfile.TarFile):
+    tarinfo = _Member
+
+
 def _shard(file: Path, prefix: str) -> Iterator[Item]:
     """The pictures inside a tar, by their place in it; links and folders are none."""
     try:
-        with open_regular(file) as opened, tarfile.open(fileobj=opened, mode="r:") as shard:
-            for member in shard:
-                if member.isreg() and Path(member.name).suffix.lower() in PICTURES:
-                    yield Item(prefix + member.name, file, None, member.offset_data, member.size)
-    except (tarfile.TarError, OSError, ImageError) as error:
+        with open_regular(file) as opened, _Shard.open(fileobj=opened, mode="r:") as shard:
+            size = os.fstat(opened.fileno()).st_size
+            for count, member in enumerate(shard):
+                shard.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header
+                if count >= MOST_MEMBERS:
+                    raise UsageError(f"{file} has more than {MOST_MEMBERS} members: make several tars of it.")
+                if not member.isreg() or member.issparse() or Path(member.name).suffix.lower() not in PICTURES:
+                    continue
+                if member.offset_data + member.size > size:
+                    raise tarfile.ReadError(f"the end of {member.name[:80]} is missing")
+                yield Item(prefix + member.name, file, None, member.offset_data, member.size)
+    except UsageError:
+        raise
+    except Exception as error:  # a damaged header fails in every way there is
         raise UsageError(
             f"{file} cannot be read as a tar ({error}): unpack it, or write it anew uncompressed."
         ) from error
@@ -162,7 +190,8 @@ def _table(file: Path, prefix: str) -> Iterator[Item]:
 def _list(file: Path) -> Iterator[Item]:
     """Lines with `image` (or `path`) and, if they like, `question`; paths are relative to the file."""
     try:
-        with io.TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as lines:
+        with open_regular(file) as opened, io.TextIOWrapper(opened, "utf-8-sig", newline="") as text:
+            lines = _lines(text, file)
             rows = csv.DictReader(lines) if file.suffix.lower() == ".csv" else _json_lines(lines, file)
             for number, row in enumerate(rows, 1):
                 yield _listed(file, number, row)
@@ -170,15 +199,28 @@ def _list(file: Path) -> Iterator[Item]:
         raise UsageError(f"{file} cannot be read ({error}): give a UTF-8 file.") from error
 
 
-def _json_lines(lines: Any, file: Path) -> Iterator[Any]:
+def _lines(text: io.TextIOWrapper, file: Path) -> Iterator[str]:
+    """The lines of a list.
+
+    Raises:
+        UsageError: one is too long to be one.
+    """
+    while line := text.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise UsageError(f"{file} has a line of more than {LONGEST_LINE >> 20} million characters: it is no list.")
+        yield line
+
+
+def _json_lines(lines: Iterator[str], file: Path) -> Iterator[Any]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
+                value = parse_json(line)
+            except ValueError as error:
                 raise UsageError(
                     f"{file}, line {number}: this is no JSON ({error}): mend it or leave it out."
                 ) from error
+            yield value
 
 
 def _listed(file: Path, number: int, row: Any) -> Item:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError, TokenizerError
+from ..quantization.plan import METHOD
 from .lazy import LazyTensor, same_bits
 from .weights_file import readable
 
@@ -55,6 +56,19 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Size of the model's tensors in their stored dtypes."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def refuse_foreign_quantization(folder: Path, raw: Mapping[str, Any]) -> None:
+    """Raises `CheckpointError` for weights that another program stored in few bits: it would run code of its own."""
+    stored = raw.get("quantization_config", raw.get("compression_config"))
+    if stored is None:
+        return
+    method = stored.get("quant_method") if isinstance(stored, Mapping) else stored
+    if method != METHOD:
+        raise CheckpointError(
+            f"{folder} has a quantization_config of {str(method)[:60]!r}, and only what `visualglm quantize` writes is "
+            "opened: give the unquantized model, and quantize it with --quantize."
+        )
 
 
 def settle_head(config: VisualGLMConfig, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:

@@ -13,7 +13,14 @@ from typing import Any
 from ..configuration import ChatGLMConfig, VisualGLMConfig
 from ..errors import ConfigurationError, UsageError
 from . import upstream_config
-from .checkpoint import LM_HEAD, WORD_EMBEDDINGS, Checkpoint, settle_dtype, settle_head
+from .checkpoint import (
+    LM_HEAD,
+    WORD_EMBEDDINGS,
+    Checkpoint,
+    refuse_foreign_quantization,
+    settle_dtype,
+    settle_head,
+)
 from .dead import hf_buffers, is_hf_buffer, read_carried
 from .lazy import LazyTensor
 from .shards import CONFIG, has_safetensors, read_weights, shard_names, write_index
@@ -42,6 +49,7 @@ def read(folder: Path) -> Checkpoint:
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
     """The configuration, and its file as it stands; what is wrong with it is said with the folder's name."""
     raw = read_json(folder / CONFIG)
+    refuse_foreign_quantization(folder, raw)
     try:
         return ChatGLMConfig.from_dict(dict(raw)), raw
     except ConfigurationError as error:

@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError
+from ..generation_limits import fault_of_file
 from ..linear import read_few_rows_fast
 from ..quantization import QuantizationConfig
 from ..sampling import PRESETS
@@ -27,6 +28,7 @@ from .quantized import quantized, stored_plan
 from .weights_file import read_json
 
 GENERATION_CONFIG = "generation_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 SPECIAL_TOKENS = ("eos_token_id", "pad_token_id", "bos_token_id")
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 REPORTED = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs", "conversion_errors")
@@ -58,6 +60,7 @@ def load_model(
     if name_or_dir is None:
         return _transformers_load(cls, None, *args, config=config, **kwargs)
     options = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
+    _refuse_base_from_file(name_or_dir, kwargs.pop("adapter_kwargs", None) or {})
     folder = local_folder(name_or_dir, **{key: value for key, value in options.items() if value is not None})
     checkpoint = open_checkpoint(folder / kwargs.pop("subfolder", ""), merge=merge_lora)
     config, image_size = _configuration(checkpoint, config, kwargs)
@@ -72,6 +75,16 @@ def load_model(
         model.resize_image_size(image_size)
     read_few_rows_fast(model)
     return (model, info) if with_info else model
+
+
+def _refuse_base_from_file(name_or_dir: str | Path, adapter: dict[str, Any]) -> None:
+    """Raises `CheckpointError` where transformers' Auto classes were given an adapter: its file named this model."""
+    place = adapter.get("_adapter_model_path")
+    if place is not None and str(place) != str(name_or_dir):
+        raise CheckpointError(
+            f"{place} is an adapter, and its file names the model {name_or_dir}: open the model yourself, and add the "
+            "adapter with visualglm.load(MODEL, adapter=...)."
+        )
 
 
 def _quantized(
@@ -115,6 +128,8 @@ def _read_numbers(cls: Any, checkpoint: Checkpoint, *args: Any, **kwargs: Any) -
     if kwargs.get("generation_config") is None:
         kwargs["generation_config"] = generation_defaults(checkpoint)
     as_it_lies = stored_plan(checkpoint.config) is None or "quantization_config" in checkpoint.raw_config
+    # from a folder transformers would also take an adapter that lies there, and nobody asked for it
+    as_it_lies = as_it_lies and not (checkpoint.folder / ADAPTER_CONFIG).exists()
     if checkpoint.layout == "native" and as_it_lies:
         return _transformers_load(cls, str(checkpoint.folder), *args, output_loading_info=True, **kwargs)
     model, info = _transformers_load(
@@ -141,6 +156,9 @@ def generation_defaults(checkpoint: Checkpoint) -> GenerationConfig:
 
 def _stored_defaults(file: Path, config: VisualGLMConfig) -> GenerationConfig:
     raw = read_json(file)
+    fault = fault_of_file(raw, config.vocab_size)
+    if fault is not None:
+        raise CheckpointError(f"{file} has a value that cannot be used ({fault}): mend or delete it.")
     try:
         stored = GenerationConfig.from_dict(raw)
     except (TypeError, ValueError, AttributeError) as error:

@@ -21,7 +21,7 @@ from .checkpoint import Checkpoint
 from .lazy import LazyTensor
 
 ORIGINAL = ".original."
-MATRIX = re.compile(r"(?P<linear>.+)\.matrix_(?P<side>[AB])\.(?P<part>\d+)")
+MATRIX = re.compile(r"(?P<linear>.+)\.matrix_(?P<side>[AB])\.(?P<part>\d)")
 SATS_ALPHA = 1.0
 """`LoraMixin`'s default, which upstream's fine-tuning never changes and no file states."""
 
@@ -86,7 +86,9 @@ def _low_rank(linear: str, sides: dict[str, dict[int, LazyTensor]], base: Mappin
 def _fit(weight: tuple[int, ...], downs: list[LazyTensor], ups: list[LazyTensor]) -> bool:
     if not downs or len(downs) != len(ups) or len(weight) != 2:
         return False
-    rank = downs[0].shape[0]
+    rank = downs[0].shape[0] if downs[0].shape else 0
+    if rank == 0:
+        return False
     across = all(down.shape == (rank, weight[1]) for down in downs) and all(up.shape[1:] == (rank,) for up in ups)
     return across and sum(up.shape[0] for up in ups) == weight[0]
 

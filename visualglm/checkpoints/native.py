@@ -11,7 +11,7 @@ from typing import Any
 
 from ..configuration import VisualGLMConfig
 from ..errors import ConfigurationError
-from .checkpoint import Checkpoint, settle_dtype, settle_head
+from .checkpoint import Checkpoint, refuse_foreign_quantization, settle_dtype, settle_head
 from .dead import read_carried
 from .shards import CONFIG, read_weights, shard_names, write_index
 from .weights_file import read_json
@@ -36,6 +36,7 @@ def read(folder: Path) -> Checkpoint:
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
     """The configuration, and its file as it stands; what is wrong with it is said with the folder's name."""
     raw = read_json(folder / CONFIG)
+    refuse_foreign_quantization(folder, raw)
     try:
         return VisualGLMConfig.from_dict(dict(raw)), raw
     except ConfigurationError as error:

@@ -10,6 +10,7 @@ E. bitsandbytes from 0.42 on keeps its state in an object, with which sat's QLoR
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,7 @@ def unpacked(tensors: Mapping[str, LazyTensor], module: Mapping[str, Any], file:
 
 
 def _unpacked(name: str, packed: LazyTensor | None, state: Any, file: Path) -> LazyTensor:
-    readable = isinstance(state, (list, tuple)) and len(state) >= 6 and state[5] == "nf4"
-    if packed is None or packed.dtype != torch.uint8 or not readable:
+    if packed is None or packed.dtype != torch.uint8 or not _is_state(state, math.prod(packed.shape)):
         raise CheckpointError(
             f"{file} has {name} in a 4-bit form that is not sat's QLoRA: merge it with the program that wrote it."
         )
@@ -64,6 +64,26 @@ def _unpacked(name: str, packed: LazyTensor | None, state: Any, file: Path) -> L
         return (values * factors).view(shape).to(dtype)
 
     return LazyTensor(tuple(shape), dtype, read)
+
+
+def _is_state(state: Any, count: int) -> bool:
+    """Whether it is the state of `count` packed bytes; sizes that do not belong together would only cost memory."""
+    if not isinstance(state, (list, tuple)) or len(state) < 6 or state[5] != "nf4":
+        return False
+    scales, shape, dtype, block_size, nested = state[:5]
+    blocks = _blocks(scales, block_size, 2 * count)
+    known = isinstance(shape, torch.Size) and 0 <= 2 * count - shape.numel() <= 1 and isinstance(dtype, torch.dtype)
+    if nested is None or not blocks or not known:
+        return blocks and known
+    inner: Any = nested[1] if isinstance(nested, (list, tuple)) and len(nested) == 2 else ()
+    tables = isinstance(inner, (list, tuple)) and len(inner) >= 3 and isinstance(inner[1], Tensor)
+    return tables and inner[1].shape == (256,) and _blocks(inner[0], inner[2], scales.numel())
+
+
+def _blocks(scales: Any, size: Any, count: int) -> bool:
+    """Whether there is one scale for each block of so many numbers."""
+    whole = isinstance(scales, Tensor) and scales.dim() == 1 and type(size) is int and size > 0
+    return whole and scales.numel() == -(-count // size)
 
 
 def _values(packed: Tensor) -> Tensor:

@@ -18,14 +18,24 @@ from typing import Any
 
 from ..configuration import ChatGLMConfig, VisualGLMConfig
 from ..errors import CheckpointError, ConfigurationError
+from ..safe_files import read_bytes
 from . import low_rank, nf4, upstream_config
-from .checkpoint import LM_HEAD, WORD_EMBEDDINGS, Checkpoint, settle_dtype, settle_head
+from .checkpoint import (
+    LM_HEAD,
+    WORD_EMBEDDINGS,
+    Checkpoint,
+    refuse_foreign_quantization,
+    settle_dtype,
+    settle_head,
+)
 from .dead import POSITION_TABLE, SAT_BUFFER, read_carried, sat_dead
 from .lazy import LazyTensor, per_head_rows, thirds_rows
 from .recognise import SAT_CONFIG, SAT_WEIGHTS
 from .weights_file import is_plain_name, open_torch, read_json, tensors_only
 from .write import write_torch
 
+LONGEST_NAME = 4096
+"""Bytes of `latest`, which holds the name of a folder."""
 DEAD = (POSITION_TABLE, SAT_BUFFER)
 HEAD = "mixins.chatglm-final.lm_head.weight"
 IMAGE_ENCODER = "mixins.eva.model."
@@ -70,6 +80,7 @@ def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
     """The configuration, and its file as it stands; what is wrong with it is said with the folder's name."""
     root, _ = _places(folder)
     raw = read_json(root / SAT_CONFIG)
+    refuse_foreign_quantization(root, raw)
     return _configuration(root, raw), raw
 
 
@@ -95,7 +106,7 @@ def _places(folder: Path) -> tuple[Path, Path]:
 
 def _step(root: Path) -> Path:
     latest = root / "latest"
-    name = latest.read_text(encoding="utf-8", errors="replace").strip() if latest.is_file() else ""
+    name = read_bytes(latest, LONGEST_NAME).decode("utf-8", "replace").strip() if latest.is_file() else ""
     if name and not is_plain_name(name):
         raise CheckpointError(f"{latest} asks for {name!r}, which is no folder beside it: write the step's name there.")
     steps = [root / name] if name else sorted(child.parent for child in root.glob(f"*/{SAT_WEIGHTS}"))
@@ -116,6 +127,8 @@ def _configuration(root: Path, raw: dict[str, Any]) -> VisualGLMConfig:
         return ChatGLMConfig.from_dict(upstream_config.from_sat(raw))
     except ConfigurationError as error:
         raise ConfigurationError(f"{root}: {error}") from error
+    except (TypeError, KeyError) as error:
+        raise ConfigurationError(f"{root / SAT_CONFIG} makes no sense ({error}): download it again.") from error
 
 
 def _stored(step: Path) -> dict[str, LazyTensor]:

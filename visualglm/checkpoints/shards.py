@@ -16,6 +16,8 @@ from .weights_file import is_plain_name, open_safetensors, open_torch, read_json
 from .write import Shard
 
 CONFIG = "config.json"
+MOST_SHARDS = 10_000
+SHOWN = 8
 STEMS = {"safetensors": "model", "bin": "pytorch_model"}
 
 
@@ -56,8 +58,9 @@ def _files(folder: Path, suffix: str) -> list[Path]:
         needed_by = "the other shards' names"
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise CheckpointError(
-            f"{folder} lacks {', '.join(missing)}, which {needed_by} ask for: download what is missing."
+            f"{folder} lacks {', '.join(missing[:SHOWN])}{more}, which {needed_by} ask for: download what is missing."
         )
     return [folder / name for name in names]
 
@@ -80,6 +83,8 @@ def _numbered(folder: Path, suffix: str) -> list[str]:
     """All shard names that the present ones imply (`...-of-00005`); an index is not needed to read them."""
     for file in folder.glob(f"{STEMS[suffix]}-*-of-*.{suffix}"):
         match = re.fullmatch(r"-\d+-of-(\d+)", file.stem.removeprefix(STEMS[suffix]))
+        if match and int(match[1]) > MOST_SHARDS:
+            raise CheckpointError(f"{file} says that it is one of {match[1]} shards: rename it, or download it again.")
         if match:
             return shard_names(suffix, int(match[1]))
     return []

@@ -17,6 +17,7 @@ import torch
 from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError, VisualGLMError
 from ..model import VisualGLMForConditionalGeneration
+from ..safe_files import read_bytes
 from . import golden, strict
 from .checkpoint import Checkpoint, find_vocabulary, open_checkpoint
 from .layerwise import Run
@@ -118,7 +119,7 @@ def _vocabulary_fault(path: Path, config: VisualGLMConfig) -> str | None:
     import sentencepiece
 
     try:
-        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=read_bytes(path))
     except (RuntimeError, OSError):
         return f"{path} is no SentencePiece model: download it again"
     if pieces.get_piece_size() > config.vocab_size:

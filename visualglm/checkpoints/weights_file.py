@@ -9,7 +9,6 @@ apart here, in one sentence. Knows nothing about names, layouts or networks.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import mmap
 import pickle
@@ -18,6 +17,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 from unittest.mock import patch
@@ -27,8 +27,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..safe_files import open_regular, parse_json
+from ..safe_files import read_json as read_any_json
 from .atomic import scratch_folder
 from .lazy import LazyTensor
+from .pickles import check_pickles, check_records
 
 SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -45,6 +48,11 @@ SAFETENSORS_DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
 }
 DOWNLOAD_AGAIN = "so download it again"
+MOST_HEADER = 1 << 24
+"""Bytes of a safetensors header; the 6B's has 0.1 MB in all its files together."""
+MOST_AXES = 8
+MOST_SHARING = 4
+"""How often tensors of one file may use its bytes: a tied head does it twice, views of nothing without end."""
 
 # What training frameworks store beside the weights, random states and options: plain values. numpy 1 and 2 name their
 # array builder differently.
@@ -66,37 +74,54 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
         CheckpointError: not such a file, or not all of it.
     """
     refuse_what_is_no_weights(path)
-    header, start = _safetensors_header(path)
-    with path.open("rb") as file:
+    with readable(path), open_regular(path) as file:
+        header, start = _safetensors_header(path, file)
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return {name: _mapped(pages, start, name, header[name], path) for name in header if name != "__metadata__"}
+    header.pop("__metadata__", None)
+    tensors = {name: _mapped(pages, start, name, entry, path) for name, entry in header.items()}
+    _refuse_overlaps(header, path)
+    return tensors
 
 
-def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+def _safetensors_header(path: Path, file: IO[bytes]) -> tuple[dict[str, Any], int]:
     size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > size - 8:
-            raise CheckpointError(f"{path} is not a complete safetensors file, {DOWNLOAD_AGAIN}.")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read ({error}).") from error
+    length = int.from_bytes(file.read(8), "little")
+    if length > size - 8:
+        raise CheckpointError(f"{path} is not a complete safetensors file, {DOWNLOAD_AGAIN}.")
+    if length > MOST_HEADER:
+        raise CheckpointError(
+            f"{path} is not a safetensors file of this model: its header has {length >> 20} MiB, and at most "
+            f"{MOST_HEADER >> 20} are read."
+        )
+    try:
+        header = parse_json(file.read(length))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read ({error}).") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} is not a safetensors file: its header is no list of tensors.")
     return header, 8 + length
 
 
+def _refuse_overlaps(header: dict[str, Any], path: Path) -> None:
+    """Raises `CheckpointError` where two tensors share bytes: a small file would stand for any amount of memory."""
+    ends = sorted(entry["data_offsets"] for entry in header.values())
+    if any(later[0] < earlier[1] for earlier, later in pairwise(ends)):
+        raise CheckpointError(f"{path} is damaged (two of its tensors overlap), {DOWNLOAD_AGAIN}.")
+
+
 def _mapped(pages: mmap.mmap, start: int, name: str, entry: Any, path: Path) -> LazyTensor:
     try:
         shape, kind, (begin, end) = tuple(entry["shape"]), entry["dtype"], entry["data_offsets"]
+        numbers = (*shape, begin, end)
+        if len(shape) > MOST_AXES or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("sizes are whole numbers")
         dtype = SAFETENSORS_DTYPES.get(kind)
         fits = dtype is None or end - begin == math.prod(shape) * dtype.itemsize
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged (its entry of {name} makes no sense), {DOWNLOAD_AGAIN}.") from error
     if dtype is None:
         raise CheckpointError(f"{path} has a tensor of type {kind}, which is none of {', '.join(SAFETENSORS_DTYPES)}.")
-    if not fits or begin < 0 or start + end > len(pages):
+    if not fits or start + end > len(pages):
         raise CheckpointError(f"{path} is truncated: the numbers of {name} are not all there, {DOWNLOAD_AGAIN}.")
 
     def read() -> Tensor:
@@ -120,13 +145,15 @@ def open_torch(path: Path) -> Any:
     """
     refuse_what_is_no_weights(path)
     if _is_zip(path):
+        check_records(path)
         return _mapped_content(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(4)
     if head == b"PK\x03\x04":
         raise CheckpointError(f"{path} is truncated: its end is missing, {DOWNLOAD_AGAIN}.")
     if head[:1] != b"\x80":
         raise CheckpointError(f"{path} is not a file of PyTorch weights, {DOWNLOAD_AGAIN}.")
+    check_pickles(path)
     return _rewritten(path)
 
 
@@ -235,15 +262,24 @@ def tensors_only(content: Any, file: Path) -> dict[str, LazyTensor]:
     """
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{file} holds no dictionary of tensors: it is no checkpoint of this model.")
-    odd = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    odd = [str(name)[:200] for name, value in content.items() if not isinstance(name, str) or not _is_plain(value)]
     if odd:
         raise CheckpointError(f"{file} holds {', '.join(odd[:8])} beside tensors: it is no checkpoint of this model.")
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in content.values()}
+    if sum(tensor.nbytes for tensor in content.values()) > MOST_SHARING * sum(storages.values()):
+        raise CheckpointError(f"{file} has far fewer numbers than its tensors show, {DOWNLOAD_AGAIN}.")
     return {name: LazyTensor.of(tensor.detach(), mapped=True) for name, tensor in content.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor of numbers that lie in memory, one after the other or in strides."""
+    plain = isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    return plain and value.dtype in SAFETENSORS_DTYPES.values()
 
 
 def refuse_what_is_no_weights(path: Path) -> None:
     """Raises `CheckpointError` for a web page, a git-lfs pointer, an empty file or one that may not be read."""
-    with readable(path), path.open("rb") as file:
+    with readable(path), open_regular(path) as file:
         head = file.read(512)
     if not head:
         raise CheckpointError(f"{path} is empty, {DOWNLOAD_AGAIN}.")
@@ -281,7 +317,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     refuse_what_is_no_weights(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with readable(path):
+            value = read_any_json(path)
+    except CheckpointError:
+        raise
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be read as JSON ({error}), {DOWNLOAD_AGAIN}.") from error
     if not isinstance(value, dict):

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import VisualGLMError
+from ..errors import VisualGLMError, visible
 from .ask import ask
 from .bench import bench
 from .caption import caption
@@ -67,7 +67,7 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
         print(
-            f"visualglm: {error.strerror}: {error.filename or 'standard output'}; make room or allow it.",
+            visible(f"visualglm: {error.strerror}: {error.filename or 'standard output'}; make room or allow it."),
             file=sys.stderr,
         )
         sys.exit(2)

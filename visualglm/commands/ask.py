@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ImageError
+from ..errors import ImageError, visible
 from . import options
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def ask(
     question = question if question is not None else QUESTIONS[options.spoken_language(flags.language)]
     for piece in conversation.stream(question, **sampling):
         if not as_json:
-            print(piece, end="", flush=True)
+            print(visible(piece, kept="\n\t") if sys.stdout.isatty() else piece, end="", flush=True)
     if as_json and conversation.answer is not None:
         record = {"image": image, "question": question, **conversation.answer.to_dict()}
         print(json.dumps(record, ensure_ascii=False))

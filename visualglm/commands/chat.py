@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import UsageError, VisualGLMError
+from ..errors import UsageError, VisualGLMError, visible
 from . import options
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class Dialogue:
 
     def say(self, message: str, *values: object) -> None:
         """One of the program's own messages."""
-        self.console.print(MESSAGES[self.spoken][message].format(*values), style="dim", markup=False)
+        shown = (visible(str(value)) for value in values)
+        self.console.print(MESSAGES[self.spoken][message].format(*shown), style="dim", markup=False)
 
     def run(self) -> None:
         """The loop. Ctrl-C while waiting, and the end of input, leave."""
@@ -141,7 +142,7 @@ class Dialogue:
         pieces = self.conversation.stream(question, **self.sampling)
         try:
             for piece in pieces:
-                self.console.print(piece, end="", markup=False, soft_wrap=True)
+                self.console.print(visible(piece, kept="\n\t"), end="", markup=False, soft_wrap=True)
         except KeyboardInterrupt:
             pieces.close()  # type: ignore[attr-defined]
             self.say("stopped")

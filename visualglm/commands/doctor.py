@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import visible
+
 MARKS = {"passed": "ok    ", "failed": "FAILED", "skipped": "-     "}
 
 
@@ -33,7 +35,7 @@ def doctor(
     for check in verify(folder, with_golden=golden):
         checks.append(check)
         if not as_json:
-            typer.echo(f"{MARKS[check.result]} {check.name}: {check.detail}")
+            typer.echo(visible(f"{MARKS[check.result]} {check.name}: {check.detail}"))
     failed = [check.name for check in checks if check.result == "failed"]
     if as_json:
         report = {
@@ -42,7 +44,7 @@ def doctor(
             "ok": not failed,
             "checks": [asdict(check) for check in checks],
         }
-        typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
+        typer.echo(visible(json.dumps(report, ensure_ascii=False, indent=2), kept="\n"))
     if failed:
         raise typer.Exit(1)
 

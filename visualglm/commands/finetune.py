@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..errors import visible
 from . import options
 
 Method = Literal["lora", "qlora", "ptuning", "full"]
@@ -42,11 +43,16 @@ def finetune(
     from ..finetuning.beginning import is_first
 
     options.quiet_transformers()
-    say = typer.echo if is_first() else _silent
+    say = _say if is_first() else _silent
     if check:
         raise typer.Exit(1 if run.check(plan, say, device) else 0)
     if not run.finetune(plan, say, resume, device):
         raise typer.Exit(143)  # what a program that SIGTERM ended exits with
+
+
+def _say(line: str) -> None:
+    """One line of the run's; it may quote rows."""
+    typer.echo(visible(line, kept="\n\t"))
 
 
 def _silent(line: str) -> None:

@@ -228,10 +228,11 @@ def layer_numbers(text: str, count: int) -> list[int]:
         return list(range(count))
     numbers: set[int] = set()
     for piece in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", piece)
+        match = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", piece)
         if match is None:
             raise UsageError(f"lora.layers is {text!r}: write blocks and ranges, e.g. 0-13,27.")
-        numbers |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
-    if not numbers or max(numbers) >= count:
-        raise UsageError(f"lora.layers is {text!r}, but the model's blocks are 0 to {count - 1}.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < count:
+            raise UsageError(f"lora.layers is {text!r}, but the model's blocks are 0 to {count - 1}.")
+        numbers |= set(range(first, last + 1))
     return sorted(numbers)

@@ -24,13 +24,18 @@ from typing import Any
 from ..errors import PromptError, UsageError
 from ..messages import messages_to_turns
 from ..prompt import Turn
+from ..safe_files import open_regular
 from .encoding import require_utf8
 
 IMAGE_MARK = "<image>"
-TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s,:{}\[\]"]+', re.DOTALL)
+TOKEN = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[{}\[\]]|[^\s,:{}\[\]"]++', re.DOTALL)
+"""Never takes a byte back, and a text that does not end is one token: linear in time, and no memory for a text."""
 SENDERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 COLUMNS = ("img", "prompt", "label")
 LONGEST_PATH = 1024
+MOST_BYTES = 1 << 26
+"""Of a row, whose pictures may be in it as base64."""
+LONGEST_REASON = 500
 
 
 class RowError(UsageError):
@@ -74,7 +79,9 @@ class RowFile:
         if not 0 <= number < len(self):
             raise IndexError(number)
         start, end = self.places[2 * number : 2 * number + 2]
-        with self.path.open("rb") as file:
+        if end - start > MOST_BYTES:
+            raise RowError(f"{self.path}, row {number + 1}: it has more than {MOST_BYTES >> 20} MiB; shorten it.")
+        with open_regular(self.path) as file:
             file.seek(start)
             raw = file.read(end - start)
         try:
@@ -103,12 +110,12 @@ def _reason(error: Exception) -> str:
         return f"its byte {error.start + 1} is no UTF-8"
     if isinstance(error, csv.Error):
         return f'a quote (") does not begin or end its field ({error}); write it twice where it is meant'
-    return str(error).rstrip(".")
+    return str(error)[:LONGEST_REASON].rstrip(".")
 
 
 def _in_list(path: Path) -> Iterator[int]:
     """Begin and end of every item of a JSON list, without holding the file; `_row` refuses what is no object."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if path.stat().st_size == 0:
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import UsageError
+from ..safe_files import read_bytes
 from ..scenes.compose import Mix
 from ..scenes.dialogue import TASKS
 
 T = TypeVar("T")
+MOST_BYTES = 1 << 20
 MOST_STAGES = 10  # each has seeds set aside
 KINDS = ("text", "patches", "zones", "representation", "alignment", "answers", "dialogue")
 
@@ -148,13 +150,17 @@ def read_table(path: str | Path | None, changes: tuple[str, ...] = ()) -> dict[s
         UsageError: no such file, or no TOML.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8")) if path is not None else {}
+        table = tomllib.loads(read_bytes(path, MOST_BYTES).decode("utf-8")) if path is not None else {}
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UsageError(
             f"There is no recipe {path}: give the path of a TOML file, e.g. recipes/smoke.toml."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}.") from error
+    except OSError as error:
+        raise UsageError(f"The recipe {path} cannot be read ({error.strerror}): give the path of a file.") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply: write it as the recipes in recipes/ are.") from error
+    except ValueError as error:  # of bytes, TOML, or a number of thousands of digits
+        raise UsageError(f"{path} is no TOML: {str(error)[:300]}.") from error
     for change in changes:
         table = _merged(table, _parsed(change))
     return table
@@ -163,7 +169,7 @@ def read_table(path: str | Path | None, changes: tuple[str, ...] = ()) -> dict[s
 def _parsed(change: str) -> dict[str, Any]:
     try:
         return tomllib.loads(change)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"--set {change} is no TOML: write it as in the recipe, e.g. --set 'output=\"runs/two\"'."
         ) from error
