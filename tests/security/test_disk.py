@@ -88,6 +88,9 @@ SAFE_FOLDERS = {
     "training/progress.py": "writes into a folder that is made new",
     "training/pretrain.py": "the same",
     "captioning/parts.py": "a new file in the run's own folder",
+    "safe_files.py": "opens for reading only",
+    "image_worker.py": "writes to its own standard output",
+    "serving/uploads.py": "new files with random names in the server's private folder",
 }
 LABORATORY = ("evaluation/", "training/pictures/", "training/pack.py", "training/vocabulary.py", "scenes/")
 WRITES = {"write_text", "write_bytes", "save_file", "copyfile", "copy", "copy2", "NamedTemporaryFile", "mkstemp"}

@@ -195,7 +195,7 @@ def _list(file: Path) -> Iterator[Item]:
             rows = csv.DictReader(lines) if file.suffix.lower() == ".csv" else _json_lines(lines, file)
             for number, row in enumerate(rows, 1):
                 yield _listed(file, number, row)
-    except (OSError, ImageError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file} cannot be read ({error}): give a UTF-8 file.") from error
 
 
