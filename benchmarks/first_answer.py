@@ -1,4 +1,4 @@
-"""benchmarks/first_answer: from the shell to the packed model's whole answer, against the imports alone (`make bench`).
+"""From the shell to the packed model's whole answer, against the imports alone (`make bench`).
 
 Each round starts `visualglm ask` and, right before it, a Python that only imports torch and transformers; the ratio of
 the two is what other loads on the machine disturb least. Prints one JSON object and stores it in

@@ -1,4 +1,4 @@
-"""benchmarks/full_size: the full 7.8B on this machine: write random weights, load, answer once (`make full-size`).
+"""The full 7.8B on this machine: write random weights, load, answer once (`make full-size`).
 
 The checkpoint is upstream's layout (five float16 shards, 15.6 GB) with random numbers of a realistic scale and a
 stand-in vocabulary; it is deleted afterwards. Prints one JSON object (load seconds, peak anonymous memory, seconds per
@@ -23,16 +23,17 @@ from PIL import Image
 from record import RESULTS, origin, store, timed
 from torch import Tensor
 
-from visualglm.checkpoints import Checkpoint, hugging_face, open_checkpoint, quantization_plan
+from visualglm.checkpoints import Checkpoint, open_checkpoint, quantization_plan
 from visualglm.checkpoints.convert import MAX_SHARD_SIZE
-from visualglm.checkpoints.fit import foretell
-from visualglm.checkpoints.lazy import LazyTensor
-from visualglm.checkpoints.memory import anonymous_memory, free_memory
-from visualglm.checkpoints.strict import expected_shapes
-from visualglm.configuration import VisualGLMConfig
+from visualglm.checkpoints.formats import hugging_face
+from visualglm.checkpoints.memory_estimate import estimate_memory
+from visualglm.checkpoints.storage.lazy_tensor import LazyTensor
+from visualglm.checkpoints.tensor_check import expected_shapes
+from visualglm.hardware.machine_report import peak_memory
+from visualglm.hardware.memory import anonymous_memory, free_memory
 from visualglm.model import VisualGLMForConditionalGeneration
-from visualglm.processor import VisualGLMProcessor
-from visualglm.speed.machine import peak_memory
+from visualglm.network.configuration import VisualGLMConfig
+from visualglm.preprocessing.processor import VisualGLMProcessor
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "tests" / "reference" / "hf" / "ice_text.model"
@@ -94,7 +95,7 @@ def measure(
     with tempfile.TemporaryDirectory(dir=parent, prefix="visualglm-full-size-") as name:
         folder = Path(name)
         _, writing = timed(write_random, folder, config, shapes)
-        foretold = foretell(open_checkpoint(folder), torch.bfloat16, plan)
+        foretold = estimate_memory(open_checkpoint(folder), torch.bfloat16, plan)
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e9), int(limit * 1e9)))
         opened = partial(VisualGLMForConditionalGeneration.from_pretrained, folder, dtype="bfloat16", **options)

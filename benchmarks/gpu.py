@@ -1,4 +1,4 @@
-"""benchmarks/gpu: the 6B's shapes with random weights on a GPU, in every form, beside what its memory allows.
+"""The 6B's shapes with random weights on a GPU, in every form, beside what its memory allows.
 
 `make bench-gpu` on a machine with one (40 GB; CUDA build of torch). Picture, first token of a prompt whose picture is
 encoded, tokens a second of one answer and of eight, with and without a compiled step; with `--peers`, upstream's own
@@ -19,10 +19,10 @@ import torch
 from record import RESULTS, origin, store, timed
 
 import visualglm
-from visualglm.configuration import VisualGLMConfig
+from visualglm.benchmarking.random_weights import blocks_and_head, random_model
+from visualglm.benchmarking.throughput import bytes_per_token, finished, random_picture, random_prompt
 from visualglm.model import VisualGLMForConditionalGeneration
-from visualglm.speed.measure import bytes_per_token, finished, random_picture, random_prompt
-from visualglm.speed.random_model import blocks_and_head, random_model
+from visualglm.network.configuration import VisualGLMConfig
 
 sys.path.insert(0, str(Path(__file__).with_name("peers")))
 from paired import Peer

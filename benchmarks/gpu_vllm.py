@@ -1,4 +1,4 @@
-"""benchmarks/gpu_vllm: the 6B's shapes with random weights in vLLM on a GPU, beside a model of vLLM's own.
+"""The 6B's shapes with random weights in vLLM on a GPU, beside a model of vLLM's own.
 
 Run it in the environment of `make test-vllm VLLM=vllm TORCH=`: `python benchmarks/gpu_vllm.py`. One stream and 64 at
 once, tokens a second, float16; vLLM makes the weights up (`load_format="dummy"`), so no download is needed. The other
@@ -25,7 +25,7 @@ from PIL import Image
 from transformers import LlamaConfig
 from vllm import LLM, SamplingParams
 
-from visualglm.configuration import VisualGLMConfig
+from visualglm.network.configuration import VisualGLMConfig
 from visualglm.vllm_plugin.versions import installed_version
 
 ROOT = Path(__file__).resolve().parents[1]

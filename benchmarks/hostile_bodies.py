@@ -1,4 +1,4 @@
-"""benchmarks/hostile_bodies: what the worst bodies cost a real `visualglm serve` (`make bench-hostile`).
+"""What the worst bodies cost a real `visualglm serve` (`make bench-hostile`).
 
 Each body of the allowed size is posted alone. Another process asks for `/health` all the time: the longest wait for
 its answer is the longest that the event loop was held. Memory is the peak beyond what the server had before. Stores

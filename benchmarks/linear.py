@@ -1,4 +1,4 @@
-"""benchmarks/linear: a matrix of the 6B, 4096 x 4096, by our kernel and by torch's, on a thread (`make bench-linear`).
+"""A matrix of the 6B, 4096 x 4096, by our kernel and by torch's, on a thread (`make bench-linear`).
 
 Each kernel multiplies with more matrices than fit any cache; seconds are processor time of the only thread, so that
 neighbours do not lengthen them. Stores `benchmarks/results/linear.json`.
@@ -17,8 +17,8 @@ from record import RESULTS, origin, store
 from torch import Tensor
 from torch.nn import functional as F
 
-from visualglm.quantization import kernel, operators  # noqa: F401  (the latter registers)
-from visualglm.speed.machine import BandwidthProbe, timed_alone
+from visualglm.hardware.machine_report import BandwidthProbe, timed_alone
+from visualglm.kernels import cpu_backend, operators  # noqa: F401  (the latter registers)
 
 RESULT = RESULTS / "linear.json"
 SIZE, GROUP = 4096, 32
@@ -37,7 +37,7 @@ def main() -> None:
     probe = BandwidthProbe()
     report = {
         **origin(__file__),
-        "kernel": kernel.path(),
+        "kernel": cpu_backend.path(),
         "kernels": [measured(name, *made(), probe, arguments.repeat) for name, made in KERNELS.items()],
     }
     store(arguments.output, report)
@@ -68,16 +68,16 @@ def int4() -> tuple[list[Multiply], int, torch.dtype]:
     """Ours, groups of 32."""
     stored = torch.randint(0, 256, (SIZE, SIZE // 2), dtype=torch.uint8)
     scales = torch.rand(SIZE, SIZE // GROUP).half()
-    arranged = [kernel.arrange_int4(stored, scales, GROUP) for _ in range(6)]
-    calls: list[Multiply] = [lambda x, w=w: kernel.linear_int4(x, w, SIZE, GROUP) for w in arranged]
+    arranged = [cpu_backend.arrange_int4(stored, scales, GROUP) for _ in range(6)]
+    calls: list[Multiply] = [lambda x, w=w: cpu_backend.linear_int4(x, w, SIZE, GROUP) for w in arranged]
     return calls, arranged[0].nbytes, torch.bfloat16
 
 
 def int8() -> tuple[list[Multiply], int, torch.dtype]:
     """Ours, a scale per row."""
     stored, scales = torch.randint(-127, 128, (SIZE, SIZE), dtype=torch.int8), torch.rand(SIZE)
-    arranged = [kernel.arrange_int8(stored) for _ in range(4)]
-    return [lambda x, w=w: kernel.linear_int8(x, w, scales) for w in arranged], stored.nbytes, torch.bfloat16
+    arranged = [cpu_backend.arrange_int8(stored) for _ in range(4)]
+    return [lambda x, w=w: cpu_backend.linear_int8(x, w, scales) for w in arranged], stored.nbytes, torch.bfloat16
 
 
 def few_rows() -> tuple[list[Multiply], int, torch.dtype]:

@@ -1,4 +1,4 @@
-"""benchmarks/quantization: what 8 and 4 bits cost in quality (`make bench-quantization`).
+"""What 8 and 4 bits cost in quality (`make bench-quantization`).
 
 The packed model, or `--model`, answers the questions of its evaluation about drawn scenes it has never seen, in float32
 from its own weights and then in every quantized form. Per form: the share of answers that did not change, the share
@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from record import RESULTS, origin, store
 from torch import Tensor
+from visualglm_lab.evaluation.scene_eval import drawn_scenes, encode_scenes, questions
 
 import visualglm
 from visualglm.checkpoints import convert, quantization_plan
 from visualglm.conversation import VisualGLM
-from visualglm.evaluation.asking import Asked, answer_all, prompt_ids
-from visualglm.evaluation.judging import is_right
-from visualglm.evaluation.scenes import drawn_scenes, encode_scenes, questions
-from visualglm.scenes import Split, picture_of
+from visualglm.evaluation.answer_matching import is_right
+from visualglm.evaluation.answering import AskedQuestion, answer_all, prompt_ids
+from visualglm.evaluation.scenes import Split, render_scene
 
 ALL = {"quantize_vision": 8, "quantize_vocabulary": 8}
 FORMS: dict[str, dict[str, Any]] = {
@@ -81,7 +81,7 @@ def measure(name: str | None, count: int, most: int) -> dict[str, Any]:
 
 def calibrated(name: str | None, calibrate: int) -> VisualGLM:
     """In 4 bits whose scales were chosen on so many training scenes."""
-    pictures = [picture_of(scene) for scene in drawn_scenes(calibrate, Split.TRAIN)]
+    pictures = [render_scene(scene) for scene in drawn_scenes(calibrate, Split.TRAIN)]
     with tempfile.TemporaryDirectory() as folder:
         source, plan = name or visualglm.packed_model(), quantization_plan(4)
         made = convert(source, Path(folder) / "q", quantize=plan, calibrate=pictures, with_golden=False)
@@ -89,7 +89,7 @@ def calibrated(name: str | None, calibrate: int) -> VisualGLM:
 
 
 @torch.no_grad()
-def read_truth(model: VisualGLM, asked: list[Asked], pictures: Tensor) -> tuple[list[Tensor], float]:
+def read_truth(model: VisualGLM, asked: list[AskedQuestion], pictures: Tensor) -> tuple[list[Tensor], float]:
     """Logits [tokens, vocabulary] at each token of each true answer, and the mean of its negative log probability."""
     config, logits, nats = model.model.config, [], []
     for start in range(0, len(asked), BATCH):

@@ -13,7 +13,7 @@ from typing import Any
 
 from quote_words import WORDS
 
-from visualglm.checkpoints.memory import in_words
+from visualglm.hardware.memory import in_words
 
 ROOT = Path(__file__).parents[1]
 PAGES = [("en", ROOT / "README.md"), ("zh", ROOT / "README_zh.md")]

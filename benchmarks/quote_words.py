@@ -1,4 +1,4 @@
-"""benchmarks/quote_words: sentences and table heads, English and Chinese, that `quote.py` fills with figures."""
+"""Sentences and table heads, English and Chinese, that `quote.py` fills with figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""benchmarks/record: where figures come from (command, date, machine, versions), and the file that keeps them.
+"""Where figures come from (command, date, machine, versions), and the file that keeps them.
 
 Knows nothing about what is measured.
 """
@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from visualglm.checkpoints.memory import status_field
-from visualglm.speed.machine import machine, timed, versions
+from visualglm.hardware.machine_report import machine, timed, versions
+from visualglm.hardware.memory import status_field
 
 __all__ = ["RESULTS", "machine", "origin", "status_field", "store", "timed", "versions"]
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""benchmarks/serving: load and faults against a real `visualglm serve` with the packed model (`make bench-serve`).
+"""Load and faults against a real `visualglm serve` with the packed model (`make bench-serve`).
 
 Load: `--clients` streaming clients for `--seconds`; every answer is compared with what the same request got alone.
 Faults: clients that vanish, read slowly or stop half-way through a body, malformed requests, broken pictures;
@@ -26,7 +26,7 @@ import httpx
 from record import RESULTS, origin, status_field, store
 
 import visualglm
-from visualglm.scenes import Split, picture_of, scene_of, seeds
+from visualglm.evaluation.scenes import Split, render_scene, scene_of, split_seeds
 
 QUESTIONS = (
     "这张图片里有什么？",
@@ -106,7 +106,7 @@ def make_requests(pictures: int) -> list[dict[str, Any]]:
     """Every picture with every question, each with one of the samplings."""
     requests = []
     samplings = itertools.cycle(SAMPLINGS)
-    for seed in itertools.islice(seeds(Split.TEST), pictures):
+    for seed in itertools.islice(split_seeds(Split.TEST), pictures):
         url = f"data:image/png;base64,{base64.b64encode(png(seed)).decode()}"
         for question in QUESTIONS:
             content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
@@ -120,7 +120,7 @@ def png(seed: int) -> bytes:
     import io
 
     file = io.BytesIO()
-    picture_of(scene_of(seed)).save(file, "PNG")
+    render_scene(scene_of(seed)).save(file, "PNG")
     return file.getvalue()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import visualglm
 from visualglm.compat import sat
 from visualglm.compat.sat_chat import CHINESE_OF_6B
-from visualglm.prompt import CHINESE
+from visualglm.preprocessing.prompt import CHINESE
 
 QUESTIONS = (
     "Describe this picture.",

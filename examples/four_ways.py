@@ -19,7 +19,7 @@ import torch
 
 import visualglm
 from visualglm.compat import sat, sat_chat
-from visualglm.prompt import language_of
+from visualglm.preprocessing.prompt import language_of
 
 
 @dataclass(frozen=True)

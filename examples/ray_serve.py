@@ -1,4 +1,4 @@
-"""examples/ray_serve: the server as a Ray Serve app: one address, as many replicas of the model as you have room for.
+"""The server as a Ray Serve app: one address, as many replicas of the model as you have room for.
 
     pip install -c constraints.txt ".[serve,ray]" "ray[serve]"
     python examples/ray_serve.py --replicas 2
@@ -23,7 +23,7 @@ from ray import serve
 from ray.serve import Application
 
 import visualglm
-from visualglm.commands.serve import served_name
+from visualglm.cli.serve import served_name
 from visualglm.serving.app import ServerSettings, create_app
 
 LOOPBACK = ("127.0.0.1", "localhost")

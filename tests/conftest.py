@@ -24,9 +24,9 @@ import torch
 import transformers
 
 import visualglm
-from visualglm.commands import main
+from visualglm.cli import main
 from visualglm.model import VisualGLMForConditionalGeneration
-from visualglm.tokenizer import ChatGLMTokenizer
+from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 collect_ignore = [] if importlib.util.find_spec("fastapi") else ["serving", "web"]  # they want visualglm[serve]
 REFERENCE = Path(__file__).parent / "reference"

@@ -27,12 +27,12 @@ from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLAS
 import visualglm
 import visualglm.auto
 from visualglm.checkpoints import convert
-from visualglm.configuration import VisualGLMConfig
 from visualglm.errors import CheckpointError, ConfigurationError
-from visualglm.images import VisualGLMImageProcessor
 from visualglm.model import VisualGLMForConditionalGeneration
-from visualglm.processor import VisualGLMProcessor
-from visualglm.tokenizer import ChatGLMTokenizer
+from visualglm.network.configuration import VisualGLMConfig
+from visualglm.preprocessing.images import VisualGLMImageProcessor
+from visualglm.preprocessing.processor import VisualGLMProcessor
+from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 REFERENCE = Path(__file__).parent / "reference"
 REMOTE = ("configuration_chatglm", "modeling_chatglm", "tokenization_chatglm", "processing_chatglm")
@@ -147,7 +147,7 @@ def test_registering_twice_changes_nothing() -> None:
 
 def test_the_package_alone_registers_nothing() -> None:
     program = """
-import visualglm, visualglm.model
+import visualglm, visualglm.network.visualglm
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES as names

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 import visualglm
-from visualglm.chat import ask_prompt
 from visualglm.errors import ImageError, PromptError, TokenizerError, UsageError
-from visualglm.generation import generation_settings
-from visualglm.prompt import Turn
+from visualglm.inference.generation_settings import generation_settings
+from visualglm.inference.prompting import ask_prompt
+from visualglm.preprocessing.prompt import Turn
 
 from .conftest import REFERENCE
 

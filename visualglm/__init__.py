@@ -1,4 +1,4 @@
-"""visualglm: talk with a picture in Chinese and English. The public names; nothing heavy is imported before it is used.
+"""Talk with a picture in Chinese and English. The public names; nothing heavy is imported before it is used.
 
     picture -- images --> vision --> qformer --> the prompt's slots --> glm --> answer
 
@@ -11,13 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
     from .conversation import Answer, Conversation, VisualGLM, load, packed_model
     from .errors import VisualGLMError
-    from .images import VisualGLMImageProcessor
     from .model import VisualGLMForConditionalGeneration
-    from .processor import VisualGLMProcessor
-    from .tokenizer import ChatGLMTokenizer
+    from .network.configuration import QFormerConfig, VisionConfig, VisualGLMConfig
+    from .preprocessing.images import VisualGLMImageProcessor
+    from .preprocessing.processor import VisualGLMProcessor
+    from .preprocessing.tokenizer import ChatGLMTokenizer
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,5 @@
 """`python -m visualglm` is the `visualglm` program."""
 
-from .commands import main
+from .cli import main
 
 main()

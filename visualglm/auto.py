@@ -1,4 +1,4 @@
-"""auto: registers our classes with transformers' Auto classes, once; importing this file is all there is to do.
+"""Registers our classes with transformers' Auto classes, once; importing this file is all there is to do.
 
 After it, `AutoConfig`, `AutoModel` (and its CausalLM, ImageTextToText and Seq2SeqLM kin), `AutoTokenizer`,
 `AutoImageProcessor` and `AutoProcessor` open a converted folder, THUDM/visualglm-6b's own files and the packed model
@@ -19,11 +19,11 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # at the top it wants torchvision in 5.16
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
-from .configuration import ChatGLMConfig, VisualGLMConfig
-from .images import VisualGLMImageProcessor
 from .model import VisualGLMForConditionalGeneration
-from .processor import VisualGLMProcessor
-from .tokenizer import ChatGLMTokenizer
+from .network.configuration import ChatGLMConfig, VisualGLMConfig
+from .preprocessing.images import VisualGLMImageProcessor
+from .preprocessing.processor import VisualGLMProcessor
+from .preprocessing.tokenizer import ChatGLMTokenizer
 
 AUTO_MODELS = (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM)
 

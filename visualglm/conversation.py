@@ -1,4 +1,4 @@
-"""conversation: the friendly end of the road: a model opened by name, dialogues that remember their pictures, answers.
+"""The friendly end of the road: a model opened by name, dialogues that remember their pictures, answers.
 
     visualglm.load() -> VisualGLM -- .conversation(picture) --> Conversation -- .ask(question) --> Answer
 
@@ -17,17 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batching import Row, generate_batch
-from .chat import ShownPicture, ask_prompt, encode_picture, picture_pixels, start_reply
-from .devices import checked_device, checked_dtype, cpu_dtype
-from .english import only_english
 from .errors import TokenizerError, UsageError, VisualGLMError
-from .generation import FinishReason, Reply, generation_settings
-from .images import ImageSource
+from .hardware.devices import cpu_dtype, resolve_device, validate_dtype
+from .inference.batch_generation import GenerationRow, generate_batch
+from .inference.generation_settings import generation_settings
+from .inference.image_features import ImageFeatures, encode_image, image_pixels
+from .inference.prompting import ask_prompt, start_reply
+from .inference.streaming_reply import FinishReason, StreamingReply
 from .model import VisualGLMForConditionalGeneration
-from .processor import VisualGLMProcessor
-from .prompt import Language, Turn
-from .tokenizer import ChatGLMTokenizer, process_response
+from .preprocessing.chinese_token_filter import forbid_chinese_tokens
+from .preprocessing.images import ImageSource
+from .preprocessing.processor import VisualGLMProcessor
+from .preprocessing.prompt import Language, Turn
+from .preprocessing.tokenizer import ChatGLMTokenizer, process_response
 
 QUESTIONS = {"zh": "描述这张图片。", "en": "Describe this picture."}
 
@@ -71,7 +73,7 @@ class Conversation:
         self.language: Language = language
         self.turns: list[Turn] = []
         self.answer: Answer | None = None
-        self._pictures: list[ShownPicture] = []
+        self._pictures: list[ImageFeatures] = []
         self._shown = 0
         self._streaming = False
         if image is not None:
@@ -89,7 +91,7 @@ class Conversation:
             ImageError: the picture cannot be opened.
         """
         self._switch()
-        picture = ShownPicture(picture_pixels(self.model.model, image, self.model.upstream_images))
+        picture = ImageFeatures(image_pixels(self.model.model, image, self.model.upstream_images))
         picture.embeds(self.model.model)
         self._pictures.append(picture)
         self._shown += 1
@@ -137,11 +139,11 @@ class Conversation:
             self._streaming = False
             self._finish(asked, reply, dropped)
 
-    def _start(self, asked: Turn, sampling: dict[str, Any]) -> tuple[Reply, int]:
+    def _start(self, asked: Turn, sampling: dict[str, Any]) -> tuple[StreamingReply, int]:
         self._switch()
         embeds = torch.cat(self._image_embeds) if self._pictures else None
         turns = [*self.turns, asked]
-        sampling = only_english(self.model.tokenizer, self.language, sampling)
+        sampling = forbid_chinese_tokens(self.model.tokenizer, self.language, sampling)
         return start_reply(self.model.model, self.model.tokenizer, turns, embeds, self.language, **sampling)
 
     @property
@@ -153,7 +155,7 @@ class Conversation:
         if self.adapter is not None:
             self.model.use_adapter(self.adapter)
 
-    def _finish(self, asked: Turn, reply: Reply, dropped: int) -> None:
+    def _finish(self, asked: Turn, reply: StreamingReply, dropped: int) -> None:
         self.answer = Answer(
             reply.text, reply.finish_reason or "cancelled", reply.prompt_tokens, len(reply.ids), reply.seconds, dropped
         )
@@ -190,10 +192,10 @@ class VisualGLM:
             CheckpointError: it was trained on another model.
             UsageError: there is no adapter, its name is taken, or peft is not installed.
         """
-        from .adapters.switch import Adapters
+        from .adapters.manager import AdapterManager
 
         if self._adapters is None:
-            self._adapters = Adapters(self.model)
+            self._adapters = AdapterManager(self.model)
         added: str = self._adapters.add(place, name)
         return added
 
@@ -261,7 +263,7 @@ class VisualGLM:
     ) -> list[Answer]:
         started = time.perf_counter()
         rows = [
-            self.row(encode_picture(self.model, image, self.upstream_images), question, language, **sampling)
+            self.row(encode_image(self.model, image, self.upstream_images), question, language, **sampling)
             for image in images
         ]
         generate_batch(self.model, rows)
@@ -275,18 +277,18 @@ class VisualGLM:
         language: Language = "auto",
         seed: int | None = None,
         **sampling: Any,
-    ) -> Row:
+    ) -> GenerationRow:
         """A question about an encoded picture [1, image_length, hidden], or about none, for `generate_batch`.
 
         Raises:
             PromptError: the question does not fit into the model.
         """
-        settings = generation_settings(self.model, **only_english(self.tokenizer, language, sampling))
+        settings = generation_settings(self.model, **forbid_chinese_tokens(self.tokenizer, language, sampling))
         turn = Turn(question, pictures=0 if image_embeds is None else 1)
         prompt = ask_prompt(self.model, self.tokenizer, [turn], language, settings.limits)
-        return Row(prompt.input_ids, image_embeds, settings, seed)
+        return GenerationRow(prompt.input_ids, image_embeds, settings, seed)
 
-    def row_answer(self, row: Row, seconds: float = 0.0) -> Answer:
+    def row_answer(self, row: GenerationRow, seconds: float = 0.0) -> Answer:
         """What a finished row says."""
         ended = bool(row.ids) and row.ids[-1] in row.eos
         text = process_response(self.tokenizer.decode(row.ids[:-1] if ended else row.ids))
@@ -330,21 +332,21 @@ def load(
         QuantizationError: other numbers of bits.
         UsageError: this machine has no such device, the checkpoint is quantized already, or `compile` without a GPU.
     """
-    from .checkpoints import asked_plan, find_vocabulary, given_vocabulary, local_folder, read_config
+    from .checkpoints import find_vocabulary, local_folder, plan_from_flags, read_config, resolve_vocabulary
 
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
-    device = checked_device(str(device), compile)
-    dtype = checked_dtype(dtype)
+    device = resolve_device(str(device), compile)
+    dtype = validate_dtype(dtype)
     if dtype == "auto" and device == "cpu":
         dtype = cpu_dtype(read_config(folder))
-    plan = asked_plan(quantize, vision=quantize_vision, vocabulary=quantize_vocabulary)
+    plan = plan_from_flags(quantize, vision=quantize_vision, vocabulary=quantize_vocabulary)
     if plan is not None:
         kwargs["quantization_config"] = plan
     model = VisualGLMForConditionalGeneration.from_pretrained(
         str(folder), dtype=dtype, **{"device_map": device, **kwargs}
     ).eval()
     model.compiles_steps = compile
-    vocabulary = find_vocabulary(folder) if tokenizer is None else given_vocabulary(tokenizer)
+    vocabulary = find_vocabulary(folder) if tokenizer is None else resolve_vocabulary(tokenizer)
     processor = None if vocabulary is None else VisualGLMProcessor.for_config(model.config, vocabulary)
     opened = VisualGLM(model, processor, upstream_images)
     if adapter is not None:

@@ -1,4 +1,4 @@
-"""errors: every error a user can meet, each one sentence: what is wrong, why, what to do.
+"""Every error a user can meet, each one sentence: what is wrong, why, what to do.
 
 Knows nothing about models or files. The command line turns a `VisualGLMError` into one line on stderr and exit code 2;
 everything else keeps its traceback.

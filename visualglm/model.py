@@ -1,4 +1,4 @@
-"""model: ids with image slots and pictures -> logits, and everything `generate` needs to go on from there.
+"""Ids with image slots and pictures -> logits, and everything `generate` needs to go on from there.
 
     pixel_values [P, 3, 224, 224] -- vision --> [P, 257, 1408] -- qformer --> [P, 32, 768] -- glm_proj --> [P, 32, 4096]
     input_ids [B, T] -- word_embeddings --> [B, T, 4096], slots filled with the pictures in order -- glm --> logits
@@ -9,64 +9,28 @@ checkpoints room open inside `from_pretrained`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.utils import ModelOutput
 
-from .attention import kernel_name
-from .cache import is_empty, with_room
-from .chat import UpstreamChat
-from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
-from .decoding import Decoding
 from .errors import PromptError
-from .glm import GLM, PromptEnd, prefix_mask, prefix_positions
-from .mixins import Modifiable
-from .prefix import PrefixMixin
-from .qformer import QFormer
-from .vision import VisionTransformer
+from .inference.upstream_chat import UpstreamChat
+from .network.attention import attention_implementation
+from .network.configuration import VisualGLMConfig
+from .network.generation_mixin import VisualGLMGenerationMixin
+from .network.glm import GLM, PrefixState, prefix_mask, prefix_positions
+from .network.hooks import HookableModel
+from .network.kv_cache import is_empty, preallocate
+from .network.prefix_tuning import PrefixMixin
+from .network.visualglm import ImageEncoder, VisualGLMOutput, _kept_positions
 
 
-@dataclass
-class VisualGLMOutput(ModelOutput):
-    """What `forward` returns; a field is None unless asked for.
-
-    `loss` []; `logits` [B, T, vocabulary]; `hidden_states`: layers + 1 of [B, T, hidden] (the inputs of the blocks,
-    then the last norm's output); `attentions`: per block [B, heads, T, keys]; `image_embeds` [P, image_length, hidden];
-    `cross_attentions`: per crossing Q-Former layer [P, heads, queries, patches + 1].
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    image_embeds: Tensor | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
-
-
-class ImageEncoder(nn.Module):
-    """Picture -> the vectors that fill its slots: ViT, Q-Former, projection."""
-
-    def __init__(self, vision: VisionConfig, qformer: QFormerConfig, hidden_size: int) -> None:
-        super().__init__()
-        self.vit = VisionTransformer(vision)
-        self.qformer = QFormer(qformer)
-        self.glm_proj = nn.Linear(qformer.hidden_size, hidden_size)
-
-    def forward(
-        self, pixel_values: Tensor, output_attentions: bool = False
-    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """[P, 3, H, W] -> [P, image_length, hidden] and, if asked, the Q-Former's cross-attentions."""
-        queries, attentions = self.qformer(self.vit(pixel_values), output_attentions)
-        return self.glm_proj(queries), attentions
-
-
-class VisualGLMForConditionalGeneration(PreTrainedModel, Decoding, GenerationMixin, UpstreamChat, Modifiable):
+class VisualGLMForConditionalGeneration(
+    PreTrainedModel, VisualGLMGenerationMixin, GenerationMixin, UpstreamChat, HookableModel
+):
     """VisualGLM as a transformers model; see the head of this file for the shapes."""
 
     config_class = VisualGLMConfig
@@ -104,7 +68,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, Decoding, GenerationMix
         Raises:
             CheckpointError: the files are not a complete VisualGLM checkpoint; the message names what is wrong.
         """
-        from .checkpoints import load_model
+        from ..checkpoints import load_model
 
         return load_model(cls, pretrained_model_name_or_path, *args, **kwargs)
 
@@ -114,10 +78,10 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, Decoding, GenerationMix
         Raises:
             UsageError: an adapter is laid on the model: nothing could open a folder with both.
         """
-        from .checkpoints.save import require_bare
+        from ..checkpoints.save_sat import require_no_adapter
 
         if not getattr(self, "_hf_peft_config_loaded", False):  # else transformers writes its adapter alone
-            require_bare(self)
+            require_no_adapter(self)
         super().save_pretrained(*args, **kwargs)
 
     def quantize(self, bits: int, *args: Any, **kwargs: Any) -> Any:
@@ -130,7 +94,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, Decoding, GenerationMix
             QuantizationError: other bits, adapters on the linears, or weights that are not finite.
             UsageError: it is quantized otherwise already.
         """
-        from .checkpoints import quantize_model
+        from ..checkpoints import quantize_model
 
         options = {key: kwargs[key] for key in ("vision", "vocabulary", "group_size") if key in kwargs}
         return quantize_model(self, bits, **options)
@@ -194,7 +158,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, Decoding, GenerationMix
         )
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         if use_cache and past_key_values is None:
-            past_key_values = with_room(DynamicCache(config=self.config))
+            past_key_values = preallocate(DynamicCache(config=self.config))
 
         rotary_positions, prefix_lengths = self._positions(input_ids, attention_mask, past_key_values, rotary_positions)
         inputs_embeds = self.transformer.word_embeddings(input_ids)
@@ -203,7 +167,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, Decoding, GenerationMix
             if image_embeds is None and pixel_values is not None:
                 image_embeds, cross_attentions = self.image_encoder(pixel_values, output_attentions)
             inputs_embeds = self._fill_slots(inputs_embeds, input_ids, prefix_lengths, image_embeds)
-        kernel = kernel_name(self.config._attn_implementation, input_ids.shape[1], output_attentions)
+        kernel = attention_implementation(self.config._attn_implementation, input_ids.shape[1], output_attentions)
         mask = prefix_mask(kernel, inputs_embeds, attention_mask, past_key_values, prefix_lengths)
         glm = self.transformer(
             inputs_embeds, rotary_positions, mask, past_key_values, output_hidden_states, output_attentions
@@ -246,7 +210,7 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, Decoding, GenerationMix
         rotary_positions = derived if rotary_positions is None else rotary_positions
         if past_key_values is not None:
             length = past_key_values.get_seq_length() + input_ids.shape[1]
-            past_key_values.prompt_end = PromptEnd(rotary_positions[..., -1], length)  # type: ignore[attr-defined]
+            past_key_values.prompt_end = PrefixState(rotary_positions[..., -1], length)  # type: ignore[attr-defined]
         return rotary_positions, prefix_lengths
 
     def _fill_slots(
@@ -285,16 +249,3 @@ class VisualGLMForConditionalGeneration(PreTrainedModel, Decoding, GenerationMix
                 f"image_embeds are {list(image_embeds.shape)}, this model's are [pictures, {shape[0]}, {shape[1]}]: "
                 "make them with encode_images."
             )
-
-
-def _kept_positions(hidden_states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-    """The last positions, or those at these indices, of [B, T, hidden]; 0 keeps all.
-
-    A slice is copied: it has the strides of the whole, even where it is one row, and with them torch's CPU product
-    would copy the head's weight, 1 GB at full size, for every prompt.
-    """
-    if isinstance(logits_to_keep, Tensor):
-        return hidden_states[:, logits_to_keep]
-    if logits_to_keep == 0:
-        return hidden_states
-    return hidden_states[:, -logits_to_keep:].clone(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""benchmarks/peers/beside_chatglm_cpp: our model beside chatglm.cpp, in 4 and in 8 bits (`make bench-peers`).
+"""Our model beside chatglm.cpp, in 4 and in 8 bits (`make bench-peers`).
 
 Full 6B shapes with random weights. chatglm.cpp's threads wait by spinning: run it on a quiet machine, or its figures
 are unfair. Stores `benchmarks/results/peers_chatglm_cpp.json`.
@@ -15,7 +15,7 @@ from typing import Any
 from paired import Ours, Peer, compared
 from record import RESULTS, origin, store
 
-from visualglm.configuration import VisualGLMConfig
+from visualglm.network.configuration import VisualGLMConfig
 
 SCRIPT = Path(__file__).with_name("chatglm_cpp_side.py")
 

@@ -1,4 +1,4 @@
-"""benchmarks/peers/beside_upstream: our model beside upstream's own code in bfloat16 (`make bench-upstream`).
+"""Our model beside upstream's own code in bfloat16 (`make bench-upstream`).
 
 Upstream's as the `deep-training` package keeps it, on the versions that it needs; ours in bfloat16, 8 and 4 bits. The
 6B's shapes with random weights, the whole image encoder, and as many of the 28 blocks as fit into memory twice.
@@ -14,7 +14,7 @@ from typing import Any
 from paired import Ours, Peer, compared
 from record import RESULTS, origin, store
 
-from visualglm.configuration import VisualGLMConfig
+from visualglm.network.configuration import VisualGLMConfig
 
 SCRIPT = Path(__file__).with_name("upstream_side.py")
 

@@ -1,4 +1,4 @@
-"""benchmarks/peers/chatglm_cpp_side: chatglm.cpp's half of `beside_chatglm_cpp.py`, run by the Python that has it.
+"""Chatglm.cpp's half of `beside_chatglm_cpp.py`, run by the Python that has it.
 
     write FILE BITS      random weights of ChatGLM-6B's shapes, quantized and written by the package's own converter
     serve FILE PROMPT    answers `prompt` (PROMPT tokens from the start) and `token` (one more), by `side.py`

@@ -1,4 +1,4 @@
-"""benchmarks/peers/import_upstream: upstream's code and its sat, imported where half of what they import is missing.
+"""Upstream's code and its sat, imported where half of what they import is missing.
 
 Wants the environment of `make bench-upstream`: sat 0.4.12, and deep-training 0.3.0, which ships upstream's code. What
 neither computes with here is stood in for: triton, torchvision, and deep-training's own package.

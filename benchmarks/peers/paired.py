@@ -1,4 +1,4 @@
-"""benchmarks/peers/paired: our model and another program, full 6B shapes, random weights, asked in turn.
+"""Our model and another program, full 6B shapes, random weights, asked in turn.
 
 One step of one, one step of the other, with the memory's bandwidth read after each, so that both see the same machine.
 Each side lives in a process of its own and only the one that is asked computes. Knows no other program.
@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # beside which the other ben
 
 from record import timed
 
-from visualglm.configuration import VisualGLMConfig
-from visualglm.speed.machine import BandwidthProbe
-from visualglm.speed.measure import bytes_per_token, random_picture, random_prompt
-from visualglm.speed.random_model import blocks_and_head, random_model
+from visualglm.benchmarking.random_weights import blocks_and_head, random_model
+from visualglm.benchmarking.throughput import bytes_per_token, random_picture, random_prompt
+from visualglm.hardware.machine_report import BandwidthProbe
+from visualglm.network.configuration import VisualGLMConfig
 
 
 class Side(Protocol):

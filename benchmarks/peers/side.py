@@ -1,4 +1,4 @@
-"""benchmarks/peers/side: another program's end of the line to `paired.py`; runs in that program's Python.
+"""Another program's end of the line to `paired.py`; runs in that program's Python.
 
 Says how many bytes a token reads, then answers each request on stdin with the seconds that it took. Knows nothing about
 our package.

@@ -1,4 +1,4 @@
-"""benchmarks/peers/upstream_side: upstream's own code, run by a Python with the versions that it needs.
+"""Upstream's own code, run by a Python with the versions that it needs.
 
     upstream_side.py BLOCKS PROMPT [DEVICE]
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import visualglm
-from visualglm.scenes.compose import scene_of
-from visualglm.scenes.paint import picture_of
-from visualglm.scenes.seeds import Split, seeds
+from visualglm.evaluation.scenes.render import render_scene
+from visualglm.evaluation.scenes.scene import scene_of
+from visualglm.evaluation.scenes.split_seeds import Split, seeds
 
 QUESTION = "这张图片的背景里有什么内容？"
 ANSWERS = {
@@ -56,7 +56,7 @@ def draw(folder: Path, split: Split, each: int) -> list[dict[str, str]]:
         name = scene.background.key
         if name in ANSWERS and drawn[name] < each:
             file = folder / f"{split.name.lower()}-{seed}.png"
-            picture_of(scene).save(file)
+            render_scene(scene).save(file)
             rows.append({"img": file.name, "prompt": QUESTION, "label": f"这张图片的背景是{ANSWERS[name]}。"})
             drawn[name] += 1
         if sum(drawn.values()) == each * len(ANSWERS):
@@ -72,7 +72,7 @@ def kept(folder: Path, model: visualglm.VisualGLM) -> list[dict[str, str]]:
         pictures = []
         for seed in itertools.islice(others, KEPT_PICTURES):
             pictures.append(folder / f"other-{seed}.png")
-            picture_of(scene_of(seed, most=3)).save(pictures[-1])
+            render_scene(scene_of(seed, most=3)).save(pictures[-1])
         answers = model.caption(pictures, question, **GREEDY)
         rows += [
             {"img": picture.name, "prompt": question, "label": answer.text}

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import visualglm
-from visualglm.adapters.folder import base_of
-from visualglm.chat import encode_picture
-from visualglm.finetuning.parts import tuned
-from visualglm.finetuning.recipe import read_finetuning
+from visualglm.adapters.files import base_of
+from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.trainable_model import prepare_for_training
+from visualglm.inference.image_features import encode_image
 
 from ..conftest import REFERENCE
 
@@ -39,7 +39,7 @@ def logits(model: visualglm.VisualGLM) -> torch.Tensor:
     ids = [inner.config.image_token_id] * inner.config.image_length + [5, 6, 7]
     prompt = torch.tensor([[*ids, inner.config.gmask_token_id, inner.config.bos_token_id]])
     with torch.no_grad():
-        return inner(prompt, image_embeds=encode_picture(inner, PICTURES[0])).logits
+        return inner(prompt, image_embeds=encode_image(inner, PICTURES[0])).logits
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def made(folder: Path, base: str, method: str, *changes: str, seed: int = 0, size: float = 0.2) -> Path:
     """An adapter of a model in `base`, its numbers random and about `size`."""
     recipe = read_finetuning(None, changes, data="-", output=str(folder), method=method, model=base)
-    ready = tuned(visualglm.load(base, device="cpu").model, recipe, base_of(base))
+    ready = prepare_for_training(visualglm.load(base, device="cpu").model, recipe, base_of(base))
     torch.manual_seed(seed)
     with torch.no_grad():
         for value in ready.parameters.values():

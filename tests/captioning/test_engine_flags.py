@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from visualglm.captioning.sources import read_source
-from visualglm.commands import app
+from visualglm.cli import app
 from visualglm.errors import UsageError
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from visualglm.configuration import ChatGLMConfig
 from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.network.configuration import ChatGLMConfig
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 SAT_FILE = "1/mp_rank_00_model_states.pt"

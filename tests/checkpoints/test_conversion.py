@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from visualglm.checkpoints import convert, open_checkpoint
-from visualglm.checkpoints.shards import shard_names
-from visualglm.checkpoints.write import split
-from visualglm.configuration import VisualGLMConfig
+from visualglm.checkpoints.storage.shards import shard_names
+from visualglm.checkpoints.storage.write import split_into_shards
 from visualglm.errors import CheckpointError, TokenizerError, UsageError
 from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.network.configuration import VisualGLMConfig
 
 from .conftest import ODD_CONFIG, SAT_FILE, assert_same, hf_tensors, random_state, sat_tensors, write_hf
 
@@ -130,7 +130,7 @@ def test_shards_have_an_index(odd: Path, tmp_path: Path) -> None:
         assert len(set(weight_map.values())) > 2
         assert all((folder / name).stat().st_size < 45_000 for name in weight_map.values())
         assert open_checkpoint(folder).tensors.keys() == open_checkpoint(odd).tensors.keys()
-    assert shard_names("bin", len(split({}, 1))) == ["pytorch_model-00001-of-00001.bin"]
+    assert shard_names("bin", len(split_into_shards({}, 1))) == ["pytorch_model-00001-of-00001.bin"]
 
 
 def test_native_is_what_save_pretrained_writes(odd: Path, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from visualglm.checkpoints import convert, golden, open_checkpoint, verify
-from visualglm.checkpoints.layerwise import run
-from visualglm.commands.convert import convert as convert_command
-from visualglm.commands.convert import size_in_bytes
-from visualglm.commands.doctor import doctor
+from visualglm.checkpoints import convert, fingerprint, open_checkpoint, verify
+from visualglm.checkpoints.layerwise_forward import run
+from visualglm.cli.convert import convert as convert_command
+from visualglm.cli.convert import size_in_bytes
+from visualglm.cli.doctor import doctor
 from visualglm.errors import CheckpointError, UsageError
 from visualglm.model import VisualGLMForConditionalGeneration as Model
 
@@ -54,10 +54,10 @@ def test_raw_download_passes(hf: Path, sat: Path) -> None:
 def test_conversion_stores_what_the_source_computes(hf: Path, tmp_path: Path, layout: str) -> None:
     target = convert(hf, tmp_path / "out", layout)
     assert set(results(target).values()) == {"passed"}
-    stored = golden.read(target)
-    assert stored == golden.record(open_checkpoint(hf))
+    stored = fingerprint.read_fingerprint(target)
+    assert stored == fingerprint.record(open_checkpoint(hf))
     model = Model.from_pretrained(hf, dtype="float32", attn_implementation="eager")
-    ids, pictures = golden.fixed_input(model.config)
+    ids, pictures = fingerprint.fixed_input(model.config)
     assert stored["input_ids"] == ids[0].tolist()
     with torch.no_grad():
         whole = model(ids, pixel_values=pictures).logits[:, -1, :: stored["logits_stride"]]
@@ -66,12 +66,12 @@ def test_conversion_stores_what_the_source_computes(hf: Path, tmp_path: Path, la
 
 def test_no_golden(hf: Path, tmp_path: Path) -> None:
     target = convert(hf, tmp_path / "out", with_golden=False)
-    assert not (target / golden.FILE).exists() and results(target)["golden"] == "passed"
+    assert not (target / fingerprint.FILE).exists() and results(target)["golden"] == "passed"
 
 
 def test_layer_by_layer_equals_the_model(odd: Path) -> None:
     model = Model.from_pretrained(odd, dtype="float32")
-    ids, pictures = golden.fixed_input(model.config)
+    ids, pictures = fingerprint.fixed_input(model.config)
     found = run(open_checkpoint(odd), ids, pictures)
     with torch.no_grad():
         assert torch.allclose(found.logits, model(ids, pixel_values=pictures).logits[:, -1], atol=1e-5)
@@ -113,10 +113,10 @@ def test_a_record_of_other_logits_is_caught(golden_hf: Path) -> None:
 
 
 def test_other_records(golden_hf: Path, tmp_path: Path) -> None:
-    stored = json.loads((golden_hf / golden.FILE).read_text())
-    (golden_hf / golden.FILE).write_text(json.dumps(stored | {"format_version": 99}))
+    stored = json.loads((golden_hf / fingerprint.FILE).read_text())
+    (golden_hf / fingerprint.FILE).write_text(json.dumps(stored | {"format_version": 99}))
     assert "update visualglm" in detail(golden_hf, "golden")
-    (golden_hf / golden.FILE).write_text("{")
+    (golden_hf / fingerprint.FILE).write_text("{")
     assert "cannot be read as JSON" in detail(golden_hf, "golden")
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):
         convert(golden_hf, tmp_path / "out")
@@ -135,7 +135,7 @@ RECORDS: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("case", RECORDS)
 def test_records_that_are_none(golden_hf: Path, tmp_path: Path, edit_json: Callable[..., None], case: str) -> None:
-    edit_json(golden_hf / golden.FILE, **RECORDS[case])
+    edit_json(golden_hf / fingerprint.FILE, **RECORDS[case])
     assert results(golden_hf)["golden"] == "failed" and "is no whole record" in detail(golden_hf, "golden")
     with pytest.raises(CheckpointError, match=r"golden\.json is no whole record .*: get it again, or delete it"):
         convert(golden_hf, tmp_path / "out", report=lambda step: pytest.fail(step))
@@ -143,7 +143,7 @@ def test_records_that_are_none(golden_hf: Path, tmp_path: Path, edit_json: Calla
 
 
 def test_without_the_golden_record(golden_hf: Path) -> None:
-    (golden_hf / golden.FILE).write_text("{")
+    (golden_hf / fingerprint.FILE).write_text("{")
     found = {check.name: check.result for check in verify(golden_hf, with_golden=False)}
     assert found.pop("golden") == "skipped" and "failed" not in found.values() and len(found) == 5
     run = CliRunner().invoke(command_line(), ["doctor", "--model", str(golden_hf), "--no-golden"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from visualglm.configuration import ChatGLMConfig
+from visualglm.network.configuration import ChatGLMConfig
 
 from .conftest import ODD_CONFIG
 

@@ -111,7 +111,7 @@ def test_the_cache_is_enough_for_the_auto_classes(cache: Path) -> None:
     model = AutoModel.from_pretrained(NAME, cache_dir=cache, trust_remote_code=True)
     assert type(model) is Model and model.name_or_path == NAME
     tokenizer = AutoTokenizer.from_pretrained(NAME, cache_dir=cache, trust_remote_code=True)
-    assert type(tokenizer).__module__ == "visualglm.tokenizer"
+    assert type(tokenizer).__module__ == "visualglm.preprocessing.tokenizer"
 
 
 def test_offline_and_not_in_the_cache(cache: Path) -> None:

@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from visualglm.checkpoints import convert, find_vocabulary, open_checkpoint, read_config
-from visualglm.checkpoints.dead import _rotary_buffer
-from visualglm.checkpoints.golden import fixed_input
-from visualglm.configuration import VisualGLMConfig
+from visualglm.checkpoints.fingerprint import fixed_input
+from visualglm.checkpoints.formats.unused_tensors import _rotary_buffer
 from visualglm.errors import CheckpointError, ConfigurationError
 from visualglm.model import VisualGLMForConditionalGeneration as Model
-from visualglm.sampling import PRESETS
+from visualglm.network.configuration import VisualGLMConfig
+from visualglm.network.sampling import PRESETS
 
 from .conftest import ODD_CONFIG, SAT_FILE, random_state, sat_tensors, write_hf
 
@@ -182,8 +182,8 @@ def test_the_configuration_alone(
 ) -> None:
     folder = convert(odd, tmp_path / layout, layout, with_golden=False)
     whole = open_checkpoint(folder).config
-    monkeypatch.setattr("visualglm.checkpoints.weights_file.torch.load", lambda *args, **kwargs: 1 / 0)
-    monkeypatch.setattr("visualglm.checkpoints.shards.read_weights", lambda *args: 1 / 0)
+    monkeypatch.setattr("visualglm.checkpoints.storage.read.torch.load", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("visualglm.checkpoints.storage.shards.read_weights", lambda *args: 1 / 0)
     config = read_config(folder)
     assert (config.hidden_size, config.num_layers, config.vocab_size) == (48, 2, 300)
     assert config.vision.to_dict() == whole.vision.to_dict()

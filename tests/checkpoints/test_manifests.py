@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from visualglm.checkpoints import Checkpoint, hugging_face, sat
-from visualglm.checkpoints.dead import POSITION_TABLE, SAT_BUFFER, is_hf_buffer
-from visualglm.checkpoints.lazy import LazyTensor
-from visualglm.checkpoints.strict import expected_shapes
-from visualglm.checkpoints.upstream_config import from_sat
-from visualglm.configuration import ChatGLMConfig, VisualGLMConfig
+from visualglm.checkpoints import Checkpoint
+from visualglm.checkpoints.formats import hugging_face, sat
+from visualglm.checkpoints.formats.unused_tensors import POSITION_TABLE, SAT_BUFFER, is_hf_buffer
+from visualglm.checkpoints.formats.upstream_config import from_sat
+from visualglm.checkpoints.storage.lazy_tensor import LazyTensor
+from visualglm.checkpoints.tensor_check import expected_shapes
 from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.network.configuration import ChatGLMConfig, VisualGLMConfig
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CONFIGS = json.loads((REFERENCE / "config-full.json").read_text())

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from visualglm.checkpoints import convert, open_checkpoint
-from visualglm.checkpoints.lazy import LazyTensor
-from visualglm.checkpoints.shards import CONFIG, shard_names, write_index
-from visualglm.checkpoints.strict import expected_shapes
-from visualglm.checkpoints.write import split, write_torch
-from visualglm.configuration import ChatGLMConfig
+from visualglm.checkpoints.storage.lazy_tensor import LazyTensor
+from visualglm.checkpoints.storage.shards import CONFIG, shard_names, write_index
+from visualglm.checkpoints.storage.write import split_into_shards, write_torch
+from visualglm.checkpoints.tensor_check import expected_shapes
 from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.network.configuration import ChatGLMConfig
 
 from .conftest import ODD_CONFIG
 
@@ -33,7 +33,7 @@ LARGE |= {"num_layers": 10, "bos_token_id": 31004, "mask_token_id": 31000, "gmas
 LOAD = """
 import sys, threading, time, json, gc
 import torch
-from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.network.visualglm import VisualGLMForConditionalGeneration
 
 def anonymous():
     line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
@@ -60,7 +60,7 @@ def write_large(folder: Path, dtype: torch.dtype, **save: bool) -> Path:
     noise = torch.randn(max(sizes) + len(sizes)).to(dtype)  # drawn once: each tensor begins one number later
     parts = [noise[place : place + size].clone() for place, size in enumerate(sizes)]
     tensors = {name: LazyTensor.of(part.view(shape)) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-    shards = split(tensors, sum(tensor.nbytes for tensor in tensors.values()) // 4)
+    shards = split_into_shards(tensors, sum(tensor.nbytes for tensor in tensors.values()) // 4)
     assert len(shards) == 5
     folder.mkdir()
     names = shard_names("bin", len(shards))

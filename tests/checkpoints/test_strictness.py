@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from visualglm.checkpoints import open_checkpoint
-from visualglm.configuration import VisualGLMConfig
 from visualglm.errors import CheckpointError, ConfigurationError, VisualGLMError
 from visualglm.model import VisualGLMForConditionalGeneration as Model
+from visualglm.network.configuration import VisualGLMConfig
 
 from .conftest import ODD_CONFIG, SAT_FILE, random_state, sat_tensors, write_hf
 

@@ -18,10 +18,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 import visualglm
-from visualglm.chat import encode_picture
 from visualglm.compat import sat
 from visualglm.errors import CheckpointError, ImageError, UsageError
-from visualglm.tokenizer import ChatGLMTokenizer
+from visualglm.inference.image_features import encode_image
+from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 from ..conftest import REFERENCE, Reference
 
@@ -126,7 +126,7 @@ def test_sats_sampling_token_by_token(packed: Any, arguments: dict[str, Any]) ->
             row = torch.tensor([prompt + said])
             logits = model(row, pixel_values=pixels.float(), use_cache=False).logits[:, -1].float()
         said.append(drawn(logits, said, invalid, **numbers))
-    assert text == visualglm.tokenizer.process_response(
+    assert text == visualglm.preprocessing.tokenizer.process_response(
         tokenizer.decode([i for i in said if i != tokenizer.eos_token_id])
     )
 
@@ -159,7 +159,7 @@ def test_the_second_turn_reads_no_file(packed: Any, tmp_path: Path) -> None:
         None, model, tokenizer, "它是什么颜色的？", history=history, image=cache, **GREEDY
     )
     assert torch.equal(cache, again) and [question for question, _ in history] == [QUESTION, "它是什么颜色的？"]
-    embeds = encode_picture(model, SAMPLE)
+    embeds = encode_image(model, SAMPLE)
     assert history[1][1] == second
     assert torch.allclose(embeds, model.encode_images(cache.float()), atol=0.05), "float16 pixels are all that differs"
 

@@ -12,7 +12,7 @@ import pytest
 import typer.testing
 
 import visualglm
-from visualglm.commands import app
+from visualglm.cli import app
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROW = re.compile(r"^\| (?P<old>[^|]+) \| (?P<new>`[^|]+`) \|$", re.MULTILINE)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from visualglm.conversation import VisualGLM
-from visualglm.scenes.draw import draw_kind, stamp_kind
-from visualglm.scenes.vocabulary import KINDS
+from visualglm.evaluation.scenes.kinds import KINDS
+from visualglm.evaluation.scenes.shapes import draw_kind, stamp_kind
 
 TONES = {"red": (220, 20, 40), "green": (34, 139, 34), "blue": (30, 90, 220), "brown": (120, 70, 30)}
 SPLITS = {

@@ -13,9 +13,9 @@ import torch
 from peft import PeftModel
 from typer.testing import CliRunner
 
-from visualglm.adapters.folder import adapter_folder, base_of
+from visualglm.adapters.files import adapter_folder, base_of
 from visualglm.adapters.merge import merge
-from visualglm.commands import app
+from visualglm.cli import app
 from visualglm.conversation import VisualGLM, load
 from visualglm.errors import CheckpointError, UsageError
 from visualglm.finetuning import run
@@ -44,7 +44,7 @@ def logits(model: Any, picture: str = PICTURES[0]) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, torch.Tensor]]:
     """An adapter of each kind, and the logits of the model it was trained in."""
-    from visualglm.finetuning.recipe import read_finetuning
+    from visualglm.finetuning.finetuning_config import read_finetuning
 
     from .conftest import written
 
@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, t
     data = written(folder)
     settings = ("batch=4", "epochs=3", "validation_share=0.0", "answers=0", "max_new_tokens=1", "save_steps=2")
     made: dict[str, tuple[Path, torch.Tensor]] = {}
-    finish = run._finish
+    finish = run.save_result
 
     def noted(name: str, ready: Any, *rest: Any) -> None:
         made[name] = (folder / name, logits(ready.model.eval()))

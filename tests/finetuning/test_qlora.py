@@ -11,7 +11,7 @@ import torch
 from visualglm.adapters.merge import merge
 from visualglm.conversation import load
 from visualglm.finetuning import run
-from visualglm.finetuning.loop import read_metrics
+from visualglm.finetuning.trainer import read_metrics
 
 from .conftest import BASE, PICTURES
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from visualglm.adapters.switch import lay_on
+from visualglm.adapters.manager import attach_adapter
 from visualglm.checkpoints import convert, quantization_plan
 from visualglm.conversation import load
 from visualglm.errors import UsageError
 from visualglm.finetuning import run
-from visualglm.finetuning.loop import read_metrics
-from visualglm.finetuning.memory import foretold
-from visualglm.finetuning.recipe import read_finetuning
+from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.trainer import read_metrics
+from visualglm.finetuning.training_memory import estimate_training_memory
 from visualglm.quantization import QuantizedLinear
 
 from .conftest import BASE, PICTURES, written
@@ -49,7 +49,7 @@ def test_an_adapter_learns_beside_8_bits(
     ((ready, _),) = models
     linears = [module for module in ready.model.modules() if isinstance(module, QuantizedLinear)]
     held = sum(linear.in_features * linear.out_features for linear in linears)
-    assert foretold(ready, 64).weights > held
+    assert estimate_training_memory(ready, 64).weights > held
     numbers = sum(weight.numel() for weight in load(BASE, device="cpu").model.parameters())
     trained = sum(ready.counts().values())
     assert any(f"{trained:,} of {numbers + trained:,} numbers" in line for line in said)
@@ -64,7 +64,7 @@ def test_its_matrices_fit_the_16_bit_base(stored: str, tmp_path: Path) -> None:
     recipe = plan(tmp_path, stored, "lora", "epochs=2", "parts.vision='lora'", "parts.projection='lora'")
     assert run.finetune(recipe, lambda line: None, device="cpu")
     model = load(BASE, device="cpu").model
-    lay_on(model, tmp_path / "out", "adapter0")
+    attach_adapter(model, tmp_path / "out", "adapter0")
     numbers = load_file(tmp_path / "out" / "adapter_model.safetensors")
     laid = {name.replace(".adapter0.", ".") for name, _ in model.named_parameters() if ".lora_" in name}
     assert laid == {name.removeprefix("base_model.model.") for name in numbers}

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from visualglm.conversation import load
 from visualglm.errors import UsageError
 from visualglm.finetuning import run
-from visualglm.finetuning.loop import Alarm, read_metrics
-from visualglm.finetuning.parts import TRAINED, part_of
-from visualglm.finetuning.samples import Collator, Samples
+from visualglm.finetuning.dataset import Collator, FinetuningDataset
+from visualglm.finetuning.trainable_model import TRAINED, part_of
+from visualglm.finetuning.trainer import DivergenceCallback, read_metrics
 
 from .conftest import BASE, rows, written
 
@@ -137,7 +137,9 @@ def test_the_loss_is_upstreams(recipe: Any, reference: Any, tmp_path: Path, monk
     case, wanted = reference.cases["cases"]["train_pair"], float(reference.tensor("train_pair", "loss"))
     question = case["context"].removeprefix("<img></img>问：").removesuffix("\n答：")
     row = {"img": rows(1)[0]["img"], "prompt": question, "label": case["answer"]}
-    monkeypatch.setattr(Samples, "pixel_values", lambda *_: [reference.tensor("train_pair", "pixel_values")[0]])
+    monkeypatch.setattr(
+        FinetuningDataset, "pixel_values", lambda *_: [reference.tensor("train_pair", "pixel_values")[0]]
+    )
     batches: list[Any] = []
     real = Collator.__call__
 
@@ -185,7 +187,7 @@ def test_tensorboard_writes_its_files(recipe: Any, tmp_path: Path) -> None:
 
 
 def test_tensorboard_without_a_package_is_said_before_the_work(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visualglm.finetuning.loop.is_tensorboard_available", lambda: False)
+    monkeypatch.setattr("visualglm.finetuning.trainer.is_tensorboard_available", lambda: False)
     with pytest.raises(UsageError, match="pip install tensorboard"):
         run.finetune(recipe("lora", "tensorboard=true"), silent, device="cpu")
 
@@ -203,7 +205,7 @@ def test_a_run_that_fails_gives_the_process_back(recipe: Any, monkeypatch: pytes
         raise UsageError("no more")
 
     before = signal.getsignal(signal.SIGTERM), set(threading.enumerate())
-    monkeypatch.setattr(Alarm, "on_log", failed)
+    monkeypatch.setattr(DivergenceCallback, "on_log", failed)
     with pytest.raises(UsageError, match="no more"):
         run.finetune(recipe("lora"), silent, device="cpu")
     assert (signal.getsignal(signal.SIGTERM), set(threading.enumerate())) == before
@@ -216,14 +218,14 @@ class State:
 @pytest.mark.parametrize("loss, word", [(0.0, "exactly 0"), (float("nan"), "nan"), (float("inf"), "inf")])
 def test_a_loss_that_says_nothing_stops_the_run(loss: float, word: str) -> None:
     with pytest.raises(UsageError, match=f"step 7.*{word}"):
-        Alarm().on_log(None, State, None, {"loss": loss})
+        DivergenceCallback().on_log(None, State, None, {"loss": loss})
 
 
 def test_a_flat_loss_stops_the_run() -> None:
-    alarm = Alarm()
+    alarm = DivergenceCallback()
     with pytest.raises(UsageError, match="flat"):
         for _ in range(100):
             alarm.on_log(None, State, None, {"loss": 2.5})
-    falling = Alarm()
+    falling = DivergenceCallback()
     for step in range(100):
         falling.on_log(None, State, None, {"loss": 2.5 - step / 1000})

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from visualglm_lab.evaluation.scene_eval import Asked, answer_all, encode_scenes, questions
 
 from visualglm.conversation import VisualGLM, packed_model
-from visualglm.evaluation.judging import is_right
-from visualglm.evaluation.scenes import Asked, answer_all, encode_scenes, questions
-from visualglm.scenes import Split, scene_of, seeds
+from visualglm.evaluation.answer_matching import is_right
+from visualglm.evaluation.scenes import Split, scene_of, split_seeds
 
 SAMPLES = sorted((packed_model() / "samples").glob("*.png"))
 # share of right answers on 60 test scenes; the commonest answer alone reaches about .08, .14, .3, .14, .3 and .13
@@ -25,7 +25,7 @@ def model(opened: VisualGLM) -> VisualGLM:
 
 @pytest.fixture(scope="module")
 def answered(model: VisualGLM) -> list[Asked]:
-    scenes = [scene_of(seed) for seed in islice(seeds(Split.TEST), 60)]
+    scenes = [scene_of(seed) for seed in islice(split_seeds(Split.TEST), 60)]
     tasks = ("name by place", "colour", "total", "where", "side", "height", "background")
     return answer_all(model, questions(scenes, tasks), encode_scenes(model, scenes))
 

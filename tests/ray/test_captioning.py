@@ -16,8 +16,8 @@ pytest.importorskip("ray", reason="needs visualglm[ray]: make test-ray")
 from pyarrow import parquet
 
 import visualglm
-from visualglm.captioning.results import Results
-from visualglm.captioning.run import Plan, Run
+from visualglm.captioning.jsonl_results import JsonlResults
+from visualglm.captioning.local_engine import CaptionPlan, CaptionRun
 from visualglm.captioning.sources import read_source
 
 from .conftest import ROOT
@@ -46,9 +46,9 @@ def parts(out: Path) -> Rows:
 
 def local(folder: Path, out: Path, **sampling: Any) -> Rows:
     """What the local engine says."""
-    with Results(out) as results:
-        plan = Plan(QUESTION, batch_size=8)
-        Run(visualglm.load(device="cpu"), results, plan, sampling)(read_source(str(folder)), lambda item: None)
+    with JsonlResults(out) as results:
+        plan = CaptionPlan(QUESTION, batch_size=8)
+        CaptionRun(visualglm.load(device="cpu"), results, plan, sampling)(read_source(str(folder)), lambda item: None)
     return keyed([json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()])
 
 

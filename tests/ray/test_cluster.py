@@ -17,8 +17,8 @@ import pytest
 pytest.importorskip("ray", reason="needs visualglm[ray]: make test-ray")
 from pyarrow import parquet
 
-from visualglm.captioning import cluster as engine
-from visualglm.captioning.parts import Parts
+from visualglm.captioning import ray_engine as engine
+from visualglm.captioning.parquet_results import ParquetResults
 from visualglm.captioning.sources import read_source
 from visualglm.errors import CheckpointError, UsageError
 
@@ -76,7 +76,7 @@ def test_what_is_left_is_answered_and_nothing_else(connection: Any, folder: Path
     assert engine.pool_of(None, "cpu") == TWO
     items = read_source(str(folder))
     for first, last in ((0, 5), (3, len(items)), (0, len(items))):
-        with Parts(tmp_path / "out") as parts:
+        with ParquetResults(tmp_path / "out") as parts:
             waiting = parts.waiting(items[first:last], "?")
             assert sum(engine.answer(waiting, parts, open_answers, TWO)) == len(waiting)
     assert not waiting
@@ -89,7 +89,7 @@ def refuse() -> engine.Answers:
 
 
 def test_a_mistake_that_an_actor_meets_is_said_in_its_own_words(connection: Any, folder: Path, tmp_path: Path) -> None:
-    with Parts(tmp_path / "out") as parts, pytest.raises(UsageError, match="give another --model"):
+    with ParquetResults(tmp_path / "out") as parts, pytest.raises(UsageError, match="give another --model"):
         list(engine.answer(read_source(str(folder))[:1], parts, refuse, engine.Pool(1, 1, 0)))
 
 
@@ -125,7 +125,7 @@ def test_a_machine_dies_midway(connection: Any, folder: Path, tmp_path: Path) ->
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     items = read_source(str(folder))
-    with Parts(tmp_path / "out") as parts:
+    with ParquetResults(tmp_path / "out") as parts:
         counts = list(engine.answer(items, parts, functools.partial(open_doomed, second.node_id, sign), TWO))
     killer.join()
     assert sum(counts) == len(items)

@@ -1,4 +1,4 @@
-"""examples/ray_serve: two replicas say what the plain server says, whole and streamed, and both of them work."""
+"""Two replicas say what the plain server says, whole and streamed, and both of them work."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 collect_ignore_glob = [] if os.environ.get("VISUALGLM_TEST_SECURITY") else ["test_long_*.py"]
 
-HANG = "import visualglm.image_worker as worker, time; worker.decode_image = lambda *a: time.sleep(600); worker.main()"
+HANG = "import visualglm.preprocessing.image_worker as worker, time; worker.decode_image = lambda *a: time.sleep(600); worker.main()"
 """A process of image_pool.py whose decoder does not end."""
 
 

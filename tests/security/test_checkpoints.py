@@ -25,7 +25,8 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 import visualglm.auto  # registers
 from visualglm import load
-from visualglm.checkpoints import open_checkpoint, pickles
+from visualglm.checkpoints import open_checkpoint
+from visualglm.checkpoints.storage import pickle_check
 from visualglm.conversation import packed_model
 from visualglm.errors import CheckpointError, TokenizerError, UsageError, VisualGLMError
 from visualglm.model import VisualGLMForConditionalGeneration as Model
@@ -276,11 +277,11 @@ def never_ending(file: Path, kind: str) -> None:
 def test_files_of_processors(hf: Path, kind: str) -> None:
     for file in ("processor_config.json", "preprocessor_config.json", "special_tokens_map.json"):
         never_ending(hf / file, kind)
-        refused(hf, visualglm.processor.VisualGLMProcessor.from_pretrained)
+        refused(hf, visualglm.preprocessing.processor.VisualGLMProcessor.from_pretrained)
         (hf / file).unlink()
     never_ending(hf / "ice_text.model", kind)
     with pytest.raises(TokenizerError):
-        visualglm.tokenizer.ChatGLMTokenizer(vocab_file=str(hf / "ice_text.model"))
+        visualglm.preprocessing.tokenizer.ChatGLMTokenizer(vocab_file=str(hf / "ice_text.model"))
     if kind == "large":
         assert "download it again" in refused_vocabulary(hf)
     with pytest.raises((VisualGLMError, OSError, ValueError)):  # these files are transformers' to open first
@@ -362,8 +363,8 @@ def hash_bomb(levels: int = 60) -> bytes:
 
 @pytest.mark.parametrize("old", [True, False])
 def test_pickles(hf: Path, old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickles, "MOST_STEPS", 10_000)
-    monkeypatch.setattr(pickles, "MOST_PICKLE", 1 << 20)
+    monkeypatch.setattr(pickle_check, "MOST_STEPS", 10_000)
+    monkeypatch.setattr(pickle_check, "MOST_PICKLE", 1 << 20)
     for file in hf.glob("pytorch_model*"):
         file.unlink()
     prefix = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2)

@@ -17,9 +17,9 @@ import pytest
 from visualglm.captioning import sources
 from visualglm.captioning.sources import read_source
 from visualglm.errors import UsageError
-from visualglm.finetuning.recipe import layer_numbers, read_finetuning
-from visualglm.finetuning.rows import RowError, RowFile
-from visualglm.training.recipe import read_table
+from visualglm.finetuning.data_files import DataFile, RowError
+from visualglm.finetuning.finetuning_config import layer_numbers, read_finetuning
+from visualglm.training.toml_settings import read_table
 
 ROW = {"img": "", "prompt": "q", "label": "a"}
 UNENDED = {
@@ -37,7 +37,7 @@ def test_lists_are_read_in_linear_time(tmp_path: Path, case: str) -> None:
     (tmp_path / "rows.json").write_bytes(UNENDED[case])
     started = time.process_time()
     with pytest.raises(UsageError):
-        RowFile(tmp_path / "rows.json")[0]
+        DataFile(tmp_path / "rows.json")[0]
     assert time.process_time() - started < 5
 
 
@@ -46,7 +46,7 @@ def test_a_long_text_takes_no_memory_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{**ROW, "prompt": "x" * 3_000_000}, ROW]))
     tracemalloc.start()
     try:
-        assert len(RowFile(tmp_path / "rows.json")) == 2
+        assert len(DataFile(tmp_path / "rows.json")) == 2
         assert tracemalloc.get_traced_memory()[1] < 15_000_000
     finally:
         tracemalloc.stop()
@@ -65,7 +65,7 @@ def test_rows(tmp_path: Path, row: bytes) -> None:
     for name, content in (("rows.jsonl", row + b"\n"), ("rows.json", b"[" + row + b"]")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(RowError) as caught:
-            RowFile(tmp_path / name)[0]
+            DataFile(tmp_path / name)[0]
         assert len(str(caught.value)) < 1000
 
 

@@ -20,23 +20,23 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import visualglm
-from visualglm.captioning.results import Results
-from visualglm.captioning.run import check_sidecars, remove_torn_sidecars, write_missing_sidecars
-from visualglm.captioning.sources import Item
-from visualglm.checkpoints import atomic
-from visualglm.checkpoints.memory import in_words
-from visualglm.checkpoints.place import chosen, complete_or_absent, require_room
-from visualglm.checkpoints.weights_file import save_torch
-from visualglm.commands.chat import Dialogue
+from visualglm.captioning.jsonl_results import JsonlResults
+from visualglm.captioning.local_engine import check_sidecars, remove_torn_sidecars, write_missing_sidecars
+from visualglm.captioning.sources import CaptionItem
+from visualglm.checkpoints.storage.atomic_folder import atomic_folder, check_free_space, validate_target
+from visualglm.checkpoints.storage.read import save_torch
+from visualglm.cli.chat import Dialogue
 from visualglm.errors import UsageError
-from visualglm.finetuning import features, parts
-from visualglm.finetuning.beginning import beginning, read_before, write_recipe
-from visualglm.finetuning.loop import METRICS, read_metrics
-from visualglm.finetuning.parts import TRAINED
-from visualglm.finetuning.recipe import read_finetuning
-from visualglm.finetuning.report import Answered, curves, write_report
-from visualglm.finetuning.saved import SEAL, writing
-from visualglm.training.progress import SAVING, read_progress, saving
+from visualglm.files import atomic
+from visualglm.finetuning import image_feature_cache, trainable_model
+from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.html_report import Answered, curves, write_report
+from visualglm.finetuning.resume import checkpoint_to_resume, read_before, write_recipe
+from visualglm.finetuning.saved_checkpoint import SEAL, writing
+from visualglm.finetuning.trainable_model import TRAINED
+from visualglm.finetuning.trainer import METRICS, read_metrics
+from visualglm.hardware.memory import in_words
+from visualglm.pretraining.run_state import SAVING, read_run_state, saving
 
 from ..conftest import REFERENCE
 
@@ -165,15 +165,15 @@ def test_permissions_stay(tmp_path: Path) -> None:
 def test_rows_do_not_go_through_a_link(victim: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to(victim)
     with pytest.raises(UsageError, match="symbolic link"):
-        Results(tmp_path / "out.jsonl")
+        JsonlResults(tmp_path / "out.jsonl")
 
 
 def test_files_beside_rows_replace_a_link(victim: Path, tmp_path: Path) -> None:
     for name in (".out.jsonl.run.json", "a.txt"):
         (tmp_path / name).symlink_to(victim.with_name("nothing yet") if name == "a.txt" else victim)
-    item = Item("a.png", tmp_path / "a.png")
+    item = CaptionItem("a.png", tmp_path / "a.png")
     check_sidecars([item])
-    with Results(tmp_path / "out.jsonl") as results:
+    with JsonlResults(tmp_path / "out.jsonl") as results:
         results.check_run({"source": "x"})
     write_missing_sidecars([item], [ROW], "?")
     assert (tmp_path / "a.txt").read_text() == "甲\n" and not (tmp_path / "nothing yet").exists()
@@ -311,7 +311,7 @@ def test_torn_sidecars_go(tmp_path: Path) -> None:
 
     killed(tear)
     assert len(list(tmp_path.iterdir())) == 1
-    remove_torn_sidecars([Item("a.png", tmp_path / "a.png")])
+    remove_torn_sidecars([CaptionItem("a.png", tmp_path / "a.png")])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -320,14 +320,14 @@ def test_an_old_folder_that_a_killed_swap_took_away_comes_back(tmp_path: Path) -
     killed(lambda: leave(tmp_path, "target", "old"))
     assert not place.exists()
     with pytest.raises(UsageError, match="not empty"):
-        chosen(place, overwrite=False)
+        validate_target(place, overwrite=False)
     assert (place / "file").read_text() == "x" and [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_a_long_name_has_room(tmp_path: Path) -> None:
     for name in ("图" * 80, "图" * 79 + "画"):
         atomic.write_file(tmp_path / name, name)
-        with complete_or_absent(tmp_path / f"{name}.d", overwrite=False) as new:
+        with atomic_folder(tmp_path / f"{name}.d", overwrite=False) as new:
             (new / "file").write_text(name)
     assert len(list(tmp_path.iterdir())) == 4
 
@@ -360,7 +360,7 @@ def test_zeros_in_rows_are_cut_out(tmp_path: Path, content: bytes, kept: list[di
     out = tmp_path / "out.jsonl"
     out.write_bytes(content)
     for _ in range(2):
-        with Results(out) as results:
+        with JsonlResults(out) as results:
             assert list(results.rows()) == kept and set(results.finished) == {row["image"] for row in kept}
         assert out.read_bytes() == lines(*kept)
 
@@ -369,7 +369,7 @@ def test_zeros_in_rows_are_cut_out(tmp_path: Path, content: bytes, kept: list[di
 def test_a_file_of_something_else_with_zeros_is_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "out.jsonl").write_bytes(content)
     with pytest.raises(UsageError, match="no row of results"):
-        Results(tmp_path / "out.jsonl")
+        JsonlResults(tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_bytes() == content
 
 
@@ -378,7 +378,7 @@ def test_a_torn_note_costs_one_sentence(tmp_path: Path, content: bytes) -> None:
     note = tmp_path / ".out.jsonl.run.json"
     (tmp_path / "out.jsonl").write_bytes(lines(ROW))
     note.write_bytes(content)
-    with Results(tmp_path / "out.jsonl") as results:
+    with JsonlResults(tmp_path / "out.jsonl") as results:
         with pytest.raises(UsageError, match="is damaged") as caught:
             results.check_run({"source": "x"})
         refused(str(caught.value), str(note))
@@ -409,7 +409,7 @@ def test_torn_metrics_are_left_out(tmp_path: Path) -> None:
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Any:
-    """A run with two whole checkpoints, as far as `beginning` looks."""
+    """A run with two whole checkpoints, as far as `checkpoint_to_resume` looks."""
     (tmp_path / "data.json").write_text("[]")
     out = tmp_path / "out"
     plan = read_finetuning(None, (), data=str(tmp_path / "data.json"), output=str(out), method="lora", model=None)
@@ -437,11 +437,11 @@ def test_a_damaged_checkpoint_is_passed_over(begun: Any, name: str, damage: str)
     out, said = Path(begun.output), list[str]()
     file = out / "checkpoint-4" / name
     file.unlink() if damage == "gone" else file.write_bytes(DAMAGE[damage](file.read_bytes()))
-    assert beginning(begun, out, True, said.append) == str(out / "checkpoint-2")
+    assert checkpoint_to_resume(begun, out, True, said.append) == str(out / "checkpoint-2")
     assert len(said) == 1 and "checkpoint-4 is damaged" in said[0]
     (out / "checkpoint-2" / TRAINED).write_bytes(b"")
     with pytest.raises(UsageError, match="no complete checkpoint"):
-        beginning(begun, out, True, said.append)
+        checkpoint_to_resume(begun, out, True, said.append)
 
 
 def test_untrained_answers_that_were_torn_are_asked_again(tmp_path: Path) -> None:
@@ -454,7 +454,7 @@ def test_untrained_answers_that_were_torn_are_asked_again(tmp_path: Path) -> Non
 def test_torn_progress_costs_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "progress.json").write_text(content)
     with pytest.raises(UsageError, match="is broken"):
-        read_progress(tmp_path, {})
+        read_run_state(tmp_path, {})
 
 
 # A full disk
@@ -486,12 +486,12 @@ def test_a_full_disk_costs_one_sentence_that_names_the_file(tmp_path: Path) -> N
 @pytest.mark.usefixtures("small_disk")
 def test_rows_before_a_full_disk_stay_whole(tmp_path: Path) -> None:
     out, count = tmp_path / "out.jsonl", 0
-    with pytest.raises(UsageError, match=r"out\.jsonl cannot be written .File too large"), Results(out) as results:
+    with pytest.raises(UsageError, match=r"out\.jsonl cannot be written .File too large"), JsonlResults(out) as results:
         while True:
             results.write({**ROW, "image": str(count)})
             count += 1
     assert count > 50 and len(out.read_bytes().splitlines()) == count and out.read_bytes().endswith(b"\n")
-    with Results(out) as results:
+    with JsonlResults(out) as results:
         assert len(results.finished) == count
 
 
@@ -513,7 +513,7 @@ def test_a_save_that_fails_keeps_the_checkpoint_before(
         "cpu",
     ]
     arguments += ["--model", str(REFERENCE / "hf"), *(word for setting in settings for word in ("--set", setting))]
-    real, calls = parts.save_file, 0
+    real, calls = trainable_model.save_file, 0
 
     def save(*given: Any, **named: Any) -> None:
         nonlocal calls
@@ -522,7 +522,7 @@ def test_a_save_that_fails_keeps_the_checkpoint_before(
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         real(*given, **named)
 
-    monkeypatch.setattr(parts, "save_file", save)
+    monkeypatch.setattr(trainable_model, "save_file", save)
     done = program(*arguments)
     assert done.returncode == 2 and "checkpoint-2 cannot be written (No space left on device)" in done.stderr
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-1"]
@@ -537,19 +537,21 @@ def test_vectors_of_pictures_need_room_before_they_are_made(
     opened: visualglm.VisualGLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were written through a mapping: a full disk was SIGBUS."""
-    monkeypatch.setattr(features, "encode_picture", lambda model, path: torch.ones(1, 32, model.config.hidden_size))
-    made = features.computed(opened.model, ["a", "b", "a"], tmp_path / "file")
+    monkeypatch.setattr(
+        image_feature_cache, "encode_picture", lambda model, path: torch.ones(1, 32, model.config.hidden_size)
+    )
+    made = image_feature_cache.computed(opened.model, ["a", "b", "a"], tmp_path / "file")
     assert torch.equal(made["b"], torch.ones(made["b"].shape)) and len(made.numbers) == 2
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
     try:
         with pytest.raises(UsageError, match="other cannot be written"):
-            features.computed(opened.model, ["a"], tmp_path / "other")
+            image_feature_cache.computed(opened.model, ["a"], tmp_path / "other")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1}))
     with pytest.raises(UsageError, match="free on its disk"):
-        features.computed(opened.model, ["a"], tmp_path / "third")
+        image_feature_cache.computed(opened.model, ["a"], tmp_path / "third")
 
 
 def test_an_error_of_something_else_keeps_its_traceback(tmp_path: Path) -> None:
@@ -564,7 +566,7 @@ def test_sizes_are_told_in_their_unit(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 3_000_000}))
     with pytest.raises(UsageError, match="needs 12 MB, but 3 MB are free"):
-        require_room(tmp_path / "new", 12_000_000)
+        check_free_space(tmp_path / "new", 12_000_000)
 
 
 def test_a_write_error_without_a_name_is_given_one(tmp_path: Path) -> None:

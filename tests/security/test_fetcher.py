@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from visualglm import fetch
 from visualglm.errors import ImageError
-from visualglm.fetch import PictureFetcher
+from visualglm.serving import url_fetcher
+from visualglm.serving.url_fetcher import ImageFetcher
 
 LIMIT = 0.4
 """Seconds a fetch may take in these tests."""
@@ -57,14 +57,14 @@ class Host:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     found = Host()
-    monkeypatch.setattr(fetch, "public_address", lambda name, port: ("127.0.0.1", found.port))
+    monkeypatch.setattr(url_fetcher, "public_address", lambda name, port: ("127.0.0.1", found.port))
     yield found
     found.stopped.set()
     found.listener.close()
 
 
 def get(host: Host, path: str = "/a.png", scheme: str = "http", **limits: float) -> bytes:
-    fetcher = PictureFetcher([f"images.example:{host.port}"], **{"second_limit": LIMIT, **limits})  # type: ignore[arg-type]
+    fetcher = ImageFetcher([f"images.example:{host.port}"], **{"second_limit": LIMIT, **limits})  # type: ignore[arg-type]
     return fetcher(f"{scheme}://images.example:{host.port}{path}")
 
 
@@ -106,7 +106,7 @@ def test_a_slow_tls_handshake_is_given_up(host: Host) -> None:
 
 
 def test_a_slow_resolver_is_given_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "public_address", lambda name, port: host.stopped.wait(GENEROUS))
+    monkeypatch.setattr(url_fetcher, "public_address", lambda name, port: host.stopped.wait(GENEROUS))
     with pytest.raises(ImageError, match="too long"):
         get(host)
 
@@ -115,7 +115,7 @@ def test_the_resolvers_errors_are_the_fetchers(host: Host, monkeypatch: pytest.M
     def refuse(name: str, port: int) -> None:
         raise socket.gaierror("no such name")
 
-    monkeypatch.setattr(fetch, "public_address", refuse)
+    monkeypatch.setattr(url_fetcher, "public_address", refuse)
     with pytest.raises(ImageError, match="gaierror"):
         get(host)
 
@@ -194,7 +194,7 @@ def test_broken_responses_are_image_errors_or_bytes(host: Host) -> None:
 
 def test_fetching_has_threads_of_its_own() -> None:
     """Slow hosts take no thread from those that decode data URLs or write prompts."""
-    inputs = pytest.importorskip("visualglm.serving.inputs")
+    inputs = pytest.importorskip("visualglm.serving.image_reader")
     seen: list[str] = []
 
     def fetch_slowly(url: str) -> bytes:
@@ -206,7 +206,7 @@ def test_fetching_has_threads_of_its_own() -> None:
 
 
 def test_all_images_of_a_request_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = pytest.importorskip("visualglm.serving.inputs")
+    inputs = pytest.importorskip("visualglm.serving.image_reader")
     monkeypatch.setattr(inputs, "MAX_IMAGE_BYTES", 250)
     fetched: list[str] = []
 

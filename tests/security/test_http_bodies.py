@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 import pytest
 
-from visualglm import images, prompt
 from visualglm.errors import ImageError, PromptError
-from visualglm.prompt import Turn, build_prompt
+from visualglm.preprocessing import images, prompt
+from visualglm.preprocessing.prompt import Turn, build_prompt
 
 pytest.importorskip("fastapi")
 import httpx
@@ -28,9 +28,9 @@ from fastapi.exceptions import RequestValidationError
 import visualglm
 from visualglm.serving import json_body
 from visualglm.serving.app import ServerSettings, create_app
+from visualglm.serving.error_responses import MAX_MESSAGE, printable
 from visualglm.serving.listener import READ_BYTES, BoundedConnection
-from visualglm.serving.replies import MAX_MESSAGE, printable
-from visualglm.serving.schema import MAX_PARTS, ChatRequest
+from visualglm.serving.openai_schema import MAX_PARTS, ChatRequest
 from visualglm.serving.upstream_api import UpstreamRequest
 
 CHAT = "/v1/chat/completions"

@@ -19,8 +19,8 @@ from starlette.responses import PlainTextResponse
 
 from visualglm.serving import listener
 from visualglm.serving.app import ServerSettings
-from visualglm.serving.browsers import PROTECTION, SameOriginOnly
-from visualglm.serving.guard import BODIES_AT_ONCE, BodyLimit, RequestLimit
+from visualglm.serving.middleware import BODIES_AT_ONCE, BodyLimitMiddleware, RequestLimit
+from visualglm.serving.same_origin import PROTECTION, SameOriginOnly
 
 from ..serving.conftest import PLAIN, Server, asked, serve
 
@@ -130,7 +130,7 @@ def test_health_is_answered_while_nothing_else_is() -> None:
 
 
 def test_bodies_are_limited_together() -> None:
-    limit = BodyLimit(PlainTextResponse("hello"), byte_limit=10, second_limit=5)
+    limit = BodyLimitMiddleware(PlainTextResponse("hello"), byte_limit=10, second_limit=5)
     assert run(limit, body=b"x" * 10) == 200 and limit.held == 0
     limit.held = BODIES_AT_ONCE * 10 - 9
     assert (run(limit, body=b"x" * 10), run(limit, body=b"x" * 9)) == (503, 200)

@@ -16,7 +16,7 @@ pytest.importorskip("fastapi", reason="needs visualglm[serve]")
 import visualglm
 from visualglm.errors import ImageError
 from visualglm.serving.app import ServerSettings, create_app
-from visualglm.serving.uploads import PREFIX, Uploads, remove_abandoned
+from visualglm.serving.web_page_uploads import PREFIX, Uploads, remove_abandoned
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from visualglm.errors import ImageError
-from visualglm.image_limits import MEMORY_LIMIT, CostlyError, decoder_bytes
-from visualglm.images import open_image
+from visualglm.preprocessing.image_limits import MEMORY_LIMIT, CostlyError, decoder_bytes
+from visualglm.preprocessing.images import open_image
 
 from .image_attacks import ATTACKS, SPENT, encoded, jpeg_scans
 
@@ -19,7 +19,7 @@ MEASURE = """
 import resource, sys
 from tests.security.image_attacks import ATTACKS, SPENT
 from visualglm.errors import ImageError
-from visualglm.image_decoding import decode_image
+from visualglm.preprocessing.image_decoding import decode_image
 contents = {name: make() for name, make in {**ATTACKS, **SPENT}.items()}
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
 decode_image(contents["png exif"], "warm-up")
@@ -59,7 +59,7 @@ def test_a_rotation_that_is_too_large_is_an_error_and_not_another_picture(monkey
     exif[274] = 6
     content = encoded(Image.new("RGB", (64, 32)), "JPEG", exif=exif)
     assert open_image(content).size == (32, 64)
-    monkeypatch.setattr("visualglm.image_decoding.MEMORY_LIMIT", 64 * 32 * 6)
+    monkeypatch.setattr("visualglm.preprocessing.image_decoding.MEMORY_LIMIT", 64 * 32 * 6)
     with pytest.raises(ImageError, match="too costly"):
         open_image(content)
 

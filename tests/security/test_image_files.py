@@ -15,13 +15,13 @@ from subprocess import CompletedProcess
 import pytest
 
 import visualglm
-from visualglm import image_files
-from visualglm.captioning import run as captioning
-from visualglm.captioning.results import Results
-from visualglm.captioning.run import Plan, Run
-from visualglm.captioning.sources import Item, read_source
+from visualglm.captioning import local_engine as captioning
+from visualglm.captioning.jsonl_results import JsonlResults
+from visualglm.captioning.local_engine import CaptionPlan, CaptionRun
+from visualglm.captioning.sources import CaptionItem, read_source
 from visualglm.errors import ImageError, UsageError
-from visualglm.images import open_image
+from visualglm.preprocessing import image_files
+from visualglm.preprocessing.images import open_image
 
 from .image_attacks import ATTACKS
 
@@ -60,8 +60,8 @@ def test_open_image_refuses_each(folder: Path) -> None:
 
 
 def test_a_run_gives_each_its_row(folder: Path, tmp_path: Path, opened: visualglm.VisualGLM) -> None:
-    with Results(tmp_path / "out.jsonl") as results:
-        Run(opened, results, Plan("?", batch_size=4), {"max_new_tokens": 2})(
+    with JsonlResults(tmp_path / "out.jsonl") as results:
+        CaptionRun(opened, results, CaptionPlan("?", batch_size=4), {"max_new_tokens": 2})(
             read_source(str(folder)), lambda item: None
         )
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -72,12 +72,12 @@ def test_a_run_gives_each_its_row(folder: Path, tmp_path: Path, opened: visualgl
 def test_too_little_memory_is_a_row(
     tmp_path: Path, opened: visualglm.VisualGLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(item: Item) -> bytes:
+    def exhausted(item: CaptionItem) -> bytes:
         raise MemoryError
 
-    monkeypatch.setattr(Item, "read", exhausted)
-    with Results(tmp_path / "out.jsonl") as results:
-        Run(opened, results, Plan("?"), {})([Item("a.png", SAMPLE)], lambda item: None)
+    monkeypatch.setattr(CaptionItem, "read", exhausted)
+    with JsonlResults(tmp_path / "out.jsonl") as results:
+        CaptionRun(opened, results, CaptionPlan("?"), {})([CaptionItem("a.png", SAMPLE)], lambda item: None)
         assert results.failed == 1
 
 
@@ -85,8 +85,8 @@ def test_an_image_that_takes_too_long_is_a_row(
     tmp_path: Path, opened: visualglm.VisualGLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(captioning, "DECODE_SECONDS", 0.001)  # shorter than the start of a process
-    with Results(tmp_path / "out.jsonl") as results:
-        Run(opened, results, Plan("?"), {})([Item("a.png", SAMPLE)], lambda item: None)
+    with JsonlResults(tmp_path / "out.jsonl") as results:
+        CaptionRun(opened, results, CaptionPlan("?"), {})([CaptionItem("a.png", SAMPLE)], lambda item: None)
         assert results.failed == 1
 
 
@@ -106,7 +106,7 @@ def test_a_shard_that_claims_a_terabyte(tmp_path: Path) -> None:
         archive.add(SAMPLE, "moon.png")
     (item,) = read_source(str(shard))
     with pytest.raises(ImageError, match="bytes"):
-        Item(item.image, item.file, None, item.offset, 1 << 40).read()
+        CaptionItem(item.image, item.file, None, item.offset, 1 << 40).read()
     assert item.read() == SAMPLE.read_bytes()
 
 

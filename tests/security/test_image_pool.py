@@ -15,24 +15,24 @@ import pytest
 from PIL import Image
 
 from visualglm.errors import ImageError
-from visualglm.image_pool import EndedError, Ending, ImagePool
-from visualglm.images import VisualGLMImageProcessor, open_image
+from visualglm.preprocessing.image_pool import EndedError, Ending, ImagePool
+from visualglm.preprocessing.images import VisualGLMImageProcessor, open_image
 
 from .conftest import HANG
 from .image_attacks import encoded
 
 IMAGES = sorted((Path(__file__).parents[1] / "reference" / "images").glob("*.png"))
 SIZE = (224, 224)
-GREEDY = "import visualglm.image_worker as worker; worker.decode_image = lambda *a: bytearray(3 << 30); worker.main()"
+GREEDY = "import visualglm.preprocessing.image_worker as worker; worker.decode_image = lambda *a: bytearray(3 << 30); worker.main()"
 BUSY = """
-import visualglm.image_worker as worker
+import visualglm.preprocessing.image_worker as worker
 def decode_image(*a):
     while True:
         pass
 worker.decode_image = decode_image
 worker.main()
 """
-CRASH = "import visualglm.image_worker as worker, os; worker.decode_image = lambda *a: os.abort(); worker.main()"
+CRASH = "import visualglm.preprocessing.image_worker as worker, os; worker.decode_image = lambda *a: os.abort(); worker.main()"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_broken_image_is_the_same_sentence(pool: ImagePool) -> None:
 
 
 def test_the_child_is_light() -> None:
-    program = "import sys, visualglm.image_worker; assert not {'torch', 'transformers', 'uvicorn'} & set(sys.modules)"
+    program = "import sys, visualglm.preprocessing.image_worker; assert not {'torch', 'transformers', 'uvicorn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
@@ -109,7 +109,7 @@ def test_memory_is_limited_whatever_a_header_says(child: list[str]) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_CPU")
 def test_cpu_is_limited_where_nobody_is_left_to_kill() -> None:
     """As after the parent's SIGKILL: a child alone, with the least time there is."""
-    from visualglm.image_worker import REQUEST
+    from visualglm.preprocessing.image_worker import REQUEST
 
     request = REQUEST.pack(1, *SIZE, 0.0, False) + b"x"
     done = subprocess.run([sys.executable, "-c", BUSY], input=request, capture_output=True, timeout=120)

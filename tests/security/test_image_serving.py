@@ -16,10 +16,10 @@ import httpx
 import uvicorn
 
 import visualglm
-from visualglm.prompt import Turn
+from visualglm.preprocessing.prompt import Turn
 from visualglm.serving.app import ServerSettings, create_app
-from visualglm.serving.engine import BusyError, Engine
-from visualglm.serving.job import LateError
+from visualglm.serving.engine import Engine, QueueFullError
+from visualglm.serving.job import QueueTimeoutError
 from visualglm.serving.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
 
@@ -66,7 +66,7 @@ def test_decoding_counts_into_the_requests_time(child: list[str], engine: Callab
     async def work(started: Engine) -> None:
         waiting = [asyncio.ensure_future(answer(started, bytes([number]))) for number in range(3)]
         for one in await asyncio.gather(*waiting, return_exceptions=True):
-            assert isinstance(one, LateError), "also who only waited for the decoder"
+            assert isinstance(one, QueueTimeoutError), "also who only waited for the decoder"
 
     asyncio.run(work(engine(decoders=1, decode_seconds=600, time_limit=0.5)))
 
@@ -81,7 +81,7 @@ def test_shutting_down_ends_the_decoding(
         await asyncio.sleep(0.3)
         started.finish_decoding()
         for one in await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 120):
-            assert isinstance(one, BusyError)
+            assert isinstance(one, QueueFullError)
 
     asyncio.run(work(engine(decoders=1, decode_seconds=600)))
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from visualglm.errors import ImageError
-from visualglm.image_pool import ImagePool
+from visualglm.preprocessing.image_pool import ImagePool
 
 from .image_attacks import encoded
 from .test_image_pool import mutants
@@ -26,8 +26,8 @@ LARGE = """
 import resource, sys
 from PIL import Image
 from tests.security.image_attacks import encoded, png
-from visualglm.image_decoding import decode_image
-from visualglm.image_limits import MEMORY_LIMIT
+from visualglm.preprocessing.image_decoding import decode_image
+from visualglm.preprocessing.image_limits import MEMORY_LIMIT
 exif = Image.Exif(); exif[274] = 6
 make = {
     "jpeg": lambda: encoded(Image.new("RGB", (13300, 13300)), "JPEG"),

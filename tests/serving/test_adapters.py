@@ -11,17 +11,17 @@ import torch
 from fastapi.testclient import TestClient
 
 import visualglm
-from visualglm.adapters.folder import base_of
+from visualglm.adapters.files import base_of
 from visualglm.errors import UsageError
-from visualglm.finetuning.parts import tuned
-from visualglm.finetuning.recipe import read_finetuning
-from visualglm.prompt import Turn
+from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.trainable_model import prepare_for_training
+from visualglm.preprocessing.prompt import Turn
 from visualglm.serving import engine as module
 from visualglm.serving.app import create_app
 from visualglm.serving.engine import Engine
 from visualglm.serving.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
-from visualglm.serving.served import Served, named
+from visualglm.serving.model_ids import ModelIds, parse_adapter_flags
 
 from .conftest import PLAIN, SAMPLES, asked
 
@@ -42,7 +42,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root, base = tmp_path_factory.mktemp("adapters"), base_of(visualglm.packed_model())
     for name, (method, *changes) in KINDS.items():
         recipe = read_finetuning(None, tuple(changes), data="-", output="-", method=method)
-        ready = tuned(visualglm.load(device="cpu").model, recipe, base)
+        ready = prepare_for_training(visualglm.load(device="cpu").model, recipe, base)
         for value in ready.parameters.values():
             value.data += torch.randn_like(value) * (3.0 if method == "ptuning" else 0.1)
         ready.save_adapter(root / name, 1)
@@ -120,18 +120,18 @@ def test_a_request_names_what_answers_it(several: visualglm.VisualGLM, alone: Sa
 def test_the_page_offers_them(several: visualglm.VisualGLM) -> None:
     import gradio
 
-    from visualglm.serving import page
-    from visualglm.serving.page_words import WORDS
-    from visualglm.serving.uploads import Uploads
+    from visualglm.serving import web_page
+    from visualglm.serving.web_page_texts import WORDS
+    from visualglm.serving.web_page_uploads import Uploads
 
-    engine, served = Engine(several, EngineLimits(), Metrics()), Served("mini", tuple(KINDS))
-    blocks = page._blocks(engine, served, gradio.I18n(**WORDS), Uploads(0)).blocks.values()
+    engine, served = Engine(several, EngineLimits(), Metrics()), ModelIds("mini", tuple(KINDS))
+    blocks = web_page._blocks(engine, served, gradio.I18n(**WORDS), Uploads(0)).blocks.values()
     (choice,) = [block for block in blocks if isinstance(block, gradio.Dropdown)]
     assert [value for _, value in choice.choices] == list(served.ids) and choice.value == served.first
     engine.start()
 
     async def said(chosen: str) -> str:
-        answer = page._answerer(engine, served, Uploads(0))
+        answer = web_page._answerer(engine, served, Uploads(0))
         return [text async for text in answer({"text": QUESTIONS[0]}, [], None, 0, 1, 5, chosen)][-1]
 
     heard = {chosen: asyncio.run(said(chosen)) for chosen in ("prefix", "base")}
@@ -142,7 +142,7 @@ def test_the_page_offers_them(several: visualglm.VisualGLM) -> None:
 
 
 def test_names_of_adapters() -> None:
-    assert named(["a=x/y", "x/z/", "b=c=d"], "mini") == {"a": "x/y", "z": "x/z/", "b": "c=d"}
+    assert parse_adapter_flags(["a=x/y", "x/z/", "b=c=d"], "mini") == {"a": "x/y", "z": "x/z/", "b": "c=d"}
     for wrong in (["a=x", "a=y"], ["base=x"], ["mini=x"], ["=x"], ["a="], ["x/a", "a=y"]):
         with pytest.raises(UsageError, match="a name of its own"):
-            named(wrong, "mini")
+            parse_adapter_flags(wrong, "mini")

@@ -11,10 +11,10 @@ import pytest
 
 import visualglm
 from visualglm.errors import ImageError, PromptError
-from visualglm.prompt import Turn
+from visualglm.preprocessing.prompt import Turn
 from visualglm.serving import engine as module
-from visualglm.serving.engine import BusyError, Engine
-from visualglm.serving.job import Job, LateError
+from visualglm.serving.engine import Engine, QueueFullError
+from visualglm.serving.job import Job, QueueTimeoutError
 from visualglm.serving.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
 
@@ -110,7 +110,7 @@ def test_a_full_queue_refuses_and_recovers(gate: Gate, run: Callable[..., Any]) 
         while not engine.running:  # the first one has left the queue
             await asyncio.sleep(0.001)
         jobs += [await engine.ask(question("这是什么？", 0), []) for _ in range(2)]
-        with pytest.raises(BusyError, match="2 requests"):
+        with pytest.raises(QueueFullError, match="2 requests"):
             await engine.ask(question("这是什么？", 0), [])
         jobs[2].cancel()  # who leaves makes room
         jobs.append(await engine.ask(question("这是什么？", 0), []))
@@ -187,7 +187,7 @@ def test_time_is_limited(gate: Gate, run: Callable[..., Any]) -> None:
         gate.opened.set()
         await whole(first)
         assert (len(first.ids), first.finish_reason) == (1, "length")
-        with pytest.raises(LateError):
+        with pytest.raises(QueueTimeoutError):
             await whole(second)
 
     run(work)
@@ -234,7 +234,7 @@ def test_closing_finishes_what_waits(opened: visualglm.VisualGLM, gate: Gate) ->
         closing = asyncio.create_task(asyncio.to_thread(engine.close))
         while not engine._closing:
             await asyncio.sleep(0.001)
-        with pytest.raises(BusyError, match="shutting down"):
+        with pytest.raises(QueueFullError, match="shutting down"):
             await engine.ask(question("这是什么？", 0), [])
         gate.opened.set()
         said = await asyncio.gather(*map(whole, jobs))

@@ -19,10 +19,10 @@ import pytest
 import torch
 
 import visualglm
-from visualglm.checkpoints.quantized import plan
-from visualglm.messages import messages_to_turns
-from visualglm.prompt import build_prompt
-from visualglm.tokenizer import process_response
+from visualglm.checkpoints.quantize import plan
+from visualglm.preprocessing.chat_messages import messages_to_turns
+from visualglm.preprocessing.prompt import build_prompt
+from visualglm.preprocessing.tokenizer import process_response
 
 FOLDER = Path(visualglm.packed_model())
 SAMPLES = sorted((FOLDER / "samples").glob("*.png"))

@@ -17,7 +17,7 @@ from vllm import LLM, SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import BeamSearchParams
 
-from visualglm.tokenizer import ChatGLMTokenizer
+from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 from visualglm.vllm_plugin.detokenizer import ChatGLMDetokenizer
 
 GREEDY = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, logprobs=0)
@@ -96,7 +96,7 @@ def test_again_and_with_a_longer_dialogue_equals_transformers(
 
 def test_a_text_prompt_is_the_processors(llm: Any, oracle: Oracle) -> None:
     """`LLM.generate` with a question and a picture is the single turn."""
-    from visualglm.images import open_image
+    from visualglm.preprocessing.images import open_image
 
     prompt = {"prompt": "What is this?", "multi_modal_data": {"image": open_image(SAMPLES[0])}}
     check(llm.generate(prompt, GREEDY, use_tqdm=False)[0], oracle.answer([user("What is this?", SAMPLES[0])]))

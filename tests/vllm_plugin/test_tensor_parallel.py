@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from visualglm.checkpoints import convert, quantization_plan
-from visualglm.quantization import kernel
+from visualglm.kernels import cpu_backend
 
 from ..adapters.conftest import made
 from .conftest import DIALOGUES, FOLDER, FOUR, NEW_TOKENS, Oracle, check
@@ -21,7 +21,7 @@ from vllm.lora.request import LoRARequest
 
 @pytest.mark.parametrize("bits", [None, 4])
 def test_two_processes_equal_transformers(bits: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "available", lambda: False)  # it rounds activations, which hides small mistakes
+    monkeypatch.setattr(cpu_backend, "available", lambda: False)  # it rounds activations, which hides small mistakes
     monkeypatch.setenv("VISUALGLM_KERNEL", "none")  # and in vLLM's processes
     folder = FOLDER
     if bits is not None:

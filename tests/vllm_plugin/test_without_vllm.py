@@ -20,17 +20,17 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from visualglm.commands.serve import Listening
-from visualglm.vllm_plugin.folders import LanguageAdapter, language_adapter, native_folder
+from visualglm.cli.serve import ServerAddress
 from visualglm.vllm_plugin.server import (
     KEYS,
     TRUSTED,
-    KeyEverywhere,
-    LoopbackNames,
+    LoopbackHostMiddleware,
+    VllmApiKeyMiddleware,
     VLLMServer,
     adapter_arguments,
     overrides,
 )
+from visualglm.vllm_plugin.supported_checkpoints import LanguageAdapter, language_adapter, native_folder
 
 from .conftest import FOLDER
 
@@ -114,7 +114,7 @@ def test_a_key_is_wanted_beyond_v1_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS, '["secret"]')
     paths = ("/invocations", "/v1/models", "/metrics", "/health")
     app = Starlette(routes=[Route(path, lambda request: PlainTextResponse("hello")) for path in paths])
-    app.add_middleware(KeyEverywhere)
+    app.add_middleware(VllmApiKeyMiddleware)
     client = TestClient(app)
     assert [client.get(path).status_code for path in paths] == [401, 401, 401, 200]
     assert client.get("/invocations", headers={"Authorization": "Bearer secret"}).status_code == 200
@@ -123,7 +123,7 @@ def test_a_key_is_wanted_beyond_v1_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_keys_no_door_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEYS, raising=False)
     with pytest.raises(KeyError):
-        KeyEverywhere(Starlette())
+        VllmApiKeyMiddleware(Starlette())
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_what_only_vllm_has_is_handed_on() -> None:
 def test_names_are_answered_as_by_our_own_server(
     host: str, keys: tuple[str, ...], answered: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trusted = Listening(host, 80, keys).trusted_hosts
+    trusted = ServerAddress(host, 80, keys).trusted_hosts
     monkeypatch.setenv(TRUSTED, " ".join(trusted))
     app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("hello"))])
     if any("LoopbackNames" in argument for argument in server(trusted_hosts=trusted).arguments()):
-        app.add_middleware(LoopbackNames)
+        app.add_middleware(LoopbackHostMiddleware)
     client = TestClient(app)
     assert {name: client.get("/", headers={"Host": name}).status_code for name in answered} == answered
 

@@ -1,4 +1,4 @@
-"""adapters/lora: LoRA on the language model's attention, as sat's `LoraMixin`: from a fine-tuned file, or new.
+"""LoRA on the language model's attention, as sat's `LoraMixin`: from a fine-tuned file, or new.
 
 In: an open model, and either `LowRank` matrices by weight or a rank. Out: the model with PEFT's layers in the place of
 those linear ones, and a mixin whose `merge_lora()` puts them into the weights. Knows nothing about files.
@@ -15,9 +15,9 @@ import torch
 
 from ..checkpoints import LowRank
 from ..errors import UsageError
-from ..mixins import BaseMixin
+from ..network.hooks import BaseMixin
 from ..quantization import QuantizedLinear
-from .layers import require_peft
+from .peft_layers import require_peft
 
 NAME = "default"
 SATS_LINEARS = ("attention.dense", "attention.query_key_value")

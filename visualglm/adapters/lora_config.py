@@ -1,4 +1,4 @@
-"""adapters/lora_config: a stranger's `adapter_config.json` -> PEFT's LoRA configuration, without what it may hide.
+"""A stranger's `adapter_config.json` -> PEFT's LoRA configuration, without what it may hide.
 
 PEFT matches regular expressions from the file against every module, repeats layers, imports modules and makes matrices
 of any rank, all at the file's word. Here expressions become whole names within a limit of time, ranks are those of the
@@ -17,7 +17,7 @@ import regex  # has a limit of time; transformers needs it too
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .folder import CONFIG, read_config
+from .files import CONFIG, read_adapter_config
 
 SECONDS = 2.0
 """For all expressions of a file together; those that `visualglm finetune` writes take milliseconds."""
@@ -47,7 +47,7 @@ def stored_lora(model: Any, folder: Path, tensors: Mapping[str, Tensor]) -> Any:
     from peft import LoraConfig
     from peft.tuners.tuners_utils import check_target_module_exists
 
-    raw = _known_settings(read_config(folder), folder)
+    raw = _known_settings(read_adapter_config(folder), folder)
     match = _Matcher(folder)
     names = [name for name, _ in _bare_modules(model)]
     if isinstance(raw.get("target_modules"), str):

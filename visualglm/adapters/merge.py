@@ -1,4 +1,4 @@
-"""adapters/merge: a model and its adapter -> one model in any layout, as if it had been trained whole.
+"""A model and its adapter -> one model in any layout, as if it had been trained whole.
 
 LoRA goes into the weights (PEFT adds it); a prefix stays a prefix, inside the model: our layout and sat's hold it,
 upstream's Hugging Face layout has no place for it. Knows nothing about training.
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Layout, convert, find_vocabulary, local_folder
-from ..checkpoints.atomic import explain_write_errors, scratch_folder
-from ..checkpoints.place import chosen, require_room
+from ..checkpoints.storage.atomic_folder import check_free_space, validate_target
 from ..errors import UsageError
+from ..files.atomic import explain_write_errors, scratch_folder
 from ..model import VisualGLMForConditionalGeneration
-from .folder import adapter_folder, is_quantized, read_config, require_same_base
-from .prefix import stored_prefix
-from .switch import LORA, PREFIX, lay_on
-from .upstream import upstream_folder
+from .files import adapter_folder, is_quantized, read_adapter_config, require_same_base
+from .manager import LORA, PREFIX, attach_adapter
+from .prefix_adapter import stored_prefix
+from .sat_adapters import upstream_folder
 
 
 def merge(
@@ -44,7 +44,7 @@ def merge(
             f"`visualglm convert {adapter} {target} --to {to}`."
         )
     folder = adapter_folder(adapter)
-    kind = read_config(folder).get("peft_type")
+    kind = read_adapter_config(folder).get("peft_type")
     if kind == PREFIX and to == "hf":
         raise UsageError(
             "a prefix cannot be merged into weights, and upstream's Hugging Face layout has no place for one: write "
@@ -53,10 +53,10 @@ def merge(
     if is_quantized(base):
         raise UsageError(f"{base} is quantized, and nothing can be added to its weights: merge first, then quantize.")
     require_same_base(folder, base)
-    place = chosen(Path(target), overwrite)
+    place = validate_target(Path(target), overwrite)
     report(f"opening {base}")
     model = VisualGLMForConditionalGeneration.from_pretrained(str(base), dtype="auto").eval()
-    require_room(place, 2 * sum(tensor.nbytes for tensor in model.parameters()))  # saved, then converted
+    check_free_space(place, 2 * sum(tensor.nbytes for tensor in model.parameters()))  # saved, then converted
     merged = _with_prefix(model, folder) if kind == PREFIX else _with_lora(model, folder, kind)
     with scratch_folder(place.parent, "merged") as scratch:
         with explain_write_errors(place):
@@ -77,7 +77,7 @@ def _with_prefix(model: Any, folder: Path) -> Any:
 def _with_lora(model: Any, folder: Path, kind: Any) -> Any:
     if kind != LORA:
         raise UsageError(f"{folder} is an adapter of kind {kind}: this program merges {LORA} and {PREFIX}.")
-    merged = lay_on(model, folder, "default").merge_and_unload()
+    merged = attach_adapter(model, folder, "default").merge_and_unload()
     if hasattr(merged, "peft_config"):
         del merged.peft_config
     merged._hf_peft_config_loaded = False  # else transformers would save an adapter

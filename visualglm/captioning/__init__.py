@@ -1,1 +1,1 @@
-"""captioning: many pictures in bulk: where they come from (sources), what is known already (results), the run (run)."""
+"""Many pictures in bulk: where they come from (sources), what is known already (results), the run (run)."""

@@ -1,4 +1,4 @@
-"""captioning/sources: a folder, a glob, a JSONL or CSV list, Parquet, or tar shards -> items: name, bytes, question.
+"""A folder, a glob, a JSONL or CSV list, Parquet, or tar shards -> items: name, bytes, question.
 
 Nothing is decoded here, and nothing is unpacked: a picture in a tar is read in place. Knows nothing about models.
 """
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ImageError, UsageError
-from ..image_files import read_image
-from ..safe_files import open_regular, parse_json
-from . import parquet
+from ..files.reading import open_regular, parse_json
+from ..preprocessing.image_files import read_image
+from . import parquet_source
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 MOST_MEMBERS = 5_000_000
@@ -31,7 +31,7 @@ WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
-class Item:
+class CaptionItem:
     """One picture to describe: `image` names it in the results, `file` holds it.
 
     Inside a tar it has an `offset` and a `size` in bytes, inside a Parquet file a row `group` and an `offset` in rows.
@@ -62,7 +62,7 @@ class Item:
         """
         try:
             if self.group is not None:
-                return parquet.picture(self.file, self.group, self.offset)
+                return parquet_source.picture(self.file, self.group, self.offset)
             return read_image(self.file, self.offset, self.size)
         except ImageError:
             raise
@@ -70,7 +70,7 @@ class Item:
             raise OSError(f"{self.image!r} is no name of a file ({error})") from error
 
 
-def read_source(source: str) -> list[Item]:
+def read_source(source: str) -> list[CaptionItem]:
     """The items of a source, in a fixed order; the same picture with the same question comes once.
 
     Pictures inside one file that bear the same name are told apart by their order: `a.png`, `a.png#2`, `a.png#3`.
@@ -100,7 +100,7 @@ def read_source(source: str) -> list[Item]:
     return items
 
 
-def _told_apart(items: Sequence[Item]) -> Iterator[Item]:
+def _told_apart(items: Sequence[CaptionItem]) -> Iterator[CaptionItem]:
     """A name inside a file that came before gets the next number that no other name has."""
     names = {(item.image, item.question) for item in items}
     numbers: dict[tuple[str, str | None], Iterator[int]] = {}
@@ -113,7 +113,7 @@ def _told_apart(items: Sequence[Item]) -> Iterator[Item]:
         yield item
 
 
-def _folder(folder: Path) -> Iterator[Item]:
+def _folder(folder: Path) -> Iterator[CaptionItem]:
     """Pictures and tar shards below a folder; what begins with a dot is passed over, and so is Parquet: it may be a
     run's own captions."""
     for here, folders, files in os.walk(folder):
@@ -124,14 +124,14 @@ def _folder(folder: Path) -> Iterator[Item]:
                 yield from _file(file, file.relative_to(folder).as_posix())
 
 
-def _file(file: Path, name: str) -> Iterator[Item]:
+def _file(file: Path, name: str) -> Iterator[CaptionItem]:
     if file.suffix.lower() in PICTURES:
-        yield Item(name, file)
+        yield CaptionItem(name, file)
     elif file.suffix.lower() == ".tar":
         yield from _shard(file, f"{name}/")
 
 
-def _glob(pattern: str) -> Iterator[Item]:
+def _glob(pattern: str) -> Iterator[CaptionItem]:
     """What matches; named from the last folder before the first wildcard."""
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if WILD.search(part))
@@ -156,7 +156,7 @@ class _Shard(tarfile.TarFile):
     tarinfo = _Member
 
 
-def _shard(file: Path, prefix: str) -> Iterator[Item]:
+def _shard(file: Path, prefix: str) -> Iterator[CaptionItem]:
     """The pictures inside a tar, by their place in it; links and folders are none."""
     try:
         with open_regular(file) as opened, _Shard.open(fileobj=opened, mode="r:") as shard:
@@ -169,7 +169,7 @@ def _shard(file: Path, prefix: str) -> Iterator[Item]:
                     continue
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"the end of {member.name[:80]} is missing")
-                yield Item(prefix + member.name, file, None, member.offset_data, member.size)
+                yield CaptionItem(prefix + member.name, file, None, member.offset_data, member.size)
     except UsageError:
         raise
     except Exception as error:  # a damaged header fails in every way there is
@@ -178,16 +178,16 @@ def _shard(file: Path, prefix: str) -> Iterator[Item]:
         ) from error
 
 
-def _table(file: Path, prefix: str) -> Iterator[Item]:
+def _table(file: Path, prefix: str) -> Iterator[CaptionItem]:
     """The pictures that a Parquet file holds or names."""
-    for name, question, inside, group, row in parquet.entries(file):
+    for name, question, inside, group, row in parquet_source.entries(file):
         if inside:
-            yield Item(prefix + name, file, question, row, group=group)
+            yield CaptionItem(prefix + name, file, question, row, group=group)
         else:
-            yield Item(prefix + name, file.parent / name, question)
+            yield CaptionItem(prefix + name, file.parent / name, question)
 
 
-def _list(file: Path) -> Iterator[Item]:
+def _list(file: Path) -> Iterator[CaptionItem]:
     """Lines with `image` (or `path`) and, if they like, `question`; paths are relative to the file."""
     try:
         with open_regular(file) as opened, io.TextIOWrapper(opened, "utf-8-sig", newline="") as text:
@@ -223,9 +223,9 @@ def _json_lines(lines: Iterator[str], file: Path) -> Iterator[Any]:
             yield value
 
 
-def _listed(file: Path, number: int, row: Any) -> Item:
+def _listed(file: Path, number: int, row: Any) -> CaptionItem:
     name = (row.get("image") or row.get("path")) if isinstance(row, Mapping) else None
     question = row.get("question") if name else None
     if not isinstance(name, str) or not isinstance(question, str | None):
         raise UsageError(f'{file}, row {number} names no picture: write {{"image": "a.png", "question": "..."}}.')
-    return Item(name, file.parent / name, question or None)
+    return CaptionItem(name, file.parent / name, question or None)

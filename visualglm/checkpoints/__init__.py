@@ -1,4 +1,4 @@
-"""checkpoints: files <-> model. Hugging Face layout, sat layout and our own; open, check, convert, prove.
+"""Files <-> model. Hugging Face layout, sat layout and our own; open, check, convert, prove.
 
 `load_model` is what `from_pretrained` calls; `open_checkpoint` gives names, shapes and configuration without the
 numbers, `read_config` the configuration alone; `convert` changes the layout, `save_sat` writes an open model.
@@ -6,16 +6,18 @@ numbers, `read_config` the configuration alone; `convert` changes the layout, `s
 or proves a checkpoint.
 """
 
-from .checkpoint import LAYOUTS, Checkpoint, Layout, find_vocabulary, given_vocabulary, open_checkpoint, read_config
+from .checkpoint import LAYOUTS, Checkpoint, Layout
 from .convert import convert
+from .formats.upstream_config import sat as sat_arguments
 from .hub import local_folder
 from .load import load_model
-from .low_rank import LowRank
-from .quantized import asked_plan, quantize_model
-from .quantized import plan as quantization_plan
-from .save import save_sat
-from .upstream_config import sat as sat_arguments
+from .low_rank_delta import LowRank
+from .open import open_checkpoint, read_config
+from .quantize import plan as quantization_plan
+from .quantize import plan_from_flags, quantize_model
+from .save_sat import save_sat
 from .verify import Check, verify
+from .vocabulary_file import find_vocabulary, resolve_vocabulary
 
 __all__ = [
     "LAYOUTS",
@@ -23,16 +25,16 @@ __all__ = [
     "Checkpoint",
     "Layout",
     "LowRank",
-    "asked_plan",
     "convert",
     "find_vocabulary",
-    "given_vocabulary",
     "load_model",
     "local_folder",
     "open_checkpoint",
+    "plan_from_flags",
     "quantization_plan",
     "quantize_model",
     "read_config",
+    "resolve_vocabulary",
     "sat_arguments",
     "save_sat",
     "verify",

@@ -1,7 +1,7 @@
-"""checkpoints/convert: one layout -> another, tensor by tensor, so that nothing but the layout changes.
+"""One layout -> another, tensor by tensor, so that nothing but the layout changes.
 
 In: a folder of any layout. Out: a new folder, complete or not there at all (`place.py`). dtypes, dead tensors and
-unknown configuration keys are kept; the vocabulary, tokenizer and generation settings come along; `golden.json` records
+unknown configuration keys are kept; the vocabulary, tokenizer and generation settings come along; `fingerprint.json` records
 what the *source* computes. `auto_map` (code to download and run) is kept only from Hugging Face layout to Hugging Face
 layout.
 """
@@ -15,20 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, UsageError
-from ..images import ImageSource, VisualGLMImageProcessor
+from ..hardware.memory import in_words
 from ..model import VisualGLMForConditionalGeneration
+from ..preprocessing.images import ImageSource, VisualGLMImageProcessor
+from ..preprocessing.sentencepiece_vocabulary import open_vocabulary
 from ..quantization import QuantizationConfig
-from ..vocabulary import open_vocabulary
-from . import dead, golden, hugging_face, native, sat, strict
-from .calibrate import importance
-from .checkpoint import LAYOUTS, VOCABULARY, Checkpoint, Layout, find_vocabulary, given_vocabulary, open_checkpoint
+from . import fingerprint, tensor_check
+from .calibration import importance
+from .checkpoint import LAYOUTS, Checkpoint, Layout
+from .formats import hugging_face, native, sat, unused_tensors
+from .formats.detect import root_folder
 from .hub import local_folder
 from .load import GENERATION_CONFIG, generation_defaults
-from .memory import in_words
-from .place import chosen, complete_or_absent, keep_apart, require_room
-from .quantized import planned, quantized, stored_plan
-from .recognise import root_folder
-from .weights_file import read_json, readable
+from .open import open_checkpoint
+from .quantize import plan_of_config, quantized, with_default_modules
+from .storage.atomic_folder import atomic_folder, check_free_space, check_not_nested, validate_target
+from .storage.read import read_json, readable
+from .vocabulary_file import VOCABULARY, find_vocabulary, resolve_vocabulary
 
 MAX_SHARD_SIZE = 3_500_000_000  # five files at full size, as upstream published it
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -70,48 +73,48 @@ def convert(
         report: is told each step.
 
     Raises:
-        CheckpointError: the source is broken, or does not compute what its own `golden.json` says.
+        CheckpointError: the source is broken, or does not compute what its own `fingerprint.json` says.
         TokenizerError: the vocabulary file that was given is none.
         UsageError: the target cannot be written or replaced, or `to` is no layout.
     """
     if to not in LAYOUTS:
         raise UsageError(f"--to {to} is no layout: write one of {', '.join(LAYOUTS)}.")
-    place = chosen(Path(target), overwrite)
+    place = validate_target(Path(target), overwrite)
     given = None if tokenizer is None else _whole_vocabulary(tokenizer)
     found = local_folder(source)
-    keep_apart(place, root_folder(found))
+    check_not_nested(place, root_folder(found))
     checkpoint = open_checkpoint(found)
-    strict.check(checkpoint, strict.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config))
-    stored = golden.read(checkpoint.folder) if with_golden and quantize is None else None
+    tensor_check.check(checkpoint, tensor_check.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config))
+    stored = fingerprint.read_fingerprint(checkpoint.folder) if with_golden and quantize is None else None
     original, vocabulary = checkpoint, given or find_vocabulary(checkpoint.folder)
     if quantize is not None:
         checkpoint = quantized(original, quantize, VisualGLMForConditionalGeneration)
     _refuse_bits_without_a_place(checkpoint, to)
-    require_room(place, checkpoint.nbytes)
+    check_free_space(place, checkpoint.nbytes)
     if quantize is not None and calibrate:
         report("looking at the pictures, layer by layer")
         checkpoint = _calibrated(original, quantize, calibrate, vocabulary)
-    with complete_or_absent(place, overwrite) as folder:
+    with atomic_folder(place, overwrite) as folder:
         report(f"writing {len(checkpoint.tensors)} tensors, {in_words(checkpoint.nbytes)}")
         _write_weights(folder, checkpoint, to, max_shard_size)
         _take_along(folder, checkpoint, to, vocabulary)
         if with_golden:
             report("computing the golden record, layer by layer")
             written = checkpoint if quantize is None else open_checkpoint(folder)  # quantized once is enough
-            golden.write(folder, _golden_of_source(written, stored))
+            fingerprint.write_fingerprint(folder, _golden_of_source(written, stored))
     return Path(target)
 
 
 def _calibrated(
     checkpoint: Checkpoint, plan: QuantizationConfig, pictures: Sequence[ImageSource], vocabulary: Path | None
 ) -> Checkpoint:
-    if 4 not in (planned(plan).modules or {}).values():
+    if 4 not in (with_default_modules(plan).modules or {}).values():
         raise UsageError("calibrating chooses the scales of 4-bit weights, and there are none: leave --calibrate out.")
     return quantized(checkpoint, plan, VisualGLMForConditionalGeneration, importance(checkpoint, pictures, vocabulary))
 
 
 def _refuse_bits_without_a_place(checkpoint: Checkpoint, to: Layout) -> None:
-    stored = stored_plan(checkpoint.config)
+    stored = plan_of_config(checkpoint.config)
     if stored is not None and to != "native":
         raise UsageError(
             f"{checkpoint.folder} is in {stored.bits} bits, which upstream's layouts have no place for: convert the "
@@ -122,28 +125,28 @@ def _refuse_bits_without_a_place(checkpoint: Checkpoint, to: Layout) -> None:
 def _write_weights(folder: Path, checkpoint: Checkpoint, to: Layout, max_shard_size: int) -> None:
     if to == "native":
         native.write(folder, checkpoint, max_shard_size)
-        dead.write_carried(folder, checkpoint, checkpoint.tensors)
+        unused_tensors.write_carried(folder, checkpoint, checkpoint.tensors)
     elif to == "hf":
         hugging_face.write(folder, checkpoint, max_shard_size)
-        dead.write_carried(folder, checkpoint, hugging_face.stored_tensors(checkpoint))
+        unused_tensors.write_carried(folder, checkpoint, hugging_face.stored_tensors(checkpoint))
     else:
         sat.write(folder, checkpoint)
-        dead.write_carried(folder, checkpoint, sat.stored_tensors(checkpoint))
+        unused_tensors.write_carried(folder, checkpoint, sat.stored_tensors(checkpoint))
 
 
 def _golden_of_source(checkpoint: Checkpoint, stored: dict[str, Any] | None) -> dict[str, Any]:
-    found = golden.record(checkpoint)
-    faults = golden.disagreements(stored, found) if stored else []
+    found = fingerprint.record(checkpoint)
+    faults = fingerprint.differences(stored, found) if stored else []
     if faults:
         raise CheckpointError(
-            f"{checkpoint.folder} is not what its {golden.FILE} recorded: {'; '.join(faults)}; "
-            f"get the files again, or delete {golden.FILE} if you changed the weights yourself."
+            f"{checkpoint.folder} is not what its {fingerprint.FILE} recorded: {'; '.join(faults)}; "
+            f"get the files again, or delete {fingerprint.FILE} if you changed the weights yourself."
         )
     return found
 
 
 def _whole_vocabulary(tokenizer: str | Path) -> Path:
-    found = given_vocabulary(tokenizer)
+    found = resolve_vocabulary(tokenizer)
     with readable(found):
         open_vocabulary(found)
     return found

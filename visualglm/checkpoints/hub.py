@@ -1,4 +1,4 @@
-"""checkpoints/hub: a folder or a hub id -> a folder on this machine. The only network client of this room.
+"""A folder or a hub id -> a folder on this machine. The only network client of this room.
 
 Downloads only what was asked for by name, only weights, configuration and vocabulary (never code), goes on where an
 earlier download stopped, and works from the local cache when there is no network. Knows nothing about layouts.
@@ -15,8 +15,17 @@ from typing import Any
 from ..errors import CheckpointError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-SMALL = ["*.json", "*.model", "*.jinja", "latest"]
-DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EEXIST, errno.ENOTDIR)
+METADATA_PATTERNS = ["*.json", "*.model", "*.jinja", "latest"]
+DISK_ERRNOS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EEXIST,
+    errno.ENOTDIR,
+)
 UNSHARDED = ["model.safetensors", "pytorch_model.bin", "*/mp_rank_00_model_states.pt", "carried/*"]
 
 
@@ -61,8 +70,8 @@ def _download(name: str, options: dict[str, Any]) -> Path:
     # what goes wrong on the way to the hub is no OSError in every version of its client
     on_the_way: type[Exception] = getattr(errors, "HTTPError", OSError)
     try:
-        folder = Path(snapshot_download(name, allow_patterns=SMALL, **options))
-        return Path(snapshot_download(name, allow_patterns=[*SMALL, *_weights(folder)], **options))
+        folder = Path(snapshot_download(name, allow_patterns=METADATA_PATTERNS, **options))
+        return Path(snapshot_download(name, allow_patterns=[*METADATA_PATTERNS, *_weights(folder)], **options))
     except errors.HFValidationError as error:
         raise CheckpointError(
             f"{name} is not a folder here, and no hub id can be spelled so: give the model's folder, or a hub id like "
@@ -82,7 +91,7 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
             f"{name} is neither a folder here nor a model on the hub (or a private one): check the spelling, or pass a "
             "token."
         )
-    if isinstance(error, OSError) and error.errno in DISK:
+    if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
         return _disk(name, error)
     cause = error.__cause__ or error
     if isinstance(cause, HfHubHTTPError):

@@ -1,4 +1,4 @@
-"""checkpoints/load: a folder of any layout, or a hub id -> the model, with its weights.
+"""A folder of any layout, or a hub id -> the model, with its weights.
 
 The files' headers are checked against the model before a number is read. The numbers then go through transformers' own
 loader, so that dtype, device maps, tensor parallelism and quantization work as everywhere: our own layout as a folder,
@@ -15,23 +15,24 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError
-from ..generation_limits import fault_of_file
-from ..linear import read_few_rows_fast
+from ..kernels.fast_linear import use_fast_linear
+from ..network.configuration import VisualGLMConfig
+from ..network.generation_limits import fault_of_file
+from ..network.sampling import PRESETS
 from ..quantization import QuantizationConfig
-from ..sampling import PRESETS
-from . import strict
-from .checkpoint import Checkpoint, open_checkpoint
+from . import tensor_check
+from .checkpoint import Checkpoint
 from .hub import local_folder
-from .quantized import quantized, stored_plan
-from .weights_file import read_json
+from .open import open_checkpoint
+from .quantize import plan_of_config, quantized
+from .storage.read import read_json
 
 GENERATION_CONFIG = "generation_config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 SPECIAL_TOKENS = ("eos_token_id", "pad_token_id", "bos_token_id")
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
-REPORTED = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs", "conversion_errors")
+LOADING_PROBLEM_KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs", "conversion_errors")
 NOT_CONFIGURATION = ("dtype", "torch_dtype", "quantization_config", "model_type", "architectures")
 
 
@@ -65,15 +66,15 @@ def load_model(
     checkpoint = open_checkpoint(folder / kwargs.pop("subfolder", ""), merge=merge_lora)
     config, image_size = _configuration(checkpoint, config, kwargs)
     with_info = kwargs.pop("output_loading_info", False)
-    if getattr(config, "quantization_config", None) is None or stored_plan(config):  # others check their own tensors
-        strict.check(checkpoint, strict.expected_shapes(cls, config))
+    if getattr(config, "quantization_config", None) is None or plan_of_config(config):  # others check their own tensors
+        tensor_check.check(checkpoint, tensor_check.expected_shapes(cls, config))
     checkpoint, config = _quantized(cls, checkpoint, config, kwargs)
     model, info = _read_numbers(cls, checkpoint, *args, config=config, **kwargs)
     _check_again(checkpoint, info)
     model.config.name_or_path = model.name_or_path = str(name_or_dir)
     if image_size != config.vision.image_size:
         model.resize_image_size(image_size)
-    read_few_rows_fast(model)
+    use_fast_linear(model)
     return (model, info) if with_info else model
 
 
@@ -127,7 +128,7 @@ def _configuration(
 def _read_numbers(cls: Any, checkpoint: Checkpoint, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
     if kwargs.get("generation_config") is None:
         kwargs["generation_config"] = generation_defaults(checkpoint)
-    as_it_lies = stored_plan(checkpoint.config) is None or "quantization_config" in checkpoint.raw_config
+    as_it_lies = plan_of_config(checkpoint.config) is None or "quantization_config" in checkpoint.raw_config
     # from a folder transformers would also take an adapter that lies there, and nobody asked for it
     as_it_lies = as_it_lies and not (checkpoint.folder / ADAPTER_CONFIG).exists()
     if checkpoint.layout == "native" and as_it_lies:
@@ -188,6 +189,10 @@ def _own_memory(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
 
 def _check_again(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
     """What transformers' loader reports must agree with the headers."""
-    faults = [f"{key.removesuffix('_keys')}: {sorted(map(str, info[key]))[:8]}" for key in REPORTED if info.get(key)]
+    faults = [
+        f"{key.removesuffix('_keys')}: {sorted(map(str, info[key]))[:8]}"
+        for key in LOADING_PROBLEM_KEYS
+        if info.get(key)
+    ]
     if faults:
         raise CheckpointError(f"{checkpoint.folder} was not loaded completely: {'; '.join(faults)}.")

@@ -1,4 +1,4 @@
-"""checkpoints/verify: is this checkpoint whole and does it compute what it should? Six checks, each with one line.
+"""Is this checkpoint whole and does it compute what it should? Six checks, each with one line.
 
 In: a folder. Out: `Check`s: files, tensors, numbers, golden, picture, vocabulary. What `visualglm doctor` prints. Holds
 one block of the model in memory at a time.
@@ -14,15 +14,17 @@ from typing import Literal
 
 import torch
 
-from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError, VisualGLMError
+from ..files.reading import read_bytes
+from ..hardware.memory import in_words
 from ..model import VisualGLMForConditionalGeneration
-from ..safe_files import read_bytes
-from . import golden, strict
-from .checkpoint import Checkpoint, find_vocabulary, open_checkpoint
-from .layerwise import Run
-from .lazy import LazyTensor
-from .memory import in_words
+from ..network.configuration import VisualGLMConfig
+from . import fingerprint, tensor_check
+from .checkpoint import Checkpoint
+from .layerwise_forward import ForwardRecord
+from .open import open_checkpoint
+from .storage.lazy_tensor import LazyTensor
+from .vocabulary_file import find_vocabulary
 
 PIECE = 1 << 24
 SPECIAL_PIECES = {
@@ -57,16 +59,16 @@ def verify(folder: str | Path, with_golden: bool = True) -> Iterator[Check]:
     yield tensors
     if tensors.result == "passed":
         yield _numbers(checkpoint)
-        measured = golden.measure(checkpoint)
+        measured = fingerprint.measure(checkpoint)
         yield _golden(checkpoint, measured) if with_golden else Check("golden", "skipped", "not compared, as asked")
         yield _picture(measured)
     yield _vocabulary(checkpoint)
 
 
 def _tensors(checkpoint: Checkpoint) -> Check:
-    expected = strict.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config)
+    expected = tensor_check.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config)
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    faults = strict.differences(found, expected)
+    faults = tensor_check.differences(found, expected)
     if faults:
         return Check("tensors", "failed", "; ".join(faults))
     return Check("tensors", "passed", "all there, with the right shapes, and none too many")
@@ -85,20 +87,20 @@ def _finite(tensor: LazyTensor) -> bool:
     return all(bool(torch.isfinite(piece).all()) for piece in tensor.read().flatten().split(PIECE))
 
 
-def _golden(checkpoint: Checkpoint, measured: Run) -> Check:
+def _golden(checkpoint: Checkpoint, measured: ForwardRecord) -> Check:
     try:
-        stored = golden.read(checkpoint.folder)
+        stored = fingerprint.read_fingerprint(checkpoint.folder)
     except CheckpointError as error:
         return Check("golden", "failed", str(error))
     if stored is None:
         return Check("golden", "passed", "no golden stored (visualglm convert stores one)")
-    faults = golden.disagreements(stored, golden.record(checkpoint, measured))
+    faults = fingerprint.differences(stored, fingerprint.record(checkpoint, measured))
     if faults:
         return Check("golden", "failed", "; ".join(faults))
     return Check("golden", "passed", "tensors, blocks and logits are those of the conversion")
 
 
-def _picture(measured: Run) -> Check:
+def _picture(measured: ForwardRecord) -> Check:
     """The two rows of the fixed input differ in their picture only."""
     one, other = measured.logits
     change = (one - other).abs().max().item() / max(one.abs().max().item(), torch.finfo(torch.float32).tiny)

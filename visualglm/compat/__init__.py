@@ -1,1 +1,1 @@
-"""compat: other libraries' names for what this package does, so that their users change an import and nothing else."""
+"""Other libraries' names for what this package does, so that their users change an import and nothing else."""

@@ -1,4 +1,4 @@
-"""compat/sat: upstream's sat-style interface: the classes and functions of its repository, and those of sat that its
+"""Upstream's sat-style interface: the classes and functions of its repository, and those of sat that its
 scripts call.
 
     model, args = VisualGLMModel.from_pretrained("visualglm-6b", args=argparse.Namespace(fp16=True, skip_init=True))
@@ -31,9 +31,9 @@ from .. import auto  # noqa: F401  registers the tokenizer, which upstream's scr
 from ..adapters.lora import LoraMixin
 from ..checkpoints import load_model, local_folder, open_checkpoint, quantize_model, sat_arguments, save_sat
 from ..errors import ImageError, UsageError
-from ..mixins import BaseMixin
 from ..model import VisualGLMForConditionalGeneration
-from ..prefix import PrefixMixin as PTuningV2Mixin
+from ..network.hooks import BaseMixin
+from ..network.prefix_tuning import PrefixMixin as PTuningV2Mixin
 from .sat_chat import chat
 
 __all__ = [
@@ -245,7 +245,7 @@ def generate_input(
 
 
 def _decoded(encoded: str | bytes) -> Image.Image:
-    from ..images import open_image
+    from ..preprocessing.images import open_image
 
     try:
         content = base64.b64decode(encoded)

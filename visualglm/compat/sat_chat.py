@@ -1,4 +1,4 @@
-"""compat/sat_chat: upstream's `chat` function, with its signature and return values.
+"""Upstream's `chat` function, with its signature and return values.
 
 A picture, a model, a tokenizer and a question go in, `(response, history, cache_image)` comes out; `cache_image` is the
 picture's pixels, [1, 3, H, W] in float16, and spares reading it again. The prompt is sat's (问/答, or Q/A with
@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..chat import start_reply
-from ..english import chinese_slices
 from ..errors import ImageError, UsageError
-from ..images import URL, ImageSource, VisualGLMImageProcessor, open_image
-from ..prompt import Language, Turn
-from ..tokenizer import ChatGLMTokenizer
+from ..inference.prompting import start_reply
+from ..preprocessing.chinese_token_filter import chinese_slices
+from ..preprocessing.images import URL, ImageSource, VisualGLMImageProcessor, open_image
+from ..preprocessing.prompt import Language, Turn
+from ..preprocessing.tokenizer import ChatGLMTokenizer
 
 PIXELS = torch.float16
 """What sat casts every picture to, whatever the model computes in."""

@@ -1,1 +1,1 @@
-"""evaluation (a room): what a model gets right, with sample sizes, intervals and controls."""
+"""What a model gets right, with sample sizes, intervals and controls."""

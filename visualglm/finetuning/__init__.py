@@ -1,1 +1,1 @@
-"""finetuning (a room): your own pictures, questions and answers -> an adapter, or a model, that was trained on them."""
+"""Your own pictures, questions and answers -> an adapter, or a model, that was trained on them."""

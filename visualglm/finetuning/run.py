@@ -1,4 +1,4 @@
-"""finetuning/run: a recipe -> a trained adapter or model, with the plan said before and the proof written after.
+"""A recipe -> a trained adapter or model, with the plan said before and the proof written after.
 
     data --> samples --> plan --> features --> answers before --> Trainer --> answers after --> adapter, report
 
@@ -16,21 +16,30 @@ from typing import Any
 
 import torch
 
-from ..adapters.folder import Base, base_of
+from ..adapters.files import Base, base_of
 from ..checkpoints import find_vocabulary, local_folder, read_config
-from ..checkpoints.atomic import install_files, scratch_folder, write_file
-from ..checkpoints.quantized import stored_plan
-from ..checkpoints.save import ADAPTER
+from ..checkpoints.quantize import plan_of_config
+from ..checkpoints.save_sat import ADAPTER
 from ..conversation import VisualGLM, load, packed_model
 from ..errors import UsageError
-from ..training.processes import join, world
-from .beginning import beginning, is_first, read_before, write_before, write_recipe
-from .check import findings
-from .features import Features, computed, how_pictures_are_read
-from .loop import (
+from ..files.atomic import install_files, scratch_folder, write_file
+from ..training.distributed import join, world
+from .data_report import findings
+from .dataset import Collator
+from .evaluation import EvalQuestion, answers, probes, share_right
+from .finetuning_config import Finetuning
+from .fsdp_trainer import FsdpTrainer, check_accelerate_fsdp_off
+from .html_report import Answered, write_report
+from .image_feature_cache import ImageFeatureCache, computed, describe_image_handling
+from .resume import checkpoint_to_resume, is_first, read_before, write_before, write_recipe
+from .run_plan import RunPlan, plan_of
+from .saved_checkpoint import ADVICE
+from .splits import DataSplits, held_out_questions, samples_of, sides_of
+from .trainable_model import TrainableModel, prepare_for_training
+from .trainer import (
     METRICS,
-    Interrupt,
-    Loop,
+    FinetuneTrainer,
+    SigtermCallback,
     arguments,
     callbacks,
     last_step,
@@ -38,18 +47,9 @@ from .loop import (
     require_tensorboard,
     without_printing,
 )
-from .parts import Tuned, tuned
-from .plan import Plan, plan_of
-from .recipe import Finetuning
-from .report import Answered, write_report
-from .samples import Collator
-from .saved import ADVICE
-from .score import Asked, answers, probes, share_right
-from .sharded import ShardedLoop, refuse_accelerates_own
-from .sides import Sides, held_out_questions, samples_of, sides_of
 
 RESULT, REPORT = "result.json", "report.html"
-PACKING = "support_avx512bf16_for_cpu"
+BNB_AVX512_FLAG = "support_avx512bf16_for_cpu"
 Say = Callable[[str], None]
 
 
@@ -73,38 +73,38 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
         UsageError: the recipe, the data or the output folder cannot be used, or training learns nothing.
         CheckpointError: the base model cannot be opened.
     """
-    refuse_accelerates_own()
+    check_accelerate_fsdp_off()
     require_tensorboard(recipe)
-    checkpoint = beginning(recipe, Path(recipe.output), resume, say)
+    checkpoint = checkpoint_to_resume(recipe, Path(recipe.output), resume, say)
     if world() > 1:
         join(device)
     model = _opened(recipe, device)
     sides = sides_of(recipe, model, say)
-    ready = tuned(model.model, recipe, base_of(recipe.model or packed_model()))
+    ready = prepare_for_training(model.model, recipe, base_of(recipe.model or packed_model()))
     plan = _planned(ready, sides)
-    for line in (*plan.lines(), how_pictures_are_read(recipe)):
+    for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)
     if not is_first():
         return _trained(ready, sides, plan, checkpoint).finished
-    return _carried_out(Run(ready, sides, plan, checkpoint), model, say, device)
+    return run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
 
 
-def _planned(ready: Tuned, sides: Sides) -> Plan:
+def _planned(ready: TrainableModel, sides: DataSplits) -> RunPlan:
     lengths = [sides.learned.samples.lengths[index] for index in sides.learned.indices]
     return plan_of(ready, lengths, len(sides.held_out) if sides.held_out else 0, world())
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingJob:
     """What is trained, from what, how long, and the checkpoint that it goes on from."""
 
-    ready: Tuned
-    sides: Sides
-    plan: Plan
+    ready: TrainableModel
+    sides: DataSplits
+    plan: RunPlan
     checkpoint: str | None
 
 
-def _carried_out(one: Run, model: VisualGLM, say: Say, device: str) -> bool:
+def run_main_process(one: TrainingJob, model: VisualGLM, say: Say, device: str) -> bool:
     """The run of the process that writes: untrained answers, training, and what came of it."""
     recipe, ready = one.ready.recipe, one.ready
     output = Path(recipe.output)
@@ -117,8 +117,8 @@ def _carried_out(one: Run, model: VisualGLM, say: Say, device: str) -> bool:
         return False
     if end.numbers is not None:
         model, ready = _whole_again(recipe, device, ready.base, end.numbers)
-    _finish(ready, end.step)
-    _prove(output, ready, model, asked, before, say)
+    save_result(ready, end.step)
+    evaluate_and_report(output, ready, model, asked, before, say)
     return True
 
 
@@ -138,8 +138,10 @@ def _opened(recipe: Finetuning, device: str) -> VisualGLM:
     if model.model.device.type == "cpu" and model.model.transformer.final_layernorm.weight.dtype == torch.float16:
         raise UsageError("float16 does not train on a CPU: set dtype to bfloat16 or float32.")
     for module in model.model.modules():
-        if hasattr(module, PACKING):  # an answer would pack the 4-bit weights for inference, and there is no way back
-            setattr(module, PACKING, False)
+        if hasattr(
+            module, BNB_AVX512_FLAG
+        ):  # an answer would pack the 4-bit weights for inference, and there is no way back
+            setattr(module, BNB_AVX512_FLAG, False)
     return model
 
 
@@ -147,7 +149,7 @@ def _refuse_few_bits(recipe: Finetuning) -> None:
     """Raises `UsageError` where stored bits would have to train, or be quantized once more."""
     if recipe.method not in ("full", "qlora"):
         return
-    stored = stored_plan(read_config(local_folder(recipe.model or packed_model())))
+    stored = plan_of_config(read_config(local_folder(recipe.model or packed_model())))
     if stored is not None:
         raise UsageError(
             f"{recipe.model} is in {stored.bits} bits already, and method {recipe.method} needs the unquantized base: "
@@ -172,7 +174,9 @@ def four_bit() -> Any:
     )
 
 
-def _before(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], resume: bool) -> list[list[str]]:
+def _before(
+    output: Path, ready: TrainableModel, model: VisualGLM, asked: list[EvalQuestion], resume: bool
+) -> list[list[str]]:
     """The untrained answers to held-out rows and probes; a resumed run has them in a file."""
     stored = read_before(output, [asked, probes()]) if resume else None
     if stored is not None:
@@ -187,13 +191,13 @@ def _before(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], re
     return said
 
 
-def _both(model: VisualGLM, asked: list[Asked], ready: Tuned) -> list[list[str]]:
+def _both(model: VisualGLM, asked: list[EvalQuestion], ready: TrainableModel) -> list[list[str]]:
     language: Any = ready.recipe.language
     return [answers(model, them, language, ready.recipe.max_new_tokens, ready.dtype) for them in (asked, probes())]
 
 
 @dataclass(frozen=True)
-class End:
+class TrainingResult:
     """How training ended: after which step, to its end or by SIGTERM, and of a sharded model what was trained."""
 
     step: int
@@ -201,15 +205,15 @@ class End:
     numbers: dict[str, torch.Tensor] | None = None
 
 
-def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> End:
+def _trained(ready: TrainableModel, sides: DataSplits, plan: RunPlan, checkpoint: str | None) -> TrainingResult:
     """Trainer's loop, to its end or to SIGTERM."""
     recipe, inside = ready.recipe, ready.model
     with scratch_folder(Path(recipe.output).parent, "features") as scratch:  # each process has its own
         features = _features(ready, sides, scratch / "features.bin")
         used = sides.with_pixels(features is None)
-        interrupt = Interrupt()
+        interrupt = SigtermCallback()
         sharded = recipe.sharding == "fsdp" and world() > 1
-        loop = (ShardedLoop if sharded else Loop)(
+        loop = (FsdpTrainer if sharded else FinetuneTrainer)(
             ready,
             args=arguments(recipe, plan, ready.dtype, inside.device),
             train_dataset=used.learned,
@@ -218,18 +222,20 @@ def _trained(ready: Tuned, sides: Sides, plan: Plan, checkpoint: str | None) -> 
             callbacks=callbacks(recipe, plan, interrupt),
         )
         without_printing(loop).train(resume_from_checkpoint=checkpoint)
-    return End(last_step(loop), not interrupt.asked, ready.trained() if sharded else None)
+    return TrainingResult(last_step(loop), not interrupt.asked, ready.trained() if sharded else None)
 
 
-def _whole_again(recipe: Finetuning, device: str, base: Base, numbers: dict[str, Any]) -> tuple[VisualGLM, Tuned]:
+def _whole_again(
+    recipe: Finetuning, device: str, base: Base, numbers: dict[str, Any]
+) -> tuple[VisualGLM, TrainableModel]:
     """The model in one piece, with what the processes trained together."""
     model = _opened(recipe, device)
-    ready = tuned(model.model, recipe, base)
+    ready = prepare_for_training(model.model, recipe, base)
     ready.take(numbers)
     return model, ready
 
 
-def _features(ready: Tuned, sides: Sides, file: Path) -> Features | None:
+def _features(ready: TrainableModel, sides: DataSplits, file: Path) -> ImageFeatureCache | None:
     """Every picture's vectors, where nothing that makes them trains."""
     if not ready.recipe.caches:
         return None
@@ -238,7 +244,7 @@ def _features(ready: Tuned, sides: Sides, file: Path) -> Features | None:
         return computed(inside, sides.pictures(), file)
 
 
-def _finish(ready: Tuned, step: int) -> None:
+def save_result(ready: TrainableModel, step: int) -> None:
     """The result: an adapter, or where whole parts trained a model in the layout of this package."""
     with install_files(Path(ready.recipe.output), ADVICE) as folder:
         if ready.config is not None:
@@ -250,7 +256,9 @@ def _finish(ready: Tuned, step: int) -> None:
             shutil.copyfile(vocabulary, folder / vocabulary.name)
 
 
-def _prove(output: Path, ready: Tuned, model: VisualGLM, asked: list[Asked], before: list[list[str]], say: Say) -> None:
+def evaluate_and_report(
+    output: Path, ready: TrainableModel, model: VisualGLM, asked: list[EvalQuestion], before: list[list[str]], say: Say
+) -> None:
     """Answers again, and writes what changed."""
     after = _both(model, asked, ready)
     scores = [share_right(asked, said[0]) for said in (before, after)]

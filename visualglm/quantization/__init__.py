@@ -1,4 +1,4 @@
-"""quantization: linears and embeddings in 8 or 4 bits: formats, arithmetic, modules, operators.
+"""Linears and embeddings in 8 or 4 bits: formats, arithmetic, modules, operators.
 
 `quantize_weight` and `dequantize_weight` go between numbers and stored bits, `QuantizedLinear` stands where a
 `nn.Linear` stood. `QuantizationConfig` says which modules; `prepare` makes an empty quantized model,
@@ -6,11 +6,11 @@
 files or commands.
 """
 
-from .embedding import QuantizedEmbedding
-from .formats import DEFAULT_GROUP_SIZE, Bits, dequantize_weight, quantize_weight
-from .linear import QuantizedLinear
-from .plan import QuantizationConfig
-from .quantizer import prepare, quantize_in_place
+from ..kernels.packing import DEFAULT_GROUP_SIZE, Bits, dequantize_weight, quantize_weight
+from .config import QuantizationConfig
+from .hf_quantizer import prepare, quantize_in_place
+from .quantized_embedding import QuantizedEmbedding
+from .quantized_linear import QuantizedLinear
 
 __all__ = [
     "DEFAULT_GROUP_SIZE",

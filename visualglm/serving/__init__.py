@@ -1,1 +1,1 @@
-"""serving: one model for many callers: the engine, OpenAI's API, upstream's `POST /`, the web page, and their guard."""
+"""One model for many callers: the engine, OpenAI's API, upstream's `POST /`, the web page, and their guard."""

@@ -1,4 +1,4 @@
-"""serving/app: the whole server as one ASGI app: both APIs, health, metrics, the page, and the guard around them.
+"""The whole server as one ASGI app: both APIs, health, metrics, the page, and the guard around them.
 
 The engine starts and stops with the app: on shutdown the answers under way, and those that wait, are finished.
 """
@@ -18,16 +18,16 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
 from ..conversation import VisualGLM
-from ..fetch import PictureFetcher
-from ..prompt import Language
-from . import openai_api, replies, upstream_api
-from .browsers import SameOriginOnly
+from ..preprocessing.prompt import Language
+from . import error_responses, openai_api, upstream_api
 from .engine import Engine
-from .guard import BodyLimit, KeyGuard, RequestLimit
-from .inputs import PictureReader
+from .image_reader import ImageReader
 from .limits import EngineLimits
 from .metrics import Metrics, RequestCount
-from .served import Served
+from .middleware import ApiKeyMiddleware, BodyLimitMiddleware, RequestLimit
+from .model_ids import ModelIds
+from .same_origin import SameOriginOnly
+from .url_fetcher import ImageFetcher
 
 BODY_SECONDS = 60.0
 
@@ -61,7 +61,7 @@ class Health(BaseModel):
 def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
     """The app; its engine is `app.state.engine`. A request chooses among the adapters that the model has now."""
     metrics = Metrics()
-    served = Served(settings.name, tuple(model.adapters))
+    served = ModelIds(settings.name, tuple(model.adapters))
     engine = Engine(model, settings.limits, metrics, settings.language, settings.defaults)
 
     stopping = ExitStack()
@@ -75,14 +75,14 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
 
     app = FastAPI(title="VisualGLM", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.engine = engine
-    replies.install(app)
+    error_responses.add_exception_handlers(app)
     _add_operations(app, metrics, settings)
     if settings.with_api:
-        app.include_router(openai_api.router(engine, served, PictureReader(PictureFetcher(settings.image_hosts))))
+        app.include_router(openai_api.router(engine, served, ImageReader(ImageFetcher(settings.image_hosts))))
         app.include_router(upstream_api.router(engine, served))
     _refuse_unknown_v1(app)
     if settings.with_page:
-        from .page import mount_page
+        from .web_page import mount_page
 
         app.state.uploads = mount_page(app, engine, served, settings.body_limit)
         stopping.callback(app.state.uploads.close)
@@ -96,7 +96,7 @@ def _add_operations(app: FastAPI, metrics: Metrics, settings: ServerSettings) ->
     async def health() -> Health:
         return Health(model=settings.name)
 
-    @app.get("/metrics", tags=["operations"], response_class=Response, responses={401: replies.DOCUMENTED[401]})
+    @app.get("/metrics", tags=["operations"], response_class=Response, responses={401: error_responses.DOCUMENTED[401]})
     async def read_metrics() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -106,7 +106,7 @@ def _refuse_unknown_v1(app: FastAPI) -> None:
 
     @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     async def unknown(path: str, request: Request) -> Response:
-        return replies.error_reply(
+        return error_responses.error_reply(
             404, f"{request.method} /v1/{path[:100]} is nothing that this server answers.", code="unknown_url"
         )
 
@@ -114,9 +114,9 @@ def _refuse_unknown_v1(app: FastAPI) -> None:
 def _add_guards(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> None:
     """The last one added is asked first."""
     app.add_middleware(CORSMiddleware, allow_origins=[])
-    app.add_middleware(BodyLimit, byte_limit=settings.body_limit, second_limit=settings.body_seconds)
+    app.add_middleware(BodyLimitMiddleware, byte_limit=settings.body_limit, second_limit=settings.body_seconds)
     app.add_middleware(RequestLimit, limit=settings.request_limit)
-    app.add_middleware(KeyGuard, keys=settings.keys)
+    app.add_middleware(ApiKeyMiddleware, keys=settings.keys)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.trusted_hosts), www_redirect=False)
     app.add_middleware(SameOriginOnly)
     app.add_middleware(RequestCount, metrics=metrics)

@@ -1,4 +1,4 @@
-"""serving/engine: one model, many callers: a bounded queue, batches of what waits, one thread that generates.
+"""One model, many callers: a bounded queue, batches of what waits, one thread that generates.
 
     ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> generate_batch --> job.pieces()
 
@@ -22,17 +22,17 @@ from typing import Any
 
 import torch
 
-from ..batching import generate_batch
-from ..chat import ask_prompt
 from ..conversation import VisualGLM
-from ..english import only_english
-from ..generation import generation_settings
-from ..image_pool import EndedError, Ending, ImagePool
-from ..prompt import Language, Turn
-from .job import Job, LateError
+from ..inference.batch_generation import generate_batch
+from ..inference.generation_settings import generation_settings
+from ..inference.prompting import ask_prompt
+from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
+from ..preprocessing.image_pool import EndedError, Ending, ImagePool
+from ..preprocessing.prompt import Language, Turn
+from .image_cache import RequestImage, RequestImageCache
+from .job import Job, QueueTimeoutError
 from .limits import EngineLimits
 from .metrics import Metrics
-from .pictures import Picture, PictureMemory
 
 logger = logging.getLogger("visualglm.serving")
 
@@ -42,7 +42,7 @@ CLOSING_SECONDS = 5.0
 """How long images may be decoded while the server shuts down."""
 
 
-class BusyError(Exception):
+class QueueFullError(Exception):
     """The queue is full, or the server is closing."""
 
 
@@ -63,7 +63,7 @@ class Engine:
         self.language: Language = language
         self.defaults = dict(defaults or {})
         self._pool = ImagePool(limits.decoders, limits.decode_seconds)
-        self.memory = PictureMemory(model, limits.remembered, self._pool)
+        self.memory = RequestImageCache(model, limits.remembered, self._pool)
         self.running = 0
         self._waiting: collections.deque[Job] = collections.deque()
         self._changed = threading.Condition()
@@ -118,7 +118,7 @@ class Engine:
         given = {**self.defaults, **{name: value for name, value in sampling.items() if value is not None}}
         seed = seed if seed is not None else given.get("seed")
         language = self.language if language == "auto" else language
-        given = only_english(self.model.tokenizer, language, {**given, "seed": None})
+        given = forbid_chinese_tokens(self.model.tokenizer, language, {**given, "seed": None})
         settings = generation_settings(self.model.model, **given)
         prompt = await asyncio.to_thread(
             ask_prompt, self.model.model, self.model.tokenizer, list(turns), language, settings.limits
@@ -133,7 +133,7 @@ class Engine:
             self._changed.notify()
         return job
 
-    async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[Picture]:
+    async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[RequestImage]:
         """The pictures, decoded one after the other; what still runs when the request ends, or is cancelled, is killed.
 
         Raises:
@@ -147,17 +147,19 @@ class Engine:
                     for content in contents
                 ]
         except TimeoutError as error:
-            raise LateError("the request's time was up before its images were decoded: send fewer at once.") from error
+            raise QueueTimeoutError(
+                "the request's time was up before its images were decoded: send fewer at once."
+            ) from error
         except EndedError as error:
-            raise BusyError(SHUTTING_DOWN) from error
+            raise QueueFullError(SHUTTING_DOWN) from error
         finally:
             ending.end()
 
     def _refuse_if_full(self) -> None:
         if self._closing:
-            raise BusyError(SHUTTING_DOWN)
+            raise QueueFullError(SHUTTING_DOWN)
         if self.queued >= self.limits.max_queue:
-            raise BusyError(f"{self.limits.max_queue} requests wait already: try again in a moment.")
+            raise QueueFullError(f"{self.limits.max_queue} requests wait already: try again in a moment.")
 
     def _work(self) -> None:
         """The thread: batch after batch until closed and empty."""
@@ -177,7 +179,7 @@ class Engine:
                 while self._waiting and len(batch) < self.limits.max_batch:
                     job = self._waiting.popleft()
                     if job.late:
-                        job.fail(LateError("the request's time was up before its turn came: try again later."))
+                        job.fail(QueueTimeoutError("the request's time was up before its turn came: try again later."))
                     elif not job.ended:
                         (batch if not batch or job.adapter == batch[0].adapter else others).append(job)
                 self._waiting.extendleft(reversed(others))
@@ -193,7 +195,7 @@ class Engine:
         except Exception as error:
             self._recover(batch, error)
 
-    def _encode(self, pictures: Sequence[Picture]) -> torch.Tensor | None:
+    def _encode(self, pictures: Sequence[RequestImage]) -> torch.Tensor | None:
         return torch.cat([self.memory.encode(picture) for picture in pictures]) if pictures else None
 
     def _recover(self, batch: Sequence[Job], error: Exception) -> None:

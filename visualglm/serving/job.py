@@ -1,4 +1,4 @@
-"""serving/job: one request on its way: a row that decodes what it is given and hands it to the event loop that asked.
+"""One request on its way: a row that decodes what it is given and hands it to the event loop that asked.
 
 The engine's thread calls `accept`, `finish` and `fail`; the event loop iterates `pieces()` and may `cancel()` any time.
 Knows nothing about HTTP.
@@ -11,19 +11,20 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from ..batching import Row
-from ..generation import FinishReason, Settings
-from ..streaming import StreamDecoder
-from ..tokenizer import ChatGLMTokenizer
-from .pictures import Picture
-from .stops import StopFilter
+from ..inference.batch_generation import GenerationRow
+from ..inference.generation_settings import GenerationSettings
+from ..inference.streaming_reply import FinishReason
+from ..preprocessing.incremental_decoder import IncrementalDecoder
+from ..preprocessing.tokenizer import ChatGLMTokenizer
+from .image_cache import RequestImage
+from .stop_strings import StopFilter
 
 
-class LateError(Exception):
+class QueueTimeoutError(Exception):
     """The request's time was up before its turn came."""
 
 
-class Job(Row):
+class Job(GenerationRow):
     """A row with pictures that are not encoded yet, the adapter that answers (None: the bare model), stop strings, a
     time limit in seconds, and a reader.
 
@@ -34,8 +35,8 @@ class Job(Row):
         self,
         tokenizer: ChatGLMTokenizer,
         input_ids: list[int],
-        pictures: Sequence[Picture],
-        settings: Settings,
+        pictures: Sequence[RequestImage],
+        settings: GenerationSettings,
         seed: int | None,
         stops: Sequence[str],
         time_limit: float,
@@ -49,7 +50,7 @@ class Job(Row):
         self.first_token_seconds: float | None = None
         self._started = time.monotonic()
         self._deadline = self._started + time_limit
-        self._decoder = StreamDecoder(tokenizer, process=True)
+        self._decoder = IncrementalDecoder(tokenizer, process=True)
         self._stops = StopFilter(stops)
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[str | BaseException | None] = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""serving/json_body: Read a JSON body into a pydantic model, within bounds and without holding the event loop.
+"""Read a JSON body into a pydantic model, within bounds and without holding the event loop.
 
 A body of 32 MB is legitimate when it is a few images in base64; as text, keys or list items it costs gigabytes and
 minutes. So the bytes are counted before they are parsed, a long string must be base64, lists stop at their first

@@ -1,4 +1,4 @@
-"""serving/limits: how much one server takes at once, and for how long. Light, so that `--help` is."""
+"""How much one server takes at once, and for how long. Light, so that `--help` is."""
 
 from __future__ import annotations
 

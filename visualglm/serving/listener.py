@@ -1,4 +1,4 @@
-"""serving/listener: uvicorn with bounds: connections by file descriptors, seconds for a head, an end on SIGTERM.
+"""Uvicorn with bounds: connections by file descriptors, seconds for a head, an end on SIGTERM.
 
 What it logs of a request is its path alone, from the connection's own address.
 """

@@ -1,4 +1,4 @@
-"""serving/metrics: what Prometheus reads at `/metrics`: requests, queue, tokens, seconds, memory, pictures.
+"""What Prometheus reads at `/metrics`: requests, queue, tokens, seconds, memory, pictures.
 
 Each server has a registry of its own. No label holds anything that a user wrote.
 """

@@ -1,4 +1,4 @@
-"""serving/openai_api: `/v1/chat/completions` and `/v1/models`, as OpenAI's own client speaks them.
+"""`/v1/chat/completions` and `/v1/models`, as OpenAI's own client speaks them.
 
 A request's messages become turns (messages.py), the engine answers, and the answer goes out whole or as server-sent
 events. A client that leaves stops its generation.
@@ -17,15 +17,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from ..errors import PromptError
-from ..messages import messages_to_turns
-from ..prompt import Turn
-from . import replies
+from ..preprocessing.chat_messages import messages_to_turns
+from ..preprocessing.prompt import Turn
+from . import error_responses
 from .engine import Engine
-from .inputs import PictureReader, refuse_long_texts
+from .image_reader import ImageReader, refuse_long_texts
 from .job import Job
 from .json_body import body_schema, is_json, read_json
-from .schema import ChatCompletion, ChatRequest, Choice, ModelCard, ModelList, Said, Usage
-from .served import Served
+from .model_ids import ModelIds
+from .openai_schema import AssistantMessage, ChatCompletion, ChatRequest, Choice, ModelCard, ModelList, Usage
 
 T = TypeVar("T")
 
@@ -34,35 +34,39 @@ STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(engine: Engine, served: Served, pictures: PictureReader) -> APIRouter:
+def router(engine: Engine, served: ModelIds, pictures: ImageReader) -> APIRouter:
     """The routes, for a model and its adapters by their ids."""
     routes, born = APIRouter(prefix="/v1", tags=["openai"]), int(time.time())
 
-    @routes.get("/models", responses={401: replies.DOCUMENTED[401]})
+    @routes.get("/models", responses={401: error_responses.DOCUMENTED[401]})
     async def models() -> ModelList:
         return ModelList(data=[ModelCard(id=name, created=born) for name in served.ids])
 
     @routes.get(
-        "/models/{model:path}", responses={s: replies.DOCUMENTED[s] for s in (401, 404)}, response_model=ModelCard
+        "/models/{model:path}",
+        responses={s: error_responses.DOCUMENTED[s] for s in (401, 404)},
+        response_model=ModelCard,
     )
     async def model_card(model: str) -> Any:
         return ModelCard(id=model, created=born) if served.knows(model) else _unknown(model, served)
 
     @routes.post(
         "/chat/completions",
-        responses={**replies.DOCUMENTED, **STREAM},
+        responses={**error_responses.DOCUMENTED, **STREAM},
         response_model=ChatCompletion,
         openapi_extra=body_schema(ChatRequest),
     )
     async def chat(request: Request) -> Any:
         if not is_json(request):
-            return replies.error_reply(415, "The body is not JSON: send it with Content-Type: application/json.")
+            return error_responses.error_reply(
+                415, "The body is not JSON: send it with Content-Type: application/json."
+            )
         asked = await read_json(request, ChatRequest)
         if not served.knows(asked.model):
             return _unknown(asked.model, served)
         job = await while_connected(request, _ask(engine, pictures, asked, served.adapter(asked.model)))
         if job is None:
-            return replies.nobody_reads()
+            return error_responses.client_closed_response()
         reply = _Reply(job, asked.model)
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
@@ -74,12 +78,12 @@ def router(engine: Engine, served: Served, pictures: PictureReader) -> APIRouter
     return routes
 
 
-def _unknown(model: str, served: Served) -> Response:
+def _unknown(model: str, served: ModelIds) -> Response:
     message = f"There is no model {model[:100]!r} here: ask for {' or '.join(map(repr, served.ids))}."
-    return replies.error_reply(404, message, param="model", code="model_not_found")
+    return error_responses.error_reply(404, message, param="model", code="model_not_found")
 
 
-async def _ask(engine: Engine, pictures: PictureReader, asked: ChatRequest, adapter: str | None) -> Job:
+async def _ask(engine: Engine, pictures: ImageReader, asked: ChatRequest, adapter: str | None) -> Job:
     sampling = asked.sampling()
     turns, sources = await asyncio.to_thread(_read_messages, asked)
     if turns[-1].answer is not None:
@@ -97,7 +101,7 @@ def _read_messages(asked: ChatRequest) -> tuple[list[Turn], list[Any]]:
     return messages_to_turns([message.model_dump() for message in asked.messages])
 
 
-async def gone(request: Request) -> None:
+async def wait_for_disconnect(request: Request) -> None:
     """Returns when the client has left."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -105,7 +109,7 @@ async def gone(request: Request) -> None:
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
     """What `work` returns, or None if the client left before; then the work is cancelled."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone(request))
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_disconnect(request))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         return await working if working.done() else None
@@ -114,7 +118,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T |
         leaving.cancel()
 
 
-async def text_of(job: Job, request: Request) -> str | None:
+async def collect_text(job: Job, request: Request) -> str | None:
     """The whole answer, or None if the client left before it was there."""
 
     async def read() -> str:
@@ -140,11 +144,11 @@ class _Reply:
         return Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
 
     async def whole(self, request: Request) -> ChatCompletion | Response:
-        text = await text_of(self.job, request)
+        text = await collect_text(self.job, request)
         if text is None:
-            return replies.nobody_reads()
+            return error_responses.client_closed_response()
         reason = "stop" if self.job.finish_reason == "stop" else "length"
-        choice = Choice(message=Said(content=text), finish_reason=reason)  # type: ignore[arg-type]
+        choice = Choice(message=AssistantMessage(content=text), finish_reason=reason)  # type: ignore[arg-type]
         return ChatCompletion(**self.head, choices=[choice], usage=self.usage())  # type: ignore[arg-type]
 
     async def events(self, with_usage: bool) -> AsyncIterator[str]:
@@ -158,7 +162,7 @@ class _Reply:
             if with_usage:
                 yield self._chunk(choices=[], usage=self.usage().model_dump())
         except Exception as error:
-            yield f"data: {bytes(replies.explain(error).body).decode()}\n\n"
+            yield f"data: {bytes(error_responses.explain(error).body).decode()}\n\n"
         finally:
             self.job.cancel()
         yield "data: [DONE]\n\n"

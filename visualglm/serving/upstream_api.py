@@ -1,4 +1,4 @@
-"""serving/upstream_api: upstream's `POST /`: `{image, text, history}` -> `{result, history, status, time}`.
+"""Upstream's `POST /`: `{image, text, history}` -> `{result, history, status, time}`.
 
 As upstream's api.py and api_hf.py, and better: the picture may be left out, its base64 may have line breaks (even raw
 ones, which JSON forbids), the sampling parameters count, and the history that comes back contains the new turn.
@@ -14,15 +14,15 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ImageError
-from ..images import base64_bytes, data_url_bytes
-from ..prompt import Turn
-from . import replies
+from ..preprocessing.images import base64_bytes, data_url_bytes
+from ..preprocessing.prompt import Turn
+from . import error_responses
 from .engine import Engine
-from .inputs import refuse_long_texts
+from .image_reader import refuse_long_texts
 from .json_body import body_schema, read_json
-from .openai_api import text_of, while_connected
-from .schema import MAX_MESSAGES, SEED, sampled
-from .served import Served
+from .model_ids import ModelIds
+from .openai_api import collect_text, while_connected
+from .openai_schema import MAX_MESSAGES, SEED, sampled
 
 PAIR = Annotated[list[str], Field(min_length=2, max_length=2, fail_fast=True)]
 """Question and answer; a list, since FastAPI writes a tuple's schema in a form that OpenAPI 3.1 forbids."""
@@ -80,20 +80,22 @@ class UpstreamReply(BaseModel):
     time: str
 
 
-def router(engine: Engine, served: Served) -> APIRouter:
+def router(engine: Engine, served: ModelIds) -> APIRouter:
     """The route; its requests name no model, so the first adapter answers if there is one."""
     routes = APIRouter(tags=["upstream"])
 
     @routes.post(
         "/",
-        responses=replies.DOCUMENTED,
+        responses=error_responses.DOCUMENTED,
         response_model=UpstreamReply,
         openapi_extra=body_schema(UpstreamRequest),
     )
     async def answer(request: Request) -> Any:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            return replies.error_reply(415, "The body is not JSON: send it with Content-Type: application/json.")
+            return error_responses.error_reply(
+                415, "The body is not JSON: send it with Content-Type: application/json."
+            )
         asked = await read_json(request, UpstreamRequest)
         turns = asked.turns()
         refuse_long_texts(turns)
@@ -102,9 +104,9 @@ def router(engine: Engine, served: Served) -> APIRouter:
         asking = engine.ask(turns, images, "auto", asked.seed, adapter=served.first, **asked.sampling())
         job = await while_connected(request, asking)
         images.clear()
-        text = await text_of(job, request) if job is not None else None
+        text = await collect_text(job, request) if job is not None else None
         if text is None:
-            return replies.nobody_reads()
+            return error_responses.client_closed_response()
         now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
         return UpstreamReply(result=text, history=[*asked.history, [asked.text, text]], time=now)
 

@@ -1,1 +1,1 @@
-"""training (a room): the vocabulary, the batches and the stages of training from scratch. Recipes are data (TOML)."""
+"""The vocabulary, the batches and the stages of training from scratch. Recipes are data (TOML)."""

@@ -1,4 +1,4 @@
-"""vllm_plugin: VisualGLM inside vLLM, exactly: its mask, its positions, its prompts, its pictures, its text.
+"""VisualGLM inside vLLM, exactly: its mask, its positions, its prompts, its pictures, its text.
 
 vLLM finds `register` by the entry point group `vllm.general_plugins` and calls it in each process. vLLM's other
 models go on as before: all stands under our own model type, `visualglm`, and of transformers' Auto classes only the

@@ -1,4 +1,4 @@
-"""vllm_plugin/attention: the platform's attention backend with another metadata builder; no kernel is touched.
+"""The platform's attention backend with another metadata builder; no kernel is touched.
 
 In: what vLLM's runner knows of a pass. Out: the platform's own metadata, in which a request whose prompt is read stands
 as two sequences (prefix.py), and `prefix_of_rows` [rows] beside it, from which the model makes positions.
@@ -20,7 +20,7 @@ from vllm.platforms import current_platform
 from vllm.v1.attention.backend import AttentionBackend, AttentionCGSupport, CommonAttentionMetadata
 
 from ..errors import UsageError
-from .prefix import Piece, pieces, prefix_of_rows
+from .prefix_split import AttentionSegment, pieces, prefix_of_rows
 
 
 @cache
@@ -31,7 +31,7 @@ def prefix_backend() -> type[AttentionBackend]:
     return type("PrefixBackend", (base,), {"get_builder_cls": staticmethod(lambda: builder)})
 
 
-def rows_prefix(layer_name: str, positions: torch.Tensor) -> torch.Tensor:
+def prefix_length_per_row(layer_name: str, positions: torch.Tensor) -> torch.Tensor:
     """The prefix length of each row of this pass; while vLLM measures memory, everything is prefix."""
     metadata = get_forward_context().attn_metadata
     if metadata is None:
@@ -77,7 +77,7 @@ def _ends(common: CommonAttentionMetadata) -> torch.Tensor:
     return common.seq_lens if known is None else known
 
 
-def _with(common: CommonAttentionMetadata, split: list[Piece]) -> CommonAttentionMetadata:
+def _with(common: CommonAttentionMetadata, split: list[AttentionSegment]) -> CommonAttentionMetadata:
     """The same pass, with these sequences in the place of its requests."""
     if all(piece.causal for piece in split):
         return common.replace(rswa_prefix_lens=None)

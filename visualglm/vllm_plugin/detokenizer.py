@@ -1,4 +1,4 @@
-"""vllm_plugin/detokenizer: vLLM's ids become text by our StreamDecoder, so its answers read as everywhere else.
+"""VLLM's ids become text by our StreamDecoder, so its answers read as everywhere else.
 
 Spaces before punctuation, full-width punctuation and bytes are as in upstream's `process_response`. Leans on private
 parts of vLLM: its incremental detokenizers, and the place that chooses one.
@@ -10,8 +10,8 @@ from typing import Any
 
 from vllm.v1.engine.detokenizer import BaseIncrementalDetokenizer, IncrementalDetokenizer, check_stop_strings
 
-from ..streaming import StreamDecoder
-from ..tokenizer import ChatGLMTokenizer
+from ..preprocessing.incremental_decoder import IncrementalDecoder
+from ..preprocessing.tokenizer import ChatGLMTokenizer
 
 
 class ChatGLMDetokenizer(BaseIncrementalDetokenizer):
@@ -21,7 +21,7 @@ class ChatGLMDetokenizer(BaseIncrementalDetokenizer):
 
     def __init__(self, tokenizer: ChatGLMTokenizer, request: Any) -> None:
         super().__init__(request)
-        self._decoder: StreamDecoder | None = StreamDecoder(tokenizer, process=True)
+        self._decoder: IncrementalDecoder | None = IncrementalDecoder(tokenizer, process=True)
 
     def decode_next(self, next_token_id: int) -> str:
         """The text that became certain with this id."""
@@ -46,7 +46,7 @@ class ChatGLMDetokenizer(BaseIncrementalDetokenizer):
         return super().get_next_output_text(finished, delta)  # type: ignore[no-any-return]
 
 
-def install() -> None:
+def patch_detokenizer() -> None:
     """Has vLLM choose ours for our tokenizer; a second call changes nothing."""
     theirs = IncrementalDetokenizer.from_new_request
     if getattr(theirs, "knows_visualglm", False):

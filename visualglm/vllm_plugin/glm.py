@@ -1,4 +1,4 @@
-"""vllm_plugin/glm: ../glm.py's network in vLLM's parallel layers: rows of all requests in one line.
+"""../glm.py's network in vLLM's parallel layers: rows of all requests in one line.
 
 In: embeddings [rows, hidden] and places [rows]. Out: hidden states [rows, hidden]. Module names are ../glm.py's, so a
 checkpoint opens without renaming, and the rotation is its own. Under tensor parallel a process holds some of the heads:
@@ -17,10 +17,10 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.linear import ColumnParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
-from ..configuration import VisualGLMConfig
-from ..glm import query_key_value_of, rotary_cos_sin
-from .attention import prefix_backend, rows_prefix
-from .prefix import rotary_positions
+from ..network.configuration import VisualGLMConfig
+from ..network.glm import query_key_value_of, rotary_cos_sin
+from .attention import prefix_backend, prefix_length_per_row
+from .prefix_split import rotary_positions
 
 
 class ParallelAttention(nn.Module):
@@ -110,7 +110,7 @@ class ParallelGLM(nn.Module):
 
     def forward(self, inputs_embeds: Tensor, positions: Tensor) -> Tensor:
         """[rows, hidden] and places [rows] -> [rows, hidden]."""
-        channels = rotary_positions(positions, rows_prefix(self.first_layer, positions))
+        channels = rotary_positions(positions, prefix_length_per_row(self.first_layer, positions))
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         rotary = rotary_cos_sin(channels, head_dim, self.config.rotary_frequencies, inputs_embeds.dtype)
         hidden_states = inputs_embeds

@@ -1,4 +1,4 @@
-"""vllm_plugin/lora: LoRA in vLLM, with what it lacks: a check of the folder, and rows without an adapter on a CPU.
+"""LoRA in vLLM, with what it lacks: a check of the folder, and rows without an adapter on a CPU.
 
 The layers and the loading are vLLM's. Leans on private parts of vLLM: the worker's `_load_adapter`, and the buffers of
 its wrapper for CPUs.
@@ -15,10 +15,10 @@ from vllm.lora.utils import get_adapter_absolute_path
 from vllm.lora.worker_manager import WorkerLoRAManager
 from vllm.platforms import current_platform
 
-from .folders import language_adapter
+from .supported_checkpoints import language_adapter
 
 
-def install() -> None:
+def patch_lora_loading() -> None:
     """Has workers check what they lay on our model; other models' adapters go on as before, as does a second call."""
     theirs = WorkerLoRAManager._load_adapter
     if getattr(theirs, "knows_visualglm", False):
@@ -31,14 +31,14 @@ def install() -> None:
             language_adapter(get_adapter_absolute_path(request.lora_path), base)
             if current_platform.is_cpu():
                 for wrapper in manager.punica_wrapper_mapping.values():
-                    spare_bare_rows(wrapper)
+                    zero_rows_without_adapter(wrapper)
         return theirs(self, request)
 
     load.knows_visualglm = True  # type: ignore[attr-defined]
     WorkerLoRAManager._load_adapter = load
 
 
-def spare_bare_rows(wrapper: PunicaWrapperBase) -> None:
+def zero_rows_without_adapter(wrapper: PunicaWrapperBase) -> None:
     """Takes the adapter out of rows that have none, whose index -1 means the last one to vLLM's products on a CPU.
 
     A batch of requests with and without an adapter would otherwise get it in every row. A second call changes nothing.

@@ -1,4 +1,4 @@
-"""vllm_plugin/model: the whole model as vLLM runs it: our image encoder, ParallelGLM, a parallel head.
+"""The whole model as vLLM runs it: our image encoder, ParallelGLM, a parallel head.
 
     pixel_values [pictures, 3, H, W] -- image_encoder --> [pictures, image_length, hidden]   once a picture, then cached
     ids [rows] -- word_embeddings, slots filled --> [rows, hidden] -- glm --> [rows, hidden] -- lm_head --> logits
@@ -22,13 +22,13 @@ from vllm.model_executor.models.module_mapping import MultiModelKeys
 from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from ..model import ImageEncoder
+from ..network.visualglm import ImageEncoder
 from . import lora
 from .glm import ParallelGLM
-from .pictures import PictureInfo, PictureProcessor, ProfilingPictures
+from .multimodal import DummyImages, ImageMultiModalProcessor, ImageProcessingInfo
 
 
-@MULTIMODAL_REGISTRY.register_processor(PictureProcessor, info=PictureInfo, dummy_inputs=ProfilingPictures)
+@MULTIMODAL_REGISTRY.register_processor(ImageMultiModalProcessor, info=ImageProcessingInfo, dummy_inputs=DummyImages)
 class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuant):
     """See the head of this file."""
 
@@ -44,7 +44,7 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
         config = vllm_config.model_config.hf_config
         self.config = config
         self.visualglm_folder = vllm_config.model_config.model  # adapters are checked against it
-        lora.install()
+        lora.patch_lora_loading()
         with self._mark_tower_model(vllm_config, "image"):  # type: ignore[operator]
             self.image_encoder = ImageEncoder(config.vision, config.qformer, config.hidden_size)
         self.transformer = ParallelGLM(vllm_config, maybe_prefix(prefix, "transformer"))

@@ -1,4 +1,4 @@
-"""vllm_plugin/registration: tells vLLM everything it must know, under names that are ours alone.
+"""Tells vLLM everything it must know, under names that are ours alone.
 
 `model_type: chatglm` belongs to ChatGLM2 and 3 in vLLM: they go on working, and upstream's raw VisualGLM folder, which
 shares it, is one sentence.
@@ -10,12 +10,12 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from ..configuration import VisualGLMConfig
 from ..errors import CheckpointError, UsageError
+from ..network.configuration import VisualGLMConfig
 
 ARCHITECTURE = "VisualGLMForConditionalGeneration"
 HERE = __package__
-RAW = (
+UPSTREAM_LAYOUT_MESSAGE = (
     "this is VisualGLM in upstream's files, whose name vLLM gives to another model: run `visualglm convert FOLDER NEW` "
     "and serve the new folder."
 )
@@ -28,8 +28,8 @@ def register_all() -> None:
     from vllm.renderers.registry import RENDERER_REGISTRY
     from vllm.tokenizers.registry import TokenizerRegistry
 
-    from . import quantized  # noqa: F401  (registers what `visualglm quantize` writes)
-    from .flags import TOKENIZER_MODE, PrefixConfig, set_defaults
+    from . import quantization  # noqa: F401  (registers what `visualglm quantize` writes)
+    from .engine_config import TOKENIZER_MODE, PrefixConfig, set_defaults
 
     AutoConfig.register(VisualGLMConfig.model_type, VisualGLMConfig, exist_ok=True)
     ModelRegistry.register_model(ARCHITECTURE, f"{HERE}.model:VisualGLMForVLLM")
@@ -63,7 +63,7 @@ def _refuse_raw_folders() -> None:
         @classmethod
         def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
             if "eva_config" in config_dict:
-                raise CheckpointError(RAW)
+                raise CheckpointError(UPSTREAM_LAYOUT_MESSAGE)
             return theirs.from_dict(config_dict, **kwargs)
 
     _CONFIG_REGISTRY["chatglm"] = ChatGLMConfig

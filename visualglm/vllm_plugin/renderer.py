@@ -1,4 +1,4 @@
-"""vllm_plugin/renderer: chat messages become ids and pictures here, by messages.py and prompt.py; vLLM gets no string.
+"""Chat messages become ids and pictures here, by messages.py and prompt.py; vLLM gets no string.
 
 In: OpenAI's messages, as vLLM's server or `LLM.chat` has them. Out: a prompt with every picture's slots, and the
 pictures, opened by images.py. A picture is a data URL, or a PIL picture in Python. A URL is fetched from the hosts of
@@ -21,14 +21,14 @@ from vllm.renderers.base import BaseRenderer
 from vllm.renderers.params import ChatParams, TokenizeParams
 from vllm.utils.async_utils import make_async
 
-from ..chat import ask_prompt
-from ..configuration import VisualGLMConfig
 from ..errors import ImageError, PromptError
-from ..fetch import PictureFetcher
-from ..generation import generation_settings
-from ..images import open_image
-from ..messages import messages_to_turns
-from ..serving.inputs import PictureReader, refuse_too_many
+from ..inference.generation_settings import generation_settings
+from ..inference.prompting import ask_prompt
+from ..network.configuration import VisualGLMConfig
+from ..preprocessing.chat_messages import messages_to_turns
+from ..preprocessing.images import open_image
+from ..serving.image_reader import ImageReader, refuse_too_many
+from ..serving.url_fetcher import ImageFetcher
 from . import detokenizer
 
 Rendered = tuple[list[dict[str, Any]], dict[str, Any]]
@@ -47,12 +47,12 @@ class VisualGLMRenderer(BaseRenderer):
 
     def __init__(self, config: VllmConfig, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
-        detokenizer.install()
+        detokenizer.patch_detokenizer()
         model = self.model_config
         self._facts = _Facts(model.hf_config, GenerationConfig(**model.try_get_generation_config()))
         limits = generation_settings(self._facts).limits  # type: ignore[arg-type]
         self._limits = dataclasses.replace(limits, total=min(limits.total, model.max_model_len))
-        self._reader = PictureReader(PictureFetcher(model.allowed_media_domains or ()))
+        self._reader = ImageReader(ImageFetcher(model.allowed_media_domains or ()))
         self._local = model.allowed_local_media_path
         self._render_async = make_async(self._render, executor=self._executor)
 

@@ -1,4 +1,4 @@
-"""vllm_plugin/server: `visualglm serve --engine vllm`: our flags as arguments of vLLM's own server, and its start.
+"""`visualglm serve --engine vllm`: our flags as arguments of vLLM's own server, and its start.
 
 In: a native folder and where to listen. Out: arguments that `vllm serve` takes too; `serve` runs it in this process.
 Other sites' pages get no CORS headers and no answers. Without keys only loopback's own names are answered, as in our
@@ -20,16 +20,16 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from ..checkpoints.load import GENERATION_CONFIG
-from ..checkpoints.weights_file import read_json
+from ..checkpoints.storage.read import read_json
 from ..errors import UsageError
-from ..serving.browsers import SameOriginOnly
-from ..serving.guard import LOOPBACK_NAMES, KeyGuard
-from .folders import LanguageAdapter
+from ..serving.middleware import LOOPBACK_NAMES, ApiKeyMiddleware
+from ..serving.same_origin import SameOriginOnly
+from .supported_checkpoints import LanguageAdapter
 
 OVERRIDES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
 """Sampling arguments that vLLM knows, under the names of a generation config."""
 
-SAID_BY_OURS = {
+OWNED_VLLM_ARGS = {
     "--host": "--host",
     "--port": "--port",
     "--uds": "--host and --port",
@@ -54,7 +54,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank."""
 
 
-class LoopbackNames(TrustedHostMiddleware):
+class LoopbackHostMiddleware(TrustedHostMiddleware):
     """Answers under this machine's own names only, so that no foreign page reaches the server by a name of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -62,7 +62,7 @@ class LoopbackNames(TrustedHostMiddleware):
         super().__init__(app, allowed_hosts=names, www_redirect=False)
 
 
-class KeyEverywhere(KeyGuard):
+class VllmApiKeyMiddleware(ApiKeyMiddleware):
     """Asks for a key wherever our own server does; vLLM does so below `/v1` and the like, and not at `/invocations`."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -103,7 +103,7 @@ class VLLMServer:
         if self.sampling:
             arguments += ["--override-generation-config", json.dumps(overrides(self.sampling, self.folder))]
         arguments += adapter_arguments(self.adapters)
-        guard = KeyEverywhere if self.keys else LoopbackNames
+        guard = VllmApiKeyMiddleware if self.keys else LoopbackHostMiddleware
         guards = [SameOriginOnly, guard] if self.keys or "*" not in self.trusted_hosts else [SameOriginOnly]
         for middleware in guards:
             arguments += ["--middleware", f"{middleware.__module__}.{middleware.__qualname__}"]
@@ -135,9 +135,9 @@ def refuse_said_by_ours(more: Sequence[str]) -> None:
     the checks of addresses and keys would not know of it. argparse takes shortened names, and vLLM `_` for `-`."""
     for word in more:
         name = re.split("[=.]", word, maxsplit=1)[0].replace("_", "-")
-        said = next((theirs for theirs in SAID_BY_OURS if len(name) > 2 and theirs.startswith(name)), None)
+        said = next((theirs for theirs in OWNED_VLLM_ARGS if len(name) > 2 and theirs.startswith(name)), None)
         if said is not None:
-            raise UsageError(f"{said} may not stand in --vllm-args: give {SAID_BY_OURS[said]}.")
+            raise UsageError(f"{said} may not stand in --vllm-args: give {OWNED_VLLM_ARGS[said]}.")
 
 
 def overrides(sampling: Mapping[str, Any], folder: Path) -> dict[str, Any]:

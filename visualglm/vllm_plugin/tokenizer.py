@@ -1,4 +1,4 @@
-"""vllm_plugin/tokenizer: our tokenizer with what vLLM asks of every tokenizer."""
+"""Our tokenizer with what vLLM asks of every tokenizer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from vllm.tokenizers.hf import get_cached_tokenizer
 
-from ..tokenizer import ChatGLMTokenizer
+from ..preprocessing.tokenizer import ChatGLMTokenizer
 
 
 class VLLMTokenizer:

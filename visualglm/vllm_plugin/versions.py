@@ -1,4 +1,4 @@
-"""vllm_plugin/versions: which versions of vLLM the plugin is written for. Imports no vLLM."""
+"""Which versions of vLLM the plugin is written for. Imports no vLLM."""
 
 from __future__ import annotations
 

@@ -1,0 +1,36 @@
+"""The cards show the figures that were measured, for the weights that ship."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from visualglm_lab.evaluation.model_card import CARDS, refresh
+
+from visualglm.conversation import packed_model
+from visualglm.evaluation.scenes.kinds import Language
+
+FIGURES = Path(__file__).parents[2] / "recipes" / "mini" / "figures.json"
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("language", list(CARDS))
+def test_a_card_quotes_the_figures(figures: dict[str, Any], language: Language) -> None:
+    card = (packed_model() / CARDS[language]).read_text(encoding="utf-8")
+    assert refresh(card, figures, language) == card
+    assert figures["weights_sha256"] in card
+
+
+def test_the_figures_are_of_the_weights_that_ship(figures: dict[str, Any]) -> None:
+    weights = (packed_model() / "model.safetensors").read_bytes()
+    assert figures["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert figures["split"] == "test"
+    assert {"drawn", "cut-outs", "names", "follow-up", "zh = en"} <= set(figures)

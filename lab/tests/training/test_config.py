@@ -1,0 +1,71 @@
+"""Recipes: the shipped one reads, and a misspelt key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from visualglm.errors import UsageError
+from visualglm.pretraining.config import read_pretraining_config
+
+SHIPPED = Path(__file__).parents[2] / "recipes" / "mini" / "recipe.toml"
+
+
+def test_the_shipped_recipe_reads_and_begins_with_its_command() -> None:
+    recipe = read_pretraining_config(SHIPPED)
+    assert [stage.kind for stage in recipe.stages][:3] == ["patches", "zones", "zones"]
+    command = "# torchrun --standalone --nproc-per-node 2 -m visualglm pretrain lab/recipes/mini/recipe.toml"
+    assert SHIPPED.read_text(encoding="utf-8").startswith(command)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [('outptu = "x"', "output"), ("[model]\nlayer = 3", "layers"), ("[[stages]]\nminute = 3", "minutes")],
+)
+def test_an_unknown_key_names_the_nearest(tmp_path: Path, line: str, named: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'vocabulary = "v"\n{line}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=f"did you mean {named}"):
+        read_pretraining_config(path)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('output = "runs"\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="vocabulary"):
+        read_pretraining_config(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('seed = "x"', "seed in the recipe is 'x': give a whole number"),
+        ("bfloat16 = 1", "give true or false"),
+        ("model = 3", "model is 3: give a table"),
+        ("stages = []", "has 0 stages"),
+        ('[[stages]]\nname = "a"\nkind = "zone"\nsteps = 1', "did you mean zones"),
+        ('[[stages]]\nname = "a"\nkind = "zones"', "has no end"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nminutes = "3"', "minutes in stages is '3': give a number"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nmix = 2', "mix is 2: give a table"),
+        (
+            '[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = 2',
+            "is 2: give a table of numbers",
+        ),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { wher = 2 }', "no task; did you mean where"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { where = "2" }', "where in asked is '2'"),
+        ("seed = ", "is no TOML"),
+    ],
+)
+def test_a_wrong_value_is_told_in_a_sentence(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'vocabulary = "v"\noutput = "o"\n{line}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=said):
+        read_pretraining_config(path)
+
+
+def test_a_change_touches_its_key_alone() -> None:
+    recipe = read_pretraining_config(SHIPPED.parents[1] / "smoke.toml", ("model.hidden = 64", 'output = "elsewhere"'))
+    assert (recipe.model.hidden, recipe.model.image_size, recipe.output) == (64, 96, "elsewhere")
+    with pytest.raises(UsageError, match="--set output=elsewhere is no TOML"):
+        read_pretraining_config(SHIPPED, ("output=elsewhere",))

@@ -1,0 +1,40 @@
+"""`python -m visualglm_lab.album_builder RECIPE` builds an album."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+
+from visualglm.errors import UsageError, VisualGLMError
+
+
+def main() -> None:
+    """Builds the album and prints its counts; a user's mistake is one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m visualglm_lab.album_builder", description=__doc__)
+    parser.add_argument("recipe", help="a TOML file, such as lab/recipes/mini/pictures.toml")
+    arguments = parser.parse_args()
+    try:
+        _build(arguments.recipe)
+    except VisualGLMError as error:
+        sys.exit(_told(error))
+
+
+def _build(path: str) -> None:
+    for module in ("resvg_py", "imagehash", "scipy", "h5py"):
+        if importlib.util.find_spec(module) is None:
+            raise UsageError(f"Building an album needs {module}: pip install 'visualglm[data]'.")
+    from .build import build
+    from .config import read_pictures_recipe
+
+    summary = build(read_pictures_recipe(path))
+    print(f"{summary['pictures']} pictures:", ", ".join(f"{name} {n}" for name, n in sorted(summary["splits"].items())))
+
+
+def _told(error: VisualGLMError) -> int:
+    print(error, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

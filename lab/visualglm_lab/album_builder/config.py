@@ -1,0 +1,84 @@
+"""A TOML file -> what to fetch and how to split; unknown keys are errors.
+
+Knows nothing about packages or pictures.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from visualglm.errors import UsageError
+from visualglm.training.toml_settings import fill_settings
+
+ROLES = ("train", "unseen_style", "photos")
+
+
+@dataclass(frozen=True)
+class EmojiSource:
+    """One emoji style. `files` is a path inside the package with `{code}` (hex sequence) or `{name}` (emoji name).
+
+    Styles of one `family` are the same drawings coloured in other ways: all they draw of one emoji is one cluster.
+    """
+
+    source: str
+    package: str
+    files: str
+    licence: str
+    role: str = "train"
+    family: str = ""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Shares of near-duplicate clusters, and how far two pictures' hashes (of 256 bits) may differ to be one cluster.
+
+    A concept that loses a picture to `held_out` or `validation` keeps at least `keep` others in training.
+    """
+
+    seed: int = 0
+    held_out: float = 0.06
+    validation: float = 0.03
+    unseen_concepts: int = 25
+    keep: int = 2
+    distance: int = 56
+
+
+@dataclass(frozen=True)
+class PicturesRecipe:
+    """A whole album. `names` is an Iconify package that knows the emoji's names.
+
+    Paths are relative to the working directory. `teacher` is a package with a network's weights, at `teacher_file`.
+    """
+
+    output: str
+    downloads: str
+    names: str
+    labels: str = ""
+    splits: Splits = field(default_factory=Splits)
+    emoji: tuple[EmojiSource, ...] = ()
+    teacher: str = ""
+    teacher_file: str = ""
+
+
+def read_pictures_recipe(path: str | Path) -> PicturesRecipe:
+    """Reads and checks a recipe.
+
+    Raises:
+        UsageError: an unknown key (the nearest known one is named), a missing one, or a role that does not exist.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UsageError(
+            f"There is no recipe {path}: give a TOML file, e.g. lab/recipes/mini/pictures.toml."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is no TOML: {error}.") from error
+    table["splits"] = fill_settings(Splits, table.get("splits", {}), "splits")
+    table["emoji"] = tuple(fill_settings(EmojiSource, entry, "emoji") for entry in table.get("emoji", []))
+    for entry in table["emoji"]:
+        if entry.role not in ROLES:
+            raise UsageError(f"The role {entry.role} of {entry.source} is none of {', '.join(ROLES)}.")
+    return fill_settings(PicturesRecipe, table, "the recipe")

@@ -1,0 +1,56 @@
+"""Pictures and what is known of them -> album.npy and manifest.jsonl, row by row.
+
+Knows nothing about where pictures come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ALBUM, MANIFEST, SUMMARY = "album.npy", "manifest.jsonl", "summary.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of the album.
+
+    `sha256` is of the source file's bytes; `cutout`: its ground is transparent; `also`: other concepts that it shows or
+    that are right names for it (photos only).
+    """
+
+    index: int
+    concept: str
+    source: str
+    package: str
+    version: str
+    file: str
+    licence: str
+    sha256: str
+    style: str
+    cutout: bool
+    cluster: int
+    split: str
+    also: tuple[str, ...] = ()
+
+
+def write_album(folder: Path, pictures: Sequence[np.ndarray], rows: Iterable[Row]) -> None:
+    """Writes both files; `pictures` are uint8 [128, 128, 4] in the order of `rows`.
+
+    An earlier album is replaced, not overwritten: who has it open keeps reading it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (len(pictures), *pictures[0].shape)
+    fresh = folder / f"{ALBUM}.part"
+    album = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.uint8, shape=shape)
+    for index, pixels in enumerate(pictures):
+        album[index] = pixels
+    album.flush()
+    fresh.replace(folder / ALBUM)
+    lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in rows]
+    (folder / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")

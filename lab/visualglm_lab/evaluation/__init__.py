@@ -1,0 +1,1 @@
+"""The packed model's figures, model card and gallery."""

@@ -1,0 +1,130 @@
+"""Every figure of the packed model in one file: scenes, single pictures, dialogues, controls, goals.
+
+Run: `python -m visualglm_lab.evaluation.__main__ --model DIR --album runs/pictures -o lab/recipes/mini/figures.json`. Without an
+album only drawn scenes are measured. Greedy decoding, test seeds, test splits; every choice (a threshold, which
+vectors) is made on validation pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import transformers
+
+from visualglm.conversation import VisualGLM, load, packed_model
+from visualglm.evaluation.answering import AskedQuestion
+from visualglm.evaluation.confidence import share_of
+from visualglm.evaluation.scenes.scene import Scene
+
+from ..scenes.cutouts import Album
+from .album_pictures import AlbumImages
+from .dialogue_eval import evaluate_dialogues
+from .naming_eval import Named, evaluate_names, wrong_names
+from .scene_eval import UNSEEN, drawn_scenes, encode_scenes, evaluate_scenes, pasted_scenes, wrong
+from .targets import as_rows, leaks
+
+T = TypeVar("T")
+SCENES = 200
+
+
+class Evaluation:
+    """The figures in the making."""
+
+    def __init__(self, model: VisualGLM, scenes: int = SCENES, pictures: int | None = None) -> None:
+        self.model, self.scenes, self.pictures = model, scenes, pictures
+        self.figures: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}
+        self.wrong: dict[str, Any] = {}
+
+    def run(self, album: Path | None) -> dict[str, Any]:
+        """Everything that can be measured with or without an album."""
+        self._scenes("drawn", drawn_scenes(self.scenes))
+        if album is not None:
+            self._scenes("cut-outs", pasted_scenes(self.scenes, Album(album, UNSEEN)))
+            self._names(AlbumImages(album))
+        self.figures["zh = en"] = self._agreement()
+        self.figures |= {"goals": as_rows(self.figures), "leaks": leaks(self.figures)}
+        return {**self.figures, "seconds": self.seconds, "wrong": self.wrong}
+
+    def _scenes(self, part: str, scenes: list[Scene]) -> None:
+        answered: list[AskedQuestion]
+        pictures = self._timed(f"pictures, {part}", lambda: encode_scenes(self.model, scenes))
+        self.figures[part], answered = self._timed(part, lambda: evaluate_scenes(self.model, scenes, pictures))
+        table, _ = self._timed(f"follow-up, {part}", lambda: evaluate_dialogues(self.model, scenes, pictures))
+        self.figures.setdefault("follow-up", {})[part] = table
+        self.wrong[part] = wrong(answered)
+
+    def _names(self, gallery: AlbumImages) -> None:
+        said: dict[str, list[Named]]
+        run = self._timed("names", lambda: evaluate_names(self.model, gallery, self.pictures))
+        self.figures["names"], said = run
+        self.wrong |= {split: wrong_names(rows) for split, rows in said.items() if split != "validation"}
+
+    def _agreement(self) -> dict[str, Any]:
+        """Over every question that was asked in both languages."""
+        parts = [self.figures[part]["zh = en"] for part in ("drawn", "cut-outs") if part in self.figures]
+        names = self.figures.get("names", {})
+        parts += [names[split]["zh = en"] for split in ("held_out", "unseen_style") if split in names]
+        right = sum(round(part["share"] * part["n"]) for part in parts)
+        total = sum(part["n"] for part in parts)
+        return dict(share_of([i < right for i in range(total)]))
+
+    def _timed(self, name: str, work: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        result = work()
+        self.seconds[name] = round(time.perf_counter() - started, 1)
+        print(f"{name}: {self.seconds[name]} s", file=sys.stderr)
+        return result
+
+
+def origin(model: Path, album: Path | None) -> dict[str, Any]:
+    """Which weights and pictures, on which machine, when."""
+    found: dict[str, Any] = {"split": "test", "date": time.strftime("%Y-%m-%d")}
+    found["weights_sha256"] = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    if album is not None:
+        manifest = (album / "manifest.jsonl").read_bytes()
+        found["album"] = {"pictures": manifest.count(b"\n"), "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions["transformers"] = transformers.__version__
+    found["machine"] = {"processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    return {**found, "versions": versions}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes the figures, and prints the goals."""
+    parser = argparse.ArgumentParser(description="Every figure of a small model, with intervals, controls and goals.")
+    parser.add_argument("--model", type=Path, default=packed_model(), help="folder of the model; the packed one")
+    parser.add_argument("--album", type=Path, help="folder of album.npy and manifest.jsonl; none: drawn scenes only")
+    parser.add_argument("--scenes", type=int, default=SCENES, help="scenes of each sort")
+    parser.add_argument("--pictures", type=int, help="pictures of each split at most (training: 20 times as many); all")
+    parser.add_argument("--threads", type=int, help="of torch; as many as there are cores")
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args(arguments)
+    if options.output:  # now, not after hours
+        if options.output.is_dir():
+            parser.error(f"-o {options.output} is a folder: name a file in it.")
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    result = {"command": "python -m visualglm_lab.evaluation.__main__ " + shlex.join(arguments)}
+    result |= origin(options.model, options.album)
+    result |= Evaluation(load(options.model), options.scenes, options.pictures).run(options.album)
+    for row in result["goals"]:
+        print(json.dumps(row, ensure_ascii=False))
+    if options.output:
+        options.output.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,79 @@
+"""The album's single pictures by split, as a user would show them, with all their right names.
+
+Unlike `scenes.album`, which pastes, it keeps source and licence, and pictures that several names fit. Knows nothing
+about models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from visualglm.evaluation.scenes.concepts import overlap
+from visualglm.evaluation.scenes.kinds import Kind
+
+from ..scenes.cutouts import open_album
+
+NOT_TO_SHARE = "evaluation only"
+TOLD = ("index", "split", "source", "style", "licence", "file", "cutout", "cluster")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture: `kinds` are all things that it may rightly be called, the main one first."""
+
+    index: int
+    kinds: tuple[Kind, ...]
+    split: str
+    source: str
+    style: str
+    licence: str
+    file: str
+    cutout: bool
+    cluster: int
+
+    @property
+    def shareable(self) -> bool:
+        return NOT_TO_SHARE not in self.licence.lower()
+
+    def is_called(self, kind: Kind | None) -> bool:
+        """Whether the name is one that the manifest accepts."""
+        return kind in self.kinds
+
+    def is_near(self, kind: Kind | None) -> bool:
+        """Whether the name is right or wider or narrower: bird for sparrow, or sparrow for bird."""
+        return kind is not None and any(overlap(kind, other) for other in self.kinds)
+
+    def is_akin(self, kind: Kind | None) -> bool:
+        """Whether the name is of a right category."""
+        return kind is not None and any(kind.category == other.category for other in self.kinds)
+
+
+class AlbumImages:
+    """The pictures of an album."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.pixels, rows = open_album(folder)
+        self.rows = tuple(Shown(kinds=kinds, **{name: row[name] for name in TOLD}) for row, kinds in rows)
+
+    def of(self, split: str, most: int | None = None) -> list[Shown]:
+        """A split, one picture of each cluster of near-duplicates; `most` are taken evenly from all of it."""
+        rows = [row for row in self.rows if row.split == split]
+        if split != "train":
+            rows = list({row.cluster: row for row in reversed(rows)}.values())[::-1]
+        if most is None or len(rows) <= most:
+            return rows
+        return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
+
+    def picture(self, row: Shown) -> Image.Image:
+        """RGB: a cut-out lies on white, a photograph is whole."""
+        picture = Image.fromarray(np.asarray(self.pixels[row.index]), "RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+    def pictures(self, rows: Iterable[Shown]) -> Iterator[Image.Image]:
+        return (self.picture(row) for row in rows)

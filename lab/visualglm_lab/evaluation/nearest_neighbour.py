@@ -1,0 +1,71 @@
+"""What a model's own picture vectors say without its language: the nearest training picture.
+
+A control: names that are read off the nearest neighbour, or off the nearest mean of a concept's pictures. Which of the
+model's vectors serve best is chosen on validation pictures. Knows nothing about files or questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from visualglm.evaluation.answering import EncodedImages
+from visualglm.evaluation.scenes.kinds import Kind
+
+from .album_pictures import Shown
+
+FEATURES: dict[str, Callable[[EncodedImages], Tensor]] = {
+    "mean of the projected queries": lambda seen: seen.slots.mean(1),
+    "all projected queries": lambda seen: normalize(seen.slots, dim=-1).flatten(1),
+    "class token of the ViT": lambda seen: seen.token,
+}
+
+
+@dataclass(frozen=True)
+class NeighbourIndex:
+    """Training pictures: unit vectors [N, D], what each shows, and the mean vector of every kind [K, D]."""
+
+    feature: str
+    vectors: Tensor
+    shows: tuple[Kind, ...]
+    kinds: tuple[Kind, ...]
+    means: Tensor
+
+    def nearest(self, seen: EncodedImages) -> list[Kind]:
+        """What the nearest training picture shows."""
+        return [self.shows[i] for i in (self._unit(seen) @ self.vectors.T).argmax(1).tolist()]
+
+    def nearest_mean(self, seen: EncodedImages) -> list[Kind]:
+        """The kind whose pictures are nearest on average."""
+        return [self.kinds[i] for i in (self._unit(seen) @ self.means.T).argmax(1).tolist()]
+
+    def _unit(self, seen: EncodedImages) -> Tensor:
+        return normalize(FEATURES[self.feature](seen).float(), dim=-1)
+
+
+def memory(feature: str, seen: EncodedImages, rows: Sequence[Shown]) -> NeighbourIndex:
+    """What the model would remember of its training pictures, by one of its vectors."""
+    vectors = normalize(FEATURES[feature](seen).float(), dim=-1)
+    shows = tuple(row.kinds[0] for row in rows)
+    kinds = tuple(dict.fromkeys(shows))
+    place = {kind: number for number, kind in enumerate(kinds)}
+    owners = torch.tensor([place[kind] for kind in shows], device=vectors.device)
+    sums = vectors.new_zeros(len(kinds), vectors.shape[1]).index_add_(0, owners, vectors)
+    return NeighbourIndex(feature, vectors, shows, kinds, normalize(sums, dim=-1))
+
+
+def best_memory(
+    train: EncodedImages, train_rows: Sequence[Shown], validation: EncodedImages, validation_rows: Sequence[Shown]
+) -> tuple[NeighbourIndex, dict[str, float]]:
+    """The memory whose nearest neighbours name validation pictures best, and what every one of them reaches there."""
+    found: dict[str, tuple[NeighbourIndex, float]] = {}
+    for feature in FEATURES:
+        one = memory(feature, train, train_rows)
+        hits = [row.is_called(k) for row, k in zip(validation_rows, one.nearest(validation), strict=True)]
+        found[feature] = one, round(sum(hits) / max(1, len(hits)), 4)
+    best = max(found, key=lambda feature: found[feature][1])
+    return found[best][0], {feature: share for feature, (_, share) in found.items()}

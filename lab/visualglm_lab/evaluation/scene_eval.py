@@ -1,0 +1,152 @@
+"""How well a model answers about scenes it has never seen, drawn or of real cut-outs.
+
+Test seeds only; every share has its n and its 95 % Wilson interval; beside each stand what the commonest answer alone
+would reach, and what the model reaches when it is shown another scene's picture. Knows nothing about files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice, pairwise
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from visualglm.conversation import VisualGLM
+from visualglm.evaluation.answer_matching import WHOLE, YES_OR_NO, facts, is_right, same_fact
+from visualglm.evaluation.answering import AskedQuestion, answer_all, encode
+from visualglm.evaluation.confidence import balanced, prior, share_of
+from visualglm.evaluation.scenes.kinds import LANGUAGES, Language
+from visualglm.evaluation.scenes.questions import exchange_of
+from visualglm.evaluation.scenes.render import render_scene
+from visualglm.evaluation.scenes.scene import Scene, SceneMix, scene_of
+from visualglm.evaluation.scenes.split_seeds import Split, seeds
+
+from ..scenes.cutouts import Album
+
+TASKS = (
+    *("describe", "list", "name", "name by colour", "name by place", "colour", "total", "count", "where"),
+    *("side", "height", "exists", "background", "category", "any", "size", "same colour", "odd", "shapes", "off topic"),
+    *("colour", "side", "height", "size", "same colour"),  # again: many scenes do not allow these
+)
+# asked again with another scene's picture
+CONTROLLED = ("name", "colour", "total", "count", "where", "relation", "exists", "category", "any")
+MOST = 6
+CUT_OUTS = SceneMix(pasted=0.8, themes=0.1)
+UNSEEN = ("held_out", "unseen_style")
+# facts of which one question allows only some: the commonest answer is that of each group
+GROUPS = ("colour", "where", "category")
+
+
+def drawn_scenes(count: int, split: Split = Split.TEST, most: int = MOST) -> list[Scene]:
+    """Drawn things alone."""
+    return [scene_of(seed, most=most) for seed in islice(seeds(split), count)]
+
+
+def pasted_scenes(count: int, album: Album, split: Split = Split.TEST, most: int = MOST) -> list[Scene]:
+    """Mostly cut-outs of an album; the seeds are those after a million, so that no drawn scene has them."""
+    return [scene_of(seed, most=most, album=album, mix=CUT_OUTS) for seed in islice(seeds(split, 1_000_000), count)]
+
+
+def questions(scenes: Sequence[Scene], tasks: Sequence[str] = TASKS) -> list[AskedQuestion]:
+    """Every task about every scene that allows it, in both languages; no question twice about one scene."""
+    asked: dict[tuple[int, Language, str], AskedQuestion] = {}
+    for index, scene in enumerate(scenes):
+        for number, task in enumerate(tasks):
+            for language in LANGUAGES:
+                exchange = exchange_of(task, scene, language, np.random.default_rng((scene.seed, number)))
+                if exchange is not None:
+                    asked.setdefault((index, language, exchange.question), AskedQuestion(index, exchange))
+    return list(asked.values())
+
+
+def encode_scenes(model: VisualGLM, scenes: Sequence[Scene]) -> Tensor:
+    """The picture vectors of every scene, [scenes, image_length, hidden]."""
+    return encode(model, (render_scene(scene) for scene in scenes)).slots
+
+
+def evaluate_scenes(
+    model: VisualGLM, scenes: Sequence[Scene], pictures: Tensor
+) -> tuple[dict[str, Any], list[AskedQuestion]]:
+    """The figures of a model on scenes, which `pictures` are the vectors of, and its answers."""
+    asked = questions(scenes)
+    answered = answer_all(model, asked, pictures)
+    other = answer_all(model, [a for a in asked if a.exchange.task in CONTROLLED], pictures, shift=1)
+    table = figures(answered, other)
+    return {"scenes": len(scenes), "questions": len(asked), "tasks": table, "zh = en": agreement(answered)}, answered
+
+
+def figures(asked: Sequence[AskedQuestion], shuffled: Sequence[AskedQuestion]) -> dict[str, Any]:
+    """Per task and language: n, share, interval, majority, shuffled-picture control."""
+    table: dict[str, Any] = {}
+    for task in dict.fromkeys(a.exchange.task for a in asked):
+        for language in LANGUAGES:
+            rows = [a for a in asked if (a.exchange.task, a.exchange.language) == (task, language)]
+            other = [a for a in shuffled if (a.exchange.task, a.exchange.language) == (task, language)]
+            entry = entry_of(rows)
+            entry["shuffled"] = entry_of(other) if task in CONTROLLED else None
+            table.setdefault(task, {})[language] = entry
+    return table
+
+
+def entry_of(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
+    """n, share, interval, what the commonest answers alone would reach; of yes and no, the balanced share."""
+    entry: dict[str, Any] = share_of([is_right(a.exchange, a.answer) for a in rows])
+    entry["majority"] = prior([(group_of(a), a.exchange.truth) for a in rows])
+    if rows and rows[0].exchange.task in YES_OR_NO:
+        entry |= _balance(rows)
+    return entry
+
+
+def group_of(asked: AskedQuestion) -> str:
+    """What sort of fact the question asks for, where a task has several (left or right, above or below)."""
+    task, language, truth = asked.exchange.task, asked.exchange.language, asked.exchange.truth
+    if task == "relation":
+        return "side" if truth in facts(task, language)[:2] else "height"
+    if task == "follow-up":
+        return next(group for group in GROUPS if truth in facts(group, language))
+    return task
+
+
+def _balance(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
+    """The shares of right yes and right no, and their mean."""
+    sides = {}
+    for side in ("yes", "no"):
+        sides[side] = share_of([is_right(a.exchange, a.answer) for a in rows if a.exchange.truth == side])
+    return {**sides, "balanced": balanced(*sides.values())}
+
+
+def pairs_of(asked: Sequence[AskedQuestion]) -> list[tuple[AskedQuestion, AskedQuestion]]:
+    """Chinese and English answers to the same question: those that follow each other, on one task with one truth."""
+    return [
+        (zh, en)
+        for zh, en in pairwise(asked)
+        if (zh.exchange.language, en.exchange.language) == LANGUAGES
+        if (zh.picture, zh.exchange.task) == (en.picture, en.exchange.task)
+        if zh.exchange.task not in WHOLE and same_fact_asked(zh, en)
+    ]
+
+
+def same_fact_asked(zh: AskedQuestion, en: AskedQuestion) -> bool:
+    """Whether the true answers are the same fact: then the questions are the same, too."""
+    return same_fact(zh.exchange.task, zh.exchange.answer, en.exchange.answer)
+
+
+def agreement(asked: Sequence[AskedQuestion]) -> dict[str, Any]:
+    """How often the Chinese and the English answer to the same question state the same fact; in all, and per task."""
+    pairs = pairs_of(asked)
+    hits = [(zh.exchange.task, same_fact(zh.exchange.task, zh.answer, en.answer)) for zh, en in pairs]
+    tasks = {task: share_of([hit for t, hit in hits if t == task]) for task in dict.fromkeys(t for t, _ in hits)}
+    return {**share_of([hit for _, hit in hits]), "tasks": tasks}
+
+
+def wrong(asked: Sequence[AskedQuestion], each: int = 3) -> list[dict[str, Any]]:
+    """The first wrong answers of every task and language."""
+    shown: dict[tuple[str, Language], list[dict[str, Any]]] = {}
+    for a in asked:
+        if not is_right(a.exchange, a.answer):
+            entry = {"scene": a.picture, "task": a.exchange.task, "question": a.exchange.question}
+            told = {"truth": a.exchange.answer, "answer": a.answer}
+            shown.setdefault((a.exchange.task, a.exchange.language), []).append({**entry, **told})
+    return [entry for entries in shown.values() for entry in entries[:each]]

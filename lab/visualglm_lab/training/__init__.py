@@ -1,0 +1,1 @@
+"""The packed model's training: scene batches, initialisation, auxiliary losses."""

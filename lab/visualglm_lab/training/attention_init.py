@@ -1,0 +1,101 @@
+"""A stage's pictures -> heads that look for what a question names, vectors that say where they stand.
+
+Which object a question is about, and what belongs to it, is the hardest thing to learn from answers alone. Two heads of
+the first block are set to compare words with pictures (`initial.compare`), and which zone a vector stands for gets
+channels of its own (`places`); training goes on from there. Process 0's numbers are everybody's. Knows nothing about
+schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from visualglm.evaluation.scenes.kinds import ZONES
+from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.network.configuration import VisualGLMConfig
+from visualglm.network.glm import GLMBlock
+from visualglm.network.qformer import QFormerLayer
+from visualglm.pretraining.batches import Batch
+from visualglm.pretraining.losses import Objective
+from visualglm.training.distributed import broadcast_parameters
+
+from .position_init import carry_zones, pass_zones, project_zones, unnoticed
+from .weight_init import compare
+
+KIND_HEAD, COLOUR_HEAD = 0, 1
+"""The heads of the first block that look for the kind and for the colour that a question names."""
+
+
+@torch.no_grad()
+def compare_words(objective: Objective, batches: Iterable[Batch]) -> None:
+    """Two heads of the first block begin to look for the kind and for the colour that a question names."""
+    model = objective.model
+    block, embed = _first_block(model), model.transformer.word_embeddings
+    vectors, others = [], []
+    for batch in batches:
+        if batch.labels is None or batch.pixel_values is None:
+            return
+        slots = block.input_layernorm(model.encode_images(batch.pixel_values))
+        zones, there = slots[:, : len(ZONES)], batch.labels.kinds[:, -len(ZONES) :] > 0
+        vectors.append(zones[there])
+        others += [zones[~there], slots[:, len(ZONES) :].flatten(0, 1)]
+    for head, ids in ((KIND_HEAD, objective.kind_words), (COLOUR_HEAD, objective.colour_words)):
+        words = block.input_layernorm(embed(torch.cat(ids)))
+        compare(block.attention, head, words, torch.cat(vectors), torch.cat(others))
+    broadcast_parameters(block.attention.query_key_value.parameters())
+
+
+@torch.no_grad()
+def tell_zones(model: VisualGLMForConditionalGeneration, pictures: list[Tensor]) -> None:
+    """Every zone's vector says which zone it is, and the head that looks for a kind carries that on.
+
+    `pictures`: pixel values [P, 3, S, S], a few hundred in all.
+    """
+    encoder, block = model.image_encoder, _first_block(model)
+    layer = cast(QFormerLayer, encoder.qformer.transformer.layers[-1])
+    norm, projection = encoder.qformer.transformer.final_layernorm, encoder.glm_proj
+    hidden, written = _around(layer.mlp, model, pictures)
+    vectors = projection(norm(written))
+    added = pass_zones(layer, hidden, written)
+    arriving = norm.weight[:, None] * added / written.std(dim=-1).mean()
+    project_zones(projection, arriving, vectors.flatten(0, 1), unnoticed(_compared(block)))
+    told = torch.cat([model.encode_images(pixels)[:, : len(ZONES)] for pixels in pictures])
+    carry_zones(block.attention, KIND_HEAD, block.input_layernorm(told))
+    for module in (layer.mlp, projection, block.attention):
+        broadcast_parameters(module.parameters())
+
+
+def room_for_zones(config: VisualGLMConfig) -> bool:
+    """Whether vectors have room for the zones beside what the comparing heads read."""
+    return config.num_attention_heads > 2 and config.image_length >= len(ZONES)
+
+
+def _first_block(model: VisualGLMForConditionalGeneration) -> GLMBlock:
+    return cast(GLMBlock, model.transformer.layers[0])
+
+
+def _around(mlp: nn.Module, model: VisualGLMForConditionalGeneration, pictures: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """What an MLP reads of the zones, and what the layer that it ends writes, each [P, Z, size]."""
+    read: list[Tensor] = []
+    written: list[Tensor] = []
+
+    def keep(module: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> None:
+        zones = given[0][:, : len(ZONES)]
+        read.append(zones)
+        written.append(zones + answer[:, : len(ZONES)])
+
+    hook = mlp.register_forward_hook(keep)
+    for pixels in pictures:
+        model.encode_images(pixels)
+    hook.remove()
+    return torch.cat(read), torch.cat(written)
+
+
+def _compared(block: GLMBlock) -> Tensor:
+    """What the keys of the comparing heads notice of a picture's vectors [rows, hidden]."""
+    weight = block.attention.query_key_value.weight.unflatten(0, (-1, 3, block.attention.head_dim))
+    return weight[[KIND_HEAD, COLOUR_HEAD], 1].flatten(0, 1) * block.input_layernorm.weight

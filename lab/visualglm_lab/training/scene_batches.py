@@ -1,0 +1,178 @@
+"""Seeds -> pictures, patch labels and tokenized rows, ready for the networks.
+
+Each picture serves several rows (questions), so that it is drawn and encoded once. Prompts come from `prompt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from visualglm.evaluation.scenes import answers
+from visualglm.evaluation.scenes.kinds import BACKGROUNDS, Language
+from visualglm.evaluation.scenes.qa_pair import QAPair
+from visualglm.evaluation.scenes.questions import TASKS, after_other_turns, exchange_of, without_picture
+from visualglm.evaluation.scenes.render import render_scene
+from visualglm.evaluation.scenes.scene import Scene, scene_of
+from visualglm.evaluation.scenes.split_seeds import Split, seeds
+from visualglm.preprocessing.images import VisualGLMImageProcessor
+from visualglm.pretraining.batches import Batch, BatchShare, PromptBuilder, RowBlock, blocks_of, caption_block
+from visualglm.pretraining.config import Stage
+
+from ..scenes.cutouts import Album
+from ..scenes.patch_labels import patch_labels, zone_labels
+from ..scenes.text_only_scenes import known, tellable, told, told_scene
+
+# How often each task is asked: finding the object that the question names is what takes the longest to learn.
+WEIGHTS = {
+    "exists": 3.0,
+    "colour": 2.5,
+    "where": 2.5,
+    "count": 2.0,
+    "follow-up": 1.5,
+    "name by colour": 1.5,
+    "total": 0.7,
+    "name": 0.3,
+    "shapes": 0.3,
+    "background": 0.3,
+    "off topic": 0.15,
+    "category": 0.7,
+    "any": 1.0,
+    "size": 0.5,
+    "same colour": 0.5,
+    "inside": 0.5,
+    "name by place": 2.0,
+    "side": 1.5,
+    "height": 1.5,
+}
+WITHOUT_PICTURE = 0.02
+LATER = 0.3  # how often a question comes after others; else every second turn would be taken for one about "it"
+
+
+@dataclass
+class Labels:
+    """What a batch's scenes show: `kinds`, `colours`, `pictures` [P, patches + 9 zones]; `grounds` [P];
+    `patch_zones` [P, patches]; `outline` [P, patches, cells]; `offsets` [P, patches, 3]."""
+
+    kinds: Tensor
+    colours: Tensor
+    pictures: Tensor
+    grounds: Tensor
+    patch_zones: Tensor
+    outline: Tensor
+    offsets: Tensor
+
+
+def _where_in(answer: list[int], truth: list[int]) -> range:
+    """The last place of `truth` in `answer`; empty where it does not stand there word for word."""
+    for begin in range(len(answer) - len(truth), -1, -1):
+        if truth and answer[begin : begin + len(truth)] == truth:
+            return range(begin, begin + len(truth))
+    return range(0)
+
+
+class SceneBatches(IterableDataset[Batch]):
+    """Endless batches of one stage from a split's seeds; the same ones every time."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        prompts: PromptBuilder,
+        image_size: int,
+        patch_size: int,
+        split: Split = Split.TRAIN,
+        album: Album | None = None,
+        share: BatchShare | None = None,
+    ) -> None:
+        self.stage, self.prompts, self.split, self.album = stage, prompts, split, album
+        weights = np.array([stage.asked.get(task, WEIGHTS.get(task, 1.0)) for task in TASKS])
+        self.shares = weights / weights.sum()
+        self.share = share or BatchShare()
+        self.images = VisualGLMImageProcessor(size={"height": image_size, "width": image_size})
+        self.grid, self.patch_size = image_size // patch_size, patch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for place in self.share.places():
+            numbers = seeds(self.split, self.share.batch(place) * self.stage.pictures)
+            yield self.batch([next(numbers) for _ in range(self.stage.pictures)], place < self.stage.on_white)
+
+    def batch(self, chosen: list[int], on_white: bool = False) -> Batch:
+        """The scenes of these seeds, with what the stage needs of them: labels, questions, captions."""
+        stage = self.stage
+        if stage.kind == "text":
+            return Batch(None, None, self._blocks([(0, e) for seed in chosen for e in self._told(seed)]))
+        scenes = [scene_of(seed, stage.most, stage.least, on_white, self.album, stage.mix) for seed in chosen]
+        pixel_values = self.images([render_scene(scene) for scene in scenes], return_tensors="pt")["pixel_values"]
+        if stage.kind == "representation":
+            captions = [self.prompts.caption(_caption(scene)) for scene in scenes]
+            return Batch(pixel_values, self._labels(scenes), [], caption_block(captions, self._pad))
+        asked = [(index, exchange) for index, scene in enumerate(scenes) for exchange in self._questions(scene)]
+        return Batch(pixel_values, self._labels(scenes), self._blocks(asked))
+
+    @property
+    def _pad(self) -> int:
+        return int(self.prompts.tokenizer.pad_token_id)
+
+    def _labels(self, scenes: list[Scene]) -> Labels:
+        patches = [patch_labels(scene, self.grid, self.patch_size) for scene in scenes]
+        zones = [zone_labels(scene) for scene in scenes]
+        kinds, colours, pictures = (
+            torch.from_numpy(np.stack([np.append(getattr(p, name), z[n]) for p, z in zip(patches, zones, strict=True)]))
+            for n, name in enumerate(("kinds", "colours", "pictures"))
+        )
+        return Labels(
+            kinds,
+            colours,
+            pictures,
+            torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes]),
+            torch.from_numpy(np.stack([p.zones for p in patches])),
+            torch.from_numpy(np.stack([p.outline for p in patches])),
+            torch.from_numpy(np.stack([p.offsets for p in patches])),
+        )
+
+    def _blocks(self, asked: list[tuple[int, QAPair]]) -> list[RowBlock]:
+        return blocks_of([self.prompts.row(*one) for one in asked], self._pad)
+
+    def _questions(self, scene: Scene) -> list[QAPair]:
+        if self.stage.kind not in ("alignment", "answers", "dialogue"):
+            return []
+        rng = np.random.default_rng(scene.seed + 2)
+        asked: list[QAPair] = []
+        for task in rng.choice(TASKS, size=min(self.stage.rows + 5, len(TASKS)), replace=False, p=self.shares):
+            exchange = _one(rng, str(task), scene)
+            asked += [exchange] if exchange else []
+        return asked[: self.stage.rows]
+
+    def _told(self, seed: int) -> list[QAPair]:
+        """Rows of the text stage: questions about a told scene, and about things known by name."""
+        scene, rng = told_scene(seed, self.stage.most, self.stage.least), np.random.default_rng(seed + 2)
+        made: list[QAPair | None] = []
+        for task in rng.choice(tellable(), size=self.stage.rows + 2, replace=False):
+            made.append(told(str(task), scene, "zh" if rng.random() < 0.5 else "en", rng))
+        asked = [exchange for exchange in made if exchange][: self.stage.rows - 2]
+        return [*asked, known("zh", rng), known("en", rng)]
+
+
+def _caption(scene: Scene) -> str:
+    """What a scene shows, in a few words or at length, in one of the languages."""
+    rng = np.random.default_rng(scene.seed + 2)
+    language: Language = "zh" if rng.random() < 0.5 else "en"
+    return (
+        answers.description(scene, language) if rng.random() < 0.5 else answers.inventory(list(scene.items), language)
+    )
+
+
+def _one(rng: Generator, task: str, scene: Scene) -> QAPair | None:
+    language: Language = "zh" if rng.random() < 0.5 else "en"
+    if rng.random() < WITHOUT_PICTURE:
+        return without_picture(language, rng) if rng.random() < 0.5 else known(language, rng)
+    exchange = exchange_of(task, scene, language, rng)
+    if exchange is None or exchange.history or rng.random() > LATER:
+        return exchange
+    return after_other_turns(exchange, scene, rng)

@@ -1,0 +1,149 @@
+"""The command line as a user meets it: the packed model, pipes, JSON; a mistake costs one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import visualglm
+from visualglm.cli.options import Flags
+from visualglm.preprocessing.prompt import language_of
+
+from ..conftest import REFERENCE
+
+SAMPLE = next(iter(sorted((visualglm.packed_model() / "samples").glob("*.png"))))
+PICTURE = str(REFERENCE / "images" / "rgb.png")
+
+
+def run(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    import os
+
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+    program = [sys.executable, "-m", "visualglm", *arguments]
+    return subprocess.run(program, input=stdin, capture_output=True, timeout=120, env=env, check=False)
+
+
+def test_ask_answers_about_the_packed_sample() -> None:
+    done = run("ask", str(SAMPLE), "这张图片里有什么？")
+    assert done.returncode == 0, done.stderr.decode()
+    assert language_of(done.stdout.decode()) == "zh"
+    assert done.stderr == b""
+
+
+def test_ask_reads_stdin_and_writes_json(program: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = run("ask", "-", "What is this?", "--json", stdin=SAMPLE.read_bytes())
+    assert done.returncode == 0, done.stderr.decode()
+    answer = json.loads(done.stdout)
+    assert answer["question"] == "What is this?"
+    assert answer["text"].isascii()
+    assert answer["finish_reason"] == "stop"
+    assert program("ask", str(SAMPLE), "What is this?").stdout == answer["text"] + "\n"
+
+
+def test_without_a_question_the_picture_is_described_in_the_users_language(
+    program: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert not program("ask", str(SAMPLE)).stdout.isascii()
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    assert program("ask", str(SAMPLE)).stdout.isascii()
+
+
+@pytest.mark.parametrize(
+    "arguments, names",
+    [
+        (["ask", "missing.jpg", "x"], "missing.jpg"),
+        (["ask", __file__, "x"], "test_commands.py"),
+        (["ask", PICTURE, "x", "--model", "/nowhere/model"], "/nowhere/model"),
+        (["ask", PICTURE, "x", "--model", str(REFERENCE / "sat")], "ice_text.model"),
+        (["ask", PICTURE, "猫" * 3000], "fit"),
+        (["ask", PICTURE, "x", "--device", "quantum"], "quantum"),
+        (["ask", "https://example.org/a.png", "x"], "https://example.org/a.png"),
+        (["ask", PICTURE, "x", "--temperature", "-1"], "--temperature"),
+        (["ask", PICTURE, "x", "--temperature", "inf"], "--temperature"),
+        (["ask", PICTURE, "x", "--greedy", "--temperature", "0.5"], "--greedy"),
+        (["ask", PICTURE, "x", "--seed", "9" * 30], "--seed"),
+        (["ask", "-", "x"], "stdin"),
+        (["ask", "", "x"], "named"),
+        (["convert", PICTURE, "out"], "rgb.png"),
+        (["doctor", "--model", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_2(
+    program: Callable[..., subprocess.CompletedProcess[str]], arguments: list[str], names: str
+) -> None:
+    done = program(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert names in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_mistake_in_a_process_of_its_own() -> None:
+    done = run("ask", "-", "x")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().startswith("visualglm: nothing came through stdin")
+
+
+def test_a_terminal_that_is_not_utf_8() -> None:
+    done = run("ask", PICTURE, "a\udcffb", "--model", str(REFERENCE / "hf"), "--greedy", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr.decode()
+    assert run("--version").stdout.decode().strip() == visualglm.__version__
+
+
+def test_every_verb_has_help() -> None:
+    verbs = ["ask", "chat", "caption", "convert", "doctor", "serve", "web"]
+    top = run("--help").stdout.decode()
+    assert all(verb in top for verb in verbs)
+    assert all(run(verb, "--help").returncode == 0 for verb in verbs)
+
+
+def test_chat_in_the_terminal(tmp_path: Path) -> None:
+    saved = tmp_path / "dialogue.json"
+    lines = ["这张图片里有什么？", "/image missing.png", f"/image {SAMPLE}", "What is this?", f"/save {saved}"]
+    lines += ["/image", "clear", "stop", "never read"]
+    done = run("chat", str(SAMPLE), stdin="\n".join(lines).encode(), LC_ALL="zh_CN.UTF-8")
+    said = done.stdout.decode()
+    assert done.returncode == 0, done.stderr.decode()
+    assert "欢迎" in said
+    assert "missing.png" in said
+    assert "pictures forgotten" in said, "what the program says follows the last question's language"
+    turns = json.loads(saved.read_text(encoding="utf-8"))
+    assert [turn["question"] for turn in turns] == ["这张图片里有什么？", "What is this?"]
+    assert all(turn["answer"] for turn in turns)
+
+
+def test_ctrl_c_stops_the_answer_not_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from visualglm.cli.chat import Dialogue
+
+    conversation = visualglm.load(REFERENCE / "hf", device="cpu").conversation(PICTURE)
+    console = Console(force_terminal=False, record=True)
+    dialogue = Dialogue(conversation, console, {"do_sample": False, "max_new_tokens": 500, "eos_token_id": 766})
+    real = console.print
+    calls = iter(range(1000))
+
+    def interrupt(*values: object, **how: object) -> None:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        real(*values, **how)
+
+    monkeypatch.setattr(console, "print", interrupt)
+    dialogue.take("描述这张图片。")
+    assert conversation.answer is not None
+    assert conversation.answer.finish_reason == "cancelled"
+    assert "已停止" in console.export_text()
+
+
+def test_paths_become_absolute_and_keep_their_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("run", "me@home"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    places = {"run@40": f"{tmp_path}/run@40", "me@home": f"{tmp_path}/me@home", "me@home@3": f"{tmp_path}/me@home@3"}
+    assert {place: Flags(adapter=place).anywhere().adapter for place in places} == places
+    assert Flags(model="me@home", adapter="none@4").anywhere() == Flags(model=f"{tmp_path}/me@home", adapter="none@4")

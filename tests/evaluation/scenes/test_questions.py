@@ -1,0 +1,115 @@
+"""Questions about drawn scenes: every answer is true, and yes and no are asked for evenly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from visualglm_lab.scenes.text_only_scenes import known, tellable, told, told_scene
+
+from visualglm.evaluation.answer_matching import is_right
+from visualglm.evaluation.scenes import exchanges, scene_of
+from visualglm.evaluation.scenes.answers import article
+from visualglm.evaluation.scenes.concepts import by_key, kinds, overlap
+from visualglm.evaluation.scenes.kinds import COLOURS, Language
+from visualglm.evaluation.scenes.questions import TASKS, exchange_of, without_picture
+from visualglm.evaluation.scenes.scene import SceneMix
+
+LANGUAGES: tuple[Language, ...] = ("zh", "en")
+FRAMED = SceneMix(letters=0.1, frames=0.4)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_true_answer_is_judged_right(language: Language) -> None:
+    for seed in range(60):
+        for exchange in exchanges(scene_of(seed, 6, mix=FRAMED), language, np.random.default_rng(seed)):
+            assert is_right(exchange, exchange.answer), exchange
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_descriptions_name_every_object_with_colour_and_place(language: Language) -> None:
+    for seed in range(30):
+        scene = scene_of(seed)
+        exchange = exchange_of("describe", scene, language, np.random.default_rng(seed))
+        assert exchange is not None
+        for item in scene.items:
+            assert item.colour is not None
+            names = (item.kind.zh[0], item.colour.zh, item.zone.zh)
+            names = names if language == "zh" else (item.kind.en[0], item.colour.key, item.zone.en)
+            assert all(name in exchange.answer for name in names)
+
+
+def test_yes_and_no_are_even() -> None:
+    rng = np.random.default_rng(0)
+    asked = [exchange_of("exists", scene_of(seed), "zh", rng) for seed in range(400)]
+    share = np.mean([exchange is not None and exchange.truth == "yes" for exchange in asked])
+    assert 0.42 < share < 0.58
+
+
+def test_a_follow_up_refers_to_an_earlier_turn() -> None:
+    made = [exchange_of("follow-up", scene_of(s), "zh", np.random.default_rng(s)) for s in range(40)]
+    turns = [exchange for exchange in made if exchange is not None]
+    assert turns
+    assert all(exchange.history for exchange in turns)
+    assert {"它在", "它是"} == {exchange.answer[:2] for exchange in turns}
+
+
+def test_every_task_arises() -> None:
+    rng = np.random.default_rng(1)
+    for task in TASKS:
+        assert any(exchange_of(task, scene_of(seed, mix=FRAMED), "en", rng) for seed in range(60)), task
+
+
+def test_questions_in_english_have_no_chinese() -> None:
+    for seed in range(20):
+        for exchange in exchanges(scene_of(seed), "en", np.random.default_rng(seed)):
+            assert (exchange.question + exchange.answer).isascii()
+    assert without_picture("en", np.random.default_rng(0)).question.isascii()
+
+
+def test_names_are_unambiguous() -> None:
+    for language in LANGUAGES:
+        names = [name for kind in kinds() for name in (kind.zh if language == "zh" else kind.en)]
+        assert len(set(names)) == len(names)
+    assert len(COLOURS) == 10
+
+
+def test_what_is_asked_as_absent_could_not_be_meant() -> None:
+    for seed in range(200):
+        scene = told_scene(seed, 5, 1)
+        exchange = exchange_of("exists", scene, "en", np.random.default_rng(seed))
+        assert exchange is not None
+        if exchange.truth == "no":
+            named = exchange.answer.removeprefix("No, there is no ").rstrip(".")
+            shown = {item.kind.key for item in scene.items}
+            assert named not in shown
+            assert not any(overlap(by_key()[named], item.kind) for item in scene.items if named in by_key())
+
+
+def test_an_overlap_is_seen_from_both_sides() -> None:
+    bird, duck, cat = (by_key()[key] for key in ("bird", "duck", "cat"))
+    assert overlap(bird, duck) and overlap(duck, bird) and not overlap(duck, cat)
+
+
+def test_articles() -> None:
+    said = {word: article(word) for word in ("hourglass", "unicorn", "ufo", "apple", "scissors", "cat", "x-ray")}
+    assert said == {
+        "hourglass": "an", "unicorn": "a", "ufo": "a", "apple": "an", "scissors": "some", "cat": "a", "x-ray": "an"
+    }  # fmt: skip
+
+
+def test_a_told_scene_answers_from_its_words() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        scene = told_scene(seed, 4, 1)
+        for task in tellable():
+            exchange = told(task, scene, "en", rng)
+            if exchange is not None:
+                first = exchange.history[0][0] if exchange.history else exchange.question
+                assert not exchange.with_picture and first.startswith("There is")
+
+
+def test_what_is_known_is_true() -> None:
+    for seed in range(60):
+        for language in LANGUAGES:
+            exchange = known(language, np.random.default_rng(seed))
+            assert exchange.truth in exchange.answer

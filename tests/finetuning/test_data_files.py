@@ -1,0 +1,197 @@
+"""Data files: three kinds, read lazily; broken rows are named by number; every answer is learned, nothing is cut."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from visualglm.conversation import VisualGLM
+from visualglm.errors import UsageError
+from visualglm.finetuning.data_files import DataFile, RowError
+from visualglm.finetuning.data_report import findings
+from visualglm.finetuning.dataset import Collator, FinetuningDataset, split_dataset
+from visualglm.preprocessing.processor import VisualGLMProcessor
+from visualglm.preprocessing.prompt import Turn
+
+from .conftest import PICTURES, rows, written
+
+
+@pytest.fixture
+def processor(model: Any, tokenizer: Any) -> VisualGLMProcessor:
+    return VisualGLM(model, VisualGLMProcessor.for_config(model.config, tokenizer)).processor
+
+
+def samples(file: str, processor: VisualGLMProcessor, **options: Any) -> FinetuningDataset:
+    return FinetuningDataset(DataFile(file), processor, **{"max_tokens": 500, **options})
+
+
+def test_upstreams_list_whatever_stands_between_its_rows(tmp_path: Path) -> None:
+    tricky = [{**row, "label": 'a "quoted" ]}{[ \\ label'} for row in rows(3)]
+    for indent in (None, 2):
+        file = tmp_path / f"{indent}.json"
+        file.write_text(json.dumps(tricky, indent=indent), encoding="utf-8")
+        read = DataFile(file)
+        assert [read[n].turns for n in range(3)] == [[Turn(r["prompt"], r["label"], 1)] for r in tricky]
+        assert read[0].pictures == [PICTURES[0]]
+
+
+def test_the_kinds_agree(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n\n".join(json.dumps(row) for row in rows()) + "\n")
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["label", "img", "prompt"])
+        table.writeheader()
+        table.writerows(rows())
+    listed = DataFile(written(tmp_path))
+    for name in ("a.jsonl", "a.csv"):
+        other = DataFile(tmp_path / name)
+        assert list(other) == list(listed)
+
+
+def test_messages_in_the_ways_that_tools_write_them(tmp_path: Path) -> None:
+    """Parts, `<image>` with a list, and LLaVA's conversations: the same turns and pictures."""
+    text = {"role": "assistant", "content": "yes"}
+    parts = [{"type": "image", "image": PICTURES[0]}, {"type": "text", "text": "one?"}]
+    ways = [
+        {"messages": [{"role": "user", "content": parts}, text, {"role": "user", "content": "two?"}, text]},
+        {
+            "messages": [{"role": "user", "content": "<image>one?"}, text, {"role": "user", "content": "two?"}, text],
+            "images": [PICTURES[0]],
+        },
+        {
+            "conversations": [
+                {"from": "human", "value": "<image>\none?"},
+                {"from": "gpt", "value": "yes"},
+                {"from": "human", "value": "two?"},
+                {"from": "gpt", "value": "yes"},
+            ],
+            "image": PICTURES[0],
+        },
+    ]
+    file = tmp_path / "chat.jsonl"
+    file.write_text("\n".join(json.dumps(way) for way in ways))
+    read = DataFile(file)
+    for row in read:
+        assert row.turns == [Turn("one?", "yes", 1), Turn("two?", "yes")]
+        assert row.pictures == [PICTURES[0]]
+
+
+@pytest.mark.parametrize(
+    "row, fault",
+    [
+        ({"img": "nowhere.png", "prompt": "q", "label": "a"}, "neither beside the data file"),
+        ({"img": "", "prompt": "q"}, "label"),
+        ({"prompt": 3, "label": "a"}, "is no text"),
+        ({"messages": [{"role": "user", "content": "q"}]}, "no answer"),
+        ({"messages": [{"role": "robot", "content": "q"}]}, "robot"),
+        ({"messages": []}, "messages is empty"),
+        ({"messages": None}, "'conversations' is missing"),
+        ({"conversations": [{"from": "bot", "value": "q"}]}, "the sender 'bot' is unknown"),
+        ({"img": "iVBORw0KGgo" * 1000, "prompt": "q", "label": "a"}, r"\(11000 characters\) is no path; .*data:image"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path: Path, row: dict[str, Any], fault: str) -> None:
+    read = DataFile(written(tmp_path, [rows(1)[0], row]))
+    with pytest.raises(RowError, match=rf"row 2: .*{fault}"):
+        read[1]
+
+
+@pytest.mark.parametrize("item", ["text", 3, -1.5e3, True, None, [], ["a"]])
+def test_what_is_no_object_is_an_error_with_its_number(tmp_path: Path, item: Any) -> None:
+    row = rows(1)[0]
+    read = DataFile(written(tmp_path, [row, item, row]))
+    assert len(read) == 3 and read[0] == read[2]
+    with pytest.raises(RowError, match=r"row 2: it is no object with fields"):
+        read[1]
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("img,prompt\n")
+    (tmp_path / "a.json").write_text('[{"img": "x"')
+    (tmp_path / "b.json").write_text("[]")
+    for name, fault in [("a.txt", "no data file"), ("a.csv", "label"), ("a.json", "no whole"), ("b.json", "no rows")]:
+        with pytest.raises(UsageError, match=fault):
+            DataFile(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding, name", [("gbk", "GBK"), ("utf-16", "UTF-16")])
+def test_what_spreadsheets_write_is_named(tmp_path: Path, encoding: str, name: str) -> None:
+    texts = {
+        "a.csv": "img,prompt,label\n,图里有什么,一只猫\n",
+        "a.json": '[{"prompt": "图里有什么", "label": "一只猫"}]',
+    }
+    for file, text in texts.items():
+        (tmp_path / file).write_bytes(text.encode(encoding))
+        with pytest.raises(UsageError, match=f"it seems, {name}: .*iconv"):
+            DataFile(tmp_path / file)
+        (tmp_path / file).write_bytes(text.encode("utf-8-sig"))
+        assert len(list(DataFile(tmp_path / file))) == 1
+
+
+def test_one_byte_that_is_no_utf8_is_its_rows_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("img,prompt,label,été\n,图,猫,\n,图,".encode() + b"\xe9,\n")
+    read = DataFile(tmp_path / "a.csv")
+    assert read[0].turns == [Turn("图", "猫")]
+    with pytest.raises(RowError, match=r"row 2: its byte 6 is no UTF-8"):
+        read[1]
+
+
+@pytest.mark.parametrize("rest, where", [(3, "row 2: a quote"), (20000, "row 2: a field does not end")])
+def test_a_quote_that_is_not_closed(tmp_path: Path, rest: int, where: str) -> None:
+    (tmp_path / "a.csv").write_text('img,prompt,label\n,a,b\n,"what,b\n' + ",what,b\n" * rest)
+    with pytest.raises(UsageError, match=where):
+        list(DataFile(tmp_path / "a.csv"))
+
+
+def test_a_row_of_other_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("img,prompt,label\n,a,b,c\n")
+    with pytest.raises(RowError, match="row 1: it has 4 fields, and the first line names 3"):
+        list(DataFile(tmp_path / "a.csv"))
+
+
+def test_every_answer_is_a_sample_with_the_dialogue_before_it(tmp_path: Path, processor: VisualGLMProcessor) -> None:
+    messages = [
+        {"role": "user", "content": [{"type": "image", "path": PICTURES[0]}, {"type": "text", "text": "a?"}]},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": [{"type": "image", "path": PICTURES[1]}, {"type": "text", "text": "c?"}]},
+        {"role": "assistant", "content": "dd"},
+    ]
+    found = samples(written(tmp_path, [{"messages": messages}, {"prompt": "x", "label": "y"}]), processor)
+    assert [found[n]["pictures"] for n in range(3)] == [PICTURES[:1], PICTURES, []]
+    for n, answer in enumerate(["b", "dd", "y"]):
+        learned = [label for label in found[n]["labels"] if label != -100]
+        sop, eop = processor.tokenizer.bos_token_id, processor.tokenizer.eos_token_id
+        assert learned == [sop, *processor.tokenizer.encode_plain(answer), eop]
+        assert found.lengths[n] == len(found[n]["input_ids"])
+    batch = Collator(3)([{**found[n], "pixels": found.pixel_values(found[n])} for n in range(3)])
+    assert len(batch["pixel_values"]) == 3 and batch["input_ids"].shape == batch["labels"].shape
+    assert "pixel_values" not in Collator(3)([{**found[2], "pixels": []}])
+
+
+def test_too_long_is_an_error_or_counted_and_never_cut(tmp_path: Path, processor: VisualGLMProcessor) -> None:
+    file = written(
+        tmp_path, [rows(1)[0], {"prompt": "问" * 300, "label": "a"}, {"img": __file__, "prompt": "q", "label": "a"}]
+    )
+    with pytest.raises(RowError, match=r"row 2: .*max_tokens is 200"):
+        samples(file, processor, max_tokens=200)
+    found = samples(file, processor, max_tokens=200, skip_bad=True)
+    assert len(found) == 1 and ["row 2" in found.bad[0], "row 3" in found.bad[1]] == [True, True]
+
+
+def test_check_says_what_is_there(tmp_path: Path, processor: VisualGLMProcessor) -> None:
+    text = "\n".join(findings(samples(written(tmp_path), processor)))
+    assert "8 rows, 8 answers to learn, 0 broken" in text
+    assert "12.5 %  'aa'" in text
+    assert "<img>…</img>" in text and "答:⟦aa⟧" in text
+
+
+def test_a_dialogue_is_never_on_both_sides(tmp_path: Path, processor: VisualGLMProcessor) -> None:
+    turn = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    found = samples(written(tmp_path, [{"messages": turn * 3}] * 10), processor)
+    learned, held_out = split_dataset(found, 0.2, seed=1)
+    assert (len(learned), len(held_out)) == (24, 6)
+    assert not {found[n]["row"] for n in learned} & {found[n]["row"] for n in held_out}
+    assert split_dataset(found, 0.2, seed=1) == (learned, held_out) != split_dataset(found, 0.2, seed=2)

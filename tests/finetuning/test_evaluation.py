@@ -1,0 +1,21 @@
+"""What a run asks before and after: the answers are those that anybody gets."""
+
+from __future__ import annotations
+
+from visualglm.conversation import VisualGLM
+from visualglm.finetuning.evaluation import EvalQuestion, answers, probes, share_right
+
+
+def test_the_probe_is_answered_as_ask_answers(opened: VisualGLM) -> None:
+    asked = probes()
+    pictures = [one.pictures[0] if one.pictures else None for one in asked]
+    said = answers(opened, asked, "auto", 12)
+    assert said == [
+        opened.ask(picture, one.turns[-1].question, do_sample=False, max_new_tokens=12).text
+        for picture, one in zip(pictures, asked, strict=True)
+    ]
+
+
+def test_an_answer_is_right_whatever_its_case_spaces_and_last_mark() -> None:
+    asked = [EvalQuestion([], [], wanted) for wanted in ("A cat.", "一只 猫", "two")]
+    assert share_right(asked, ["a cat", "一只猫。", "three"]) == 2 / 3

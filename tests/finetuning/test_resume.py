@@ -1,0 +1,98 @@
+"""Going on with a run: from its newest complete checkpoint, on the data that it began with, or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from visualglm.errors import UsageError
+from visualglm.finetuning.evaluation import EvalQuestion
+from visualglm.finetuning.finetuning_config import Finetuning
+from visualglm.finetuning.resume import (
+    BEFORE,
+    FILES,
+    RECIPE,
+    checkpoint_to_resume,
+    read_before,
+    write_before,
+    write_recipe,
+)
+from visualglm.finetuning.saved_checkpoint import seal
+from visualglm.finetuning.trainable_model import TRAINED
+from visualglm.preprocessing.prompt import Turn
+
+from .conftest import rows, written
+
+STATE = "trainer_state.json"
+
+
+@pytest.fixture
+def begun(recipe: Any) -> Finetuning:
+    """A run with the checkpoints 2 and 4, as far as their names go."""
+    plan: Finetuning = recipe("lora")
+    write_recipe(plan, Path(plan.output))
+    for step in (2, 4):
+        folder = Path(plan.output) / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / TRAINED).write_bytes(b"")
+        (folder / STATE).write_text("{}")
+        seal(folder)
+    return plan
+
+
+def resumed(plan: Finetuning) -> str:
+    return str(checkpoint_to_resume(plan, Path(plan.output), resume=True)).rsplit("/", 1)[-1]
+
+
+@pytest.mark.parametrize("lost", [TRAINED, STATE, "half"])
+def test_a_checkpoint_that_was_not_saved_to_its_end_is_passed_over(begun: Finetuning, lost: str) -> None:
+    assert resumed(begun) == "checkpoint-4"
+    newest = Path(begun.output) / "checkpoint-4"
+    (newest / STATE).write_text('{"global') if lost == "half" else (newest / lost).unlink()
+    assert resumed(begun) == "checkpoint-2"
+    shutil.rmtree(newest.parent / "checkpoint-2")
+    with pytest.raises(UsageError, match="no complete checkpoint"):
+        resumed(begun)
+
+
+def test_without_its_recipe_a_run_cannot_go_on(begun: Finetuning) -> None:
+    file = Path(begun.output) / RECIPE
+    for content in ('{"data"', None):
+        file.write_text(content) if content else file.unlink()
+        with pytest.raises(UsageError, match=r"has no recipe\.json"):
+            resumed(begun)
+
+
+def test_other_data_is_no_resumption(recipe: Any, begun: Finetuning, tmp_path: Path) -> None:
+    """Neither the rows nor the validation may change; a folder that did not keep them goes on as before."""
+    written(tmp_path, rows(10))
+    with pytest.raises(UsageError, match=r"data\.json changed since the run"):
+        resumed(begun)
+    stored = json.loads((Path(begun.output) / RECIPE).read_text())
+    assert stored[FILES][begun.data]["bytes"] != Path(begun.data).stat().st_size
+    del stored[FILES]
+    (Path(begun.output) / RECIPE).write_text(json.dumps(stored))
+    assert resumed(begun) == "checkpoint-4"
+
+    other = written(tmp_path, rows(2), "other.json")
+    both = recipe("lora", f"validation={other!r}")
+    write_recipe(both, Path(both.output))
+    assert resumed(both) == "checkpoint-4"
+    written(tmp_path, rows(3), "other.json")
+    with pytest.raises(UsageError, match=r"other\.json changed since the run"):
+        resumed(both)
+
+
+def test_untrained_answers_belong_to_their_questions(tmp_path: Path) -> None:
+    asked = [[EvalQuestion([Turn("q", "a")], ["p.png"], "a")], [EvalQuestion([Turn("r")], [])]]
+    other = [[EvalQuestion([Turn("z", "a")], ["p.png"], "a")], asked[1]]
+    said = [["one"], ["two"]]
+    assert read_before(tmp_path, asked) is None
+    write_before(tmp_path, asked, said)
+    assert read_before(tmp_path, asked) == said and read_before(tmp_path, other) is None
+    (tmp_path / BEFORE).write_text(json.dumps(said))  # as earlier versions wrote it
+    assert read_before(tmp_path, other) == said and read_before(tmp_path, [[], asked[1]]) is None

@@ -1,0 +1,206 @@
+"""Prompts against the reference, the limit, training rows, and chat messages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from visualglm.errors import PromptError
+from visualglm.preprocessing.chat_messages import messages_to_turns
+from visualglm.preprocessing.prompt import (
+    Prompt,
+    Turn,
+    build_prompt,
+    build_training_row,
+    language_of,
+    marks_of,
+    write_turns,
+)
+from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
+
+REFERENCE = Path(__file__).parent / "reference"
+TOKENIZER = ChatGLMTokenizer.from_pretrained(REFERENCE / "hf")
+ARRAYS = np.load(REFERENCE / "reference.npz")
+CASES: dict[str, Any] = json.loads((REFERENCE / "cases.json").read_text(encoding="utf-8"))["cases"]
+SLOT, LENGTH = 767, 32
+
+
+def prompt(turns: list[Turn], **options: Any) -> Prompt:
+    options = {"language": "zh", "image_token_id": SLOT, "image_length": LENGTH, **options}
+    return build_prompt(TOKENIZER, turns, **options)
+
+
+def turns_of(case: dict[str, Any]) -> list[Turn]:
+    turns = [Turn(question, answer) for question, answer in case["history"]] + [Turn(case["query"])]
+    return [replace(turns[0], pictures=int(bool(case["image"]))), *turns[1:]]
+
+
+@pytest.mark.parametrize("name", ["img_zh", "img_en_query", "img_multi", "txt_zh", "txt_multi", "sat_en_img"])
+def test_prompts_are_upstreams(name: str) -> None:
+    sat = name.startswith("sat")
+    built = prompt(turns_of(CASES[name]), language="en" if sat else "zh")
+    filler = 3 if sat else 0  # what upstream writes into the slots
+    assert [filler if index == SLOT else index for index in built.input_ids] == ARRAYS[f"{name}/input_ids"][0].tolist()
+    assert built.dropped_turns == 0
+    assert built.pictures == (1 if "image" in CASES[name] and CASES[name]["image"] else 0)
+
+
+def test_a_training_row_is_upstreams() -> None:
+    turns = [Turn("描述这张图片。", CASES["train_pair"]["answer"], pictures=1)]
+    ids, labels = build_training_row(TOKENIZER, turns, language="zh", image_token_id=3, image_length=LENGTH)
+    assert ids == ARRAYS["train_pair/input_ids"][0].tolist()
+    assert labels == ARRAYS["train_pair/labels"][0].tolist()
+
+
+def test_a_training_row_begins_with_its_history() -> None:
+    turns = [Turn("一", "二", 1), Turn("三", "四")]
+    ids, labels = build_training_row(TOKENIZER, turns, language="zh", image_token_id=SLOT, image_length=LENGTH)
+    asked = prompt([turns[0], Turn("三")]).input_ids
+    assert ids == [*asked, *TOKENIZER.encode_plain("四"), TOKENIZER.eos_token_id]
+    assert labels == [-100] * (len(asked) - 1) + ids[len(asked) - 1 :]
+    with pytest.raises(PromptError, match="no answer"):
+        build_training_row(TOKENIZER, [Turn("一")], language="zh", image_token_id=SLOT, image_length=LENGTH)
+    short, _ = build_training_row(
+        TOKENIZER, turns, language="zh", image_token_id=SLOT, image_length=LENGTH, max_tokens=len(ids) - 1
+    )
+    assert short.count(SLOT) == LENGTH and len(short) < len(ids)
+
+
+def test_each_picture_stands_before_its_turn() -> None:
+    turns = [Turn("a", "b", 2), Turn("c", "d"), Turn("e", None, 1)]
+    assert write_turns(turns, marks_of("en", "")) == [
+        "<img>",
+        "</img><img>",
+        "</img>Q:a\nA:b\nQ:c\nA:d\n<img>",
+        "</img>Q:e\nA:",
+    ]
+    built = prompt(turns, language="en")
+    assert built.input_ids.count(SLOT) == 3 * LENGTH
+    assert built.pictures == 3
+
+
+def test_language_follows_the_question() -> None:
+    assert [language_of(text) for text in ("What?", "这 is", "㐀", "？！", "", "カナ")] == [
+        "en",
+        "zh",
+        "zh",
+        "en",
+        "en",
+        "en",
+    ]
+    history = [Turn("你好", "您好")]
+    assert prompt([*history, Turn("Hi")], language="auto") == prompt([*history, Turn("Hi")], language="en")
+    assert prompt([*history, Turn("嗨")], language="auto") == prompt([*history, Turn("嗨")], language="zh")
+    with pytest.raises(PromptError, match="auto, zh or en"):
+        prompt([Turn("x")], language="fr")
+
+
+def test_too_long_a_dialogue_loses_its_oldest_turns_whole() -> None:
+    turns = [Turn(f"question {number}", "answer", int(number == 0)) for number in range(6)] + [Turn("last?")]
+    whole = len(prompt(turns).input_ids)
+    assert prompt(turns, max_tokens=whole).dropped_turns == 0
+    for room in range(whole - 1, 0, -1):
+        try:
+            built = prompt(turns, max_tokens=room)
+        except PromptError:
+            assert room < len(prompt([Turn("last?", None, 1)]).input_ids)
+            break
+        assert len(built.input_ids) <= room
+        assert built.dropped_turns > 0 and built.pictures == 1
+        kept = turns[built.dropped_turns :]
+        assert built.input_ids == prompt([replace(kept[0], pictures=1), *kept[1:]]).input_ids
+        longer = turns[built.dropped_turns - 1 :]
+        assert len(prompt([replace(longer[0], pictures=1), *longer[1:]]).input_ids) > room
+
+
+def test_thousands_of_turns_are_not_written_again_for_each_that_goes() -> None:
+    class Counting:
+        bos_token_id, eos_token_id, gmask_token_id = 1, 2, 3
+        read = 0
+
+        def encode_plain(self, text: str) -> list[int]:
+            self.read += len(text)
+            return [7] * len(text)
+
+    tokenizer, turns = Counting(), [*[Turn("question", "answer")] * 2000, Turn("last?")]
+    options: dict[str, Any] = {"language": "en", "image_token_id": SLOT, "image_length": LENGTH}
+    whole = len(build_prompt(tokenizer, turns, **options).input_ids)
+    tokenizer.read = 0
+    built = build_prompt(tokenizer, turns, **options, max_tokens=500)
+    assert len(build_prompt(tokenizer, turns[built.dropped_turns :], **options).input_ids) <= 500
+    assert len(build_prompt(tokenizer, turns[built.dropped_turns - 1 :], **options).input_ids) > 500
+    assert tokenizer.read < 4 * whole
+
+
+def test_a_question_that_cannot_fit_says_the_numbers() -> None:
+    need = len(prompt([Turn("问题", None, 1)]).input_ids)
+    with pytest.raises(PromptError, match=rf"takes {need} tokens \(32 of them slots of pictures\) and only 20 fit"):
+        prompt([Turn("你好", "您好"), Turn("问题", None, 1)], max_tokens=20)
+
+
+def test_dialogues_that_are_none() -> None:
+    for turns, says in (
+        ([], "empty"),
+        ([Turn("a"), Turn("b")], "has no answer"),
+        ([Turn("a", "b")], "ends with an answer"),
+    ):
+        with pytest.raises(PromptError, match=says):
+            prompt(turns)
+
+
+def test_an_answer_can_be_continued() -> None:
+    begun = prompt([Turn("你好", "您")], continue_answer=True)
+    assert begun.input_ids == prompt([Turn("你好")]).input_ids + TOKENIZER.encode_plain("您")
+
+
+def test_messages_become_turns() -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]},
+        {"role": "user", "content": "And"},
+        {"role": "user", "content": ["this", {"type": "image_url", "image_url": {"url": "b"}}, {"type": "image"}]},
+    ]
+    turns, images = messages_to_turns(messages)
+    assert turns == [Turn("Be brief.\nWhat?", "A cat.", 1), Turn("And\nthis", None, 2)]
+    assert images == ["a.png", "b", None]
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ({"type": "image", "url": "u"}, "u"),
+        ({"type": "image", "path": "p"}, "p"),
+        ({"type": "image", "base64": "AAAA"}, "data:image/unknown;base64,AAAA"),
+        ({"type": "image_url", "image_url": "u"}, "u"),
+        ({"type": "input_image", "image_url": "u"}, "u"),
+        ({"type": "image_url", "image_url": {"url": "u", "detail": "low"}}, "u"),
+    ],
+)
+def test_the_ways_to_give_a_picture(part: dict[str, Any], source: str) -> None:
+    assert messages_to_turns([{"role": "user", "content": [part]}])[1] == [source]
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ([], "no user message"),
+        ([{"role": "system", "content": "x"}], "no user message"),
+        ([{"role": "assistant", "content": "x"}], "answers nothing"),
+        ([{"role": "tool", "content": "x"}], "role 'tool'"),
+        ([{"role": "user", "content": None}], "no content"),
+        ([{"role": "user"}], "no content"),
+        ([{"role": "user", "content": [{"type": "video", "url": "x"}]}], "type 'video'"),
+        ([{"role": "user", "content": [3]}], "type 3"),
+        ([{"role": "system", "content": [{"type": "image", "url": "x"}]}], "pictures belong to user"),
+        ([{"role": "user", "content": "a"}, *[{"role": "assistant", "content": "b"}] * 2], "answers nothing"),
+    ],
+)
+def test_messages_that_are_no_dialogue(messages: list[Any], says: str) -> None:
+    with pytest.raises(PromptError, match=says):
+        messages_to_turns(messages)

@@ -1,0 +1,89 @@
+"""Your own pictures in the place of scenes: read, shuffled the same way every time, trained from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from visualglm.conversation import packed_model
+from visualglm.errors import UsageError
+from visualglm.evaluation.scenes.split_seeds import Split
+from visualglm.pretraining.config import Checkpoints, PretrainingConfig, Stage, read_pretraining_config
+from visualglm.pretraining.trainer import Trainer
+
+FULL = Path(__file__).parents[2] / "recipes" / "6b.toml"
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("captions")
+    lines = []
+    for number in range(60):
+        Image.new("RGB", (40, 30), (4 * number, 100, 50)).save(folder / f"{number}.png")
+        line = {"image": f"{number}.png", "zh": f"第{number}张图。", "en": f"Picture {number}."}
+        lines.append(line if number % 3 else {"image": line["image"], "question": "Which?", "answer": line["en"]})
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    return folder / "rows.jsonl"
+
+
+def plan(captions: Path, output: Path, *kinds: str) -> PretrainingConfig:
+    stages = tuple(Stage(kind, kind, steps=1, pictures=4, learning_rate=1e-4) for kind in kinds)
+    recipe = PretrainingConfig(str(output), str(packed_model() / "ice_text.model"), captions=str(captions), workers=0)
+    return replace(recipe, bfloat16=False, threads=1, start=Checkpoints(model=str(packed_model())), stages=stages)
+
+
+def test_a_checkpoint_goes_through_the_stages_on_own_pictures(captions: Path, tmp_path: Path) -> None:
+    Trainer(plan(captions, tmp_path, "representation", "alignment", "dialogue"), lambda line: None).run()
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert weights.keys() == load_file(packed_model() / "model.safetensors").keys()
+
+
+def test_every_line_is_met_once_a_round_and_validation_lines_never(captions: Path, tmp_path: Path) -> None:
+    run = Trainer(plan(captions, tmp_path, "dialogue"), lambda line: None)
+    data = run.batches(run.recipe.stages[0], 0, Split.TRAIN)
+    rows = [data._row(place)["image"] for place in range(58)]  # type: ignore[attr-defined]
+    assert len(set(rows)) == 58
+    assert {"0.png", "50.png"}.isdisjoint(rows)
+    assert {row["image"] for row in run.batches(run.recipe.stages[0], 0, Split.VALIDATION).rows} == {"0.png", "50.png"}  # type: ignore[attr-defined]
+
+
+def test_scenes_stages_refuse_pictures_without_labels(captions: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs scenes"):
+        Trainer(plan(captions, tmp_path, "patches"), lambda line: None).run()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "line 1 .* is no JSON"),
+        ('{"image": "a.png"}', "line 1 .* needs image and zh, en"),
+        ('{"image": "a.png", "zh": "一只猫。", "question": "Which?"}', "line 1 .* needs image and zh, en"),
+        ('{"image": "a.png", "en": 1}', "line 1 .* needs image and zh, en"),
+        ("[]", "line 1 .* needs image and zh, en"),
+        ('{"image": "a.png", "en": "A cat."}', "too few lines: it needs two"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+    run = Trainer(plan(tmp_path / "rows.jsonl", tmp_path, "dialogue"), lambda line: None)
+    with pytest.raises(UsageError, match=said):
+        run.batches(run.recipe.stages[0], 0, Split.TRAIN)
+
+
+def test_two_lines_are_enough(captions: Path, tmp_path: Path) -> None:
+    two = captions.with_name("two.jsonl")
+    two.write_text("\n".join(captions.read_text(encoding="utf-8").splitlines()[:2]), encoding="utf-8")
+    run = Trainer(plan(two, tmp_path, "dialogue"), lambda line: None)
+    for split in (Split.TRAIN, Split.VALIDATION):
+        assert next(iter(run.batches(run.recipe.stages[0], 0, split))).rows
+
+
+def test_the_full_size_recipe_reads() -> None:
+    recipe = read_pretraining_config(FULL)
+    assert recipe.start.model and recipe.sharding == "fsdp" and recipe.gradient_checkpointing
+    assert [stage.kind for stage in recipe.stages] == ["representation", "alignment", "dialogue"]

@@ -1,0 +1,110 @@
+"""A run's folder: one state at a time, whenever it is killed; another recipe does not go on with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from visualglm.conversation import packed_model
+from visualglm.errors import UsageError
+from visualglm.pretraining.config import ModelSizes, PretrainingConfig, Stage
+from visualglm.pretraining.run_state import read_run_state, saving, settle
+from visualglm.pretraining.trainer import Trainer
+
+SMALL = ModelSizes(
+    image_size=96, vision_layers=1, vision_hidden=64, qformer_layers=1, qformer_hidden=64, layers=1, hidden=64
+)
+TEXT, ZONES = (Stage(kind, kind, steps=1, pictures=2) for kind in ("text", "zones"))
+PIECES = ("model/model.safetensors", "optimizer-0.safetensors", "progress.json", "throwaway.safetensors")
+CALLS = ("mkdir", "rename", "replace", "rmdir", "unlink")
+
+
+def save(folder: Path, text: str) -> None:
+    with saving(folder) as fresh:
+        for piece in PIECES:
+            (fresh / piece).parent.mkdir(exist_ok=True)
+            (fresh / piece).write_text(text)
+
+
+def test_a_kill_at_any_call_leaves_one_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second save is killed before its first, second, ... change of a name, until one passes."""
+    seen, killed = set(), True
+    real = {name: getattr(os, name) for name in CALLS}
+    while killed:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        save(folder, "one")
+        left = len(list(tmp_path.iterdir())) - 1
+
+        def call(name: str, *arguments: object, **named: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return real[name](*arguments, **named)
+
+        for name in CALLS:
+            monkeypatch.setattr(os, name, lambda *a, name=name, **k: call(name, *a, **k))
+        try:
+            save(folder, "two")
+            killed = False
+        except KeyboardInterrupt:
+            pass
+        monkeypatch.undo()
+        settle(folder)
+        state = {(folder / piece).read_text() for piece in PIECES}
+        assert len(state) == 1, "of one save"
+        seen |= state
+        assert sorted(path.name for path in folder.iterdir()) == sorted({Path(piece).parts[0] for piece in PIECES})
+    assert seen == {"one", "two"} and state == {"two"}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> PretrainingConfig:
+    """A recipe whose two stages have run."""
+    output, vocabulary = str(tmp_path_factory.mktemp("run")), str(packed_model() / "ice_text.model")
+    ran = PretrainingConfig(output, vocabulary, bfloat16=False, threads=1, workers=0, model=SMALL, stages=(TEXT, TEXT))
+    Trainer(ran, lambda line: None).run()
+    return ran
+
+
+def test_a_run_that_has_ended_says_so(ended: PretrainingConfig) -> None:
+    said: list[str] = []
+    Trainer(ended, said.append).run()
+    assert len(said) == 1 and "finished already" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 9}, "seed"),
+        ({"model": replace(SMALL, hidden=128)}, "model"),
+        ({"stages": (ZONES, TEXT, TEXT)}, "stages"),
+        ({"stages": (TEXT,)}, "stages"),
+    ],
+)
+def test_another_recipe_does_not_go_on(ended: PretrainingConfig, changes: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError, match=f"^{named} of the recipe differ"):
+        Trainer(replace(ended, **changes), lambda line: None)  # type: ignore[arg-type]
+
+
+def test_stages_may_last_longer_and_more_may_follow(ended: PretrainingConfig) -> None:
+    longer = tuple(replace(stage, steps=5) for stage in ended.stages)
+    assert Trainer(replace(ended, stages=(*longer, ZONES)), lambda line: None).stage_index == 2
+
+
+def test_progress_from_before_the_recipe_was_noted(tmp_path: Path) -> None:
+    (tmp_path / "progress.json").write_text(json.dumps({"stage": 1, "step": 7, "seconds": 2.5}))
+    progress = read_run_state(tmp_path, {})
+    assert progress is not None and (progress.stage, progress.step, progress.seconds) == (1, 7, 2.5)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"stages": 1}'])
+def test_broken_progress_costs_one_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "progress.json").write_text(content)
+    with pytest.raises(UsageError, match="is broken"):
+        read_run_state(tmp_path, {})

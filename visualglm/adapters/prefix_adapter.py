@@ -1,0 +1,110 @@
+"""P-tuning v2 beside a model: a prefix to train, with PEFT's encoder, and one that was trained.
+
+On disk it is PEFT's prefix tuning: `prompt_embeddings` [tokens, layers * 2 * hidden]. In the model it is the mixin of
+`prefix.py`, so generation, caches and gradient checkpointing need nothing of PEFT. Knows nothing about training.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import CheckpointError, UsageError
+from ..network.prefix_tuning import INITIAL_STD, PrefixMixin
+from .files import WEIGHTS, read_adapter_weights
+from .peft_layers import require_peft
+
+TENSOR = "prompt_embeddings"
+
+
+class EncodedTables(nn.Module):
+    """Stands for the list of tables: table N is made from PEFT's encoder when it is asked for."""
+
+    def __init__(self, encoder: Any, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.encoder, self.heads, self.hidden = encoder, heads, hidden
+
+    def __getitem__(self, layer: int) -> Tensor:
+        """[2, heads, tokens, head_dim]: the keys and values of a block."""
+        encoder: Any = self.encoder
+        rows = slice(2 * layer * self.hidden, 2 * (layer + 1) * self.hidden)
+        if not encoder.prefix_projection:
+            return self._table(encoder.embedding.weight[:, rows])
+        inner, squash, outer = encoder.transform
+        return self._table(F.linear(squash(inner(encoder.embedding.weight)), outer.weight[rows], outer.bias[rows]))
+
+    def _table(self, flat: Tensor) -> Tensor:
+        """[tokens, 2 * hidden] -> [2, heads, tokens, head_dim]."""
+        return flat.unflatten(1, (2, self.heads, -1)).permute(1, 2, 0, 3)
+
+
+def new_prefix(model: Any, tokens: int, reparameterise: bool, width: int) -> tuple[PrefixMixin, Any]:
+    """A prefix to train, not yet in the model, and its PEFT configuration."""
+    require_peft("training a prefix")
+    from peft import PrefixEncoder, PrefixTuningConfig
+
+    config = PrefixTuningConfig(
+        num_virtual_tokens=tokens,
+        token_dim=model.config.hidden_size,
+        num_layers=model.config.num_layers,
+        num_attention_heads=model.config.num_attention_heads,
+        num_transformer_submodules=1,
+        encoder_hidden_size=width or model.config.hidden_size,
+        prefix_projection=reparameterise,
+        task_type="CAUSAL_LM",
+    )
+    encoder = PrefixEncoder(config)
+    if not reparameterise:
+        nn.init.normal_(encoder.embedding.weight, std=INITIAL_STD)
+    mixin = empty_prefix(model, tokens)
+    tables = EncodedTables(encoder, model.config.num_attention_heads, model.config.hidden_size)
+    mixin.prefix = tables  # type: ignore[assignment]
+    return mixin, config
+
+
+def flattened(mixin: PrefixMixin, layers: int) -> Tensor:
+    """The tables of all blocks as PEFT stores them."""
+    tables = [mixin.prefix[layer].detach().permute(2, 0, 1, 3).flatten(1) for layer in range(layers)]
+    return torch.cat(tables, dim=1).contiguous()
+
+
+def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
+    """The mixin of a prefix that was trained, from PEFT's file in `folder`.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds no prefix.
+        UsageError: it was made for a model of another size.
+    """
+    tensors, config = read_adapter_weights(folder), model.config
+    if TENSOR not in tensors:
+        raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}: it is no prefix, copy it again.")
+    flat = tensors[TENSOR]
+    if flat.dim() != 2 or flat.shape[1] != config.num_layers * 2 * config.hidden_size:
+        raise UsageError(
+            f"the prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
+            f"{config.hidden_size}]: it was trained on another model."
+        )
+    tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
+    return filled_prefix(model, tables)
+
+
+def filled_prefix(model: Any, tables: Sequence[Tensor] | Tensor) -> PrefixMixin:
+    """A mixin of each block's table [2, heads, tokens, head_dim], on the model's device and in its dtype, frozen."""
+    mixin = empty_prefix(model, tables[0].shape[2])
+    for parameter, table in zip(mixin.prefix, tables, strict=True):
+        parameter.data = table.to(model.transformer.final_layernorm.weight).contiguous()
+        parameter.requires_grad_(False)
+    return mixin
+
+
+def empty_prefix(model: Any, tokens: int) -> PrefixMixin:
+    """A mixin of so many virtual tokens for this model, its tables still to be filled."""
+    config = copy.copy(model.config)
+    config.prefix_length = tokens
+    return PrefixMixin(config)

@@ -1,0 +1,218 @@
+"""Items -> rows: pictures are decoded by threads while the model answers batches of them.
+
+Every answer is what `ask` would say. A picture that cannot be opened becomes a row with its error, and the run goes on.
+Knows nothing about the command line or the progress bar: `done` is told after each row.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..conversation import VisualGLM
+from ..errors import ImageError, PromptError, UsageError
+from ..files.atomic import leftovers, remove, write_file
+from ..inference.batch_generation import GenerationRow, generate_batch
+from ..inference.image_features import encode_pixels, image_pixels
+from ..preprocessing.image_pool import ImagePool
+from ..preprocessing.prompt import Language
+from .result_store import written
+from .sources import CaptionItem
+
+AUTO_BATCH = {"cpu": 8}
+AUTO_BATCH_ELSEWHERE = 32
+DECODE_SECONDS = 60.0
+"""An image that takes longer becomes a row with its error; the model may use every core meanwhile."""
+
+
+@dataclass(frozen=True)
+class CaptionPlan:
+    """What to ask and how: `question` where an item has none, `batch_size` None for auto, threads that decode."""
+
+    question: str
+    language: Language = "auto"
+    batch_size: int | None = None
+    workers: int = 2
+    sidecar: bool = False
+
+
+def check_sidecars(items: Sequence[CaptionItem]) -> None:
+    """Raises `UsageError` where a `.txt` beside the picture has no place, or two pictures share one.
+
+    A file or a symbolic link there is replaced, anything else is refused.
+    """
+    owners: dict[Path, CaptionItem] = {}
+    for item in items:
+        text = item.file.with_suffix(".txt")
+        if item.inside:
+            raise UsageError(
+                f"{item.image} lies in {item.file.name}, which has no place for a .txt: leave --sidecar out."
+            )
+        if text in owners:
+            other = owners[text]
+            raise UsageError(
+                f"{other.image} and {item.image} would share {text.name}: leave --sidecar out or rename one."
+            )
+        if text.exists() and not text.is_file():
+            raise UsageError(f"{text} cannot be written (it is not a regular file): move it, or leave --sidecar out.")
+        owners[text] = item
+
+
+def write_missing_sidecars(items: Sequence[CaptionItem], rows: Iterable[Mapping[str, Any]], question: str) -> None:
+    """The `.txt` of every answer that has a row, where none lies beside the picture: the run had none to write."""
+    missing = {
+        (written(item.image), written(item.asks(question))): item.file.with_suffix(".txt")
+        for item in items
+        if not item.file.with_suffix(".txt").exists()
+    }
+    for row in rows:
+        file = missing.get((row["image"], row["question"]))
+        if file is not None and row.get("text") is not None:
+            _write_sidecar(file, row["text"])
+
+
+def remove_torn_sidecars(items: Sequence[CaptionItem]) -> None:
+    """Deletes what runs that were killed while they wrote a `.txt` left beside the pictures."""
+    for folder in {item.file.parent for item in items}:
+        for left in leftovers(folder):
+            if left.is_file():
+                remove(left)
+
+
+def _write_sidecar(file: Path, text: str) -> None:
+    write_file(file, text + "\n")
+
+
+class RowWriter(Protocol):
+    """Where rows go: a file (results.py), or a list that becomes a part (parts.py)."""
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Takes one row."""
+
+
+class CaptionRun:
+    """Answers items with a model; each becomes one row."""
+
+    def __init__(self, model: VisualGLM, results: RowWriter, plan: CaptionPlan, sampling: dict[str, Any]) -> None:
+        self.model = model
+        self.results = results
+        self.plan = plan
+        self.sampling = sampling
+        self.batch_size = plan.batch_size or AUTO_BATCH.get(model.model.device.type, AUTO_BATCH_ELSEWHERE)
+
+    def __call__(self, items: Sequence[CaptionItem], done: Callable[[CaptionItem], object]) -> None:
+        """Fills the results."""
+        workers = self.plan.workers
+        with (
+            ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads,
+            contextlib.closing(ImagePool(workers, DECODE_SECONDS)) as pool,
+        ):
+            opened = self._ahead(threads, pool, items)
+            while batch := list(itertools.islice(opened, self.batch_size)):
+                self._answer(batch)
+                for item, _ in batch:
+                    done(item)
+
+    def _ahead(
+        self, threads: ThreadPoolExecutor, pool: ImagePool, items: Sequence[CaptionItem]
+    ) -> Iterator[tuple[CaptionItem, Tensor | str]]:
+        """Items in order with their pixels or error, decoded up to two batches ahead."""
+        waiting: collections.deque[tuple[CaptionItem, Future[Tensor | str]]] = collections.deque()
+        rest = iter(items)
+        try:
+            while True:
+                for item in itertools.islice(rest, 2 * self.batch_size + self.plan.workers - len(waiting)):
+                    waiting.append((item, threads.submit(self._open, pool, item)))
+                if not waiting:
+                    return
+                item, future = waiting.popleft()
+                yield item, future.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _open(self, pool: ImagePool, item: CaptionItem) -> Tensor | str:
+        """`pixel_values`, or what is wrong with the picture."""
+        try:
+            side = self.model.model.config.vision.image_size
+            pixels = pool.decode(item.read(), (side, side), self.model.upstream_images)
+            return image_pixels(self.model.model, pixels)
+        except (ImageError, OSError) as error:
+            return str(error)
+        except MemoryError:
+            return f"There is too little memory to read {item.image}: free some, then run with --retry-failed."
+
+    def _answer(self, batch: Sequence[tuple[CaptionItem, Tensor | str]]) -> None:
+        rows: list[tuple[CaptionItem, GenerationRow]] = []
+        for item, pixels in batch:
+            row = pixels if isinstance(pixels, str) else self._row(item, pixels)
+            if isinstance(row, str):
+                self.results.write({"image": item.image, "question": item.asks(self.plan.question), "error": row})
+            else:
+                rows.append((item, row))
+        self._generate([row for _, row in rows])
+        for item, row in rows:
+            self._write(item, row)
+
+    def _row(self, item: CaptionItem, pixels: Tensor) -> GenerationRow | str:
+        embeds = encode_pixels(self.model.model, pixels)
+        try:
+            return self.model.row(embeds, item.asks(self.plan.question), self.plan.language, **self.sampling)
+        except PromptError as error:
+            return str(error)
+
+    def _generate(self, rows: Sequence[GenerationRow]) -> None:
+        """All at once, or by halves where the device's memory is too small for that."""
+        try:
+            generate_batch(self.model.model, rows)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            self.batch_size = (len(rows) + 1) // 2
+            for row in rows:
+                row.restart()
+            self._generate(rows[: self.batch_size])
+            self._generate(rows[self.batch_size :])
+
+    def _write(self, item: CaptionItem, row: GenerationRow) -> None:
+        """The `.txt` first: a row says that all of its work is done."""
+        answer = self.model.row_answer(row)
+        if self.plan.sidecar:
+            _write_sidecar(item.file.with_suffix(".txt"), answer.text)
+        self.results.write(
+            {
+                "image": item.image,
+                "question": item.asks(self.plan.question),
+                "text": answer.text,
+                "finish_reason": answer.finish_reason,
+                "completion_tokens": answer.completion_tokens,
+            }
+        )
+
+
+class RowList(list[dict[str, Any]]):
+    """Rows that are not written yet."""
+
+    write = list.append
+
+
+def open_answers(
+    open_model: Callable[[], VisualGLM], plan: CaptionPlan, sampling: dict[str, Any]
+) -> Callable[[Sequence[CaptionItem]], list[dict[str, Any]]]:
+    """Opens a model -> what turns items into their rows, for an engine that calls it elsewhere."""
+    model = open_model()
+
+    def answers(items: Sequence[CaptionItem]) -> list[dict[str, Any]]:
+        rows = RowList()
+        CaptionRun(model, rows, plan, sampling)(items, lambda item: None)
+        return rows
+
+    return answers

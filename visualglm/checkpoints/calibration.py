@@ -1,0 +1,66 @@
+"""Pictures -> how much each input of a linear counts, for scales that err where it costs least.
+
+The model reads each picture with a question, layer by layer in float32; the mean square of what arrives at every input
+of every linear is what `quantize_weight` calls importance. Words of an answer are not seen. Knows no formats. Source:
+activation-aware scales, AWQ (Lin et al. 2023); here they choose the group's scale, and nothing is rescaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..inference.image_features import image_pixels
+from ..preprocessing.images import ImageSource
+from ..preprocessing.processor import VisualGLMProcessor
+from ..preprocessing.prompt import Turn, build_prompt
+from .checkpoint import Checkpoint
+from .layerwise_forward import run
+
+QUESTION = "描述这张图片。"
+IMPORTANCE_FLOOR = 0.01
+"""Of the mean: an input that these pictures leave silent still counts so much."""
+
+Importance = dict[str, Tensor]
+"""Name of a linear -> [in_features]."""
+
+
+def importance(checkpoint: Checkpoint, pictures: Sequence[ImageSource], vocabulary: Path | None) -> Importance:
+    """What the linears of an unquantized checkpoint read when it looks at these pictures, all at once.
+
+    Raises:
+        ImageError: a picture cannot be opened.
+        UsageError: there is no vocabulary to ask a question with.
+    """
+    if vocabulary is None:
+        raise UsageError("calibrating asks about pictures, which needs ice_text.model: name it with --tokenizer.")
+    found: Importance = {}
+    pixel_values = torch.cat([image_pixels(checkpoint, picture) for picture in pictures])
+    ids = torch.tensor([_question(checkpoint, vocabulary)]).repeat(len(pictures), 1)
+    run(checkpoint, ids, pixel_values, watch=partial(_listen, found))
+    return found
+
+
+def _question(checkpoint: Checkpoint, vocabulary: Path) -> list[int]:
+    config = checkpoint.config
+    tokenizer = VisualGLMProcessor.for_config(config, vocabulary).tokenizer
+    turns, slot, length = [Turn(QUESTION, pictures=1)], config.image_token_id or 0, config.image_length
+    return build_prompt(tokenizer, turns, language="zh", image_token_id=slot, image_length=length).input_ids
+
+
+def _listen(found: Importance, model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(partial(_note, found, name))
+
+
+def _note(found: Importance, name: str, module: nn.Module, arguments: Any) -> None:
+    squares = arguments[0].float().flatten(0, -2).pow(2).mean(0)
+    if squares.isfinite().all() and squares.sum() > 0:  # else nothing is known of it
+        found[name] = squares + IMPORTANCE_FLOOR * squares.mean()

@@ -1,0 +1,57 @@
+"""Our own layout: `config.json` (`model_type: visualglm`) and safetensors under our names.
+
+It is what `save_pretrained` writes; a converted folder may also hold `golden.json` and `carried/`. In: the folder. Out:
+a `Checkpoint`, and the way back. Knows nothing about upstream's layouts or networks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigurationError
+from ...network.configuration import VisualGLMConfig
+from ..checkpoint import Checkpoint, infer_dtype, refuse_foreign_quantization, tie_head_if_equal
+from ..storage.read import read_json
+from ..storage.shards import CONFIG, read_weights, shard_names, write_index
+from ..storage.write import split_into_shards, write_safetensors
+from .unused_tensors import read_carried
+
+ARCHITECTURES = ["VisualGLMForConditionalGeneration"]
+
+
+def read(folder: Path) -> Checkpoint:
+    """The folder as a `Checkpoint`.
+
+    Raises:
+        CheckpointError: broken or missing files.
+        ConfigurationError: the configuration contradicts itself.
+    """
+    config, raw = read_config(folder)
+    tensors = read_weights(folder)
+    infer_dtype(config, tensors)
+    return Checkpoint(folder, "native", config, tie_head_if_equal(config, tensors), raw, read_carried(folder))
+
+
+def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
+    """The configuration, and its file as it stands; what is wrong with it is said with the folder's name."""
+    raw = read_json(folder / CONFIG)
+    refuse_foreign_quantization(folder, raw)
+    try:
+        return VisualGLMConfig.from_dict(dict(raw)), raw
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{folder}: {error}") from error
+
+
+def write(folder: Path, source: Checkpoint, max_shard_size: int) -> None:
+    """Writes `config.json` and `model.safetensors` (with an index where one file would be too large)."""
+    config = VisualGLMConfig.from_dict(source.config.to_dict())
+    config.architectures = ARCHITECTURES
+    config.save_pretrained(folder)
+    shards = split_into_shards(source.tensors, max_shard_size)
+    names = ["model.safetensors"]
+    if len(shards) > 1:
+        names = shard_names("safetensors", len(shards))
+        write_index(folder, "safetensors", shards, names)
+    for shard, name in zip(shards, names, strict=True):
+        write_safetensors(folder / name, shard)

@@ -1,0 +1,115 @@
+"""How much memory a model will take, from the headers of its files alone.
+
+In: a checkpoint, or the 6B's configuration without one, and how it will be opened. Out: bytes of weights, cache and
+loading, and what this machine has. Knows nothing about pictures or text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..hardware.memory import anonymous_memory
+from ..model import VisualGLMForConditionalGeneration
+from ..network.configuration import VisualGLMConfig
+from ..quantization import QuantizationConfig
+from .checkpoint import Checkpoint
+from .quantize import SCALE, empty_model, plan_of_config, quantized
+from .storage.lazy_tensor import LazyTensor
+
+WORK_OF_A_TOKEN = 4
+"""Rows of a block's inner size that are alive at once for each token of the prompt or patch of the picture."""
+PROGRAM = 300_000_000
+"""What Python, torch and transformers hold, where the machine does not say."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes.
+
+    `language`, `vocabulary` and `image` are weights; `cache` is of one dialogue of `context` tokens; `work` is what one
+    pass needs beside them; `program` is Python, torch and transformers, in the machine's memory.
+    """
+
+    language: int
+    vocabulary: int
+    image: int
+    cache: int
+    work: int
+    program: int
+    context: int
+    dtype: str
+    bits: int
+
+    @property
+    def weights(self) -> int:
+        """Of the whole model."""
+        return self.language + self.vocabulary + self.image
+
+    @property
+    def loading(self) -> int:
+        """The peak while the model is opened: nothing but the finished weights is held."""
+        return self.weights + self.program
+
+    @property
+    def running(self) -> int:
+        """While a dialogue of that length goes on."""
+        return self.weights + self.cache + self.work + self.program
+
+
+def dummy_checkpoint(config: VisualGLMConfig) -> Checkpoint:
+    """A checkpoint in float16 that exists nowhere, to foretell what its download would need."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in _empty(config).state_dict().items()}
+    if config.tie_word_embeddings:
+        shapes.pop("lm_head.weight", None)
+    tensors = {name: LazyTensor(shape, torch.float16, _nothing) for name, shape in shapes.items()}
+    return Checkpoint(Path("6b"), "native", config, tensors, {})
+
+
+def estimate_memory(
+    checkpoint: Checkpoint, dtype: torch.dtype, plan: QuantizationConfig | None = None, context: int = 1024
+) -> MemoryEstimate:
+    """What opening the checkpoint in `dtype`, quantized by `plan`, and talking about `context` tokens will take.
+
+    Raises:
+        UsageError: it is quantized already, and a plan was given.
+    """
+    if plan is not None:
+        checkpoint = quantized(checkpoint, plan, VisualGLMForConditionalGeneration)
+    config, tensors, stored = checkpoint.config, checkpoint.tensors, plan_of_config(checkpoint.config)
+    vision, width = config.vision, dtype.itemsize
+    pixels = vision.num_positions * int(vision.inner_hidden_size or 0)
+    words = context * int(config.inner_hidden_size)
+    return MemoryEstimate(
+        language=_bytes(tensors, dtype, "transformer.", without="transformer.word_embeddings."),
+        vocabulary=_bytes(tensors, dtype, "transformer.word_embeddings.") + _bytes(tensors, dtype, "lm_head."),
+        image=_bytes(tensors, dtype, "image_encoder."),
+        cache=2 * config.num_layers * config.hidden_size * context * width,
+        work=WORK_OF_A_TOKEN * max(pixels, words) * width,
+        program=anonymous_memory() or PROGRAM,
+        context=context,
+        dtype=str(dtype).removeprefix("torch."),
+        bits=stored.bits if stored is not None else 8 * width,
+    )
+
+
+def _bytes(tensors: Mapping[str, LazyTensor], dtype: torch.dtype, start: str, without: str = "\0") -> int:
+    """Of the tensors whose names begin so; what is stored in bits stays as it is, the rest is opened in `dtype`."""
+
+    def size(name: str, tensor: LazyTensor) -> int:
+        kept = name.endswith(SCALE) or not tensor.dtype.is_floating_point
+        return tensor.nbytes if kept else math.prod(tensor.shape) * dtype.itemsize
+
+    return sum(size(*item) for item in tensors.items() if item[0].startswith(start) and not item[0].startswith(without))
+
+
+def _empty(config: VisualGLMConfig) -> torch.nn.Module:
+    return empty_model(VisualGLMForConditionalGeneration, config)
+
+
+def _nothing() -> torch.Tensor:
+    raise RuntimeError("a checkpoint that is only foretold has no numbers")

@@ -1,0 +1,221 @@
+"""Checkpoints whose linears are in 8 or 4 bits: which, made from any other, and read back.
+
+`plan` names this model's modules. `quantized` turns a checkpoint of 16-bit numbers into one whose tensors are quantized
+when they are read, one at a time, so that loading and writing need no memory for the original. `dequantized` is the way
+back, for those who want numbers. Knows nothing about formats' arithmetic (quantization does) or layouts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, QuantizationError, UsageError
+from ..kernels.packing import STORED_DTYPES, stored_shapes
+from ..model import VisualGLMForConditionalGeneration
+from ..network.configuration import VisualGLMConfig
+from ..network.glm import GLM
+from ..network.hooks import HookableModel
+from ..quantization import (
+    DEFAULT_GROUP_SIZE,
+    Bits,
+    QuantizationConfig,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    dequantize_weight,
+    prepare,
+    quantize_in_place,
+    quantize_weight,
+)
+from ..quantization.config import METHOD
+from .checkpoint import Checkpoint
+from .storage.lazy_tensor import LazyTensor
+
+LANGUAGE_LINEARS = ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
+"""Of each block, by their full ends, so that an adapter's own linears inside them are none."""
+IMAGE_LINEARS = ("image_encoder.*.layers.*", "image_encoder.glm_proj")
+SCALE = "_scale"
+
+
+def plan(
+    bits: int,
+    *,
+    group_size: int = DEFAULT_GROUP_SIZE,
+    vision: int | None = None,
+    vocabulary: int | None = None,
+) -> QuantizationConfig:
+    """The configuration that stores the language model's linears in `bits` bits.
+
+    Args:
+        bits: 8 or 4.
+        group_size: how many numbers share a scale in 4 bits.
+        vision: 8 or 4 stores ViT, Q-Former and projection so, too.
+        vocabulary: 8 stores the word embeddings and the head so, in one table where they are tied.
+
+    Raises:
+        QuantizationError: a format that is not offered.
+        UsageError: the vocabulary in other than 8 bits.
+    """
+    if vocabulary not in (None, 8):
+        raise UsageError(f"the vocabulary is stored in 8 bits or not quantized, {vocabulary} is neither.")
+    modules: dict[str, Any] = {f"transformer.layers.*.{linear}": bits for linear in LANGUAGE_LINEARS}
+    if vocabulary:
+        modules |= {"transformer.word_embeddings": vocabulary, "lm_head": vocabulary}
+    if vision:
+        modules |= dict.fromkeys(IMAGE_LINEARS, vision)
+    return QuantizationConfig(bits, group_size, modules)  # type: ignore[arg-type]
+
+
+def plan_from_flags(bits: int | None, *, vision: int | None, vocabulary: int | None) -> QuantizationConfig | None:
+    """What `quantize`, `quantize_vision` and `quantize_vocabulary` ask for together; None where they ask for nothing.
+
+    Raises:
+        QuantizationError: a format that is not offered.
+        UsageError: only one of the latter two was given, or the vocabulary in other than 8 bits.
+    """
+    if bits is not None:
+        return plan(bits, vision=vision, vocabulary=vocabulary)
+    if vision or vocabulary:
+        raise UsageError("quantize_vision and quantize_vocabulary go with quantize: say 8 or 4 there, too.")
+    return None
+
+
+def with_default_modules(wanted: QuantizationConfig) -> QuantizationConfig:
+    """The same with this model's usual linears where it names none."""
+    return wanted if wanted.modules is not None else plan(wanted.bits, group_size=wanted.group_size)
+
+
+def plan_of_config(config: VisualGLMConfig) -> QuantizationConfig | None:
+    """What `config.json` says about our own quantization; None where it is another's, or none.
+
+    Raises:
+        CheckpointError: it is ours, but damaged.
+    """
+    stored = getattr(config, "quantization_config", None)
+    if isinstance(stored, QuantizationConfig):
+        return with_default_modules(stored)
+    if not isinstance(stored, Mapping) or stored.get("quant_method") != METHOD:
+        return None
+    try:
+        return with_default_modules(QuantizationConfig(**stored))
+    except TypeError as error:
+        raise CheckpointError(f"quantization_config makes no sense ({error}): get config.json again.") from error
+
+
+def quantize_model(model: Any, bits: int, **options: Any) -> Any:
+    """Quantizes an open model, or its `transformer`, where it lies; `options` are `plan`'s. Once more changes nothing.
+
+    Raises:
+        UsageError: it is quantized in other bits already.
+        QuantizationError: a weight is not finite, or adapters are laid on the linears.
+    """
+    wanted, there = plan(bits, **options), plan_of_config(model.config)
+    if there is None:
+        quantize_in_place(model, wanted, "transformer." if isinstance(model, GLM) else "")
+        if isinstance(model, HookableModel):
+            model.rewrap()
+    elif there.to_dict() != wanted.to_dict():
+        raise UsageError(f"the model is in {there.bits} bits already: open the unquantized one for other bits.")
+    return model
+
+
+def quantized(
+    checkpoint: Checkpoint,
+    wanted: QuantizationConfig,
+    model_class: Any,
+    importance: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Checkpoint:
+    """The checkpoint with the tensors and the configuration of its quantized model; nothing is read yet.
+
+    `importance` (`calibrate.py`) weighs the errors of the linears that it names.
+
+    Raises:
+        UsageError: it is quantized already.
+    """
+    if getattr(checkpoint.config, "quantization_config", None) is not None:
+        raise UsageError(f"{checkpoint.folder} is quantized already: give the unquantized checkpoint for other bits.")
+    config = VisualGLMConfig.from_dict(checkpoint.config.to_dict())
+    made = with_default_modules(wanted)
+    config.quantization_config = made.to_dict()  # type: ignore[attr-defined]
+    tensors = dict(checkpoint.tensors)
+    for name, module in quantized_modules(model_class, config).items():
+        form = module.bits, made.group_size, importance.get(name)
+        tensors |= _pair(name, tensors.pop(f"{name}.weight"), *form)
+    return replace(checkpoint, config=config, tensors=tensors)
+
+
+def quantized_modules(model_class: Any, config: VisualGLMConfig) -> dict[str, Any]:
+    """The quantized modules of a model with that configuration, by name, without memory."""
+    model = empty_model(model_class, config)
+    kinds = (QuantizedLinear, QuantizedEmbedding)
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def empty_model(model_class: Any, config: VisualGLMConfig) -> nn.Module:
+    """The model on the meta device, quantized where its configuration says so."""
+    with torch.device("meta"):
+        model: nn.Module = model_class(config)
+    stored = plan_of_config(config)
+    if stored is not None:
+        prepare(model, stored)
+    return model
+
+
+def dequantized(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with numbers in the place of stored bits, each made when it is read."""
+    if plan_of_config(checkpoint.config) is None:
+        return checkpoint
+    config = VisualGLMConfig.from_dict(checkpoint.config.to_dict())
+    del config.quantization_config  # type: ignore[attr-defined]
+    tensors = dict(checkpoint.tensors)
+    for name, numbers in empty_model(VisualGLMForConditionalGeneration, config).state_dict().items():
+        if f"{name}{SCALE}" in tensors:
+            tensors[name] = _numbers(tensors[name], tensors.pop(f"{name}{SCALE}"), numbers.shape[1])
+    return replace(checkpoint, config=config, tensors=tensors)
+
+
+def _numbers(weight: LazyTensor, scale: LazyTensor, in_features: int) -> LazyTensor:
+    shape = (weight.shape[0], in_features)
+    return LazyTensor(shape, torch.float32, lambda: dequantize_weight(weight.read(), scale.read(), in_features))
+
+
+def _pair(
+    name: str, source: LazyTensor, bits: Bits, group_size: int, importance: Tensor | None
+) -> dict[str, LazyTensor]:
+    """The stored weight and scale of a source's numbers, which are quantized once for both."""
+    halves = QuantizeOnce(name, source, bits, group_size, importance)
+    dtypes = STORED_DTYPES[bits]
+    shapes = stored_shapes(source.shape[0], source.shape[1], bits, group_size)
+    names = (f"{name}.weight", f"{name}.weight{SCALE}")
+    return {
+        names[index]: LazyTensor(shapes[index], dtypes[index], lambda index=index: halves.take(index))  # type: ignore[misc]
+        for index in (0, 1)
+    }
+
+
+class QuantizeOnce:
+    """Weight and scale: whichever is read first makes both, and the other waits until it is read, too."""
+
+    def __init__(self, name: str, source: LazyTensor, bits: Bits, group_size: int, importance: Tensor | None) -> None:
+        self.name, self.source = name, source
+        self.form = bits, group_size, importance
+        self.waiting: dict[int, Tensor] = {}
+        self.lock = threading.Lock()  # transformers reads from several threads
+
+    def take(self, index: int) -> Tensor:
+        with self.lock:
+            if index not in self.waiting:
+                self.waiting = dict(enumerate(self._made()))
+            return self.waiting.pop(index)
+
+    def _made(self) -> tuple[Tensor, Tensor]:
+        try:
+            return quantize_weight(self.source.read(), *self.form)
+        except QuantizationError as error:
+            raise CheckpointError(f"{self.name} cannot be quantized: {error}") from error

@@ -1,0 +1,1 @@
+"""Files of tensors: lazy reading, shards, writing, and atomic folders."""

@@ -1,0 +1,77 @@
+"""A tensor of a checkpoint that is read only when somebody asks for its numbers.
+
+Shape and dtype come from the file's header; `read()` gives the tensor, as a view of the mapped file where that is
+possible (`mapped`: its pages belong to the file and cost no memory of the process). Also the one permutation that
+upstream's two layouts need. Knows nothing about files, names or networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """One tensor, not yet read. Indexing reads it (that is how transformers' loader asks for slices)."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[], Tensor]
+    mapped: bool = False
+
+    @classmethod
+    def of(cls, tensor: Tensor, mapped: bool = False) -> LazyTensor:
+        """A tensor that is there already; `mapped` says that its memory is a file's."""
+        return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor, mapped)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the numbers in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def get_shape(self) -> list[int]:
+        """The shape, under the name that safetensors' slices give it."""
+        return list(self.shape)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.read()[index]
+
+
+def per_head_rows(thirds: LazyTensor, heads: int) -> LazyTensor:
+    """Rows `[Q of all heads | K | V]` -> `[q k v]` of the first head, then of the second, ... (sat -> Hugging Face).
+
+    Source: upstream's issue 200, where the maintainer states both orders: thirds = per_head.view(heads, 3, d, ...)
+    .transpose(0, 1).
+    """
+    return _regrouped(thirds, 3, heads)
+
+
+def thirds_rows(per_head: LazyTensor, heads: int) -> LazyTensor:
+    """The inverse of `per_head_rows` (Hugging Face -> sat)."""
+    return _regrouped(per_head, heads, 3)
+
+
+def _regrouped(tensor: LazyTensor, outer: int, inner: int) -> LazyTensor:
+    def read() -> Tensor:
+        groups = tensor.read().unflatten(0, (outer, inner, -1))
+        return groups.transpose(0, 1).reshape(tensor.shape)
+
+    return LazyTensor(tensor.shape, tensor.dtype, read)
+
+
+def same_bits(one: LazyTensor, other: LazyTensor) -> bool:
+    """Whether two tensors have the same shape, dtype and bits (so NaN equals NaN, and 0.0 differs from -0.0)."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(bits(one.read()), bits(other.read()))
+
+
+def bits(tensor: Tensor) -> Tensor:
+    """The tensor's memory as one row of bytes [n], without copying where it is contiguous."""
+    return tensor.detach().contiguous().flatten().view(torch.uint8)

@@ -1,0 +1,328 @@
+"""One file of weights -> its tensors, not yet read.
+
+In: a `.safetensors`, `.bin` or `.pt` file. Out: names -> `LazyTensor` (safetensors), or what was pickled with the
+tensors mapped from the file (PyTorch). The file is never read whole and nothing in it is executed
+(`weights_only=True`). A file that is no weights at all - a web page, a git-lfs pointer, half a download - is told
+apart here, in one sentence. Knows nothing about names, layouts or networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import mmap
+import pickle
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path, PureWindowsPath
+from typing import IO, Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError
+from ...files.atomic import scratch_folder
+from ...files.reading import open_regular, parse_json
+from ...files.reading import read_json as read_any_json
+from .lazy_tensor import LazyTensor
+from .pickle_check import check_pickles, check_records
+
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+DOWNLOAD_AGAIN = "so download it again"
+MOST_HEADER = 1 << 24
+"""Bytes of a safetensors header; the 6B's has 0.1 MB in all its files together."""
+MOST_AXES = 8
+MOST_SHARING = 4
+"""How often tensors of one file may use its bytes: a tied head does it twice, views of nothing without end."""
+
+# What training frameworks store beside the weights, random states and options: plain values. numpy 1 and 2 name their
+# array builder differently.
+ARRAY_BUILDER = np.empty(0).__reduce__()[0]
+SAFE_GLOBALS: list[Any] = [
+    argparse.Namespace,
+    np.ndarray,
+    np.dtype,
+    type(np.dtype(np.uint32)),
+    (ARRAY_BUILDER, "numpy.core.multiarray._reconstruct"),
+    (ARRAY_BUILDER, "numpy._core.multiarray._reconstruct"),
+]
+
+
+def open_safetensors(path: Path) -> dict[str, LazyTensor]:
+    """Names -> tensors of a safetensors file, mapped.
+
+    Raises:
+        CheckpointError: not such a file, or not all of it.
+    """
+    check_is_weights_file(path)
+    with readable(path), open_regular(path) as file:
+        header, start = _safetensors_header(path, file)
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    header.pop("__metadata__", None)
+    tensors = {name: _mapped(pages, start, name, entry, path) for name, entry in header.items()}
+    _refuse_overlaps(header, path)
+    return tensors
+
+
+def _safetensors_header(path: Path, file: IO[bytes]) -> tuple[dict[str, Any], int]:
+    size = path.stat().st_size
+    length = int.from_bytes(file.read(8), "little")
+    if length > size - 8:
+        raise CheckpointError(f"{path} is not a complete safetensors file, {DOWNLOAD_AGAIN}.")
+    if length > MOST_HEADER:
+        raise CheckpointError(
+            f"{path} is not a safetensors file of this model: its header has {length >> 20} MiB, and at most "
+            f"{MOST_HEADER >> 20} are read."
+        )
+    try:
+        header = parse_json(file.read(length))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read ({error}).") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} is not a safetensors file: its header is no list of tensors.")
+    return header, 8 + length
+
+
+def _refuse_overlaps(header: dict[str, Any], path: Path) -> None:
+    """Raises `CheckpointError` where two tensors share bytes: a small file would stand for any amount of memory."""
+    ends = sorted(entry["data_offsets"] for entry in header.values())
+    if any(later[0] < earlier[1] for earlier, later in pairwise(ends)):
+        raise CheckpointError(f"{path} is damaged (two of its tensors overlap), {DOWNLOAD_AGAIN}.")
+
+
+def _mapped(pages: mmap.mmap, start: int, name: str, entry: Any, path: Path) -> LazyTensor:
+    try:
+        shape, kind, (begin, end) = tuple(entry["shape"]), entry["dtype"], entry["data_offsets"]
+        numbers = (*shape, begin, end)
+        if len(shape) > MOST_AXES or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("sizes are whole numbers")
+        dtype = SAFETENSORS_DTYPES.get(kind)
+        fits = dtype is None or end - begin == math.prod(shape) * dtype.itemsize
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged (its entry of {name} makes no sense), {DOWNLOAD_AGAIN}.") from error
+    if dtype is None:
+        raise CheckpointError(f"{path} has a tensor of type {kind}, which is none of {', '.join(SAFETENSORS_DTYPES)}.")
+    if not fits or start + end > len(pages):
+        raise CheckpointError(f"{path} is truncated: the numbers of {name} are not all there, {DOWNLOAD_AGAIN}.")
+
+    def read() -> Tensor:
+        if math.prod(shape) == 0:
+            return torch.empty(shape, dtype=dtype)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            return torch.frombuffer(pages, dtype=dtype, count=math.prod(shape), offset=start + begin).view(shape)
+
+    return LazyTensor(shape, dtype, read, mapped=True)
+
+
+def open_torch(path: Path) -> Any:
+    """What `torch.save` put into the file, its tensors mapped from it.
+
+    A file of PyTorch < 1.6 cannot be mapped; it is first rewritten into a temporary file that can (one file's size of
+    memory for a moment, and of disk until the tensors are let go).
+
+    Raises:
+        CheckpointError: not such a file, not all of it, or it wants to run code.
+    """
+    check_is_weights_file(path)
+    if _is_zip(path):
+        check_records(path)
+        return _mapped_content(path)
+    with open_regular(path) as file:
+        head = file.read(4)
+    if head == b"PK\x03\x04":
+        raise CheckpointError(f"{path} is truncated: its end is missing, {DOWNLOAD_AGAIN}.")
+    if head[:1] != b"\x80":
+        raise CheckpointError(f"{path} is not a file of PyTorch weights, {DOWNLOAD_AGAIN}.")
+    check_pickles(path)
+    return _rewritten(path)
+
+
+def _mapped_content(path: Path) -> Any:
+    """The content with its pages mapped read-only, as those of safetensors are.
+
+    torch maps a file so that it could be written to, which a limit on memory (RLIMIT_DATA, strict overcommit) counts as
+    memory: two shards of the 6B would use up 8 GB before a number is read.
+    """
+    with patch.object(torch.UntypedStorage, "from_file", _read_only):  # torch.load has no option for it
+        return _load(path, mmap=True)
+
+
+def _read_only(path: str, shared: bool, nbytes: int) -> Any:
+    with Path(path).open("rb") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return torch.frombuffer(pages, dtype=torch.uint8).untyped_storage()
+
+
+def _rewritten(path: Path) -> Any:
+    content = _load(path, mmap=False)
+    try:
+        with scratch_folder(Path(tempfile.gettempdir()), "rewritten") as scratch:
+            save_torch(content, scratch / "weights.bin")
+            return _mapped_content(scratch / "weights.bin")  # the mapping outlives the name
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} is a file of PyTorch before 1.6 and has to be rewritten, but {tempfile.gettempdir()} cannot take "
+            f"it ({error.strerror or error}): make room there, or set TMPDIR to a folder with room."
+        ) from error
+
+
+class ErrorRecordingFile:
+    """A file to write to that remembers why it could not be written; torch's own writer does not say."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save_torch(content: object, path: Path) -> None:
+    """`torch.save`, where a full disk is the OSError that the system gave."""
+    with path.open("wb") as file:
+        noting = ErrorRecordingFile(file)
+        try:
+            torch.save(content, noting)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            if noting.error is None:
+                raise
+            raise OSError(noting.error.errno, noting.error.strerror, str(path)) from error
+
+
+def _load(path: Path, mmap: bool) -> Any:
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged or holds more than numbers ({_reason(error)}), and is not opened, because a pickle can "
+            "run code: download it again, or ask its author for safetensors."
+        ) from error
+    except Exception as error:  # a damaged pickle fails in every way there is
+        if _is_zip(path) and not _has_pickle(path):
+            raise CheckpointError(f"{path} is a zip archive, not weights: unpack it and give the folder.") from error
+        raise CheckpointError(f"{path} is truncated or damaged ({_reason(error)}), {DOWNLOAD_AGAIN}.") from error
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
+
+
+def _has_pickle(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # too damaged to tell
+        return True
+
+
+def _reason(error: Exception) -> str:
+    """The one line of torch's message that says what it met."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    met = next((line.split("error:", 1)[1] for line in lines if "error:" in line), lines[0])
+    return met.split(". ")[0].strip(" .")
+
+
+def tensors_only(content: Any, file: Path) -> dict[str, LazyTensor]:
+    """A pickled dictionary of tensors as lazy ones.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{file} holds no dictionary of tensors: it is no checkpoint of this model.")
+    odd = [str(name)[:200] for name, value in content.items() if not isinstance(name, str) or not _is_plain(value)]
+    if odd:
+        raise CheckpointError(f"{file} holds {', '.join(odd[:8])} beside tensors: it is no checkpoint of this model.")
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in content.values()}
+    if sum(tensor.nbytes for tensor in content.values()) > MOST_SHARING * sum(storages.values()):
+        raise CheckpointError(f"{file} has far fewer numbers than its tensors show, {DOWNLOAD_AGAIN}.")
+    return {name: LazyTensor.of(tensor.detach(), mapped=True) for name, tensor in content.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor of numbers that lie in memory, one after the other or in strides."""
+    plain = isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    return plain and value.dtype in SAFETENSORS_DTYPES.values()
+
+
+def check_is_weights_file(path: Path) -> None:
+    """Raises `CheckpointError` for a web page, a git-lfs pointer, an empty file or one that may not be read."""
+    with readable(path), open_regular(path) as file:
+        head = file.read(512)
+    if not head:
+        raise CheckpointError(f"{path} is empty, {DOWNLOAD_AGAIN}.")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder.")
+    # without the NUL: a safetensors file whose header has 60 bytes begins with "<", too
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" and b"\0" not in head:
+        raise CheckpointError(
+            f"{path} is a web page, not weights: the download link answered with HTML, {DOWNLOAD_AGAIN} from "
+            "a link that works."
+        )
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to read into a `CheckpointError` with its reason."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or path} cannot be read ({error.strerror or error}): check its kind and permissions."
+        ) from error
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name that stands inside a file names something beside that file, on every system."""
+    return name != ".." and name == PureWindowsPath(name).name != ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: it is none, or a web page, or a git-lfs pointer.
+    """
+    check_is_weights_file(path)
+    try:
+        with readable(path):
+            value = read_any_json(path)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}), {DOWNLOAD_AGAIN}.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} should hold a JSON object with names and values, not a {type(value).__name__}.")
+    return value

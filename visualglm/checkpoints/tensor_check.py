@@ -1,0 +1,74 @@
+"""Every tensor of the model is in the files, with its shape, and nothing else.
+
+In: the tensors of a checkpoint (headers only) and the names and shapes that the model wants. Raises one sentence that
+lists what differs. Knows nothing about layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import CheckpointError
+from ..network.configuration import VisualGLMConfig
+from .checkpoint import LM_HEAD, Checkpoint
+from .quantize import empty_model
+
+SHOWN = 8
+FINE_TUNED = ("lora", "matrix_A", "matrix_B", "prefix_encoder", "ptuning", "adapter")
+
+
+def expected_shapes(model_class: Any, config: VisualGLMConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the model's tensors, from a model without memory (meta device)."""
+    model = empty_model(model_class, config)
+    names = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        names.pop(LM_HEAD, None)
+    return names
+
+
+def check(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises `CheckpointError` where a tensor is missing, unexpected or misshapen."""
+    faults = differences({name: tensor.shape for name, tensor in checkpoint.tensors.items()}, expected)
+    if faults:
+        raise CheckpointError(f"{checkpoint.folder} does not match its configuration: {'; '.join(faults)}.")
+
+
+def differences(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """What is missing, unexpected and misshapen, each as one phrase that names the tensors."""
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    misshapen = [
+        f"{name} is {list(found[name])} and should be {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} tensors are missing ({_listed(missing)}){_missing_hint(missing)}")
+    if unexpected:
+        faults.append(f"{len(unexpected)} tensors are unexpected ({_listed(unexpected)}){_unexpected_hint(unexpected)}")
+    if misshapen:
+        faults.append(f"{len(misshapen)} tensors have another shape ({_listed(misshapen)})")
+    return faults
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _missing_hint(names: list[str]) -> str:
+    if all(name.startswith("image_encoder.") for name in names):
+        return ", so this is a text-only ChatGLM-6B or an incomplete download"
+    return ""
+
+
+def _unexpected_hint(names: list[str]) -> str:
+    if any(name.startswith("mixins.") for name in names):
+        return ", so mixins were added to this model: open it with the class whose __init__ adds them"
+    if any(mark in name for name in names for mark in FINE_TUNED):
+        return ", so this is a fine-tuned checkpoint: merge its LoRA or P-tuning weights into the base model first"
+    if any(name.endswith("weight_scale") for name in names):
+        return ", so this is a quantized checkpoint: give the unquantized one and quantize when it is open"
+    return ""

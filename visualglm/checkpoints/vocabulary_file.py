@@ -1,0 +1,43 @@
+"""What every layout of files is turned into: a configuration and tensors under our names.
+
+In: a folder of any layout. Out: `Checkpoint`, whose `tensors` have the names, shapes and row orders of
+`VisualGLMForConditionalGeneration.state_dict()`, none of them read yet. Knows the layouts only by their names: each has
+a file of its own. Knows nothing about networks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import TokenizerError
+
+if TYPE_CHECKING:
+    pass
+VOCABULARY = "ice_text.model"
+
+
+def find_vocabulary(folder: str | Path) -> Path | None:
+    """The SentencePiece file beside the weights (or beside sat's step folders), or None.
+
+    `folder` may be what `open_checkpoint` takes: a file inside the folder, too. Loading the model never needs it.
+    """
+    folder = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+    places = [folder, folder.parent] if (folder / "mp_rank_00_model_states.pt").exists() else [folder]
+    return next((place / VOCABULARY for place in places if (place / VOCABULARY).is_file()), None)
+
+
+def resolve_vocabulary(path: str | Path) -> Path:
+    """The vocabulary file that a user named, or the one in the folder that he named.
+
+    Raises:
+        TokenizerError: there is none.
+    """
+    path = Path(path)
+    found = path if path.is_file() else find_vocabulary(path) if path.is_dir() else None
+    if found is None:
+        raise TokenizerError(
+            f"{path} is no vocabulary file and has no {VOCABULARY}: give the file of VisualGLM or ChatGLM-6B, or its "
+            "folder."
+        )
+    return found

@@ -1,0 +1,46 @@
+"""`visualglm web`: just the page, for people; `serve` has the APIs too."""
+
+from __future__ import annotations
+
+from ..serving.limits import EngineLimits
+from . import options
+from .serve import (
+    AdapterFlags,
+    Host,
+    Insecure,
+    KeyFile,
+    MaxBatch,
+    MaxQueue,
+    Port,
+    TimeLimit,
+    listening_at,
+    run_server,
+    served_name,
+)
+
+
+@options.with_flags
+def web(
+    flags: options.Flags,
+    adapter: AdapterFlags = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    api_key_file: KeyFile = None,
+    insecure: Insecure = False,
+    max_queue: MaxQueue = EngineLimits.max_queue,
+    max_batch: MaxBatch = EngineLimits.max_batch,
+    time_limit: TimeLimit = EngineLimits.time_limit,
+) -> None:
+    """The web page alone. / 只启动网页。"""
+    listening = listening_at(host, port, api_key_file, insecure)
+    from ..serving.app import ServerSettings
+    from ..serving.model_ids import parse_adapter_flags
+
+    settings = ServerSettings(
+        name=served_name(flags.model),
+        keys=listening.keys,
+        trusted_hosts=listening.trusted_hosts,
+        with_api=False,
+        limits=EngineLimits(max_queue, max_batch, time_limit),
+    )
+    run_server(flags, settings, listening, parse_adapter_flags(adapter or (), settings.name))

@@ -1,0 +1,140 @@
+"""A free answer -> the fact that it states, to be compared with the truth.
+
+An answer is right when it states exactly one fact of the asked sort (one name, one colour, one number, ...) and it is
+the true one; descriptions and lists are right when they are right to the last character. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from .scenes import answers
+from .scenes.concepts import kinds
+from .scenes.kinds import BACKGROUNDS, CATEGORIES, COLOURS, ZONES, Kind, Language
+from .scenes.qa_pair import QAPair
+from .scenes.question_templates import ZH_NUMBERS
+
+WHOLE = ("describe", "list", "shapes", "off topic", "absent")
+NAMES = ("name", "size", "odd")
+YES_OR_NO = ("exists", "any", "same colour")
+SIDES: dict[Language, tuple[str, ...]] = {
+    "zh": ("左边", "右边", "上面", "下面"),
+    "en": ("left", "right", "above", "below"),
+}
+# What comes before the word that decides: of the rest only this counts, for names hold colours and sides (left arrow).
+TOLD_AFTER: dict[Language, str] = {"zh": "[是在]", "en": r"\bis\b"}
+DENIED = re.compile(r"不是| is not ")
+
+
+@lru_cache(maxsize=64)
+def facts(task: str, language: Language) -> tuple[str, ...]:
+    """The facts that an answer to a task may state, in the same order in both languages."""
+    if task in NAMES:
+        return tuple(answers.noun(kind, language) for kind in kinds())
+    if task == "colour":
+        return tuple(answers.hue(colour, language) for colour in COLOURS)
+    if task == "background":
+        return tuple(answers.ground(background, language) for background in BACKGROUNDS)
+    if task in ("total", "count"):
+        return tuple(answers.number(count, language) for count in range(11))
+    if task == "where":
+        return tuple(answers.place(zone, language) for zone in ZONES)
+    if task == "category":
+        return tuple(answers.category(key, language) for key in CATEGORIES)
+    if task == "follow-up":
+        return (*facts("colour", language), *facts("where", language), *facts("category", language))
+    if task in YES_OR_NO:
+        return ("yes", "no")
+    if task == "relation":
+        return SIDES[language]
+    raise KeyError(task)
+
+
+def stated(task: str, language: Language, answer: str) -> str | None:
+    """The one fact that an answer states; None when it states none or several."""
+    if task in WHOLE:
+        return answer
+    if task in YES_OR_NO:
+        return _yes_or_no(answer)
+    if task in NAMES:
+        kind = named_kinds(DENIED.split(answer)[0], language)
+        return answers.noun(kind, language) if kind else None
+    if task in ("count", "total") and (answer.startswith("图中没有") or re.search(r"\bno\b", answer)):
+        return answers.number(0, language)
+    found = set(_pattern(task, language).findall(_told(task, language, answer)))
+    return found.pop() if len(found) == 1 else None
+
+
+def is_right(exchange: QAPair, answer: str) -> bool:
+    """Whether an answer states the truth of an exchange."""
+    truth = exchange.answer if exchange.task in WHOLE else exchange.truth
+    return stated(exchange.task, exchange.language, answer) == truth
+
+
+def same_fact(task: str, zh: str, en: str) -> bool:
+    """Whether a Chinese and an English answer state the same fact."""
+    pair: tuple[tuple[Language, str], ...] = (("zh", zh), ("en", en))
+    places = [_place(facts(task, language), stated(task, language, answer)) for language, answer in pair]
+    return places[0] == places[1] != -1
+
+
+def named_kinds(answer: str, language: Language) -> Kind | None:
+    """The one thing that an answer names, by any of its names; a hot dog is no dog."""
+    names = _names(language)
+    found = {names[name] for name in _name_pattern(language).findall(_bare(answer, language))}
+    return found.pop() if len(found) == 1 else None
+
+
+def _place(options: tuple[str, ...], fact: str | None) -> int:
+    return options.index(fact) if fact in options else -1
+
+
+def _yes_or_no(answer: str) -> str | None:
+    if answer.startswith(("没有", "不", "No")):
+        return "no"
+    return "yes" if answer.startswith(("有", "是", "一样", "Yes")) else None
+
+
+def _told(task: str, language: Language, answer: str) -> str:
+    """What is said about the thing: numbers and grounds are looked for everywhere."""
+    if task in ("total", "count", "background"):
+        return answer
+    return re.split(TOLD_AFTER[language], answer)[-1]
+
+
+@lru_cache(maxsize=64)
+def _pattern(task: str, language: Language) -> re.Pattern[str]:
+    """Finds a task's facts, the longest first."""
+    options = sorted(facts(task, language), key=len, reverse=True)
+    before, after = (r"\b", r"\b") if language == "en" else ("", "")
+    if task in ("total", "count"):
+        before = "(?<=有)" if language == "zh" else r"(?:(?<=is )|(?<=are ))"  # the ten of 十字形 is no number
+    return re.compile(f"{before}({'|'.join(map(re.escape, options))}){after}")
+
+
+@lru_cache(maxsize=2)
+def _names(language: Language) -> dict[str, Kind]:
+    return {name: kind for kind in kinds() for name in (kind.zh if language == "zh" else kind.en)}
+
+
+@lru_cache(maxsize=2)
+def _name_pattern(language: Language) -> re.Pattern[str]:
+    names = "|".join(re.escape(name) for name in sorted(_names(language), key=len, reverse=True))
+    return re.compile(rf"\b({names})\b" if language == "en" else f"({names})")
+
+
+@lru_cache(maxsize=2)
+def _beside(language: Language) -> re.Pattern[str]:
+    """Measure words (一头大象 has no head) and colours (an orange fish is no orange), but not those within names."""
+    if language == "zh":
+        measures = "|".join(sorted({kind.measure for kind in kinds()}))
+        colours = "|".join(colour.zh for colour in COLOURS)
+        return re.compile(f"(?<=[是有])[{''.join(ZH_NUMBERS)}](?:{measures})(?![。，])|(?:{colours})的")
+    colours = "|".join(colour.key for colour in COLOURS)
+    coloured = [re.escape(name) for name in _names("en") if re.match(f"(?:{colours}) ", name)]
+    return re.compile(rf"\b(?!(?:{'|'.join(coloured)})\b)(?:{colours}) (?=\w)")
+
+
+def _bare(answer: str, language: Language) -> str:
+    return _beside(language).sub("", answer)

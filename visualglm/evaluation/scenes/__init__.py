@@ -1,0 +1,31 @@
+"""Drawn pictures with known truth, for training and evaluation.
+
+`compose.scene_of(seed)` is the truth, `paint.picture_of(scene)` the picture, `dialogue.exchanges(scene, ...)` what
+one may ask about it and the right answers. Training, validation, test and the bundled samples never share a seed.
+"""
+
+from visualglm_lab.scenes.patch_labels import patch_labels, zone_labels
+
+from .kinds import BACKGROUNDS, COLOURS, KINDS, ZONES
+from .qa_pair import QAPair
+from .questions import exchanges
+from .render import render_scene
+from .scene import Scene, SceneItem, scene_of
+from .split_seeds import Split, seeds
+
+__all__ = [
+    "BACKGROUNDS",
+    "COLOURS",
+    "KINDS",
+    "ZONES",
+    "QAPair",
+    "Scene",
+    "SceneItem",
+    "Split",
+    "exchanges",
+    "patch_labels",
+    "render_scene",
+    "scene_of",
+    "seeds",
+    "zone_labels",
+]

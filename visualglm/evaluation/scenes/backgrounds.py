@@ -1,0 +1,96 @@
+"""What lies behind the objects: a tone, a drawn place, a pattern, or a piece of a photograph.
+
+Knows nothing about objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image, ImageDraw
+
+from .kinds import RGB, Background
+
+Size = tuple[int, int]
+Ink = ImageDraw.ImageDraw
+
+
+def ground_of(
+    background: Background, tone: RGB, size: Size, rng: Generator, photo: Image.Image | None = None
+) -> Image.Image:
+    """A canvas of that background; `photo` is what a background of kind photo shows a piece of."""
+    canvas = Image.new("RGB", size, tone)
+    if background.texture == "photo":
+        return _photo(photo, size, rng) if photo else canvas
+    if background.texture is not None:
+        _PLACES[background.texture](ImageDraw.Draw(canvas), tone, size, rng)
+    return canvas
+
+
+def _photo(photo: Image.Image, size: Size, rng: Generator) -> Image.Image:
+    """A piece of a quarter to a half of the photograph's side, enlarged: texture, but no thing to be named."""
+    side = int(photo.width * rng.uniform(0.25, 0.5))
+    left, top = (int(rng.integers(photo.width - side)) for _ in range(2))
+    return photo.convert("RGB").resize(size, Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+
+
+def _shade(tone: RGB, by: int) -> RGB:
+    red, green, blue = (min(255, max(0, c + by)) for c in tone)
+    return red, green, blue
+
+
+def _grass(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
+    """Upright blades all over."""
+    for x, y, lean, by in zip(*rng.random((3, 90)), rng.integers(-28, 28, 90), strict=True):
+        foot = (x * size[0], y * size[1])
+        tip = (foot[0] + (lean - 0.5) * 0.04 * size[0], foot[1] - 0.06 * size[1])
+        ink.line((foot, tip), fill=_shade(tone, int(by)), width=max(1, size[0] // 90))
+
+
+def _sea(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
+    """Rows of waves."""
+    for row in np.linspace(0.05, 0.95, 9):
+        shift = rng.random() * 6
+        t = np.linspace(0, 1, 25)
+        y = (row + 0.012 * np.sin(26 * t + shift)) * size[1]
+        line = list(zip((t * size[0]).tolist(), y.tolist(), strict=True))
+        ink.line(line, fill=_shade(tone, 26), width=max(1, size[1] // 80))
+
+
+def _night(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
+    """Small points of light."""
+    for x, y, bright in rng.random((45, 3)):
+        r = (0.003 + 0.003 * bright) * size[0]
+        at = (x * size[0] - r, y * size[1] - r, x * size[0] + r, y * size[1] + r)
+        ink.ellipse(at, fill=_shade(tone, round(90 + 110 * bright)))
+
+
+def _sand(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
+    """Grains, darker and lighter."""
+    for x, y, by in zip(*rng.random((2, 160)), rng.integers(-35, 25, 160), strict=True):
+        r = 0.006 * size[0]
+        ink.ellipse((x * size[0] - r, y * size[1] - r, x * size[0] + r, y * size[1] + r), fill=_shade(tone, int(by)))
+
+
+def _pattern(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
+    """Stripes, checks or dots in two near tones."""
+    other, step, form = _shade(tone, int(rng.choice([-40, 40]))), size[0] // int(rng.integers(6, 14)), rng.integers(3)
+    for number, x in enumerate(range(0, size[0] + step, step)):
+        if form == 0 and number % 2:
+            ink.rectangle((x, 0, x + step, size[1]), fill=other)
+        for row, y in enumerate(range(0, size[1] + step, step) if form else ()):
+            if form == 1 and (number + row) % 2:
+                ink.rectangle((x, y, x + step, y + step), fill=other)
+            elif form == 2:
+                ink.ellipse((x, y, x + step / 2, y + step / 2), fill=other)
+
+
+_PLACES: dict[str, Callable[[Ink, RGB, Size, Generator], None]] = {
+    "grass": _grass,
+    "sea": _sea,
+    "night": _night,
+    "sand": _sand,
+    "pattern": _pattern,
+}

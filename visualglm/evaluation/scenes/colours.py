@@ -1,0 +1,81 @@
+"""The pictures of real things, cut out or whole, by what they show.
+
+An album is a folder that `visualglm_lab.album_builder` wrote: `album.npy` [N, 128, 128, 4] and `manifest.jsonl`, one
+line per picture (concept, source, licence, split). Knows nothing about scenes or packages.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from visualglm.evaluation.scenes.kinds import COLOURS, Colour
+
+CLEAR = 0.72  # a thing has a colour when this share of its pixels has it
+_HUES = ((12, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (262, "blue"), (300, "purple"), (340, "pink"))
+
+
+def dominant_colour(rgba: NDArray[np.uint8]) -> Colour | None:
+    """[H, W, 4] -> the colour of at least `CLEAR` of the opaque pixels, outlines (near black) not counted."""
+    pixels = rgba.reshape(-1, 4)
+    pixels = pixels[pixels[:, 3] > 160][:, :3]
+    if len(pixels) < 20:
+        return None
+    names = colour_names(pixels)
+    outlines = (names == "black").mean()
+    if outlines < 0.35:
+        names = names[names != "black"]
+    values, counts = np.unique(names, return_counts=True)
+    best = counts.argmax()
+    if counts[best] < CLEAR * len(names):
+        return None
+    return next((colour for colour in COLOURS if colour.key == values[best]), None)
+
+
+def colour_names(pixels: NDArray[np.uint8]) -> NDArray[np.str_]:
+    """[N, 3] RGB -> the name of each pixel's colour, `grey` among them, by hue, saturation and value."""
+    rgb = pixels.astype(np.float64) / 255
+    value, low = rgb.max(axis=1), rgb.min(axis=1)
+    chroma = value - low
+    saturation = chroma / np.maximum(value, 1e-6)
+    hue = _hue(rgb, value, chroma)
+    names = np.full(len(rgb), "red", dtype="<U8")
+    start = 0
+    for end, name in _HUES:
+        names[(hue >= start) & (hue < end)] = name
+        start = end
+    names[np.isin(names, ("orange", "red")) & (value < 0.68)] = "brown"
+    names[(names == "brown") & (hue < 12) & (saturation > 0.75) & (value > 0.4)] = "red"
+    names[((names == "red") | (names == "purple")) & (saturation < 0.55) & (value > 0.8)] = "pink"
+    names[(names == "orange") & (saturation < 0.35)] = "grey"
+    grey = saturation < 0.18
+    names[grey] = "grey"
+    names[grey & (value > 0.88)] = "white"
+    names[(value < 0.22) | (grey & (value < 0.3))] = "black"
+    return names
+
+
+def _hue(rgb: NDArray[np.float64], value: NDArray[np.float64], chroma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Degrees, 0 for grey."""
+    red, green, blue = rgb.T
+    safe = np.maximum(chroma, 1e-6)
+    sector = np.select(
+        [value == red, value == green], [(green - blue) / safe % 6, (blue - red) / safe + 2], (red - green) / safe + 4
+    )
+    hue: NDArray[np.float64] = np.where(chroma > 0, 60 * sector, 0.0)
+    return hue
+
+
+def relight(picture: Image.Image, shift: int, saturation: float, light: float) -> Image.Image:
+    """RGBA in other light: hue turned by `shift` (of 256), saturation and brightness multiplied."""
+    if (shift, saturation, light) == (0, 1.0, 1.0):
+        return picture
+    alpha, rgb = picture.getchannel("A"), picture.convert("RGB")
+    if shift:
+        hue, chroma, value = rgb.convert("HSV").split()
+        turned = hue.point(lambda level: (level + shift) % 256)
+        rgb = Image.merge("HSV", (turned, chroma, value)).convert("RGB")
+    rgb = ImageEnhance.Brightness(ImageEnhance.Color(rgb).enhance(saturation)).enhance(light)
+    rgb.putalpha(alpha)
+    return rgb

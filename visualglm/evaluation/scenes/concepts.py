@@ -1,0 +1,84 @@
+"""Every nameable thing, in both languages: the drawn kinds, letters and digits, and `concepts.tsv`.
+
+The table is curated line by line: key, category, names in Chinese and English (the first one answers, the others are
+understood), plural, measure word, and the emoji that show the thing. Knows nothing about pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+import string
+import tomllib
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from .kinds import KINDS, Kind
+
+TABLE = Path(__file__).with_name("concepts.tsv")
+LETTER = "letter"
+
+
+@lru_cache(maxsize=1)
+def kinds() -> tuple[Kind, ...]:
+    """All kinds: the drawn ones first, then letters and digits, then the table's, in its order."""
+    drawn = {kind.key for kind in KINDS}
+    table = tuple(_kind(row) for row in _rows() if row["key"] not in drawn)
+    return (*KINDS, *glyphs(), *table)
+
+
+@lru_cache(maxsize=1)
+def number_of() -> dict[Kind, int]:
+    """The place of every kind in `kinds()`."""
+    return {kind: number for number, kind in enumerate(kinds())}
+
+
+@lru_cache(maxsize=1)
+def by_key() -> dict[str, Kind]:
+    return {kind.key: kind for kind in kinds()}
+
+
+@lru_cache(maxsize=1)
+def glyphs() -> tuple[Kind, ...]:
+    """Letters and digits as things to draw: 字母A, the letter A."""
+    letters = (
+        Kind(f"letter {c}", LETTER, (f"字母{c}",), (f"letter {c}",), f"letters {c}") for c in string.ascii_uppercase
+    )
+    digits = (Kind(f"digit {c}", LETTER, (f"数字{c}",), (f"digit {c}",), f"digits {c}") for c in string.digits)
+    return (*letters, *digits)
+
+
+@lru_cache(maxsize=1)
+def concept_of_emoji() -> dict[str, str]:
+    """Emoji (code points in hexadecimal, joined by `-`) -> the key of what it shows."""
+    return {emoji: row["key"] for row in _rows() for emoji in (row["emoji"] or "").split()}
+
+
+@lru_cache(maxsize=1)
+def _families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
+    """(wide names, all names): whoever shows a narrow thing shows the wide one too, and looks may deceive."""
+    table = tomllib.loads(TABLE.with_name("families.toml").read_text(encoding="utf-8"))
+    families = []
+    for wide, narrow in table["families"].items():
+        whole = narrow[0].startswith("@")
+        members = {kind.key for kind in kinds() if kind.category == narrow[0][1:]} if whole else set(narrow)
+        families.append((frozenset(wide.split(" / ")), frozenset(members) | frozenset(wide.split(" / "))))
+    return tuple(families)
+
+
+@lru_cache(maxsize=500_000)
+def overlap(one: Kind, other: Kind) -> bool:
+    """Whether a picture of one could truly be called the other."""
+    a, b = one.key, other.key
+    return a == b or any((a in wide and b in all_) or (b in wide and a in all_) for wide, all_ in _families())
+
+
+def _rows() -> list[dict[str, str]]:
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _kind(row: dict[str, str]) -> Kind:
+    zh, en = tuple(row["zh"].split(";")), tuple(row["en"].split(";"))
+    kind = Kind(row["key"], row["category"], zh, en, row["plural"])
+    return replace(kind, measure=row["measure"]) if row["measure"] else kind

@@ -1,0 +1,43 @@
+"""Is what a `config.json` says possible? Asked before any work, in one sentence each.
+
+In: values from a stranger's file. A size that no model has, a key that changes what a class does, or code that
+transformers would fetch are a `ConfigurationError`. Knows the configurations by their fields only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..network.configuration_limits import CONFIG
+from .reading import read_json
+
+
+def check_files(folder: Any, names: Iterable[str] = (CONFIG,), subfolder: str = "") -> None:
+    """Read a local folder's files of JSON once before transformers does, which knows no bounds.
+
+    Raises:
+        ConfigurationError: one is no regular file, too large, or no JSON object.
+    """
+    place = Path(folder, subfolder)
+    for file in (place / name for name in names) if place.is_dir() else [place]:
+        if file.exists() and file.suffix == ".json":
+            read_object(file)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The object in a file of JSON that belongs to a model's configuration.
+
+    Raises:
+        ConfigurationError: it cannot be read, or holds something else.
+    """
+    try:
+        content = read_json(file)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"{file} cannot be read as JSON ({reason}), so download it again.") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{file} should hold a JSON object with names and values.")
+    return content

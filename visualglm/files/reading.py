@@ -1,0 +1,116 @@
+"""Files that somebody else wrote -> bytes and JSON, in bounded memory and time, from regular files only.
+
+A FIFO would block for ever and `/dev/zero` never ends, so both are refused before they are read. Errors are an
+`OSError` with a reason and the path, or a `ValueError` that says what is wrong with the text; callers add what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+MOST_BYTES = 1 << 26
+"""Of a file that is read whole: 64 MiB; the largest of ours, a golden record or a trainer's state, has a few MB."""
+DEEPEST = 100
+"""Levels of nested lists and objects: deeper ones end in a RecursionError in code that copies or prints them."""
+MOST_DIGITS = 1000
+"""Of a whole number; Python itself stops at 4,300."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file for reading, without blocking on what is none.
+
+    Raises:
+        OSError: it is not there, may not be read, or is a folder, a FIFO, a socket or a device.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
+    """Read a regular file of at most `most` bytes whole.
+
+    Raises:
+        OSError: see `open_regular`, or it is larger.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
+    if content is None or len(content) > most:
+        raise OSError(errno.EFBIG, f"more than {most >> 20 or 1} MiB, which no such file has", str(path))
+    return content
+
+
+def read_json(path: str | Path, most: int = MOST_BYTES) -> Any:
+    """Read a JSON file; see `parse_json` and `read_bytes` for what is refused, and so is half a character."""
+    content = read_bytes(path, most)
+    value = parse_json(content)
+    if b"\\u" in content and _has_surrogate(value):
+        raise ValueError("it has half a character (a lone surrogate)")
+    return value
+
+
+def parse_json(text: bytes | str) -> Any:
+    """JSON -> its value.
+
+    Raises:
+        ValueError: it is no JSON in UTF-8, is nested too deeply, or has a number of hundreds of digits.
+    """
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"its byte {error.start + 1} is no UTF-8") from error
+    try:
+        value = json.loads(text, parse_int=_whole_number)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    _check_depth(value)
+    return value
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"it has a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, (dict, list))]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
+def _has_surrogate(value: Any) -> bool:
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and SURROGATE.search(value):
+            return True
+        if isinstance(value, dict):
+            waiting.extend(value)
+        waiting.extend(_inside(value))
+    return False
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    return iter(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())

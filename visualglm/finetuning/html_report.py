@@ -1,0 +1,94 @@
+"""`report.html`: loss curves, the score before and after, and held-out rows with both answers.
+
+One file without scripts, fonts or addresses of anything else; pictures are inside it. Everything that came from data or
+a model is escaped. Knows nothing about training.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..files.atomic import write_file
+from ..preprocessing.images import open_image
+from .evaluation import EvalQuestion, normalize_answer
+
+WIDTH, HEIGHT, THUMBNAIL = 640, 240, 160
+STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse}"
+    "td,th{border:1px solid #ccc;padding:.4rem;vertical-align:top;text-align:left}.right{background:#e6f6e6}"
+    ".wrong{background:#fbeaea}svg{border:1px solid #ccc}"
+)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What was asked, and the answers before and after."""
+
+    asked: list[EvalQuestion]
+    before: list[str]
+    after: list[str]
+
+
+def write_report(
+    file: Path, metrics: list[dict[str, Any]], facts: list[str], held_out: Answered, probe: Answered
+) -> None:
+    """Writes the page."""
+    pieces = [f'<!doctype html><meta charset="utf-8"><title>Fine-tuning report</title><style>{STYLE}</style>']
+    pieces.append("<h1>Fine-tuning report</h1>" + "".join(f"<p>{html.escape(fact)}</p>" for fact in facts))
+    pieces.append("<h2>Loss</h2>" + curves(metrics))
+    pieces.append("<h2>Held-out rows</h2>" + _table(held_out))
+    pieces.append("<h2>Questions outside the data</h2>" + _table(probe))
+    write_file(file, "\n".join(pieces) + "\n")
+
+
+def curves(metrics: list[dict[str, Any]]) -> str:
+    """Training (blue) and validation (orange) loss over steps, as a drawing."""
+    lines = {"loss": "#2266cc", "eval_loss": "#dd7711"}
+    points = {key: [(row["step"], row[key]) for row in metrics if key in row] for key in lines}
+    every = [point for line in points.values() for point in line]
+    if not every:
+        return "<p>no losses were logged</p>"
+    last, top = max(step for step, _ in every), max(loss for _, loss in every) or 1.0
+    drawn = []
+    for key, line in points.items():
+        place = " ".join(f"{WIDTH * step / max(1, last):.1f},{HEIGHT * (1 - loss / top):.1f}" for step, loss in line)
+        drawn.append(f'<polyline fill="none" stroke="{lines[key]}" stroke-width="2" points="{place}"/>')
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">{"".join(drawn)}</svg>'
+    return f"{svg}<p>blue: training, orange: validation; 0 to {top:.3g} over {last} steps</p>"
+
+
+def _table(answered: Answered) -> str:
+    rows = zip(answered.asked, answered.before, answered.after, strict=True)
+    body = "".join(_row(*row) for row in rows)
+    heads = "".join(f"<th>{head}</th>" for head in ("pictures", "question", "wanted", "before", "after"))
+    return f"<table><tr>{heads}</tr>{body}</table>"
+
+
+def _row(asked: EvalQuestion, before: str, after: str) -> str:
+    cells = [f"<td>{''.join(_pictures(asked.pictures))}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
+    cells.append(f"<td>{html.escape(asked.wanted or '')}</td>")
+    for said in (before, after):
+        mark = (
+            ""
+            if asked.wanted is None
+            else "right"
+            if normalize_answer(said) == normalize_answer(asked.wanted)
+            else "wrong"
+        )
+        cells.append(f'<td class="{mark}">{html.escape(said)}</td>')
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _pictures(paths: list[str]) -> Iterator[str]:
+    for path in paths:
+        picture = open_image(path)
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        yield f'<img alt="" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

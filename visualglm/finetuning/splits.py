@@ -1,0 +1,75 @@
+"""A recipe's data -> what is learned from, what is held out, and the questions asked of the latter.
+
+Two parts of one file, or of two. Knows nothing about training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..conversation import VisualGLM
+from ..errors import UsageError
+from .data_files import DataFile
+from .dataset import FinetuningDataset, SubsetDataset, split_dataset
+from .evaluation import EvalQuestion
+from .finetuning_config import Finetuning
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """What is learned from and what is held out: two parts of one file, or of two."""
+
+    learned: SubsetDataset
+    held_out: SubsetDataset | None
+
+    def with_pixels(self, wanted: bool) -> DataSplits:
+        sides = [
+            None if part is None else SubsetDataset(part.samples, list(part.indices), wanted) for part in self._both
+        ]
+        assert sides[0] is not None
+        return DataSplits(sides[0], sides[1])
+
+    def pictures(self) -> list[str]:
+        return [path for part in self._both if part for path in part.samples.picture_paths()]
+
+    @property
+    def _both(self) -> tuple[SubsetDataset, SubsetDataset | None]:
+        return self.learned, self.held_out
+
+
+def samples_of(recipe: Finetuning, file: str, model: VisualGLM) -> FinetuningDataset:
+    """The answers of a file, as the recipe reads it."""
+    longest = recipe.max_tokens or model.model.config.max_sequence_length
+    return FinetuningDataset(DataFile(file), model.processor, longest, recipe.language, recipe.skip_bad)  # type: ignore[arg-type]
+
+
+def sides_of(recipe: Finetuning, model: VisualGLM, say: Callable[[str], None]) -> DataSplits:
+    """Both sides; rows that were left out are said.
+
+    Raises:
+        UsageError: no row can be learned from.
+    """
+    samples = samples_of(recipe, recipe.data, model)
+    for message in samples.bad:
+        say(f"left out: {message}")
+    if not len(samples):
+        raise UsageError(f"{recipe.data} has no row that can be learned from: see visualglm finetune --check.")
+    if recipe.validation:
+        others = samples_of(recipe, recipe.validation, model)
+        return DataSplits(
+            SubsetDataset(samples, list(range(len(samples)))), SubsetDataset(others, list(range(len(others))))
+        )
+    learned, held_out = split_dataset(samples, recipe.validation_share, recipe.seed)
+    return DataSplits(SubsetDataset(samples, learned), SubsetDataset(samples, held_out) if held_out else None)
+
+
+def held_out_questions(sides: DataSplits, count: int) -> list[EvalQuestion]:
+    """The first held-out dialogues, as many as will be asked before and after."""
+    if sides.held_out is None:
+        return []
+    chosen = []
+    for index in sides.held_out.indices[:count]:
+        sample, turns = sides.held_out.samples[index], sides.held_out.samples.turns(index)
+        chosen.append(EvalQuestion(turns, sample["pictures"], turns[-1].answer))
+    return chosen

@@ -1,0 +1,100 @@
+"""What figures are measured on: processor, memory, versions, bandwidth; seconds and bytes of a call.
+
+Linux' own files say what is in use; elsewhere those fields are zero or unknown. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from .. import __version__
+from ..kernels import cpu_backend
+from .memory import anonymous_memory, status_field
+
+PROBE_BYTES = 256 << 20
+"""Larger than any cache, so that the probe reads memory."""
+
+
+def timed(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
+    """The result and the seconds it took."""
+    start = time.perf_counter()
+    result = call(*args, **kwargs)
+    return result, time.perf_counter() - start
+
+
+def timed_alone(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
+    """`timed`; where one thread computes, the seconds that it had the processor, which neighbours do not lengthen."""
+    if torch.get_num_threads() > 1 or torch.cuda.is_available():
+        return timed(call, *args, **kwargs)
+    start = time.process_time()
+    result = call(*args, **kwargs)
+    return result, time.process_time() - start
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """A list whose only element is the largest anonymous memory seen inside the block, in bytes."""
+    peak, done = [anonymous_memory()], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.01):
+            peak[0] = max(peak[0], anonymous_memory())
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "unknown")
+    total = status_field("/proc/meminfo", "MemTotal")
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(total / 1e9, 1),
+        "load_average_1_min": round(os.getloadavg()[0], 2),
+    }
+
+
+def cpu_lines() -> list[str]:
+    """Linux' description of the processors."""
+    file = Path("/proc/cpuinfo")
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {
+        "visualglm": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+
+
+class BandwidthProbe:
+    """Reads a block of memory larger than every cache, with the threads that torch computes with."""
+
+    def __init__(self) -> None:
+        self.block = torch.ones(PROBE_BYTES // 8, dtype=torch.int64)
+
+    def measure(self) -> float:
+        """Bytes per second of one pass: by the compiled kernel, or by a sum in torch, which comes close."""
+        read = (lambda: cpu_backend.read(self.block)) if cpu_backend.available() else self.block.sum
+        return PROBE_BYTES / timed_alone(read)[1]

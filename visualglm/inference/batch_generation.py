@@ -1,0 +1,160 @@
+"""Prompts with sampling, seed and length of their own, answered in one `generate`, each as if alone.
+
+    rows (ids, picture vectors, Settings, seed) -- left padding --> generate -- one id per row and step --> row.accept
+
+A row's penalties, warpers and draws see that row without its padding, and its draws come from its own generator: the
+same seed gives the same answer alone, in a batch, and through `ask`. A row that has ended, or was ended from outside,
+costs its place until the longest row ends. Knows nothing about text, turns or servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from ..errors import UsageError
+from .generation_settings import GenerationSettings
+
+
+class GenerationRow:
+    """One prompt on its way to an answer: `ids` grows, `ended` stops it (anyone may set it, from any thread).
+
+    `image_embeds` [pictures, image_length, hidden] or None; `seed` None draws one.
+    """
+
+    def __init__(
+        self, input_ids: list[int], image_embeds: Tensor | None, settings: GenerationSettings, seed: int | None = None
+    ) -> None:
+        if (settings.config.num_beams or 1) > 1:
+            raise UsageError("num_beams is above 1, but beam search answers one question at a time: use ask.")
+        self.input_ids = input_ids
+        self.image_embeds = image_embeds
+        self.settings = settings
+        self.seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
+        self.room = settings.new_tokens(len(input_ids))
+        self.eos = settings.eos
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was generated."""
+        self.ids: list[int] = []
+        self.ended = False
+
+    def accept(self, index: int) -> None:
+        """Takes the next id; ends at `<eop>` and where its length is used up."""
+        self.ids.append(index)
+        self.ended = self.ended or index in self.eos or len(self.ids) >= self.room
+
+
+def generate_batch(model: Any, rows: Sequence[GenerationRow]) -> None:
+    """Fills `ids` of every row that has not ended.
+
+    Raises:
+        PromptError: pictures and slots of a row do not match.
+    """
+    rows = [row for row in rows if not row.ended]
+    if not rows:
+        return
+    pad = model.config.pad_token_id
+    ids, mask, longest = padded([row.input_ids for row in rows], [[] for _ in rows], pad)
+    pads = [longest - len(row.input_ids) for row in rows]
+    embeds = [row.image_embeds for row in rows if row.image_embeds is not None]
+    config = model.generation_config.__class__(
+        do_sample=False,
+        max_new_tokens=max(row.room for row in rows),
+        eos_token_id=None,
+        pad_token_id=pad,
+        bos_token_id=model.config.bos_token_id,
+    )
+    model.generate(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        image_embeds=torch.cat(embeds) if embeds else None,
+        generation_config=config,
+        logits_processor=LogitsProcessorList([PerRowLogitsProcessor(model, rows, pads)]),
+        stopping_criteria=StoppingCriteriaList([PerRowStopping(rows)]),
+        streamer=RowStreamer(rows),
+    )
+
+
+def padded(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor, int]:
+    """Ids and mask [B, T] of prompts, padded on the left, with answers behind them, padded on the right.
+
+    The answers begin in the column that comes third.
+    """
+    start = max(map(len, prompts))
+    ids = torch.full((len(prompts), start + max(map(len, answers))), pad)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        own = slice(start - len(prompt), start + len(answer))
+        ids[row, own] = torch.tensor([*prompt, *answer])
+        mask[row, own] = 1
+    return ids, mask, start
+
+
+class PerRowLogitsProcessor(LogitsProcessor):
+    """Each row's own processors; a sampled row's draw becomes the only likely id, so that `generate` takes it."""
+
+    def __init__(self, model: Any, rows: Sequence[GenerationRow], pads: Sequence[int]) -> None:
+        self.rows = rows
+        self.pads = pads
+        self.processors = [_processors(model, row) for row in rows]
+        self.generators = [torch.Generator(model.device).manual_seed(row.seed) for row in rows]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
+        for place, row in enumerate(self.rows):
+            if not row.ended:
+                own = slice(place, place + 1)
+                processed = self.processors[place](input_ids[own, self.pads[place] :], scores[own])
+                scores[own] = self._drawn(place, processed) if row.settings.config.do_sample else processed
+        return scores
+
+    def _drawn(self, place: int, scores: Tensor) -> Tensor:
+        """As transformers draws [1, vocabulary], from the row's generator."""
+        drawn = torch.multinomial(scores.softmax(-1), 1, generator=self.generators[place])
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+def _processors(model: Any, row: GenerationRow) -> LogitsProcessorList:
+    """What `generate` would process this row's scores with, in its order: `generate` itself is asked."""
+
+    def hand_over(_: Any, input_ids: Tensor, logits_processor: LogitsProcessorList, **kwargs: Any) -> Any:
+        return logits_processor
+
+    prompt = torch.tensor([row.input_ids], device=model.device)
+    arguments = row.settings.arguments(len(row.input_ids))
+    return model.generate(  # type: ignore[no-any-return]
+        input_ids=prompt, attention_mask=torch.ones_like(prompt), custom_generate=hand_over, **arguments
+    )
+
+
+class PerRowStopping(StoppingCriteria):
+    def __init__(self, rows: Sequence[GenerationRow]) -> None:
+        self.rows = rows
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        return torch.tensor([row.ended for row in self.rows], device=input_ids.device)
+
+
+class RowStreamer(BaseStreamer):
+    """Hands each step's ids to their rows; the first call brings the prompts and is passed over."""
+
+    def __init__(self, rows: Sequence[GenerationRow]) -> None:
+        self.rows = rows
+        self.prompt_seen = False
+
+    def put(self, value: Tensor) -> None:
+        if self.prompt_seen:
+            for row, index in zip(self.rows, value.flatten().tolist(), strict=True):
+                if not row.ended:
+                    row.accept(index)
+        self.prompt_seen = True
+
+    def end(self) -> None:
+        """Nothing waits for the end: `generate_batch` returns."""

@@ -1,0 +1,73 @@
+"""Upstream's own calls, `model.chat` and `model.stream_chat`, with its signatures and return values.
+
+A tokenizer, a picture and a question go in, `(response, history)` comes out. They take the same road as `Conversation`:
+prompt.py makes the ids, generation.py the answer. Source: `chat`, `stream_chat` and `process_image` of upstream's
+`modeling_chatglm.py`. Different on purpose: a question is never searched for `<img>` tags, so no text opens a file.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ImageError
+from ..preprocessing.images import ImageSource, VisualGLMImageProcessor, open_image
+
+
+class ImageFeatures:
+    """A picture in a dialogue: its pixels, and its vectors for the model and the adapter that asked last."""
+
+    def __init__(self, pixel_values: Tensor) -> None:
+        self.pixel_values = pixel_values
+        self.image_embeds: Tensor | None = None
+        self._encoder: Any = None
+
+    def embeds(self, model: Any) -> Tensor:
+        """Its vectors [1, image_length, hidden]; made anew where another model or another adapter asks.
+
+        Raises:
+            ImageError: the other model reads pictures of another size.
+        """
+        encoder = weakref.ref(model), model.adapter_at_work
+        if self.image_embeds is None or self._encoder != encoder:
+            size, wanted = self.pixel_values.shape[-1], model.config.vision.image_size
+            if size != wanted:
+                raise ImageError(
+                    f"the picture was read at {size} pixels, and this model reads {wanted}: show it again, to this one."
+                )
+            self.image_embeds, self._encoder = encode_pixels(model, self.pixel_values), encoder
+        return self.image_embeds
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the pixels alone: its vectors belong to a model that is not copied with it."""
+        return {"pixel_values": self.pixel_values, "image_embeds": None, "_encoder": None}
+
+
+def encode_image(model: Any, source: ImageSource, upstream: bool = False) -> Tensor:
+    """Any picture -> the vectors of its slots [1, image_length, hidden].
+
+    Raises:
+        ImageError: the picture cannot be opened.
+    """
+    return encode_pixels(model, image_pixels(model, source, upstream))
+
+
+def image_pixels(model: Any, source: ImageSource, upstream: bool = False) -> Tensor:
+    """Any picture -> `pixel_values` [1, 3, H, W] in the model's picture size.
+
+    Raises:
+        ImageError: the picture cannot be opened.
+    """
+    size = model.config.vision.image_size
+    processor = VisualGLMImageProcessor(size={"height": size, "width": size})
+    return processor(open_image(source, upstream=upstream), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def encode_pixels(model: Any, pixel_values: Tensor) -> Tensor:
+    """`pixel_values` [P, 3, H, W] -> the vectors of their slots [P, image_length, hidden]."""
+    return model.encode_images(pixel_values.to(model.device))  # type: ignore[no-any-return]

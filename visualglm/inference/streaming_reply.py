@@ -1,0 +1,167 @@
+"""A prompt's ids and picture features -> text that arrives piece by piece and can be stopped.
+
+`StreamingReply` runs transformers' `generate` in a thread and hands its ids, decoded, to whoever iterates. The one road to an
+answer: `model.chat`, `Conversation` and the command line all take it. Knows nothing about turns or pictures' pixels.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from ..preprocessing.incremental_decoder import IncrementalDecoder
+from ..preprocessing.tokenizer import ChatGLMTokenizer
+from .generation_settings import GenerationSettings
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+def trim_after_eos(ids: list[int], eos: set[int]) -> list[int]:
+    """The ids up to and with the first that ends an answer."""
+    end = next((position for position, index in enumerate(ids) if index in eos), len(ids) - 1)
+    return ids[: end + 1]
+
+
+class _IdQueue(BaseStreamer):
+    """Hands ids from the generating thread to the reading one; the first call brings the prompt and is passed over."""
+
+    def __init__(self, ids: queue.SimpleQueue[Any]) -> None:
+        self.ids = ids
+        self.prompt_seen = False
+
+    def put(self, value: Tensor) -> None:
+        if self.prompt_seen:
+            for index in value.flatten().tolist():
+                self.ids.put(index)
+        self.prompt_seen = True
+
+    def end(self) -> None:
+        """The thread itself reports the end, so that an error is one too."""
+
+
+class _Cancelled(StoppingCriteria):
+    def __init__(self, event: threading.Event) -> None:
+        self.event = event
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device, dtype=torch.bool)
+
+
+_unread: weakref.WeakSet[StreamingReply] = weakref.WeakSet()
+_unread_lock = threading.Lock()
+
+
+def is_generating(model: Any) -> bool:
+    """Whether an answer of this model is neither read to its end nor closed."""
+    with _unread_lock:
+        return any(reply.model is model and reply.finish_reason is None for reply in _unread)
+
+
+class StreamingReply(Iterator[str]):
+    """One answer on its way: iterate for the pieces of text; their concatenation is `text`.
+
+    `close()` (or leaving the `with` block) stops the generation within one token. `finish_reason` is None until the
+    end. An error in the generating thread is raised from the iteration.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: ChatGLMTokenizer,
+        input_ids: list[int],
+        image_embeds: Tensor | None,
+        settings: GenerationSettings,
+    ) -> None:
+        self.model = model
+        self.prompt_tokens = len(input_ids)
+        self.ids: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self._decoder = IncrementalDecoder(tokenizer, process=True)
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._cancelled = threading.Event()
+        self._eos = settings.eos
+        self._started = time.perf_counter()
+        self._seconds: float | None = None
+        prompt = torch.tensor([input_ids], device=model.device)
+        arguments = {"image_embeds": image_embeds, **settings.arguments(len(input_ids))}
+        self._thread = threading.Thread(target=self._generate, args=(model, prompt, arguments), daemon=True)
+        with _unread_lock:
+            _unread.add(self)
+        self._thread.start()
+
+    def _generate(self, model: Any, prompt: Tensor, arguments: dict[str, Any]) -> None:
+        """Runs in the thread. Beam search cannot stream: its ids come all at once."""
+        streams = (arguments["generation_config"].num_beams or 1) == 1
+        try:
+            output = model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                stopping_criteria=StoppingCriteriaList([_Cancelled(self._cancelled)]),
+                streamer=_IdQueue(self._queue) if streams else None,
+                **arguments,
+            )
+            if not streams:
+                for index in trim_after_eos(output[0, prompt.shape[1] :].tolist(), self._eos):
+                    self._queue.put(index)
+            self._queue.put(None)
+        except BaseException as error:  # it must reach the reader, whatever it is: nobody waits for a dead thread
+            self._queue.put(error)
+
+    @property
+    def text(self) -> str:
+        """What has been said so far."""
+        return self._decoder.text
+
+    @property
+    def seconds(self) -> float:
+        """Wall time from the start to the end, or until now."""
+        return self._seconds if self._seconds is not None else time.perf_counter() - self._started
+
+    def __next__(self) -> str:
+        while self.finish_reason is None:
+            item = self._queue.get()
+            if isinstance(item, BaseException):
+                self.finish_reason = "cancelled"
+                raise item
+            piece = self._end() if item is None else self._accept(item)
+            if piece:
+                return piece
+        raise StopIteration
+
+    def _accept(self, index: int) -> str:
+        self.ids.append(index)
+        return "" if index in self._eos else self._decoder.push(index)
+
+    def _end(self) -> str:
+        self._thread.join()
+        self._seconds = time.perf_counter() - self._started
+        ended = bool(self.ids) and self.ids[-1] in self._eos
+        self.finish_reason = "stop" if ended else "cancelled" if self._cancelled.is_set() else "length"
+        return self._decoder.finish()
+
+    def close(self) -> None:
+        """Stops the generation and waits for the token under way; what was said stays in `text`."""
+        self._cancelled.set()
+        while self.finish_reason is None:
+            item = self._queue.get()
+            if item is None:
+                self._end()
+            elif isinstance(item, BaseException):
+                self.finish_reason = "cancelled"
+            else:
+                self._accept(item)
+
+    def __enter__(self) -> StreamingReply:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

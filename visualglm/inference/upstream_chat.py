@@ -1,0 +1,186 @@
+"""Upstream's own calls, `model.chat` and `model.stream_chat`, with its signatures and return values.
+
+A tokenizer, a picture and a question go in, `(response, history)` comes out. They take the same road as `Conversation`:
+prompt.py makes the ids, generation.py the answer. Source: `chat`, `stream_chat` and `process_image` of upstream's
+`modeling_chatglm.py`. Different on purpose: a question is never searched for `<img>` tags, so no text opens a file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import PromptError, UsageError
+from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
+from ..preprocessing.images import ImageSource
+from ..preprocessing.prompt import Language, Turn
+from ..preprocessing.tokenizer import ChatGLMTokenizer
+from .image_features import ImageFeatures, image_pixels
+from .prompting import start_reply
+from .streaming_reply import StreamingReply
+
+
+class History(list[tuple[str, str]]):
+    """Upstream's history, a list of (question, answer), that also remembers the picture they were about.
+
+    A plain list made of it (`list(history)`, a slice) is upstream's: it remembers no picture.
+    """
+
+    shown: tuple[str, int, bool, int] | None = None
+    picture: ImageFeatures | None = None
+
+    @property
+    def image_embeds(self) -> Tensor | None:
+        """The picture's vectors as the last answer saw them."""
+        return None if self.picture is None else self.picture.image_embeds
+
+
+class UpstreamChat:
+    """Upstream's methods, mixed into the model."""
+
+    adapter_at_work: str | None = None
+    """The name of the adapter that was switched on (adapters/switch.py), for those who remember what it computed."""
+
+    def chat(
+        self,
+        tokenizer: ChatGLMTokenizer,
+        image_path: ImageSource | None,
+        query: str | None = None,
+        history: Iterable[tuple[str, str]] | None = None,
+        max_length: int | None = None,
+        min_length: int | None = None,
+        do_sample: bool | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        temperature: float | None = None,
+        repetition_penalty: float | None = None,
+        logits_processor: Any = None,
+        **kwargs: Any,
+    ) -> tuple[str, History]:
+        """Answers `query` about the picture; returns the answer and the history with this turn.
+
+        `chat(tokenizer, question, history=history)` without a picture goes on with the picture of that history. What
+        is None comes from the checkpoint's generation config (upstream's files: max_length 1024, min_length 100,
+        top_p 0.4, top_k 100, temperature 0.8, repetition_penalty 1.2, do_sample). `kwargs` are more sampling arguments
+        of transformers, and: `preset` ("hf", "sat", "sat_cli", "greedy"), `language` ("zh" as upstream, or "en": Q/A
+        and no Chinese character in the answer), `upstream_images` (ignore EXIF and drop transparency as upstream did),
+        `seed`.
+
+        Raises:
+            ImageError: the picture cannot be opened.
+            PromptError: the question alone does not fit into the model.
+        """
+        answered = self.stream_chat(
+            tokenizer,
+            image_path,
+            query,
+            history,
+            max_length,
+            min_length,
+            do_sample,
+            top_p,
+            top_k,
+            temperature,
+            repetition_penalty,
+            logits_processor,
+            **kwargs,
+        )
+        *_, last = answered
+        return last
+
+    def stream_chat(
+        self,
+        tokenizer: ChatGLMTokenizer,
+        image_path: ImageSource | None,
+        query: str | None = None,
+        history: Iterable[tuple[str, str]] | None = None,
+        max_length: int | None = None,
+        min_length: int | None = None,
+        do_sample: bool | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        temperature: float | None = None,
+        repetition_penalty: float | None = None,
+        logits_processor: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[str, History]]:
+        """As `chat`, but yields the answer so far, with its history, as it grows. Closing the iterator stops it.
+
+        The last pair is what `chat` returns (upstream's stream lacks the final token when max_length ends it).
+        """
+        sampled = {
+            "max_length": max_length,
+            "min_length": min_length,
+            "do_sample": do_sample,
+            "top_p": top_p,
+            "top_k": top_k,
+            "temperature": temperature,
+            "repetition_penalty": repetition_penalty,
+            "logits_processor": logits_processor,
+        }
+        reply, new_turn = self._start_chat(tokenizer, image_path, query, history, **sampled, **kwargs)
+        with reply:
+            for _ in reply:
+                yield reply.text, new_turn(reply.text)
+            if not reply.text:
+                yield "", new_turn("")
+
+    def _start_chat(
+        self,
+        tokenizer: ChatGLMTokenizer,
+        image_path: ImageSource | None,
+        query: str | None,
+        history: Iterable[tuple[str, str]] | None,
+        language: Language = "zh",
+        upstream_images: bool = False,
+        **arguments: Any,
+    ) -> tuple[StreamingReply, Any]:
+        if query is None:
+            image_path, query = None, _question(image_path)
+        past = history if isinstance(history, History) else _checked_history(history or [])
+        shown, picture = past.shown, past.picture
+        if image_path is not None and not (isinstance(image_path, str) and not image_path.strip()):
+            shown = _identity(image_path, upstream_images, self.config.vision.image_size)  # type: ignore[attr-defined]
+            if shown is None or shown != past.shown:
+                picture = ImageFeatures(image_pixels(self, image_path, upstream_images))
+        image_embeds = None if picture is None else picture.embeds(self)
+        pictures = 0 if image_embeds is None else 1
+        questions = [*((question, answer) for question, answer in past), (query, None)]
+        turns = [Turn(q, a, pictures if index == 0 else 0) for index, (q, a) in enumerate(questions)]
+        arguments = forbid_chinese_tokens(tokenizer, language, arguments)
+        reply, dropped = start_reply(self, tokenizer, turns, image_embeds, language, **arguments)
+        if dropped:
+            warnings.warn(f"the dialogue is too long: its {dropped} oldest turns stay out of the prompt", stacklevel=3)
+
+        def with_answer(response: str) -> History:
+            extended = History([*past, (query, response)])
+            extended.shown, extended.picture = shown, picture
+            return extended
+
+        return reply, with_answer
+
+
+def _identity(picture: ImageSource, upstream: bool, size: int) -> tuple[str, int, bool, int] | None:
+    """What a file was when it was read, so that the same one is not encoded twice; None for anything but a file."""
+    if not isinstance(picture, (str, Path)) or not Path(picture).is_file():
+        return None
+    return str(picture), Path(picture).stat().st_mtime_ns, upstream, size
+
+
+def _checked_history(history: Iterable[Any]) -> History:
+    turns = list(history)
+    for turn in turns:
+        if not (isinstance(turn, (tuple, list)) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+            raise PromptError(f"history holds {turn!r:.60}: give a list of (question, answer) pairs of text.")
+    return History((question, answer) for question, answer in turns)
+
+
+def _question(argument: Any) -> str:
+    """The question of `chat(tokenizer, question)`; a lone picture is a forgotten question."""
+    if not isinstance(argument, str):
+        raise UsageError("chat got a picture but no question: call chat(tokenizer, picture, question).")
+    return argument

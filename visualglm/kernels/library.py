@@ -1,0 +1,73 @@
+"""Finds and opens the compiled kernel, and hands it torch's threads.
+
+The extension is built with the package where a C compiler is at hand (`pyproject.toml`); without it `library()` is None
+and everything else of the package works through torch. Knows nothing about tensors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.machinery
+import os
+from ctypes import CDLL, c_float, c_int, c_size_t, c_uint64, c_void_p
+from pathlib import Path
+
+VERSION = 2
+"""Of the interface, as in `machine.c`: an old build beside a new checkout is not used."""
+PATHS = ("portable", "avx2", "avx512-vnni")
+"""Names of the paths, in the C code's order; `VISUALGLM_KERNEL` takes one of them, or `none`."""
+SIGNATURES: dict[str, tuple[object, list[object]]] = {
+    "visualglm_use_threads_of": (None, [c_void_p]),
+    "visualglm_use_path": (None, [c_int]),
+    "visualglm_path": (c_int, []),
+    "visualglm_huge_pages": (None, [c_void_p, c_size_t]),
+    "visualglm_int4_bytes": (c_size_t, [c_int] * 3),
+    "visualglm_int8_bytes": (c_size_t, [c_int] * 2),
+    "visualglm_arrange_int4": (None, [c_void_p] * 3 + [c_int] * 5),
+    "visualglm_arrange_int8": (None, [c_void_p] * 2 + [c_int] * 4),
+    "visualglm_read": (c_uint64, [c_void_p, c_size_t, c_int]),
+    "visualglm_attend": (c_int, [c_void_p] * 6 + [c_int] * 5 + [c_float, c_int]),
+    "visualglm_linear_bfloat16": (c_int, [c_void_p] * 4 + [c_int] * 4),
+    "visualglm_linear_int4": (c_int, [c_void_p] * 3 + [c_int] * 6),
+    "visualglm_linear_int8": (c_int, [c_void_p] * 4 + [c_int] * 5),
+}
+
+
+@functools.cache
+def library() -> CDLL | None:
+    """The compiled kernel, ready to be called; None where it is not built, is of another version, or not wanted."""
+    wanted = os.environ.get("VISUALGLM_KERNEL", "")
+    file = _built_file()
+    if file is None or wanted == "none":
+        return None
+    opened = CDLL(str(file))
+    if opened.visualglm_version() != VERSION:
+        return None
+    for name, (result, arguments) in SIGNATURES.items():
+        function = getattr(opened, name)
+        function.restype, function.argtypes = result, arguments
+    opened.visualglm_use_path(PATHS.index(wanted) if wanted in PATHS else -1)
+    opened.visualglm_use_threads_of(_torch_threads())
+    return opened
+
+
+def _built_file() -> Path | None:
+    """What `build_ext` left in this folder, or beside it in an editable install."""
+    names = ["_kernel" + suffix for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    return next((file for name in names if (file := Path(__file__).with_name(name)).exists()), None)
+
+
+def _torch_threads() -> int | None:
+    """Address of `GOMP_parallel` in the OpenMP library that torch computes with; None where it has another one.
+
+    Two pools would be worse than one: the threads of the one that waits spin for a while on the cores of the other.
+    """
+    import torch
+
+    folders = (Path(torch.__file__).with_name("lib"), Path(torch.__file__).parent.with_name("torch.libs"))
+    for name in [str(file) for folder in folders for file in sorted(folder.glob("libgomp*.so*"))]:
+        function = getattr(CDLL(name), "GOMP_parallel", None)
+        if function is not None:
+            return ctypes.cast(function, c_void_p).value
+    return None

@@ -1,0 +1,133 @@
+"""Softmax(q k / sqrt(d)) v through the kernel that the configuration names (eager, sdpa, flex).
+
+The one place where the three networks meet transformers' attention kernels, and the two plain attentions of the image
+side: self-attention (ViT, Q-Former) and cross-attention (Q-Former). Heads are [batch, heads, tokens, head_dim];
+the result is [batch, tokens, heads * head_dim]. Knows nothing about positions, caches or masks' meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration import QFormerConfig, VisionConfig
+
+
+def split_heads(hidden_states: Tensor, num_heads: int) -> Tensor:
+    """[batch, tokens, heads * head_dim] -> [batch, heads, tokens, head_dim]."""
+    return hidden_states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention written out; also returns the probabilities [batch, heads, queries, keys].
+
+    The query is scaled before the product, and the softmax runs in float32, so that float16 does not overflow.
+    """
+    scores = (query * scaling) @ key.transpose(-1, -2)
+    if attention_mask is not None and attention_mask.dtype == torch.bool:  # made for sdpa, outside
+        scores = scores.masked_fill(~attention_mask[..., : key.shape[-2]], torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask[..., : key.shape[-2]]
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return (probabilities @ value).transpose(1, 2).contiguous(), probabilities
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    output_attentions: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of `query` over `key` and `value`, [batch, heads, tokens, head_dim] each.
+
+    Without a mask every query sees every key. Returns the context [batch, queries, heads * head_dim] and, where the
+    kernel has them or `output_attentions` asks, the probabilities.
+    """
+    name = attention_implementation(module.config._attn_implementation, query.shape[2], output_attentions)  # type: ignore[union-attr,arg-type]
+    if attention_mask is None and name == "flex_attention":
+        name = "sdpa"  # nothing to skip without a mask, and flex refuses some head sizes
+    scaling = query.shape[-1] ** -0.5
+    if name == "sdpa" and decodes_on_cpu(query, key, value):
+        return attend_one(query, key, value, attention_mask, scaling).flatten(1)[:, None], None
+    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+    context, probabilities = kernel(module, query, key, value, attention_mask, scaling=scaling, is_causal=False)
+    return context.flatten(2), probabilities
+
+
+def decodes_on_cpu(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether this is a decoding step for the CPU, where sdpa is ten times slower than need be.
+
+    Ours has no derivative; a prefix that is trained gives keys and values one where the query has none.
+    """
+    one = query.shape[2] == 1 and query.device.type == "cpu"
+    return one and not any(x.requires_grad for x in (query, key, value)) and not torch.compiler.is_compiling()
+
+
+def attend_one(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float) -> Tensor:
+    """Attention of one query per row, [batch, heads, 1, head_dim], by an operator of ours."""
+    from ..kernels import operators  # noqa: F401  (registers it)
+
+    return torch.ops.visualglm.attend_one(query, key, value, attention_mask, scaling)
+
+
+def attention_implementation(configured: str | None, query_length: int, output_attentions: bool) -> str:
+    """The kernel that really runs, and so the form of the mask it reads.
+
+    Only the eager one has probabilities to hand out. One query has no blocks to skip, and flex compiles anew for every
+    length of the cache, so a decoding step takes sdpa in its place.
+    """
+    if output_attentions or configured is None:
+        return "eager"
+    return "sdpa" if configured == "flex_attention" and query_length == 1 else configured
+
+
+class SelfAttention(nn.Module):
+    """Full self-attention; the fused rows are all queries, then all keys, then all values."""
+
+    def __init__(self, config: VisionConfig | QFormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[P, N, hidden] -> [P, N, hidden]."""
+        query, key, value = (split_heads(x, self.num_heads) for x in self.query_key_value(hidden_states).chunk(3, -1))
+        context, _ = attend(self, query, key, value)
+        return self.dense(context)
+
+
+class CrossAttention(nn.Module):
+    """Queries read the picture; the fused rows of `key_value` are all keys, then all values."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key_value = nn.Linear(config.cross_attn_hidden_size, 2 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: Tensor, image_features: Tensor, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """[P, Q, hidden] over [P, N, cross] -> [P, Q, hidden] and, if asked, probabilities [P, heads, Q, N]."""
+        query = split_heads(self.query(hidden_states), self.num_heads)
+        key, value = (split_heads(x, self.num_heads) for x in self.key_value(image_features).chunk(2, -1))
+        context, probabilities = attend(self, query, key, value, output_attentions=output_attentions)
+        return self.dense(context), probabilities

@@ -1,0 +1,73 @@
+"""Whatever compiles a step into a GPU's graph and replays it does so in one thread, always the same.
+
+torch keeps captured graphs by thread: replayed from another one they fail, or write over each other's memory and say
+nothing (pytorch issue 123177). Answers are made in a thread each, so those with a static cache are handed over. The
+thread holds up nobody's end of the program. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+
+Work = tuple[Future[Any], Callable[[], Any]]
+
+
+class GraphThread:
+    """A thread that begins with the first work given to it; a forked process begins one of its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.thread: threading.Thread | None = None
+        self.waiting: SimpleQueue[Work] = SimpleQueue()
+
+    def run(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns or raises; there at once, from elsewhere when its turn has come."""
+        if threading.current_thread() is self.thread:
+            return work()
+        with self.lock:
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._go_on, name="graphs", daemon=True)
+                self.thread.start()
+        done: Future[Any] = Future()
+        self.waiting.put((done, work))
+        return done.result()
+
+    def _go_on(self) -> None:
+        while True:
+            done, work = self.waiting.get()
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+
+GRAPH_THREAD = GraphThread()
+os.register_at_fork(after_in_child=GRAPH_THREAD.__init__)  # type: ignore[misc]  # the child has no thread but its own
+
+
+def in_one_thread(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """`call` from the one thread, under the caller's inference mode and autocast, which belong to threads."""
+    inference = torch.is_inference_mode_enabled()
+    casts = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+
+    def work() -> Any:
+        with torch.inference_mode(inference), _autocast(casts):
+            return call(*arguments, **keywords)
+
+    return GRAPH_THREAD.run(work)
+
+
+@contextlib.contextmanager
+def _autocast(casts: list[tuple[str, torch.dtype]]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for kind, dtype in casts:
+            stack.enter_context(torch.autocast(kind, dtype))
+        yield

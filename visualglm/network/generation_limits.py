@@ -1,0 +1,103 @@
+"""Settings of `generate`, from a caller or from a stranger's file -> are they possible here?
+
+Checked before work begins: 100,000 beams would be that many copies of the cache. Knows nothing about models or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig
+
+MOST_TOKENS = 1 << 20
+WHOLE = {
+    "max_length": (1, MOST_TOKENS),
+    "max_new_tokens": (1, MOST_TOKENS),
+    "min_length": (0, MOST_TOKENS),
+    "min_new_tokens": (0, MOST_TOKENS),
+    "max_cache_len": (1, MOST_TOKENS),
+    "num_beams": (1, 64),
+    "num_return_sequences": (1, 64),
+    "top_k": (0, MOST_TOKENS),
+    "no_repeat_ngram_size": (0, 1024),
+    "encoder_no_repeat_ngram_size": (0, 1024),
+    "prompt_lookup_num_tokens": (1, 1024),
+    "num_assistant_tokens": (1, 1024),
+    "max_matching_ngram_size": (1, 1024),
+}
+"""Whole numbers and their least and greatest values."""
+REAL = {
+    "temperature": (1e-6, 1e6),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "typical_p": (0, 1),
+    "epsilon_cutoff": (0, 1),
+    "eta_cutoff": (0, 1),
+    "repetition_penalty": (1e-6, 1e6),
+    "encoder_repetition_penalty": (1e-6, 1e6),
+    "length_penalty": (-1e3, 1e3),
+    "max_time": (0, 1e9),
+}
+SWITCHES = (
+    *("do_sample", "use_cache", "renormalize_logits", "remove_invalid_values", "token_healing", "disable_compile"),
+    *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
+    *("low_memory", "is_assistant", "_from_model_config"),
+)
+IDS = (
+    *("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id"),
+    *("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
+)
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "early_stopping": (True, False, "never"),
+    "cache_implementation": ("dynamic", "static"),
+}
+MOST_IDS = 1 << 12
+NOT_SETTINGS = ("transformers_version",)
+
+
+def fault_of_numbers(values: Mapping[str, Any]) -> str | None:
+    """What is wrong with the first number that is not possible, as a clause; None where all are."""
+    for name, bounds in {**WHOLE, **REAL}.items():
+        value = values.get(name)
+        kinds = (int,) if name in WHOLE else (int, float)
+        if value is None or (type(value) in kinds and bounds[0] <= value <= bounds[1]):
+            continue
+        kind = "whole number" if name in WHOLE else "number"
+        return f"{name} is {shown(value)}: give a {kind} from {bounds[0]:g} to {bounds[1]:g}"
+    return None
+
+
+def fault_of_file(values: Mapping[str, Any], vocab_size: int) -> str | None:
+    """The same for all settings of a file; those that need objects, code or other models are not taken from one."""
+    fault = fault_of_numbers(values)
+    if fault is not None:
+        return fault
+    known = vars(GenerationConfig())
+    for name, value in values.items():
+        if value is None or name in NOT_SETTINGS or name in WHOLE or name in REAL:
+            continue
+        if name in CHOICES:
+            fits = any(value == choice for choice in CHOICES[name])
+        elif name in SWITCHES:
+            fits = isinstance(value, bool)
+        elif name in IDS:
+            ids = _flat(value)
+            fits = len(ids) <= MOST_IDS and all(type(index) is int and 0 <= index < vocab_size for index in ids)
+        else:
+            fits = name not in known and not hasattr(GenerationConfig, name) and not name.startswith("__")
+        if not fits:
+            return f"{shown(name)} is {shown(value)}, which is not taken from a file: give it to `generate`"
+    return None
+
+
+def _flat(value: Any) -> list[Any]:
+    """Ids, alone or in lists or in lists of lists."""
+    outer = value if isinstance(value, list) else [value]
+    return [index for inner in outer for index in (inner if isinstance(inner, list) else [inner])]
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -1,0 +1,138 @@
+"""What transformers' `generate` must know of this model: positions, masks, caches, pictures, penalties.
+
+A prompt's ids and pictures go in, ids come out; every hook here is one that `generate` calls. The networks are the
+model's. Knows nothing about text.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache, DynamicCache, StaticCache
+from transformers.generation import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+
+from . import sampling
+from .cuda_graph_thread import in_one_thread
+from .glm import PrefixState, prefix_mask, prefix_positions
+from .kv_cache import preallocate
+
+STATIC_LENGTHS = 512
+"""Where steps are compiled, a static cache's length is a multiple of this."""
+
+
+class VisualGLMGenerationMixin(GenerationMixin):
+    """A base of the model, which hands over `config`, `encode_images` and `_slots`; `GenerationMixin` stands beside it
+    there, because transformers looks for it among the direct bases."""
+
+    compiles_steps = False
+    """Whether `generate` takes a static cache unless told otherwise, with which transformers compiles a GPU's steps."""
+
+    def generate(
+        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
+    ) -> Any:
+        """transformers' `generate`; `do_sample=False` or `temperature=0` also switch the checkpoint's own
+        repetition penalty and min_length off unless they are given."""
+        if generation_config is None:
+            kwargs = sampling.resolve(**kwargs)
+        elif generation_config.do_sample is False:
+            generation_config = copy.deepcopy(generation_config)
+            generation_config.update(**sampling.PRESETS["greedy"], defaults_only=True)
+        given = kwargs.get("past_key_values")
+        if given is None and self._takes_static_cache(generation_config, kwargs):
+            kwargs["cache_implementation"] = "static"
+        if isinstance(given, StaticCache) or kwargs.get("cache_implementation") == "static":  # a GPU compiles these
+            return in_one_thread(super().generate, inputs, generation_config, **kwargs)
+        return super().generate(inputs, generation_config, **kwargs)
+
+    def _takes_static_cache(self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> bool:
+        """Whether a static cache is named, or `compiles_steps` and nothing that was asked for speaks against one."""
+        named = kwargs.get("cache_implementation") or getattr(generation_config, "cache_implementation", None)
+        named = named or self.generation_config.cache_implementation
+        guesses = kwargs.get("assistant_model") or kwargs.get("prompt_lookup_num_tokens")  # take tokens back
+        may = named is None and not guesses and kwargs.get("use_cache", True)
+        return bool(named == "static" or (self.compiles_steps and may))
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Positions come from the whole row where an answer begins, or rows were chosen or repeated since, and then
+        follow from there; pictures go in with the prompt only."""
+        kwargs.pop("position_ids", None)
+        cache, attention_mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        end, new_tokens = getattr(cache, "prompt_end", None), model_inputs["input_ids"].shape[1]
+        if cache is None or end is None:
+            return model_inputs
+        if kwargs.get("is_first_iteration") or len(end.rotary) != len(input_ids):
+            rotary = prefix_positions(input_ids, attention_mask, self.config).rotary[..., -new_tokens:]
+            cache.prompt_end = PrefixState(rotary[..., -1], cache.get_seq_length() + new_tokens)
+        else:
+            rotary = end.positions_behind(cache.get_seq_length(), new_tokens)
+        return {**model_inputs, "rotary_positions": rotary}
+
+    @staticmethod
+    def create_masks_for_generate(
+        config: Any, inputs_embeds: Tensor, attention_mask: Tensor | None, past_key_values: Cache, **kwargs: Any
+    ) -> Tensor | None:
+        """A prompt's padding mask as it is: `forward` makes the prefix mask, which only it knows.
+
+        A step over a static cache gets its mask here, in the cache's size: what is compiled may see nothing that grows.
+        """
+        if getattr(past_key_values, "prompt_end", None) is None or inputs_embeds.shape[1] > 1:
+            return attention_mask
+        return prefix_mask("sdpa", inputs_embeds, attention_mask, past_key_values, None)
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Encodes the pictures once and repeats them as the rows are repeated (beams, return sequences).
+
+        transformers would repeat each picture in place, which mixes up rows that hold several.
+        """
+        pixel_values, image_embeds = kwargs.pop("pixel_values", None), kwargs.pop("image_embeds", None)
+        attention_mask = kwargs.get("attention_mask")
+        if image_embeds is None and pixel_values is not None:
+            image_embeds = self.encode_images(pixel_values)
+        if image_embeds is not None and expand_size > 1 and input_ids is not None:
+            prefix_lengths = prefix_positions(input_ids, attention_mask, self.config).prefix_lengths
+            per_row = self._slots(input_ids, prefix_lengths).sum(-1) // self.config.image_length
+            rows = image_embeds.split(per_row.tolist())
+            image_embeds = torch.cat([row for row in rows for _ in range(expand_size)])
+        input_ids, kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
+        )
+        return input_ids, {**kwargs, "image_embeds": image_embeds}
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: Any, mode: Any, batch_size: int, length: int
+    ) -> Any:
+        """transformers' choice of a cache; a dynamic one gets room to grow, a static one a length that fits often:
+        what is compiled for it is compiled for its length."""
+        if self.device.type != "cpu" or generation_config.compile_config is not None:
+            length = -(-length // STATIC_LENGTHS) * STATIC_LENGTHS
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, mode, batch_size, length)
+        cache = model_kwargs.get("past_key_values")
+        if generation_config.cache_implementation in (None, "dynamic") and isinstance(cache, DynamicCache):
+            preallocate(cache)
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        """Puts upstream's repetition penalty, which knows about picture slots, in the place of transformers'."""
+        model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
+        mask = model_kwargs.get("attention_mask")
+        padding = None if mask is None or mask.dim() != 2 else (mask != 0).int().argmax(-1)
+        processors = super()._get_logits_processor(*args, **kwargs)
+        return LogitsProcessorList(
+            sampling.SlotAwareRepetitionPenalty(
+                processor.penalty,
+                self.config.image_token_id or 0,
+                self.config.unk_token_id,
+                self.config.bos_token_id,
+                padding,
+            )
+            if isinstance(processor, RepetitionPenaltyLogitsProcessor)
+            else processor
+            for processor in processors
+        )

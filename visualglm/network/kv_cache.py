@@ -1,0 +1,63 @@
+"""Keys and values of the tokens read so far, [batch, heads, tokens, head_dim] per layer, in memory with room.
+
+transformers' dynamic cache copies all of itself for every new token. Here a new token is written behind the others, and
+the copy happens only when the room is used up. Knows nothing about positions or attention.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class PreallocatedCacheLayer(DynamicLayer):
+    """A dynamic layer whose `keys` and `values` are the filled beginning of larger tensors."""
+
+    keys: Tensor
+    values: Tensor
+    key_room: Tensor | None = None
+    value_room: Tensor | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """New tokens [batch, heads, new, head_dim] -> all tokens so far, keys and values."""
+        if key_states.requires_grad or torch.compiler.is_compiling():  # writing in place has no derivative
+            return super().update(key_states, value_states, *args, **kwargs)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys, self.key_room = append_in_place(self.keys, self.key_room, key_states)
+        self.values, self.value_room = append_in_place(self.values, self.value_room, value_states)
+        return self.keys, self.values
+
+
+def append_in_place(filled: Tensor, room: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
+    """`filled` with `new` behind it, and the tensor that both are the beginning of: `room`, or a larger one."""
+    length = filled.shape[-2] if filled.dim() == 4 else 0
+    total = length + new.shape[-2]
+    if room is None or room.shape[-2] < total or not _begins(room, filled):
+        room = new.new_empty(*new.shape[:-2], total + max(64, total // 4), new.shape[-1])
+        if length:
+            room[..., :length, :] = filled
+    room[..., length:total, :] = new
+    return room[..., :total, :], room
+
+
+def _begins(room: Tensor, filled: Tensor) -> bool:
+    """Whether `filled` still lies in `room` (rows may have been chosen or repeated), and may be written to."""
+    writable = not room.is_inference() or torch.is_inference_mode_enabled()
+    return writable and filled.data_ptr() == room.data_ptr() and filled.shape[:2] == room.shape[:2]
+
+
+def preallocate(cache: Cache) -> Cache:
+    """The cache, its plain dynamic layers replaced by roomy ones while they are empty."""
+    for index, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer and not layer.is_initialized:
+            cache.layers[index] = PreallocatedCacheLayer()
+    return cache
+
+
+def is_empty(cache: Cache) -> bool:
+    """Whether nothing was read yet, or all is forgotten; what is compiled is a step over a cache with a prompt."""
+    return not torch.compiler.is_compiling() and bool(cache.get_seq_length() == 0)

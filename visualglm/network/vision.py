@@ -1,0 +1,147 @@
+"""Pixel_values [pictures, 3, H, W] -> patch features [pictures, 1 + patches, hidden] (EVA-CLIP ViT-g).
+
+    pixel_values [P, 3, 224, 224] -- patch_embed, class token, positions --> [P, 257, 1408]
+        -- 39 pre-LN blocks --> [P, 257, 1408] -- ln_vision --> [P, 257, 1408], class token included
+
+Module names are upstream's tensor names, so a checkpoint opens without renaming. Source: SwissArmyTransformer
+`vit_model.py`, upstream `visual.py`. Knows nothing about files, prompts or language.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ..errors import ImageError
+from .attention import SelfAttention
+from .configuration import VisionConfig
+
+
+class FeedForward(nn.Module):
+    """Linear, exact (erf) GELU, Linear: the MLP of the ViT and of the Q-Former."""
+
+    def __init__(self, hidden_size: int, inner_hidden_size: int) -> None:
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(hidden_size, inner_hidden_size)
+        self.dense_4h_to_h = nn.Linear(inner_hidden_size, hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[..., hidden] -> [..., hidden]."""
+        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(hidden_states)))
+
+
+class ViTBlock(GradientCheckpointingLayer):
+    """Pre-LN: x += attention(LN(x)); x += mlp(LN(x))."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.attention = SelfAttention(config)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.mlp = FeedForward(config.hidden_size, config.inner_hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[P, N, hidden] -> [P, N, hidden]."""
+        hidden_states = hidden_states + self.attention(self.input_layernorm(hidden_states))
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+
+class ViTTransformer(nn.Module):
+    """The class token (`word_embeddings`, one row), the position table and the blocks."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(1, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.num_positions, config.hidden_size)
+        self.layers = nn.ModuleList(ViTBlock(config) for _ in range(config.num_layers))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Patch embeddings [P, N, hidden] -> [P, 1 + N, hidden], before the last layer norm."""
+        class_token = self.word_embeddings.weight.expand(patches.shape[0], -1, -1)
+        hidden_states = torch.cat([class_token, patches], dim=1) + self.position_embeddings.weight
+        for layer in self.layers:
+            hidden_states = layer(hidden_states)
+        return hidden_states
+
+
+class PatchEmbed(nn.Module):
+    """A convolution whose stride is its kernel: one vector per patch, row by row."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(config.in_channels, config.hidden_size, config.patch_size, stride=config.patch_size)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """[P, 3, H, W] -> [P, (H / patch) * (W / patch), hidden]."""
+        return self.proj(pixel_values).flatten(2).transpose(1, 2)
+
+
+class ClassHead(nn.Module):
+    """Upstream's `cls` mixin: only the layer norm over all tokens is left of it."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.ln_vision = nn.LayerNorm(config.hidden_size, eps=config.output_layernorm_epsilon)
+
+
+class VisionTransformer(PreTrainedModel):
+    """The whole ViT; see the head of this file for the shapes."""
+
+    config_class = VisionConfig
+    config: VisionConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ViTBlock"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__(config)
+        self.transformer = ViTTransformer(config)
+        self.mixins = nn.ModuleDict({"patch_embedding": PatchEmbed(config), "cls": ClassHead(config)})
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """[P, 3, image_size, image_size] -> [P, 1 + patches, hidden].
+
+        Raises:
+            ImageError: the pictures have another size than the position table was made for.
+        """
+        size = self.config.image_size
+        if pixel_values.dim() != 4 or tuple(pixel_values.shape[-2:]) != (size, size):
+            raise ImageError(
+                f"pixel_values are {list(pixel_values.shape)} but this model reads [pictures, 3, {size}, {size}]: "
+                "let the processor resize them, or call model.resize_image_size(N) for another resolution."
+            )
+        patch_embed, head = cast(PatchEmbed, self.mixins["patch_embedding"]), cast(ClassHead, self.mixins["cls"])
+        patches = patch_embed(pixel_values.to(patch_embed.proj.weight))
+        return head.ln_vision(self.transformer(patches))
+
+    @torch.no_grad()
+    def resize_positions(self, image_size: int) -> None:
+        """Interpolates the position table (bicubic over the patch grid, class token kept) to another `image_size`.
+
+        Raises:
+            ImageError: `image_size` is not a multiple of the patch size.
+        """
+        if image_size <= 0 or image_size % self.config.patch_size:
+            raise ImageError(
+                f"image_size {image_size} is not a multiple of the patch size {self.config.patch_size}: choose one."
+            )
+        table = self.transformer.position_embeddings.weight
+        old_side, new_side = (side // self.config.patch_size for side in (self.config.image_size, image_size))
+        grid = table[1:].reshape(1, old_side, old_side, -1).permute(0, 3, 1, 2).float()
+        grid = F.interpolate(grid, size=(new_side, new_side), mode="bicubic", align_corners=False)
+        patches = grid.permute(0, 2, 3, 1).reshape(new_side * new_side, -1).to(table.dtype)
+        resized = nn.Embedding(1 + new_side * new_side, table.shape[1], device=table.device, dtype=table.dtype)
+        resized.weight.copy_(torch.cat([table[:1], patches]))
+        resized.weight.requires_grad_(table.requires_grad)
+        self.transformer.position_embeddings = resized
+        self.config.image_size = image_size

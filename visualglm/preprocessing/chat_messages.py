@@ -1,0 +1,148 @@
+"""Chat messages, as OpenAI and transformers write them, become turns and picture sources.
+
+In: a list of `{"role": ..., "content": ...}`. Out: `Turn`s for `prompt.build_prompt`, and the source of each picture,
+unopened. `CHAT_TEMPLATE` is the same road in Jinja, for where a string is wanted. Knows nothing about ids or pixels.
+
+Upstream has no system message: its text is put before the next question, on a line of its own; so are the texts of
+several user messages in a row, and the several texts of one message. A picture belongs to the turn of its message,
+whatever stands before it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import PromptError
+from .prompt import IMAGE_CLOSE, IMAGE_OPEN, MARKS, Turn
+from .tokenizer import TEXT_SPECIALS
+
+IMAGE_PLACEHOLDER = IMAGE_OPEN + IMAGE_CLOSE
+LITERALS = (IMAGE_OPEN, IMAGE_CLOSE, *TEXT_SPECIALS)
+ASKING = ("user", "system", "developer")
+TEXT_PARTS = ("text", "input_text", "output_text")
+IMAGE_PARTS = ("image", "image_url", "input_image")
+
+
+def messages_to_turns(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Turn], list[Any]]:
+    """Turns, the last one open unless the messages end with the assistant; and each picture's source (None: not said).
+
+    Sources: `{"type": "image", "image" | "url" | "path" | "base64": ...}`, `{"type": "image_url", "image_url": ...}`.
+    Raises `PromptError` for an unknown role or part, a picture outside a user's message, or an answer to nothing.
+    """
+    turns: list[Turn] = []
+    images: list[Any] = []
+    texts: list[str] = []
+    asked, pictures = False, 0
+    for message in messages:
+        text, sources = _read(message)
+        if message["role"] == "assistant":
+            if not asked:
+                raise PromptError("An assistant message answers nothing: put the user's message before it.")
+            turns.append(Turn("\n".join(texts), text, pictures))
+            texts, asked, pictures = [], False, 0
+            continue
+        texts += [text] if text else []
+        images += sources
+        asked, pictures = asked or message["role"] == "user", pictures + len(sources)
+    if asked:
+        turns.append(Turn("\n".join(texts), None, pictures))
+    if not turns:
+        raise PromptError("The messages have no user message: ask something.")
+    return turns, images
+
+
+def _read(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """One message's text and the sources of its pictures."""
+    role, content = message.get("role"), message.get("content")
+    if role not in (*ASKING, "assistant"):
+        raise PromptError(f"The role {role!r} is unknown: write user, assistant or system.")
+    if isinstance(content, str):
+        return content, []
+    if not isinstance(content, Sequence):
+        raise PromptError(f"A {role} message has no content: write a string, or a list of text and image parts.")
+    parts = [_as_part(part) for part in content]
+    texts = [str(part.get("text", "")) for part in parts if part["type"] in TEXT_PARTS]
+    sources = [_source(part) for part in parts if part["type"] in IMAGE_PARTS]
+    if sources and role != "user":
+        raise PromptError(f"A {role} message has a picture: pictures belong to user messages.")
+    return "\n".join(text for text in texts if text), sources
+
+
+def _as_part(part: Any) -> Mapping[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    kind = part.get("type") if isinstance(part, Mapping) else part
+    if kind not in TEXT_PARTS + IMAGE_PARTS:
+        raise PromptError(f"A message part of type {kind!r} is unknown: write text, image or image_url.")
+    return part  # type: ignore[no-any-return]
+
+
+def _source(part: Mapping[str, Any]) -> Any:
+    if part.get("base64") is not None:
+        return f"data:image/unknown;base64,{part['base64']}"
+    given = [part[key] for key in ("image", "image_url", "url", "path") if part.get(key) is not None]
+    source = given[0] if given else None
+    return source.get("url") if isinstance(source, Mapping) else source
+
+
+def _jinja_plain() -> str:
+    """Jinja filters that neutralise a text, as `tokenizer.neutralise` does."""
+    steps = [r"replace('\x10', '')"]
+    steps += [f"replace('{literal}', '{literal[0]}\\x10{literal[1:]}')" for literal in LITERALS]
+    return " | ".join(steps)
+
+
+CHAT_TEMPLATE = rf"""
+{{#- VisualGLM's dialogue: {MARKS["zh"][0]}question, newline, {MARKS["zh"][1]}answer, newline (Q: and A: where the last
+     question has no Chinese character, or language='en'); {IMAGE_PLACEHOLDER} per picture before its turn. A literal
+     special piece in a message gets a \x10 inside, which keeps it text and which the tokenizer leaves out. -#}}
+{{%- set ns = namespace(turns=[], text='', asked=false, pictures=0, words='') -%}}
+{{%- for message in messages -%}}
+  {{%- set ns.words = '' -%}}
+  {{%- if message.content is string -%}}
+    {{%- set ns.words = message.content -%}}
+  {{%- else -%}}
+    {{%- for part in message.content -%}}
+      {{%- if part is string or part.type in {list(TEXT_PARTS)} -%}}
+        {{%- set words = part if part is string else part.text -%}}
+        {{%- set ns.words = ns.words ~ ('\n' if ns.words and words else '') ~ words -%}}
+      {{%- elif part.type in {list(IMAGE_PARTS)} and message.role == 'user' -%}}
+        {{%- set ns.pictures = ns.pictures + 1 -%}}
+      {{%- else -%}}
+        {{{{- raise_exception('A ' ~ message.role ~ ' message has a part that does not belong there.') -}}}}
+      {{%- endif -%}}
+    {{%- endfor -%}}
+  {{%- endif -%}}
+  {{%- if message.role == 'assistant' -%}}
+    {{%- if not ns.asked -%}}{{{{- raise_exception('An assistant message answers nothing.') -}}}}{{%- endif -%}}
+    {{%- set ns.turns = ns.turns + [dict(question=ns.text, answer=ns.words, pictures=ns.pictures, open=false)] -%}}
+    {{%- set ns.text = '' -%}}{{%- set ns.asked = false -%}}{{%- set ns.pictures = 0 -%}}
+  {{%- elif message.role in {list(ASKING)} -%}}
+    {{%- set ns.text = ns.text ~ ('\n' if ns.text and ns.words else '') ~ ns.words -%}}
+    {{%- set ns.asked = ns.asked or message.role == 'user' -%}}
+  {{%- else -%}}
+    {{{{- raise_exception('The role ' ~ message.role ~ ' is unknown.') -}}}}
+  {{%- endif -%}}
+{{%- endfor -%}}
+{{%- if ns.asked -%}}
+  {{%- set ns.turns = ns.turns + [dict(question=ns.text, answer='', pictures=ns.pictures, open=true)] -%}}
+{{%- endif -%}}
+{{%- set lang = namespace(zh=(language | default('auto')) == 'zh') -%}}
+{{%- if (language | default('auto')) == 'auto' and ns.turns -%}}
+  {{%- for c in ns.turns[-1].question -%}}
+    {{%- if '\u3400' <= c <= '\u4dbf' or '\u4e00' <= c <= '\u9fff' or '\uf900' <= c <= '\ufaff'
+        or '\U00020000' <= c <= '\U000323af' -%}}{{%- set lang.zh = true -%}}{{%- endif -%}}
+  {{%- endfor -%}}
+{{%- endif -%}}
+{{%- for turn in ns.turns -%}}
+  {{{{- '{IMAGE_PLACEHOLDER}' * turn.pictures -}}}}
+  {{{{- '{MARKS["zh"][0]}' if lang.zh else '{MARKS["en"][0]}' -}}}}
+  {{{{- turn.question | {_jinja_plain()} -}}}}
+  {{{{- '\n{MARKS["zh"][1]}' if lang.zh else '\n{MARKS["en"][1]}' -}}}}
+  {{%- if not turn.open -%}}
+    {{{{- turn.answer | {_jinja_plain()} -}}}}
+    {{{{- '\n' -}}}}
+  {{%- endif -%}}
+{{%- endfor -%}}
+""".strip()

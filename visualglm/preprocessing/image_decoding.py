@@ -1,0 +1,196 @@
+"""Decode an image file into RGB within bounded memory; light enough for a process of its own.
+
+In: the whole file as bytes. Out: a PIL image in RGB, upright and over white (or as upstream, see images.py). Raises
+`ImageError`, one sentence that names the source. Needs Pillow and numpy alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from ..errors import ImageError
+from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes
+
+PIXEL_LIMIT = 178_956_970
+"""Larger images are refused from their header: 683 MiB as Pillow stores RGB, its own limit for decompression bombs."""
+
+STRIP = 256
+"""Rows that are converted at once where a whole copy of a large image would be hundreds of megabytes."""
+
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
+"""What is decoded. Not all that Pillow knows: its EPS reader, for one, starts another program on the file."""
+
+METERED = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"\0\0\0\x0cjP  ", b"\0\0\1\0\x89PNG")
+"""Beginnings of files that Pillow reads by chunks; the others are bounded by `decoder_bytes`."""
+
+AVIF_BYTES = 20
+"""Of dav1d and libavif for a pixel: planes of up to 12 bits and alpha, twice, and RGBA."""
+
+# what Pillow raises for broken files, depending on the format
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
+    *(RuntimeError, struct.error, zlib.error),
+)
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Image:
+    """Check what the decoder will need, and only then decode.
+
+    Raises:
+        ImageError: it is broken or foreign, or needs more than `PIXEL_LIMIT` pixels, `MEMORY_LIMIT` bytes, or the time
+            that image_limits.py allows.
+    """
+    try:
+        needed = decoder_bytes(content)
+        file = MeteredBytes(content) if content.startswith(METERED) else io.BytesIO(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about bombs, which the checks refuse, and about damaged metadata
+            with Image.open(file, formats=_formats()) as image:
+                _check_size(image, needed)
+                image.load()
+                if not upstream:
+                    return _as_seen(image)
+                return _rgb(image) if image.mode == "RGB" else as_upstream(image, name)
+    except ImageError:
+        raise
+    except CostlyError as error:
+        raise ImageError(f"{name} is too costly to decode ({error}): save it as a plain JPEG or PNG.") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name} is too large to decode safely ({error}): shrink it below {PIXEL_LIMIT:,} pixels."
+        ) from error
+    except MemoryError as error:
+        raise ImageError(f"{name} takes more memory to decode than there is: shrink it.") from error
+    except BROKEN as error:
+        raise ImageError(_diagnosis(content, name, error)) from error
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _check_size(image: Image.Image, decoder: int) -> None:
+    """Pixels, decoder and conversion together.
+
+    Raises:
+        DecompressionBombError: there are too many pixels.
+        CostlyError: they take too much memory.
+    """
+    pixels = image.width * image.height
+    if pixels > PIXEL_LIMIT:
+        raise Image.DecompressionBombError(f"{image.width} x {image.height}")
+    conversion = 0 if image.mode == "RGB" and "transparency" not in image.info else 5 if _is_deep(image) else 4
+    avif = AVIF_BYTES if image.format == "AVIF" else 0
+    _check_memory(pixels * (_pixel_bytes(image) + conversion + avif) + decoder)
+
+
+def _check_memory(needed: int) -> None:
+    if needed > MEMORY_LIMIT:
+        raise CostlyError(f"{needed >> 20:,} MB of memory, of {MEMORY_LIMIT >> 20:,} at most")
+
+
+def _pixel_bytes(image: Image.Image) -> int:
+    """What Pillow keeps of one pixel."""
+    return 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("F", "I") or image.mode.startswith("I;")
+
+
+def _diagnosis(content: bytes, name: str, error: Exception) -> str:
+    """One sentence for a file that Pillow cannot read."""
+    head = content[:1024]
+    if not head:
+        return f"{name} is empty: the download or the copy failed, so get it again."
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        return f"{name} is a HEIC picture, which is not supported: save it as JPEG or PNG."
+    if b"<svg" in head.lower():
+        return f"{name} is an SVG drawing, not a picture of pixels: export it as PNG."
+    if head.startswith(b"version https://git-lfs"):
+        return f"{name} is a git-lfs pointer, not the picture itself: run `git lfs pull`."
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return f"{name} is a web page, not a picture: download the picture itself."
+    if isinstance(error, UnidentifiedImageError):
+        return f"{name} is not a picture of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
+    return f"{name} is broken or cut short ({error}): get a whole copy."
+
+
+def as_upstream(image: Image.Image, name: str) -> Image.Image:
+    """Plain `convert`: orientation ignored, transparency dropped, deeper greys clipped as Pillow clips them."""
+    try:
+        return image.convert("RGB")
+    except BROKEN as error:
+        raise ImageError(f"{name} cannot become RGB ({error}): save it as PNG or JPEG.") from error
+
+
+def _as_seen(image: Image.Image) -> Image.Image:
+    """Upright, over white, in 8 bits."""
+    if _is_turned(image):
+        _check_memory(2 * image.width * image.height * _pixel_bytes(image))
+        with contextlib.suppress(*BROKEN):  # as below
+            image = ImageOps.exif_transpose(image)
+    if _is_deep(image):
+        image = _eight_bits(image)
+    elif image.has_transparency_data:
+        return _over_white(image)
+    return _rgb(image)
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether it needs turning; an upright image is not copied."""
+    with contextlib.suppress(*BROKEN):  # a broken EXIF block says nothing about the orientation; the pixels are whole
+        check_exif(_exif_block(image))
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+    return False
+
+
+def _exif_block(image: Image.Image) -> bytes:
+    """Where Pillow finds EXIF: a block of its own, or text in a PNG."""
+    if "exif" in image.info:
+        return bytes(image.info["exif"])
+    return bytes.fromhex("".join(str(image.info.get("Raw profile type exif", "")).split("\n")[3:]))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """In RGB, without a second copy of pixels that are."""
+    return image._new(image.im) if image.mode == "RGB" and "transparency" not in image.info else image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Without its transparency, strip by strip."""
+    whole = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        over = strip.convert("RGBA")
+        whole.paste(Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB"), (0, top))
+    return whole
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    for top in range(0, image.height, STRIP):
+        yield top, image.crop((0, top, image.width, min(top + STRIP, image.height)))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Deep grey to 8 bits, strip by strip: 16-bit by its whole range, 32-bit and float by the range it seems to use."""
+    most = max(float(_grey(strip).max()) for _, strip in _strips(image))
+    ranges = (1.0, 255.0) if image.mode == "F" else (65535.0,)
+    top = next((limit for limit in ranges if most <= limit), most)
+    whole = Image.new("L", image.size)
+    for start, strip in _strips(image):
+        whole.paste(Image.fromarray(np.rint(_grey(strip).clip(0, top) * (255 / top)).astype(np.uint8)), (0, start))
+    return whole
+
+
+def _grey(strip: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(strip, dtype=np.float32))

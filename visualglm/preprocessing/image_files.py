@@ -1,0 +1,70 @@
+"""Read an image's bytes from a regular file or a stream, within a limit and without blocking on a FIFO."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from typing import IO, Any
+
+from ..errors import ImageError
+from ..files.reading import open_regular
+
+FILE_LIMIT = 256_000_000
+"""Bytes of an image's file."""
+
+READ_BYTES = 1 << 20
+"""Of a stream at once."""
+
+
+def _open(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a regular file.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder.
+        ImageError: it is a pipe, a socket or a device.
+    """
+    try:
+        return open_regular(path)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ImageError(f"{os.fspath(path)[:200]} is no file, but a pipe or a device: save it as a file.") from error
+
+
+def read_image(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
+    """Read a regular file, or the part of it that holds an image.
+
+    Raises:
+        OSError: it cannot be opened.
+        ImageError: it is no regular file, or the image has more than `FILE_LIMIT` bytes.
+    """
+    with _open(path) as file:
+        size = os.fstat(file.fileno()).st_size - offset if size is None else size
+        if size > FILE_LIMIT:
+            raise ImageError(
+                f"{os.fspath(path)[:200]} holds {size:,} bytes: an image may have {FILE_LIMIT:,}; shrink it."
+            )
+        file.seek(offset)
+        return file.read(max(size, 0))
+
+
+def read_stream(file: Any, name: str) -> bytes:
+    """Read all of an open file, from its beginning where it can seek.
+
+    Raises:
+        ImageError: it is opened as text, cannot be read, or has more than `FILE_LIMIT` bytes.
+    """
+    if isinstance(file, io.TextIOBase):
+        raise ImageError("The picture's file is opened as text: open it with mode 'rb'.")
+    content = bytearray()
+    try:
+        if getattr(file, "seekable", lambda: False)():
+            file.seek(0)
+        while len(content) <= FILE_LIMIT and (part := file.read(READ_BYTES)):
+            content += part
+    except (OSError, ValueError, TypeError) as error:
+        raise ImageError(f"{name} cannot be read ({error}): open it with mode 'rb'.") from error
+    if len(content) > FILE_LIMIT:
+        raise ImageError(f"{name} has more than {FILE_LIMIT:,} bytes: shrink it.")
+    return bytes(content)

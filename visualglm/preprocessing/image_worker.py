@@ -1,0 +1,83 @@
+"""The process that decodes images for image_pool.py, under hard limits; imports Pillow and numpy alone.
+
+Requests come through stdin, replies go to stdout; the end of stdin ends it. A reply is the image in RGB, resized as the
+image processor would, or one sentence that says why there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import AvifImagePlugin, Image
+
+from ..errors import ImageError
+from .image_decoding import decode_image
+from .image_limits import MEMORY_LIMIT
+
+REQUEST = struct.Struct("<QIId?")
+"""Bytes of the file, which follow; height and width; seconds of CPU; whether to decode as upstream."""
+REPLY = struct.Struct("<?Q")
+"""Whether it worked; bytes of the pixels or the sentence, which follow."""
+
+SLACK = 64 << 20
+"""Bytes beyond `MEMORY_LIMIT` and the file: buffers of Python and of resizing."""
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    requests, replies = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, which closes stdin
+        signal.signal(number, signal.SIG_IGN)
+    Image.init()
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    limit = _limiter()
+    while head := requests.read(REQUEST.size):
+        length, height, width, seconds, upstream = REQUEST.unpack(head)
+        limit(length, seconds)
+        _reply(replies, *_decoded(requests.read(length), (width, height), upstream))
+
+
+def _decoded(content: bytes, size: tuple[int, int], upstream: bool) -> tuple[bool, bytes]:
+    try:
+        image = decode_image(content, f"The picture ({len(content)} bytes)", upstream)
+        return True, image.resize(size, Image.Resampling.BICUBIC).tobytes()
+    except ImageError as error:
+        return False, str(error).encode("utf-8", "replace")
+
+
+def _reply(replies: BinaryIO, worked: bool, payload: bytes) -> None:
+    replies.write(REPLY.pack(worked, len(payload)) + payload)
+    replies.flush()
+
+
+def _limiter() -> Callable[[int, float], None]:
+    """What sets the limits of one request: bytes of its file and seconds; it does nothing where there are none."""
+    try:
+        import resource
+    except ImportError:
+        return lambda length, seconds: None
+    status = Path("/proc/self/statm")
+    base = int(status.read_text().split()[0]) * resource.getpagesize() if status.exists() else None
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def limit(length: int, seconds: float) -> None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _soft(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1)
+        if base is not None:
+            _soft(resource.RLIMIT_AS, base + MEMORY_LIMIT + 2 * length + SLACK)
+
+    def _soft(kind: int, value: int) -> None:
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+    return limit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Any picture becomes RGB, and RGB becomes pixel_values.
+
+In: a path, bytes, an open file, a data URL, a PIL picture or an array. Out: a PIL picture in RGB (`open_image`), or
+`pixel_values` [pictures, 3, H, W] float32 (`VisualGLMImageProcessor`). Pillow does it all. Knows nothing about text or
+models, and never fetches: a URL is refused.
+
+A picture that is opened here (path, bytes, file, data URL) is shown as a viewer would show it: EXIF orientation is
+honoured, transparency lies over white, 16-bit grey is scaled to 8. Upstream did none of these (visual.py: plain
+`convert("RGB")`), which `upstream=True` repeats. A picture already in memory (PIL, array) is taken as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
+
+from ..errors import ImageError
+from .image_decoding import PIXEL_LIMIT, STRIP, as_upstream, decode_image
+from .image_files import read_image, read_stream
+
+__all__ = [
+    "PIXEL_LIMIT",
+    "STRIP",
+    "ImageSource",
+    "VisualGLMImageProcessor",
+    "data_url_bytes",
+    "open_image",
+]
+
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
+"""What `open_image` takes."""
+
+URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+DATA_URL_HEADER = 1024
+"""Characters before the data of a data URL, at most."""
+BASE64_SLICE = 1 << 20
+"""Characters decoded at once."""
+STANDARD_BASE64 = bytes.maketrans(b"-_", b"+/")
+PERCENT_ESCAPES = {
+    f"%{code}".encode(): bytes.fromhex(code)
+    for code in ("2B", "2b", "2F", "2f", "3D", "3d", "2D", "2d", "5F", "5f", "0D", "0d", "0A", "0a", "09", "20")
+}
+
+
+def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
+    """A picture in RGB, from a path, bytes, a file object, a data URL, a PIL picture, or an array.
+
+    Arrays: [H, W], [H, W, 1 | 3 | 4] or channels first; uint8, bool, or floats in 0..1. Of an animation, the first
+    frame. `upstream=True` ignores orientation and drops transparency, as upstream does with files.
+
+    Raises `ImageError`, one sentence that names the source, for a URL, a missing, empty, truncated or foreign file, for
+    anything but a regular file, for more than `FILE_LIMIT` bytes, and (before anything is decoded) for more than
+    `PIXEL_LIMIT` pixels, or more memory or work than image_decoding.py allows.
+    """
+    if isinstance(source, Image.Image):
+        return as_upstream(source, "The picture")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(source), f"The picture ({len(source)} bytes)", upstream)
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return decode_image(data_url_bytes(source), "The picture in the data URL", upstream)
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        return decode_image(_read_path(path), path, upstream)
+    if hasattr(source, "read"):
+        name = f"The picture {getattr(source, 'name', 'in the file object')}"
+        return decode_image(read_stream(source, name), name, upstream)
+    if hasattr(source, "__array__"):
+        return _from_array(np.asarray(source.detach().cpu() if hasattr(source, "detach") else source))
+    raise ImageError(
+        f"A picture cannot be a {type(source).__name__}: give a path, bytes, an open file, a data URL, a PIL picture "
+        "or an array."
+    )
+
+
+def _read_path(path: str) -> bytes:
+    if URL.match(path):
+        raise ImageError(f"{path[:100]} is a URL, and pictures are not fetched: download it and give the file.")
+    if not path.strip():
+        raise ImageError("No picture was named: give its path.")
+    try:
+        return read_image(path)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path[:200]} does not exist: check the path.") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path} is a folder: give one picture in it.") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path[:200]!r} cannot be read ({error}): check the path and its permissions.") from error
+
+
+def data_url_bytes(url: str) -> bytes:
+    """Return the bytes in a base64 data URL.
+
+    Line breaks, the URL-safe alphabet, and percent-escapes of what is not a letter or a digit are accepted.
+
+    Raises:
+        ImageError: it has no base64 data, or broken base64.
+    """
+    comma = url.find(",", 0, DATA_URL_HEADER)
+    if url[:5].lower() != "data:" or not url[:comma].lower().endswith(";base64"):
+        raise ImageError("The data URL has no base64 data: write data:image/png;base64,... .")
+    return base64_bytes(url, comma + 1)
+
+
+def base64_bytes(text: str, start: int = 0) -> bytes:
+    """Return the bytes whose base64 begins at `start`; decoded in slices, so that no other thread waits for all of it.
+
+    Raises:
+        ImageError: the base64 is broken.
+    """
+    content, rest = [], b""
+    try:
+        for place in range(start, len(text), BASE64_SLICE):
+            piece = rest + text[place : place + BASE64_SLICE].encode("ascii")
+            last = place + BASE64_SLICE >= len(text)
+            cut = len(piece) if last else max(piece.rfind(b"%", len(piece) - 2), 0) or len(piece)
+            piece, rest = piece[:cut], piece[cut:]  # no percent-escape is cut
+            for escape, character in PERCENT_ESCAPES.items() if b"%" in piece else ():
+                piece = piece.replace(escape, character)
+            piece = piece.translate(STANDARD_BASE64, b" \t\r\n\v\f")
+            if last:
+                piece = piece.rstrip(b"=")
+                piece += b"=" * (-len(piece) % 4)
+            whole = len(piece) - len(piece) % 4
+            content.append(base64.b64decode(piece[:whole], validate=True))
+            rest = piece[whole:] + rest
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"The base64 in the data URL is broken ({error}): encode the whole file again.") from error
+    return b"".join(content)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """[H, W], [H, W, C] or [C, H, W] with 1, 3 or 4 channels; a fourth channel is dropped."""
+    shape = array.shape
+    if array.ndim == 3 and shape[-1] not in (1, 3, 4) and shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, -1)
+    if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
+        raise ImageError(f"An array of shape {shape} is no picture: give [H, W], [H, W, 3] or [H, W, 4].")
+    if array.dtype.kind == "f":
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise ImageError(
+                f"An array of floats must lie in 0..1, and this one lies in {array.min():g}..{array.max():g}: "
+                "divide by 255, or give uint8."
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    elif array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype != np.uint8:
+        raise ImageError(f"An array of {array.dtype} is ambiguous: give uint8, or floats in 0..1.")
+    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array[..., :3] if array.ndim == 3 else array
+    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+
+
+class VisualGLMImageProcessor(PilBackend):
+    """Pictures to `pixel_values` [pictures, 3, H, W]: bicubic to `size`, aspect not kept, CLIP's mean and std.
+
+    Equal to upstream's `BlipImageEvalProcessor` (visual.py:72-98) on a PIL picture. Takes whatever `open_image` takes,
+    one, a list, or a list per row; the rows are joined. A URL is an `ImageError`.
+    """
+
+    resample = PILImageResampling.BICUBIC
+    image_mean = OPENAI_CLIP_MEAN
+    image_std = OPENAI_CLIP_STD
+    size = {"height": 224, "width": 224}
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    model_input_names = ["pixel_values"]
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Opens what transformers would download."""
+        if isinstance(image_url_or_urls, (list, tuple)):
+            return [self.fetch_images(source) for source in image_url_or_urls]
+        return open_image(image_url_or_urls)
+
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
+        """One list of pictures; a 4-D array is a list of them."""
+        if isinstance(images, (list, tuple)):
+            return [picture for part in images for picture in self._prepare_images_structure(part, expected_ndims)]
+        if getattr(images, "ndim", 0) > expected_ndims:
+            return [picture for part in images for picture in self._prepare_images_structure(part, expected_ndims)]
+        return [images]
+
+    def process_image(self, image: Any, **kwargs: Any) -> np.ndarray:
+        """[3, H, W] uint8, not resized yet."""
+        return np.moveaxis(np.asarray(open_image(image)), -1, 0)

@@ -1,0 +1,64 @@
+"""The pieces of ChatGLM-6B v1's SentencePiece file, and whether a file has them all.
+
+In: a path. Out: an opened vocabulary, or one sentence about what is wrong with the file. Knows nothing about
+transformers.
+
+The file (`ice_text.model`, 130344 pieces, NFKC): 0 `<unk>`, 3 `<pad>`, 4 `<n>` (newline), 5 `▁`, 130000 `[MASK]`,
+130001 `[gMASK]`, 130004 `<sop>`, 130005 `<eop>`, 130008 `<|tab|>`, 130009.. `<|blank_2|>`.. (runs of spaces), 130088..
+the 256 bytes. Known ids of the real file, which tests check where VISUALGLM_REAL_VOCABULARY names it: `你好` is
+[5, 74874] and then [gMASK] <sop>.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sentencepiece
+
+from ..errors import TokenizerError
+from ..files.reading import read_bytes
+
+VOCABULARY_FILE = "ice_text.model"
+SPECIAL_TOKENS = {
+    "bos_token": "<sop>",
+    "eos_token": "<eop>",
+    "mask_token": "[MASK]",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+}
+STRUCTURE = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
+LONGEST_BLANK = 80
+REQUIRED = (
+    *STRUCTURE,
+    *SPECIAL_TOKENS.values(),
+    *("<s>", "</s>", "<n>", "<|tab|>"),
+    *(f"<|blank_{length}|>" for length in range(2, LONGEST_BLANK + 1)),
+    *(f"<0x{byte:02X}>" for byte in range(256)),
+)
+
+
+def open_vocabulary(path: str | Path | None) -> sentencepiece.SentencePieceProcessor:
+    """The vocabulary in a file; `TokenizerError` unless it is a whole one of ChatGLM-6B v1's layout."""
+    remedy = "take ice_text.model from THUDM/visualglm-6b."
+    if path is None or not Path(path).is_file():
+        raise TokenizerError(f"The vocabulary file {path or 'ice_text.model'} is missing: {remedy}")
+    try:
+        data = read_bytes(path)
+    except OSError as error:
+        raise TokenizerError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    if data.startswith(b"version https://git-lfs"):
+        raise TokenizerError(f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull`, or {remedy}")
+    vocabulary = sentencepiece.SentencePieceProcessor()
+    try:
+        vocabulary.LoadFromSerializedProto(data)
+    except RuntimeError as error:
+        raise TokenizerError(f"{path} is not a SentencePiece vocabulary, or a broken download: {remedy}") from error
+    missing = [piece for piece in REQUIRED if vocabulary.id_to_piece(vocabulary.piece_to_id(piece)) != piece]
+    if missing:
+        raise TokenizerError(
+            f"{path} lacks {', '.join(missing[:3])}{' and more' * (len(missing) > 3)}: "
+            f"it is cut short, or another model's (ChatGLM2 and 3 have their own); {remedy}"
+        )
+    if vocabulary.encode("，") != vocabulary.encode(","):
+        raise TokenizerError(f"{path} has lost its NFKC rules, so it is cut short: {remedy}")
+    return vocabulary

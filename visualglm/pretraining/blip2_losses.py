@@ -1,0 +1,139 @@
+"""The Q-Former learns with text, BLIP-2's first stage: contrast, matching, captioning.
+
+The Q-Former's own self-attention is shared with a text branch (embeddings, norms and MLPs of its own) that is thrown
+away afterwards. Three masks say who sees whom: queries and text apart (contrast: the query that fits the caption best
+counts), all of both (matching), or text from left to right after all queries (captioning). Source: BLIP-2 (Li et al.
+2023), section 3.2. Knows nothing about data or schedules.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..network.attention import attend, split_heads
+from ..network.configuration import QFormerConfig
+from ..network.qformer import QFormer, QFormerLayer
+from ..network.vision import FeedForward
+
+PAD = 3
+COMMON = 64  # channels of the space where pictures and captions are compared
+
+
+class TextLayer(nn.Module):
+    """What the text branch has of its own in a layer."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.input_layernorm = nn.LayerNorm(size, eps=config.layernorm_epsilon)
+        self.post_attention_layernorm = nn.LayerNorm(size, eps=config.layernorm_epsilon)
+        self.mlp = FeedForward(size, config.inner_hidden_size or 4 * size)
+
+
+class TextBranch(nn.Module):
+    """The throw-away text side of the Q-Former, and the three losses."""
+
+    def __init__(self, config: QFormerConfig, vocab_size: int, longest: int = 96) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.words = nn.Embedding(vocab_size, size)
+        self.positions = nn.Embedding(longest, size)
+        for table in (self.words, self.positions):
+            nn.init.normal_(table.weight, std=config.initializer_range)
+        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(size, eps=config.layernorm_epsilon)
+        self.picture_side, self.text_side = nn.Linear(size, COMMON), nn.Linear(size, COMMON)
+        self.matching = nn.Linear(size, 2)
+        self.temperature = nn.Parameter(torch.tensor([0.07]))  # sharding wants no scalars
+
+    def losses(self, qformer: QFormer, tokens: Tensor, captions: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """ViT tokens [P, N, cross], captions [P, T] padded with 3 -> the sum of the three losses, and each of them."""
+        captions = captions[:, : self.positions.num_embeddings]
+        contrast, similarity = self._contrast(qformer, tokens, captions)
+        matching = self._matching(qformer, tokens, captions, similarity)
+        captioning = self._captioning(qformer, tokens, captions)
+        report = {"contrast": float(contrast.detach()), "matching": float(matching.detach())}
+        hits = (similarity.argmax(dim=1) == torch.arange(len(captions), device=captions.device)).float().mean()
+        return contrast + matching + captioning, {
+            **report,
+            "captioning": float(captioning.detach()),
+            "retrieved": float(hits),
+        }
+
+    def _contrast(self, qformer: QFormer, tokens: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures and captions of a batch find each other; similarity [P, P] is the best query's."""
+        queries, text = self.run(qformer, tokens, captions, "apart")
+        pictures = F.normalize(self.picture_side(queries).float(), dim=-1)
+        words = F.normalize(self.text_side(text[:, 0]).float(), dim=-1)
+        similarity = torch.einsum("pqc,tc->ptq", pictures, words).amax(dim=-1) / self.temperature.clamp(min=0.01)
+        same = (captions[:, None] == captions[None]).all(dim=-1).float()  # equal captions are no mistake
+        target = same / same.sum(dim=1, keepdim=True)
+        loss = F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)
+        return loss / 2, similarity.detach().masked_fill(
+            same.bool() & ~torch.eye(len(same), device=same.device).bool(), -1e4
+        )
+
+    def _matching(self, qformer: QFormer, tokens: Tensor, captions: Tensor, similarity: Tensor) -> Tensor:
+        """Is this the picture's caption? The wrong ones are drawn from those that are most alike."""
+        count = len(captions)
+        weights = similarity.softmax(dim=1).masked_fill(torch.eye(count, device=similarity.device).bool(), 0) + 1e-6
+        weights.fill_diagonal_(0)
+        wrong_text, wrong_picture = torch.multinomial(weights, 1)[:, 0], torch.multinomial(weights.T, 1)[:, 0]
+        queries, _ = self.run(
+            qformer,
+            torch.cat([tokens, tokens, tokens[wrong_picture]]),
+            torch.cat([captions, captions[wrong_text], captions]),
+            "together",
+        )
+        truth = torch.cat([torch.ones(count), torch.zeros(2 * count)]).long().to(tokens.device)
+        return F.cross_entropy(self.matching(queries).mean(dim=1).float(), truth)
+
+    def _captioning(self, qformer: QFormer, tokens: Tensor, captions: Tensor) -> Tensor:
+        """The caption word by word, seen through the queries alone."""
+        _, text = self.run(qformer, tokens, captions, "caption")
+        logits = F.linear(text[:, :-1], self.words.weight).float()
+        targets = captions[:, 1:].masked_fill(captions[:, 1:] == PAD, -100)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def run(self, qformer: QFormer, tokens: Tensor, captions: Tensor, mode: str) -> tuple[Tensor, Tensor]:
+        """Queries [P, Q, hidden] and text [P, T, hidden] after all layers, under one of the three masks."""
+        queries = qformer.transformer.word_embeddings.weight.expand(len(tokens), -1, -1)
+        text = self.words(captions) + self.positions.weight[: captions.shape[1]]
+        mask = _mask(queries.shape[1], captions, mode, text.dtype)
+        for layer, branch in zip(qformer.transformer.layers, self.layers, strict=True):
+            queries, text = _together(layer, branch, queries, text, tokens, mask)  # type: ignore[arg-type]
+        return qformer.transformer.final_layernorm(queries), self.norm(text)
+
+
+def _together(
+    layer: QFormerLayer, branch: TextLayer, queries: Tensor, text: Tensor, tokens: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One layer over both: shared self-attention; only the queries read the picture."""
+    queries, text = layer.input_layernorm(queries), branch.input_layernorm(text)
+    both = torch.cat([queries, text], dim=1)
+    attention = layer.attention
+    query, key, value = (split_heads(x, attention.num_heads) for x in attention.query_key_value(both).chunk(3, -1))
+    seen, _ = attend(attention, query, key, value, mask.to(query.dtype))
+    to_queries, to_text = attention.dense(seen).split([queries.shape[1], text.shape[1]], dim=1)
+    queries = layer.post_attention_layernorm(queries + to_queries)
+    text = branch.post_attention_layernorm(text + to_text)
+    if layer.has_cross_attention:
+        crossed, _ = layer.cross_attention(queries, tokens)
+        queries = layer.post_cross_attention_layernorm(queries + crossed)
+    return queries + layer.mlp(queries), text + branch.mlp(text)
+
+
+def _mask(queries: int, captions: Tensor, mode: str, dtype: torch.dtype) -> Tensor:
+    """[P, 1, Q + T, Q + T], 0 where seen and very negative elsewhere; padding is never seen."""
+    length = captions.shape[1]
+    seen = torch.zeros(len(captions), queries + length, queries + length, dtype=torch.bool, device=captions.device)
+    seen[:, :queries, :queries] = True
+    words = (captions != PAD)[:, None].expand(-1, length, -1)
+    seen[:, queries:, queries:] = words.tril() if mode == "caption" else words
+    if mode != "apart":
+        seen[:, queries:, :queries] = True
+    if mode == "together":
+        seen[:, :queries, queries:] = (captions != PAD)[:, None]
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -1e4)[:, None]

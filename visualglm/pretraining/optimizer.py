@@ -1,0 +1,30 @@
+"""AdamW in groups, the learning rate's course, and its state as tensors by parameter name.
+
+Knows nothing about stages beyond their rates.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+
+from ..training.optimizer_state import ENCODER, schedule
+from .config import Stage
+
+
+def adamw(stage: Stage, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+    """Weight decay on matrices only; the picture encoder learns at a rate of its own."""
+    groups = []
+    for encoder, matrix in itertools.product((True, False), (True, False)):
+        chosen = [p for name, p in named.items() if (p.dim() >= 2) == matrix and name.startswith(ENCODER) == encoder]
+        rate, decay = stage.encoder_rate if encoder else 1.0, stage.weight_decay if matrix else 0.0
+        groups.append({"params": chosen, "weight_decay": decay, "rate": rate})
+    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, stage: Stage, share: float) -> None:
+    """The learning rate after `share` of the stage."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["rate"] * stage.learning_rate * schedule(share, stage.warmup, stage.final_rate)

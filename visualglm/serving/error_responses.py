@@ -1,0 +1,134 @@
+"""Every error that leaves the server, in OpenAI's shape: `{"error": {message, type, param, code}}`.
+
+All but one: who comes with a Host header that is not answered gets starlette's 400 in plain text.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from ..errors import VisualGLMError
+from .engine import QueueFullError
+from .job import QueueTimeoutError
+
+logger = logging.getLogger("visualglm.serving")
+
+MAX_MESSAGE = 500
+"""Characters of an error that leave the server."""
+MAX_PARAM = 100
+RETRY_AFTER = "5"
+"""Seconds."""
+
+TYPES = {401: "authentication_error", 404: "not_found_error", 500: "server_error", 503: "server_error"}
+
+
+class ErrorBody(BaseModel):
+    """What went wrong, in one sentence."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorReply(BaseModel):
+    """OpenAI's shape of an error."""
+
+    error: ErrorBody
+
+
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorReply, "description": about}
+    for status, about in {
+        400: "The request cannot be answered; the message says why.",
+        401: "The key is missing or wrong.",
+        404: "There is no such model.",
+        408: "The body did not arrive in time.",
+        413: "The body is too large.",
+        415: "The body is not JSON.",
+        500: "An error in the server.",
+        503: "The queue is full, or the time was up.",
+    }.items()
+}
+
+
+def error_reply(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
+    """An error as a response."""
+    message = printable(message, MAX_MESSAGE)
+    param = param and printable(param, MAX_PARAM)
+    kind = TYPES.get(status, "invalid_request_error")
+    body = ErrorReply(error=ErrorBody(message=message, type=kind, param=param, code=code))
+    headers = {"Retry-After": RETRY_AFTER} if status == 503 else None
+    return JSONResponse(body.model_dump(), status, headers)
+
+
+def printable(text: str, length: int) -> str:
+    """Return at most `length` characters of a text, each control character and half of a surrogate pair escaped.
+
+    A terminal obeys the escape sequences in what it shows, and strangers choose names and paths.
+    """
+    text = text[:length]
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)[:length]
+
+
+def explain(error: BaseException) -> JSONResponse:
+    """The response to an error of ours; anything else is a 500 that tells nothing of the inside."""
+    if isinstance(error, VisualGLMError):
+        return error_reply(400, str(error))
+    if isinstance(error, QueueFullError | QueueTimeoutError):
+        return error_reply(503, f"Busy: {error}", code="busy")
+    return error_reply(500, "The server failed to answer this: the operator's log says why.")
+
+
+def client_closed_response() -> Response:
+    """For a client that left: nginx's number."""
+    return Response(status_code=499)
+
+
+def _mistake(errors: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """pydantic's errors -> what is wrong, and where in the body.
+
+    Where one of several kinds would do, each has an error: the deepest is of the kind that was meant, and one that is
+    not about the type knows best. Beside the body's own names, places hold those of kinds: no identifiers, or tags,
+    which have the name of what they hold.
+    """
+    best = max(errors, key=lambda error: (len(error["loc"]), not error.get("type", "").endswith("_type")))
+    names = [part for part in best["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")]
+    kept = [part for before, part in pairwise([None, *names]) if isinstance(part, int) or part != before]
+    return best["msg"], ".".join(map(str, kept))
+
+
+def add_exception_handlers(app: FastAPI) -> None:
+    """Answers every kind of error of an app in OpenAI's shape."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        message, place = _mistake(error.errors())
+        return error_reply(400, f"{place or 'The body'}: {message}.", param=place or None)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        detail = f"{error.detail}: {request.method} {request.url.path[:100]} is nothing that this server answers."
+        reply = error_reply(error.status_code, detail if error.status_code in (404, 405) else f"{error.detail}.")
+        reply.headers.update(error.headers or {})
+        return reply
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> Response:
+        return client_closed_response()
+
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        return explain(error)
+
+    for kind in (VisualGLMError, QueueFullError, QueueTimeoutError, Exception):
+        app.add_exception_handler(kind, ours)

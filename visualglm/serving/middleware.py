@@ -1,0 +1,137 @@
+"""Who may come in, and how much they may bring. ASGI wrappers around the whole app, page included.
+
+With keys, everything but `/health` wants one: `Authorization: Bearer KEY`, or Basic with the key as password, which is
+what a browser asks its user for. Bodies are limited in bytes and seconds. Knows nothing about models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .error_responses import error_reply
+
+OPEN_PATHS = ("/health",)
+BUSY = "Busy: the server has too many requests. Try again in a moment."
+BODIES_AT_ONCE = 16
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+"""Where only this machine's own names are answered, no foreign page reaches the server by a name of its own."""
+
+
+class ApiKeyMiddleware:
+    """Lets requests with one of the `keys` through; without keys, everything."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self.app = app
+        self.keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or scope.get("path") in OPEN_PATHS or not self.keys:
+            return await self.app(scope, receive, send)
+        if self._knows(Headers(scope=scope).get("authorization", "")):
+            return await self.app(scope, receive, send)
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        reply = error_reply(
+            401, "The key is missing or wrong: send it as Authorization: Bearer KEY.", code="invalid_api_key"
+        )
+        reply.headers["WWW-Authenticate"] = "Bearer" if scope["path"].startswith("/v1") else 'Basic realm="visualglm"'
+        return await reply(scope, receive, send)
+
+    def _knows(self, authorization: str) -> bool:
+        """Compares with every key, in constant time."""
+        scheme, _, value = authorization.partition(" ")
+        given = value.strip().encode()
+        if scheme.lower() == "basic":
+            try:
+                given = base64.b64decode(given, validate=True).partition(b":")[2]
+            except binascii.Error:
+                given = b""
+        elif scheme.lower() != "bearer":
+            given = b""
+        return any([hmac.compare_digest(given, key) for key in self.keys])
+
+
+class RequestLimit:
+    """Answers 503 to what comes while `limit` requests are being answered; `/health` is always answered."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+        self.answering = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            return await self.app(scope, receive, send)
+        if self.answering >= self.limit:
+            return await error_reply(503, BUSY, code="busy")(scope, receive, send)
+        self.answering += 1
+        try:
+            return await self.app(scope, receive, send)
+        finally:
+            self.answering -= 1
+
+
+class BodyLimitMiddleware:
+    """Gives up on bodies above `byte_limit` bytes, on those that take longer than `second_limit` seconds, and on more
+    than `BODIES_AT_ONCE` of the largest size together."""
+
+    def __init__(self, app: ASGIApp, byte_limit: int, second_limit: float) -> None:
+        self.app = app
+        self.byte_limit = byte_limit
+        self.second_limit = second_limit
+        self.held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
+            return await self.app(scope, receive, send)
+        length = Headers(scope=scope).get("content-length", "0")
+        if not length.isdigit() or int(length) > self.byte_limit:
+            return await self._too_large()(scope, receive, send)
+        messages: list[Message] = []
+        try:
+            try:
+                refusal = await asyncio.wait_for(self._read(receive, messages), self.second_limit)
+            except TimeoutError:
+                refusal = error_reply(408, "The body did not arrive in time: send it again.")
+            await (refusal or self.app)(scope, _replay(messages, receive), send)
+        finally:
+            self.held -= sum(_size(message) for message in messages)
+
+    def _too_large(self) -> ASGIApp:
+        return error_reply(413, f"The body has more than {self.byte_limit} bytes: send smaller pictures.")
+
+    async def _read(self, receive: Receive, messages: list[Message]) -> ASGIApp | None:
+        """Add the body's messages; an error reply if it grows too large."""
+        size = 0
+        while True:
+            message = await receive()
+            messages.append(message)
+            size += _size(message)
+            self.held += _size(message)
+            if size > self.byte_limit:
+                return self._too_large()
+            if self.held > BODIES_AT_ONCE * self.byte_limit:
+                return error_reply(503, BUSY, code="busy")
+            if message["type"] != "http.request" or not message.get("more_body"):
+                return None
+
+
+def _size(message: Message) -> int:
+    return len(message.get("body", b""))
+
+
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    """The messages read already, then whatever comes (the client leaving)."""
+    kept = iter(messages)
+
+    async def again() -> Message:
+        return next(kept, None) or await receive()
+
+    return again

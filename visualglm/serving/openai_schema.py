@@ -1,0 +1,177 @@
+"""What OpenAI's chat API takes and gives, as far as this model has it. Knows nothing about engines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+
+from ..errors import UsageError
+
+MAX_MESSAGES = 2048
+MAX_PARTS = 256
+"""Texts and images in one message."""
+SEED = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+REFUSED = (
+    *("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio"),
+    *("presence_penalty", "frequency_penalty"),  # 0 asks for nothing
+)
+MIN_TEMPERATURE = 1e-3
+"""A temperature below this is greedy: logits divided by less overflow."""
+
+
+class TextPart(BaseModel):
+    """Text of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageURL(BaseModel):
+    """A picture: a data URL, or http(s) where the server allows its host."""
+
+    url: str
+    detail: str | None = None
+
+
+class ImagePart(BaseModel):
+    """A picture of a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageURL
+
+
+def _kind_of(part: Any) -> str | None:
+    """Return what a part says that it is, as far as an error may repeat it."""
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return kind[:100] if isinstance(kind, str) else None
+
+
+class ChatMessage(BaseModel):
+    """One message; pictures belong to the user's."""
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: (
+        str
+        | Annotated[
+            list[
+                Annotated[
+                    Annotated[TextPart, Tag("text")] | Annotated[ImagePart, Tag("image_url")], Discriminator(_kind_of)
+                ]
+            ],
+            Field(max_length=MAX_PARTS, fail_fast=True),
+        ]
+    )
+
+
+class StreamOptions(BaseModel):
+    """What a stream brings beside the text."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """`POST /v1/chat/completions`. What is left out comes from the checkpoint's own generation config."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: Literal[1] | None = None
+    stop: (
+        Annotated[str, StringConstraints(min_length=1, max_length=200)]
+        | Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(max_length=4)]
+        | None
+    ) = None
+    seed: SEED | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    language: Literal["auto", "zh", "en"] = "auto"
+
+    def stops(self) -> list[str]:
+        """The stop strings as a list."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    def sampling(self) -> dict[str, Any]:
+        """transformers' names; a temperature above 0 or a top_p means sampling.
+
+        Raises:
+            UsageError: something was asked that this model does not have.
+        """
+        extra = self.model_extra or {}
+        asked = [name for name in REFUSED if extra.get(name)]
+        if asked or (extra.get("response_format") or {"type": "text"}) != {"type": "text"}:
+            raise UsageError(f"{(asked or ['response_format'])[0]} is nothing that VisualGLM can do: leave it out.")
+        limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+        return {
+            **sampled(self.temperature, self.top_p),
+            "top_k": self.top_k,
+            "repetition_penalty": self.repetition_penalty,
+            "max_new_tokens": limit,
+        }
+
+
+def sampled(temperature: float | None, top_p: float | None) -> dict[str, Any]:
+    """temperature and top_p as `generate` wants them: given at all, they sample, unless the temperature is 0."""
+    if temperature is not None and temperature < MIN_TEMPERATURE:
+        return {"temperature": 0}
+    given = temperature is not None or top_p is not None
+    return {"do_sample": True if given else None, "temperature": temperature, "top_p": top_p}
+
+
+class Usage(BaseModel):
+    """Tokens of prompt and answer; a picture's slots count."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class AssistantMessage(BaseModel):
+    """The answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """The one choice."""
+
+    index: Literal[0] = 0
+    message: AssistantMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class ChatCompletion(BaseModel):
+    """A whole answer."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+class ModelCard(BaseModel):
+    """A model that is served, or an adapter of it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "visualglm"
+
+
+class ModelList(BaseModel):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

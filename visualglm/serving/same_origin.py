@@ -1,0 +1,71 @@
+"""What protects browsers: other sites' pages may neither send requests nor show the page in a frame.
+
+Programs that send no `Origin` and no `Sec-Fetch-Site` header are not affected.
+"""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .error_responses import error_reply
+
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+PROTECTION = {
+    "Content-Security-Policy": (
+        "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "  # the page's framework needs the unsafe ones
+        "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class SameOriginOnly:
+    """Answers 403 to what another site's page sends, and adds the `PROTECTION` headers to every response.
+
+    Following a link to the page is allowed: a GET that opens a document.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+
+        async def protect(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in PROTECTION.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        if not is_foreign(scope):
+            return await self.app(scope, receive, protect)
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        reply = error_reply(403, "The request comes from another site's page. Open this server's own page instead.")
+        return await reply(scope, receive, protect)
+
+
+def is_foreign(scope: Scope) -> bool:
+    """Whether a browser says that a page of another origin made the request."""
+    headers = Headers(scope=scope)
+    if any(not _is_origin_of(origin, headers.get("host", "")) for origin in headers.getlist("origin")):
+        return True
+    opens_document = (
+        scope.get("method") in ("GET", "HEAD")
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest", "document") == "document"
+    )
+    return headers.get("sec-fetch-site", "none").lower() not in ("none", "same-origin") and not opens_document
+
+
+def _is_origin_of(origin: str, host: str) -> bool:
+    """Whether an `Origin` header names the host and port of a `Host` header. A reverse proxy may speak https for us."""
+    scheme, _, address = origin.lower().partition("://")
+    port = DEFAULT_PORTS.get(scheme)
+    return port is not None and address.removesuffix(port) == host.lower().removesuffix(port)

@@ -1,0 +1,33 @@
+"""A growing text, cut before the first of its stop strings. Knows nothing about models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopFilter:
+    """Feeds on pieces, yields what is certain not to begin a stop string; `stopped` once one was met."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.stops = [stop for stop in stops if stop]
+        self.stopped = False
+        self._held = ""
+
+    def feed(self, piece: str, final: bool = False) -> str:
+        """The text that may be shown now."""
+        if self.stopped:
+            return ""
+        text = self._held + piece
+        found = [place for place in (text.find(stop) for stop in self.stops) if place >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        cut = len(text) if final else len(text) - self._undecided(text)
+        self._held = text[cut:]
+        return text[:cut]
+
+    def _undecided(self, text: str) -> int:
+        """How many characters at the end may begin a stop string."""
+        longest = max((len(stop) for stop in self.stops), default=1) - 1
+        lengths = range(min(longest, len(text)), 0, -1)
+        return next((n for n in lengths if any(stop.startswith(text[-n:]) for stop in self.stops)), 0)

@@ -1,1 +1,0 @@
-"""speed: how fast a model is on this machine, beside what the machine could do at best."""

@@ -1,5 +1,0 @@
-"""training/pictures: packages -> an album of labelled pictures (album.npy, manifest.jsonl, summary.json).
-
-`python -m visualglm.training.pictures recipes/mini/pictures.toml` fetches the packages that the recipe names, draws
-their pictures at one size, groups near-duplicates, splits, and writes. Needs the extra `data`.
-"""

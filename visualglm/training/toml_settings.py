@@ -1,0 +1,102 @@
+"""A TOML file -> typed settings of a training run; unknown keys are errors.
+
+Knows nothing about how the stages are run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import UsageError
+from ..files.reading import read_bytes
+from ..pretraining.config import MOST_BYTES
+
+T = TypeVar("T")
+
+
+def read_table(path: str | Path | None, changes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A TOML file, or nothing where `path` is None, with `changes` (`key=value`, values as in TOML) over it.
+
+    Raises:
+        UsageError: no such file, or no TOML.
+    """
+    try:
+        table = tomllib.loads(read_bytes(path, MOST_BYTES).decode("utf-8")) if path is not None else {}
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UsageError(
+            f"There is no recipe {path}: give the path of a TOML file, e.g. lab/recipes/smoke.toml."
+        ) from error
+    except OSError as error:
+        raise UsageError(f"The recipe {path} cannot be read ({error.strerror}): give the path of a file.") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply: write it as the recipes in recipes/ are.") from error
+    except ValueError as error:  # of bytes, TOML, or a number of thousands of digits
+        raise UsageError(f"{path} is no TOML: {str(error)[:300]}.") from error
+    for change in changes:
+        table = _merged(table, _parsed(change))
+    return table
+
+
+def _parsed(change: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(change)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"--set {change} is no TOML: write it as in the recipe, e.g. --set 'output=\"runs/two\"'."
+        ) from error
+
+
+def _merged(table: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`change` over `table`, key by key in the tables inside it too."""
+    inner = {
+        key: _merged(table[key], value)
+        for key, value in change.items()
+        if isinstance(value, dict) and isinstance(table.get(key), dict)
+    }
+    return {**table, **change, **inner}
+
+
+def nearest_word(word: str, known: Sequence[str]) -> str:
+    """The known word that is most like a misspelt one."""
+    return difflib.get_close_matches(word, known, n=1, cutoff=0)[0]
+
+
+SCALARS: dict[str, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "a text in quotes"),
+    "bool": (bool, "true or false"),
+    "dict[str, float]": (dict, "a table of numbers"),
+}
+
+
+def fill_settings(kind: type[T], table: dict[str, Any], place: str) -> T:
+    """A dataclass from a table; unknown keys and values of another type are errors that name what would be right.
+
+    Raises:
+        UsageError: see above; `place` says in the message where the table stands.
+    """
+    known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    if not isinstance(table, dict):
+        raise UsageError(f"{place} is {table!r}: give a table of settings.")
+    for key in table:
+        if key not in known:
+            raise UsageError(f"{key} in {place} is not a setting; did you mean {nearest_word(key, known)}?")
+    for entry in dataclasses.fields(kind):  # type: ignore[arg-type]
+        wanted = SCALARS.get(str(entry.type))
+        value = table.get(entry.name)
+        if (
+            wanted
+            and entry.name in table
+            and (not isinstance(value, wanted[0]) or isinstance(value, bool) != (wanted[0] is bool))
+        ):
+            raise UsageError(f"{entry.name} in {place} is {value!r}: give {wanted[1]}.")
+    try:
+        return kind(**table)
+    except TypeError as error:
+        raise UsageError(f"{place} is incomplete: {error}.") from error
