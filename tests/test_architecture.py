@@ -1,163 +1,226 @@
-"""The rules of the house: who may import whom, where weights and networks are opened, what stays light."""
+"""The rules of the architecture: layers, no circles, where weights and networks are opened, what stays light.
+
+Each rule is one test that lists its offenders; `docs/en/architecture.md` tells the same story.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "visualglm"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "visualglm"
+LABORATORY = ROOT / "lab" / "visualglm_lab"
 FILES = sorted(PACKAGE.rglob("*.py"))
-BENCHMARKS = sorted((PACKAGE.parent / "benchmarks").glob("*.py"))
-ANYWHERE = ["configuration", "configuration_limits", "errors", "safe_files"]
-ROAD = [
-    "image_files",
-    "image_limits",
-    "image_decoding",
-    "image_worker",
-    "image_pool",
-    "images",
-    "vocabulary",
-    "tokenizer",
-    "streaming",
-    "prompt",
-    "english",
-    "messages",
-    "processor_files",
-    "processor",
-    "attention",
-    "linear",
-    "graphs",
-    "cache",
-    "vision",
-    "qformer",
-    "glm",
-    "generation_limits",
-    "sampling",
-    "generation",
-    "decoding",
-    "batching",
-    "chat",
-    "mixins",
-    "prefix",
-    "model",
-    "devices",
-    "conversation",
-    "auto",
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+TIERS: list[tuple[str, ...]] = [
+    ("errors",),
+    ("files", "mini"),
+    ("kernels",),
+    ("network", "quantization"),
+    ("hardware", "preprocessing"),
+    ("inference",),
+    ("checkpoints",),
+    ("model",),
+    ("adapters",),
+    ("explain",),
+    ("conversation", "auto"),
+    ("datasets",),
+    ("evaluation",),
+    ("training",),
+    ("finetuning", "pretraining", "captioning", "compat", "benchmarking"),
+    ("serving",),
+    ("vllm_plugin",),
+    ("cli",),
 ]
-ROOMS = [
-    "quantization",
-    "checkpoints",
-    "mini",
-    "adapters",
-    "scenes",
-    "evaluation",
-    "training",
-    "finetuning",
-    "explain",
-    "captioning",
-    "fetch",
-    "compat",
-    "serving",
-    "vllm_plugin",
-    "speed",
-    "commands",
-]
-DOORS = {
-    "linear": ["quantization"],
-    "attention": ["quantization"],
-    "model": ["checkpoints"],
-    "conversation": ["checkpoints", "adapters"],
-}
-"""Files of the road that may open a room, inside the function that needs it."""
+"""From the bottom up: a part imports its own files and parts of lower tiers."""
+
+LAZY = ("cli", "vllm_plugin", "serving/app.py", "__init__.py")
+"""Where imports may stand inside functions: to start fast, or because what they need is optional."""
+
+MAX_LINES = 400
 
 
-def home(file: Path) -> str:
-    """The road file or room that a file belongs to."""
-    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def part_of(module: str) -> str:
+    """`visualglm.network.glm` -> `network`."""
+    return module.split(".")[1] if "." in module else ""
 
 
-def imported(file: Path) -> list[tuple[str, bool]]:
-    """Homes within the package that a file imports, and whether it does so at its top (type-checking blocks apart)."""
-    found: list[tuple[str, bool]] = []
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    top = {id(node) for node in tree.body}
-    depth = len(file.relative_to(PACKAGE).parts) - 1
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        if node.level == depth + 1:
-            names = (
-                [node.module.split(".")[0]]
-                if node.module
-                else [alias.name for alias in node.names if alias.name != "__version__"]
-            )
-        elif (node.module or "").startswith("visualglm."):
-            names = [(node.module or "").split(".")[1]]
-        else:
-            continue
-        found += [(name, id(node) in top) for name in names]
+@cache
+def modules() -> dict[str, Path]:
+    """Dotted name -> file, of the product and the laboratory."""
+    found = {}
+    for package in (PACKAGE, LABORATORY):
+        for file in package.rglob("*.py"):
+            parts = file.relative_to(package.parent).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found
 
 
-def test_every_file_has_its_place() -> None:
-    assert {home(file) for file in FILES} - {"__init__", "__main__"} <= {*ANYWHERE, *ROAD, *ROOMS}
+def name_of(file: Path) -> str:
+    """File -> dotted name."""
+    return next(name for name, other in modules().items() if other == file)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_imports_go_down_the_road(file: Path) -> None:
-    place = home(file)
-    if place in ("__init__", "__main__"):
-        return
-    for name, at_top in imported(file):
-        if name == place or name in ANYWHERE or (not at_top and name in DOORS.get(place, [])):
-            continue
-        if place in ROAD:
-            assert name in ROAD and ROAD.index(name) < ROAD.index(place), f"{place} imports {name}"
-        elif place in ROOMS:
-            assert name in ROAD or ROOMS.index(name) < ROOMS.index(place), f"{place} imports {name}"
-        else:
-            pytest.fail(f"{place} imports {name}")
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_the_first_line_says_the_files_place(file: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-    assert docstring, "a file begins with its place and its job"
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_dangerous_doors_are_where_they_belong(file: Path) -> None:
+@cache
+def imports(name: str) -> list[tuple[str, bool]]:
+    """Our modules that a module imports, each with whether it does so at its top level."""
+    file = modules()[name]
     tree = ast.parse(file.read_text(encoding="utf-8"))
+    top = {id(node) for node in tree.body}
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("pickle.load", "pickle.loads", "pickle.Unpickler"):
-            pytest.fail("a pickle is opened by torch.load(weights_only=True) only")
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-            assert home(file) == "checkpoints"
-            assert any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords)
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            network = {"requests", "httpx", "urllib.request", "socket", "huggingface_hub"}
-            assert not network & set(names) or home(file) in ("fetch", "checkpoints"), names
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, "no bare except"
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            home = ".".join([*base, *([node.module] if node.module else [])])
+            targets = [full if (full := f"{home}.{alias.name}") in modules() else home for alias in node.names]
+        else:
+            continue
+        found += [(target, id(node) in top) for target in targets if target in modules() and target != name]
+    return found
 
 
-@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda file: file.name)
-def test_benchmarks_import_what_their_neighbours_have(file: Path) -> None:
-    """No test runs them all."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        neighbour = file.with_name(f"{getattr(node, 'module', None)}.py")
-        if isinstance(node, ast.ImportFrom) and neighbour in BENCHMARKS:
-            there = ast.parse(neighbour.read_text(encoding="utf-8")).body
-            defined = {getattr(target, "id", None) for s in there if isinstance(s, ast.Assign) for target in s.targets}
-            defined |= {getattr(s.target, "id", None) for s in there if isinstance(s, ast.AnnAssign)}
-            defined |= {getattr(statement, "name", None) for statement in there}
-            defined |= {alias.name for s in there if isinstance(s, ast.ImportFrom) for alias in s.names}
-            assert {alias.name for alias in node.names} <= defined, f"{file.name}, line {node.lineno}"
+def circles() -> Iterator[list[str]]:
+    """Groups of files that import each other, by Tarjan's depth-first search."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(name: str) -> Iterator[list[str]]:
+        order[name] = lowest[name] = len(order)
+        stack.append(name)
+        for target, _ in imports(name):
+            if target not in order:
+                yield from visit(target)
+                lowest[name] = min(lowest[name], lowest[target])
+            elif target in stack:
+                lowest[name] = min(lowest[name], order[target])
+        if lowest[name] == order[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(group) > 1:
+                yield group
+
+    for name in modules():
+        if name not in order:
+            yield from visit(name)
+
+
+def test_imports_point_downwards() -> None:
+    tiers = {part: tier for tier, parts in enumerate(TIERS) for part in parts}
+    offenders = []
+    for file in FILES:
+        name = name_of(file)
+        mine = part_of(name)
+        if mine in ("", "__main__"):
+            continue
+        for target, _ in imports(name):
+            theirs = part_of(target)
+            if target.startswith("visualglm.") and theirs not in ("", mine) and tiers[theirs] >= tiers[mine]:
+                offenders.append(f"{name} imports {target}")
+    assert offenders == []
+
+
+def test_no_two_files_import_each_other() -> None:
+    assert list(circles()) == []
+
+
+def test_the_product_never_imports_the_laboratory() -> None:
+    offenders = [
+        f"{file}: {line}"
+        for folder in (PACKAGE, ROOT / "benchmarks", ROOT / "examples")
+        for file in sorted(folder.rglob("*.py"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s*(from|import) visualglm_lab", line)
+    ]
+    assert offenders == []
+
+
+def test_no_import_inside_a_function_hides_a_circle() -> None:
+    offenders = [
+        f"{name} imports {target}"
+        for name, file in modules().items()
+        if not str(file.relative_to(ROOT)).removeprefix("visualglm/").startswith(LAZY) and file.name != "__main__.py"
+        for target, at_top in imports(name)
+        if not at_top
+    ]
+    assert offenders == []
+
+
+def test_every_file_begins_with_a_docstring_and_is_read_in_one_sitting() -> None:
+    offenders = []
+    for file in [*FILES, *sorted(LABORATORY.rglob("*.py"))]:
+        text = file.read_text(encoding="utf-8")
+        docstring = ast.get_docstring(ast.parse(text)) or ""
+        if not re.match(r"[^a-z]", docstring) or len(text.splitlines()) > MAX_LINES:
+            offenders.append(str(file.relative_to(ROOT)))
+    assert offenders == []
+
+
+def test_the_root_of_the_package_stays_small() -> None:
+    here = [entry.name for entry in PACKAGE.iterdir() if entry.is_file()]
+    assert len(here) <= 8, here
+
+
+def test_weights_and_networks_are_opened_in_one_place_each() -> None:
+    offenders = []
+    for file in FILES:
+        part = part_of(name_of(file))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            where = f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in ("pickle.load", "pickle.loads", "pickle.Unpickler"):
+                    offenders.append(f"{where} opens a pickle without torch.load(weights_only=True)")
+                safe = any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords)
+                if called == "torch.load" and not (part == "checkpoints" and safe):
+                    offenders.append(f"{where} calls torch.load outside checkpoints/ or without weights_only=True")
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
+                clients = names & {"requests", "httpx", "urllib.request", "socket", "huggingface_hub"}
+                if clients and part != "checkpoints" and file.name != "url_fetcher.py":
+                    offenders.append(f"{where} imports {', '.join(sorted(clients))}")
+            if isinstance(node, ast.ExceptHandler) and node.type is None:
+                offenders.append(f"{where} has a bare except")
+    assert offenders == []
+
+
+def test_benchmarks_import_what_their_neighbours_define() -> None:
+    """No test runs all of them."""
+    offenders = []
+    for file in BENCHMARKS:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            neighbour = file.with_name(f"{getattr(node, 'module', None)}.py")
+            if isinstance(node, ast.ImportFrom) and neighbour in BENCHMARKS:
+                missing = {alias.name for alias in node.names} - _defined(neighbour)
+                offenders += [f"{file.name}:{node.lineno} {name}" for name in sorted(missing)]
+    assert offenders == []
+
+
+def _defined(file: Path) -> set[str]:
+    """The names at the top level of a file."""
+    names: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign):
+            names |= {getattr(target, "id", "") for target in node.targets}
+        elif isinstance(node, ast.AnnAssign):
+            names.add(getattr(node.target, "id", ""))
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names}
+        else:
+            names.add(getattr(node, "name", ""))
+    return names
 
 
 @pytest.mark.parametrize("arguments", [["-c", "import visualglm"], ["-m", "visualglm", "--help"]])
@@ -169,6 +232,12 @@ def test_light_things_stay_light(arguments: list[str]) -> None:
     assert not {"torch", "transformers", "numpy", "PIL"} & loaded
 
 
-def test_files_are_read_in_one_sitting() -> None:
-    long = [str(f.relative_to(PACKAGE)) for f in FILES if len(f.read_text(encoding="utf-8").splitlines()) > 400]
-    assert long == []
+def test_the_network_knows_no_text_images_or_files() -> None:
+    """The pure network imports nothing of ours for tokenizer, prompts, images or files, and neither Pillow nor
+    sentencepiece itself."""
+    code = "import sys, visualglm.network.visualglm; print(*[m for m in sys.modules if m.startswith('visualglm.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    parts = {part_of(name) for name in done.stdout.split()}
+    assert parts <= {"network", "kernels", "errors"}
+    for file in (PACKAGE / "network").glob("*.py"):
+        assert not re.search(r"^\s*(from|import) (PIL|sentencepiece)", file.read_text(encoding="utf-8"), re.MULTILINE)

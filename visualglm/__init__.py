@@ -23,16 +23,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Answer": "conversation",
-    "ChatGLMTokenizer": "tokenizer",
+    "ChatGLMTokenizer": "preprocessing.tokenizer",
     "Conversation": "conversation",
-    "QFormerConfig": "configuration",
-    "VisionConfig": "configuration",
+    "QFormerConfig": "network.configuration",
+    "VisionConfig": "network.configuration",
     "VisualGLM": "conversation",
-    "VisualGLMConfig": "configuration",
+    "VisualGLMConfig": "network.configuration",
     "VisualGLMError": "errors",
     "VisualGLMForConditionalGeneration": "model",
-    "VisualGLMImageProcessor": "images",
-    "VisualGLMProcessor": "processor",
+    "VisualGLMImageProcessor": "preprocessing.images",
+    "VisualGLMProcessor": "preprocessing.processor",
     "load": "conversation",
     "packed_model": "conversation",
 }

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adapters.manager import AdapterManager
+from .checkpoints import find_vocabulary, local_folder, plan_from_flags, read_config, resolve_vocabulary
 from .errors import TokenizerError, UsageError, VisualGLMError
 from .hardware.devices import cpu_dtype, resolve_device, validate_dtype
 from .inference.batch_generation import GenerationRow, generate_batch
@@ -176,7 +178,7 @@ class VisualGLM:
         self.model = model
         self._processor = processor
         self.upstream_images = upstream_images
-        self._adapters: Any = None
+        self._adapters: AdapterManager | None = None
 
     @property
     def adapters(self) -> list[str]:
@@ -192,8 +194,6 @@ class VisualGLM:
             CheckpointError: it was trained on another model.
             UsageError: there is no adapter, its name is taken, or peft is not installed.
         """
-        from .adapters.manager import AdapterManager
-
         if self._adapters is None:
             self._adapters = AdapterManager(self.model)
         added: str = self._adapters.add(place, name)
@@ -332,8 +332,6 @@ def load(
         QuantizationError: other numbers of bits.
         UsageError: this machine has no such device, the checkpoint is quantized already, or `compile` without a GPU.
     """
-    from .checkpoints import find_vocabulary, local_folder, plan_from_flags, read_config, resolve_vocabulary
-
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
     device = resolve_device(str(device), compile)
     dtype = validate_dtype(dtype)

@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import visualglm
 from visualglm.kernels import cpu_backend
-from visualglm.kernels.fast_linear import MAX_FAST_ROWS, FastLinear
+from visualglm.kernels.cpu_backend import MAX_FAST_ROWS
+from visualglm.kernels.fast_linear import FastLinear
 
 
 class Seen(TorchDispatchMode):

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image
 from visualglm.errors import ImageError
 from visualglm.preprocessing.images import PIXEL_LIMIT, ROWS_PER_STRIP, VisualGLMImageProcessor, open_image
 
-REFERENCE = Path(__file__).parent / "reference"
+REFERENCE = Path(__file__).parents[1] / "reference"
 PIXELS = np.load(REFERENCE / "image_preprocess.npz")
 NAMES = sorted({key.split("__")[0] for key in PIXELS.files})
 SMALL = VisualGLMImageProcessor(size={"height": 56, "width": 56})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from visualglm.preprocessing.incremental_decoder import IncrementalDecoder
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer, process_response
 
-TOKENIZER = ChatGLMTokenizer.from_pretrained(Path(__file__).parent / "reference" / "hf")
+TOKENIZER = ChatGLMTokenizer.from_pretrained(Path(__file__).parents[1] / "reference" / "hf")
 # what the rules look at: spaces, quotes, punctuation, `<|blank_2|>` spelled out, bytes, controls, ids of no piece
 PIECES = ["▁", ",", "?", "你", "好", "的", "。", "n", "t", "m", "v", "e", "r", "s", "<eop>", "<sop>", "<pad>", "<n>"]
 TROUBLE = [TOKENIZER.convert_tokens_to_ids(piece) for piece in PIECES] + [
@@ -75,7 +75,7 @@ def test_text_comes_as_soon_as_it_is_certain() -> None:
 @pytest.mark.parametrize("process", [False, True])
 def test_other_clean_up_rules_are_the_tokenizers(process: bool) -> None:
     tokenizer = ChatGLMTokenizer.from_pretrained(
-        Path(__file__).parent / "reference" / "hf", clean_up_tokenization_spaces=False
+        Path(__file__).parents[1] / "reference" / "hf", clean_up_tokenization_spaces=False
     )
     decoder = IncrementalDecoder(tokenizer, process=process)
     text = "".join(decoder.push(index) for index in tokenizer.encode_plain("a ? b 's")) + decoder.finish()

@@ -25,7 +25,7 @@ from visualglm.preprocessing.processor import VisualGLMProcessor
 from visualglm.preprocessing.prompt import Turn, build_prompt
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
-REFERENCE = Path(__file__).parent / "reference"
+REFERENCE = Path(__file__).parents[1] / "reference"
 ARRAYS = np.load(REFERENCE / "reference.npz")
 CASES: dict[str, Any] = json.loads((REFERENCE / "cases.json").read_text(encoding="utf-8"))
 PROCESSOR = VisualGLMProcessor.from_pretrained(REFERENCE / "hf")

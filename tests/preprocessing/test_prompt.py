@@ -23,7 +23,7 @@ from visualglm.preprocessing.prompt import (
 )
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
-REFERENCE = Path(__file__).parent / "reference"
+REFERENCE = Path(__file__).parents[1] / "reference"
 TOKENIZER = ChatGLMTokenizer.from_pretrained(REFERENCE / "hf")
 ARRAYS = np.load(REFERENCE / "reference.npz")
 CASES: dict[str, Any] = json.loads((REFERENCE / "cases.json").read_text(encoding="utf-8"))["cases"]

@@ -16,7 +16,7 @@ from visualglm.preprocessing.processor import VisualGLMProcessor
 from visualglm.preprocessing.prompt import Turn, build_prompt, build_training_row
 from visualglm.preprocessing.sentencepiece_vocabulary import STRUCTURE
 
-PROCESSOR = VisualGLMProcessor.from_pretrained(Path(__file__).parent / "reference" / "hf")
+PROCESSOR = VisualGLMProcessor.from_pretrained(Path(__file__).parents[1] / "reference" / "hf")
 TOKENIZER = PROCESSOR.tokenizer
 SLOT, LENGTH = PROCESSOR.image_token_id, PROCESSOR.image_length
 PICTURE = Image.new("RGB", (8, 8))

@@ -27,7 +27,7 @@ from visualglm.preprocessing.tokenizer import (
     process_response,
 )
 
-REFERENCE = Path(__file__).parent / "reference"
+REFERENCE = Path(__file__).parents[1] / "reference"
 CASES: dict[str, Any] = json.loads((REFERENCE / "tokenizer_cases.json").read_text(encoding="utf-8"))
 TOKENIZER = ChatGLMTokenizer.from_pretrained(REFERENCE / "hf")
 STRUCTURAL = {CASES["special_ids"][piece] for piece in (*STRUCTURE, "<s>", "</s>", "<pad>")}

@@ -1,8 +1,7 @@
-"""What every layout of files is turned into: a configuration and tensors under our names.
+"""`Checkpoint`: what every format of files is turned into, a configuration and tensors under our names.
 
-In: a folder of any layout. Out: `Checkpoint`, whose `tensors` have the names, shapes and row orders of
-`VisualGLMForConditionalGeneration.state_dict()`, none of them read yet. Knows the layouts only by their names: each has
-a file of its own. Knows nothing about networks.
+Its `tensors` have the names, shapes and row orders of `VisualGLMForConditionalGeneration.state_dict()`, none of them
+read yet.
 """
 
 from __future__ import annotations
@@ -10,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import CheckpointError
 from ..network.configuration import VisualGLMConfig
 from ..quantization.config import METHOD
+from .low_rank_delta import LowRank
 from .storage.lazy_tensor import LazyTensor, same_bits
-
-if TYPE_CHECKING:
-    from .low_rank_delta import LowRank
 
 Layout = Literal["native", "hf", "sat"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)

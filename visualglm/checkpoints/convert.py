@@ -1,9 +1,9 @@
 """One layout -> another, tensor by tensor, so that nothing but the layout changes.
 
-In: a folder of any layout. Out: a new folder, complete or not there at all (`place.py`). dtypes, dead tensors and
-unknown configuration keys are kept; the vocabulary, tokenizer and generation settings come along; `fingerprint.json` records
-what the *source* computes. `auto_map` (code to download and run) is kept only from Hugging Face layout to Hugging Face
-layout.
+In: a folder of any layout. Out: a new folder, complete or not there at all (`storage/atomic_folder.py`). dtypes,
+dead tensors and unknown configuration keys are kept; the vocabulary, tokenizer and generation settings come along;
+`golden.json` records what the *source* computes. `auto_map` (code to download and run) is kept only from Hugging Face
+layout to Hugging Face layout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import CheckpointError, UsageError
 from ..hardware.memory import in_words
-from ..model import VisualGLMForConditionalGeneration
+from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.images import ImageSource, VisualGLMImageProcessor
 from ..preprocessing.sentencepiece_vocabulary import open_vocabulary
 from ..quantization import QuantizationConfig
@@ -84,11 +84,11 @@ def convert(
     found = local_folder(source)
     check_not_nested(place, root_folder(found))
     checkpoint = open_checkpoint(found)
-    tensor_check.check(checkpoint, tensor_check.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config))
+    tensor_check.check(checkpoint, tensor_check.expected_shapes(VisualGLMNetwork, checkpoint.config))
     stored = fingerprint.read_fingerprint(checkpoint.folder) if with_golden and quantize is None else None
     original, vocabulary = checkpoint, given or find_vocabulary(checkpoint.folder)
     if quantize is not None:
-        checkpoint = quantized(original, quantize, VisualGLMForConditionalGeneration)
+        checkpoint = quantized(original, quantize, VisualGLMNetwork)
     _refuse_bits_without_a_place(checkpoint, to)
     check_free_space(place, checkpoint.nbytes)
     if quantize is not None and calibrate:
@@ -110,7 +110,7 @@ def _calibrated(
 ) -> Checkpoint:
     if 4 not in (with_default_modules(plan).modules or {}).values():
         raise UsageError("calibrating chooses the scales of 4-bit weights, and there are none: leave --calibrate out.")
-    return quantized(checkpoint, plan, VisualGLMForConditionalGeneration, importance(checkpoint, pictures, vocabulary))
+    return quantized(checkpoint, plan, VisualGLMNetwork, importance(checkpoint, pictures, vocabulary))
 
 
 def _refuse_bits_without_a_place(checkpoint: Checkpoint, to: Layout) -> None:

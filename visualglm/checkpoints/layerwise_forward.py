@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..model import VisualGLMForConditionalGeneration
 from ..network.configuration import VisualGLMConfig
+from ..network.visualglm import VisualGLMNetwork
 from .checkpoint import LM_HEAD, WORD_EMBEDDINGS, Checkpoint
 from .quantize import dequantized
 from .storage.lazy_tensor import LazyTensor
@@ -57,11 +57,11 @@ def run(
     return ForwardRecord(logits[:, -1], fingerprints)
 
 
-def _empty_model(config: VisualGLMConfig) -> VisualGLMForConditionalGeneration:
+def _empty_model(config: VisualGLMConfig) -> VisualGLMNetwork:
     config = copy.deepcopy(config)
     config.dtype, config._attn_implementation = torch.float32, "eager"
     with torch.device("meta"):
-        return VisualGLMForConditionalGeneration(config).eval()
+        return VisualGLMNetwork(config).eval()
 
 
 def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -1,10 +1,4 @@
-"""LoRA inside a sat file: which tensors are it, and the matrix that each adds to a weight.
-
-sat's `lora2.py` puts a layer of its own in the place of a linear one, so a fine-tuned file has `X.original.weight`,
-`X.matrix_A.i` [rank, in] and `X.matrix_B.i` [out / parts, rank] where the base has `X.weight`; the parts (three of
-query_key_value, one of dense) add to consecutive rows. In: names and tensors as the file has them. Out: the base's
-names and tensors, and one `LowRank` per changed weight. Knows nothing about networks or PEFT.
-"""
+"""`LowRank`: what LoRA adds to one weight, as two lazy matrices."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from ..hardware.memory import anonymous_memory
-from ..model import VisualGLMForConditionalGeneration
 from ..network.configuration import VisualGLMConfig
+from ..network.visualglm import VisualGLMNetwork
 from ..quantization import QuantizationConfig
 from .checkpoint import Checkpoint
 from .quantize import SCALE, empty_model, plan_of_config, quantized
@@ -79,7 +79,7 @@ def estimate_memory(
         UsageError: it is quantized already, and a plan was given.
     """
     if plan is not None:
-        checkpoint = quantized(checkpoint, plan, VisualGLMForConditionalGeneration)
+        checkpoint = quantized(checkpoint, plan, VisualGLMNetwork)
     config, tensors, stored = checkpoint.config, checkpoint.tensors, plan_of_config(checkpoint.config)
     vision, width = config.vision, dtype.itemsize
     pixels = vision.num_positions * int(vision.inner_hidden_size or 0)
@@ -108,7 +108,7 @@ def _bytes(tensors: Mapping[str, LazyTensor], dtype: torch.dtype, start: str, wi
 
 
 def _empty(config: VisualGLMConfig) -> torch.nn.Module:
-    return empty_model(VisualGLMForConditionalGeneration, config)
+    return empty_model(VisualGLMNetwork, config)
 
 
 def _nothing() -> torch.Tensor:

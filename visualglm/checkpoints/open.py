@@ -1,22 +1,15 @@
-"""What every layout of files is turned into: a configuration and tensors under our names.
-
-In: a folder of any layout. Out: `Checkpoint`, whose `tensors` have the names, shapes and row orders of
-`VisualGLMForConditionalGeneration.state_dict()`, none of them read yet. Knows the layouts only by their names: each has
-a file of its own. Knows nothing about networks.
-"""
+"""Open a checkpoint of any format: detect it, then read configuration, names and shapes; no weights yet."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
 from ..network.configuration import VisualGLMConfig
-from .storage.read import readable
-
-if TYPE_CHECKING:
-    pass
 from .checkpoint import DESCRIPTION, HINT, Checkpoint, Layout
+from .formats import hugging_face, native, sat, sat_lora
+from .formats.detect import detect_layout
+from .storage.read import readable
 
 
 def open_checkpoint(folder: str | Path, *, expect: Layout | None = None, merge: bool = True) -> Checkpoint:
@@ -25,15 +18,12 @@ def open_checkpoint(folder: str | Path, *, expect: Layout | None = None, merge: 
     Args:
         folder: the folder, sat's step folder, or a file inside either.
         expect: refuse any other layout, naming the one found.
-        merge: add a fine-tuned sat folder's LoRA to its weights; else it is the checkpoint's `sat_lora`.
+        merge: add a fine-tuned sat folder's LoRA to its weights; else it is the checkpoint's `low_rank`.
 
     Raises:
         CheckpointError: it is no VisualGLM checkpoint, or its files are broken.
         ConfigurationError: it is a checkpoint of another model.
     """
-    from .formats import hugging_face, native, sat, sat_lora
-    from .formats.detect import detect_layout
-
     with readable(Path(folder)):
         found, layout = detect_layout(Path(folder))
         if expect is not None and layout != expect:
@@ -51,9 +41,6 @@ def read_config(folder: str | Path) -> VisualGLMConfig:
         CheckpointError: it is no VisualGLM checkpoint.
         ConfigurationError: it is a checkpoint of another model.
     """
-    from .formats import hugging_face, native, sat
-    from .formats.detect import detect_layout
-
     with readable(Path(folder)):
         found, layout = detect_layout(Path(folder))
         readers = {"native": native.read_config, "hf": hugging_face.read_config, "sat": sat.read_config}

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, QuantizationError, UsageError
 from ..kernels.packing import STORED_DTYPES, stored_shapes
-from ..model import VisualGLMForConditionalGeneration
 from ..network.configuration import VisualGLMConfig
 from ..network.glm import GLM
 from ..network.hooks import HookableModel
+from ..network.visualglm import VisualGLMNetwork
 from ..quantization import (
     DEFAULT_GROUP_SIZE,
     Bits,
@@ -174,7 +174,7 @@ def dequantized(checkpoint: Checkpoint) -> Checkpoint:
     config = VisualGLMConfig.from_dict(checkpoint.config.to_dict())
     del config.quantization_config  # type: ignore[attr-defined]
     tensors = dict(checkpoint.tensors)
-    for name, numbers in empty_model(VisualGLMForConditionalGeneration, config).state_dict().items():
+    for name, numbers in empty_model(VisualGLMNetwork, config).state_dict().items():
         if f"{name}{SCALE}" in tensors:
             tensors[name] = _numbers(tensors[name], tensors.pop(f"{name}{SCALE}"), numbers.shape[1])
     return replace(checkpoint, config=config, tensors=tensors)

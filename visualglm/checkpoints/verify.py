@@ -17,8 +17,8 @@ import torch
 from ..errors import CheckpointError, VisualGLMError
 from ..files.reading import read_bytes
 from ..hardware.memory import in_words
-from ..model import VisualGLMForConditionalGeneration
 from ..network.configuration import VisualGLMConfig
+from ..network.visualglm import VisualGLMNetwork
 from . import fingerprint, tensor_check
 from .checkpoint import Checkpoint
 from .layerwise_forward import ForwardRecord
@@ -66,7 +66,7 @@ def verify(folder: str | Path, with_golden: bool = True) -> Iterator[Check]:
 
 
 def _tensors(checkpoint: Checkpoint) -> Check:
-    expected = tensor_check.expected_shapes(VisualGLMForConditionalGeneration, checkpoint.config)
+    expected = tensor_check.expected_shapes(VisualGLMNetwork, checkpoint.config)
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
     faults = tensor_check.differences(found, expected)
     if faults:

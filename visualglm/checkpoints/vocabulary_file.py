@@ -1,19 +1,11 @@
-"""What every layout of files is turned into: a configuration and tensors under our names.
-
-In: a folder of any layout. Out: `Checkpoint`, whose `tensors` have the names, shapes and row orders of
-`VisualGLMForConditionalGeneration.state_dict()`, none of them read yet. Knows the layouts only by their names: each has
-a file of its own. Knows nothing about networks.
-"""
+"""Find the SentencePiece file (`ice_text.model`) that belongs to a checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import TokenizerError
 
-if TYPE_CHECKING:
-    pass
 VOCABULARY = "ice_text.model"
 
 

@@ -34,6 +34,7 @@ from ..errors import ImageError, UsageError
 from ..model import VisualGLMForConditionalGeneration
 from ..network.hooks import BaseMixin
 from ..network.prefix_tuning import PrefixMixin as PTuningV2Mixin
+from ..preprocessing.images import open_image
 from .sat_chat import chat
 
 __all__ = [
@@ -245,8 +246,6 @@ def generate_input(
 
 
 def _decoded(encoded: str | bytes) -> Image.Image:
-    from ..preprocessing.images import open_image
-
     try:
         content = base64.b64decode(encoded)
     except (binascii.Error, ValueError) as error:

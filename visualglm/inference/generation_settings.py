@@ -1,8 +1,4 @@
-"""A prompt's ids and picture features -> text that arrives piece by piece and can be stopped.
-
-`StreamingReply` runs transformers' `generate` in a thread and hands its ids, decoded, to whoever iterates. The one road to an
-answer: `model.chat`, `Conversation` and the command line all take it. Knows nothing about turns or pictures' pixels.
-"""
+"""Merge a checkpoint's generation config, a preset and the caller's arguments into the settings of one answer."""
 
 from __future__ import annotations
 

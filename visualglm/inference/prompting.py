@@ -1,9 +1,4 @@
-"""Upstream's own calls, `model.chat` and `model.stream_chat`, with its signatures and return values.
-
-A tokenizer, a picture and a question go in, `(response, history)` comes out. They take the same road as `Conversation`:
-prompt.py makes the ids, generation.py the answer. Source: `chat`, `stream_chat` and `process_image` of upstream's
-`modeling_chatglm.py`. Different on purpose: a question is never searched for `<img>` tags, so no text opens a file.
-"""
+"""Build the prompt of a chat for a model, dropping the oldest turns that do not fit, and start its answer."""
 
 from __future__ import annotations
 

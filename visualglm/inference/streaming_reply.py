@@ -1,7 +1,7 @@
-"""A prompt's ids and picture features -> text that arrives piece by piece and can be stopped.
+"""Generate an answer in a thread and hand out its text piece by piece; it can be stopped.
 
-`StreamingReply` runs transformers' `generate` in a thread and hands its ids, decoded, to whoever iterates. The one road to an
-answer: `model.chat`, `Conversation` and the command line all take it. Knows nothing about turns or pictures' pixels.
+`StreamingReply` runs transformers' `generate` in a thread and yields its ids, decoded, to the caller's iteration.
+`model.chat`, `Conversation` and the command line all use it.
 """
 
 from __future__ import annotations

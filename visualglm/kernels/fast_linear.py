@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-MAX_FAST_ROWS = 4
-"""Rows; for eight torch's GEMM is as fast, and for a prompt's many it is right."""
+from . import operators  # noqa: F401  (registers `linear_few_rows`)
+from .cpu_backend import MAX_FAST_ROWS
 
 
 def use_fast_linear(model: nn.Module) -> nn.Module:
-    """Makes every plain `nn.Linear` of a loaded model in bfloat16 a `FastLinear`, with the same parameters; returns it."""
+    """Make every plain bfloat16 `nn.Linear` of a loaded model a `FastLinear` with the same parameters; return it."""
     for module in model.modules():
         if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
             module.__class__ = FastLinear
@@ -28,8 +28,6 @@ class FastLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
         if input.dtype == torch.bfloat16 and input.device.type == "cpu" and self._decodes(input):
-            from . import operators  # noqa: F401  (registers it)
-
             return torch.ops.visualglm.linear_few_rows(input, self.weight, self.bias)
         return super().forward(input)
 

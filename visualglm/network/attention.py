@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ..kernels import operators  # noqa: F401  (registers `attend_one`)
 from .configuration import QFormerConfig, VisionConfig
 
 
@@ -79,8 +80,6 @@ def decodes_on_cpu(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
 def attend_one(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float) -> Tensor:
     """Attention of one query per row, [batch, heads, 1, head_dim], by an operator of ours."""
-    from ..kernels import operators  # noqa: F401  (registers it)
-
     return torch.ops.visualglm.attend_one(query, key, value, attention_mask, scaling)
 
 

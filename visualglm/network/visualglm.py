@@ -3,20 +3,29 @@
     pixel_values [P, 3, 224, 224] -- vision --> [P, 257, 1408] -- qformer --> [P, 32, 768] -- glm_proj --> [P, 32, 4096]
     input_ids [B, T] -- word_embeddings --> [B, T, 4096], slots filled with the pictures in order -- glm --> logits
 
-Prefix, mask and both position channels come from `input_ids` alone. Knows nothing about files or text; its doors to the
-checkpoints room open inside `from_pretrained`.
+Prefix, mask and both position channels come from `input_ids` alone. Files, text and images
+themselves are other folders' work: `visualglm/model.py` adds what loads, saves and chats.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils import ModelOutput
 
-from .configuration import QFormerConfig, VisionConfig
+from ..errors import PromptError
+from .attention import attention_implementation
+from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
+from .generation_mixin import VisualGLMGenerationMixin
+from .glm import GLM, PrefixState, prefix_mask, prefix_positions
+from .hooks import HookableModel
+from .kv_cache import is_empty, preallocate
+from .prefix_tuning import PrefixMixin
 from .qformer import QFormer
 from .vision import VisionTransformer
 
@@ -54,6 +63,185 @@ class ImageEncoder(nn.Module):
         """[P, 3, H, W] -> [P, image_length, hidden] and, if asked, the Q-Former's cross-attentions."""
         queries, attentions = self.qformer(self.vit(pixel_values), output_attentions)
         return self.glm_proj(queries), attentions
+
+
+class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixin, HookableModel):
+    """The whole network; see the head of this file for the shapes. Its public subclass is in `visualglm/model.py`."""
+
+    config_class = VisualGLMConfig
+    config: VisualGLMConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["GLMBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _tied_weights_keys = {"lm_head.weight": "transformer.word_embeddings.weight"}
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def __init__(self, config: VisualGLMConfig) -> None:
+        super().__init__(config)
+        self.image_encoder = ImageEncoder(config.vision, config.qformer, config.hidden_size)
+        self.transformer = GLM(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.mixins = nn.ModuleDict()
+        if config.prefix_length:
+            self.add_mixin("ptuning", PrefixMixin(config))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's word embeddings [vocabulary, hidden]."""
+        return self.transformer.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replaces the word embeddings."""
+        self.transformer.word_embeddings = value
+
+    def resize_image_size(self, image_size: int) -> None:
+        """Reads pictures at `image_size` pixels from now on; the ViT's position table is interpolated and saved so.
+
+        Raises:
+            ImageError: `image_size` is not a multiple of the patch size.
+        """
+        self.image_encoder.vit.resize_positions(image_size)
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Pictures [P, 3, H, W] -> the vectors of their slots [P, image_length, hidden], for `image_embeds`."""
+        return self.image_encoder(pixel_values)[0]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        image_embeds: Tensor | None = None,
+        rotary_positions: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> VisualGLMOutput | tuple[Any, ...]:
+        """One pass.
+
+        Args:
+            input_ids: [B, T]; picture slots hold `config.image_token_id`, a prompt ends with `[gMASK] <sop>`.
+            pixel_values: [pictures in the batch, 3, H, W], row by row.
+            attention_mask: [B, T], 0 at pads; or a ready 4-D mask.
+            labels: [B, T], the ids themselves, -100 where nothing is learned; shifted here.
+            past_key_values: a cache; positions go on from where its prompt ended, one for each token behind it.
+            image_embeds: [pictures, image_length, hidden] from `encode_images`, instead of `pixel_values`.
+            rotary_positions: [B, 2, T], only to override what the ids say.
+            position_ids: ignored: upstream's tokenizer hands them out, and they equal what is derived here.
+            logits_to_keep: only the last n positions' logits (0: all), or the indices to keep.
+
+        Raises:
+            PromptError: slots and pictures do not match, or a prompt has no end.
+        """
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = (
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        )
+        use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = preallocate(DynamicCache(config=self.config))
+
+        rotary_positions, prefix_lengths = self._positions(input_ids, attention_mask, past_key_values, rotary_positions)
+        inputs_embeds = self.transformer.word_embeddings(input_ids)
+        cross_attentions = None
+        if prefix_lengths is not None:
+            if image_embeds is None and pixel_values is not None:
+                image_embeds, cross_attentions = self.image_encoder(pixel_values, output_attentions)
+            inputs_embeds = self._fill_slots(inputs_embeds, input_ids, prefix_lengths, image_embeds)
+        kernel = attention_implementation(self.config._attn_implementation, input_ids.shape[1], output_attentions)
+        mask = prefix_mask(kernel, inputs_embeds, attention_mask, past_key_values, prefix_lengths)
+        glm = self.transformer(
+            inputs_embeds, rotary_positions, mask, past_key_values, output_hidden_states, output_attentions
+        )
+        logits = self.lm_head(_kept_positions(glm.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        output = VisualGLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values,
+            hidden_states=glm.hidden_states,
+            attentions=glm.attentions,
+            image_embeds=image_embeds if prefix_lengths is not None else None,
+            cross_attentions=cross_attentions,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+    def _positions(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None,
+        rotary_positions: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Rotary positions [B, 2, T], and the prefix lengths [B] unless this pass continues a prompt already read.
+
+        The cache remembers where its prompt ended, so that a hand-written loop may feed it bare next ids.
+
+        Raises:
+            PromptError: the cache was cut within the prompt, and no positions are given.
+        """
+        end = getattr(past_key_values, "prompt_end", None)
+        if end is not None and past_key_values is not None and not is_empty(past_key_values):
+            if rotary_positions is None:
+                rotary_positions = end.positions_behind(past_key_values.get_seq_length(), input_ids.shape[1])
+            return rotary_positions, None
+        derived, prefix_lengths = prefix_positions(input_ids, attention_mask, self.config)
+        rotary_positions = derived if rotary_positions is None else rotary_positions
+        if past_key_values is not None:
+            length = past_key_values.get_seq_length() + input_ids.shape[1]
+            past_key_values.prompt_end = PrefixState(rotary_positions[..., -1], length)  # type: ignore[attr-defined]
+        return rotary_positions, prefix_lengths
+
+    def _fill_slots(
+        self, inputs_embeds: Tensor, input_ids: Tensor, prefix_lengths: Tensor, image_embeds: Tensor | None
+    ) -> Tensor:
+        """Puts the pictures' vectors into the slots of the prefix, row by row, in order."""
+        slots = self._slots(input_ids, prefix_lengths)
+        if not torch.compiler.is_compiling():
+            self._check_slots(slots, 0 if image_embeds is None else len(image_embeds))
+            self._check_embeds(image_embeds)
+        if image_embeds is None:
+            return inputs_embeds
+        return inputs_embeds.masked_scatter(slots[..., None], image_embeds.to(inputs_embeds))
+
+    def _slots(self, input_ids: Tensor, prefix_lengths: Tensor) -> Tensor:
+        """[B, T] True at picture slots; an image id that was *generated* stands behind the prefix and is none."""
+        index = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return (input_ids == self.config.image_token_id) & (index < prefix_lengths[:, None])
+
+    def _check_slots(self, slots: Tensor, pictures: int) -> None:
+        per_row = slots.sum(-1)
+        if (
+            bool((per_row % self.config.image_length).any())
+            or int(per_row.sum()) != pictures * self.config.image_length
+        ):
+            raise PromptError(
+                f"{pictures} pictures need {self.config.image_length} slots each, but the rows of input_ids have "
+                f"{per_row.tolist()} slots (id {self.config.image_token_id} before <sop>): "
+                "build ids and pixel_values together with the processor."
+            )
+
+    def _check_embeds(self, image_embeds: Tensor | None) -> None:
+        shape = (self.config.image_length, self.config.hidden_size)
+        if image_embeds is not None and tuple(image_embeds.shape[1:]) != shape:
+            raise PromptError(
+                f"image_embeds are {list(image_embeds.shape)}, this model's are [pictures, {shape[0]}, {shape[1]}]: "
+                "make them with encode_images."
+            )
 
 
 def _kept_positions(hidden_states: Tensor, logits_to_keep: int | Tensor) -> Tensor:

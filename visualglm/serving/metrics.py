@@ -6,17 +6,24 @@ Each server has a registry of its own. No label holds anything that a user wrote
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .job import Job
 
-if TYPE_CHECKING:
-    from .engine import Engine
-
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class EngineState(Protocol):
+    """What the gauges read of an engine."""
+
+    running: int
+    memory: Any
+
+    @property
+    def queued(self) -> int: ...
 
 
 class Metrics:
@@ -41,7 +48,7 @@ class Metrics:
             "visualglm_answer_seconds", "From a request to its whole answer.", buckets=SECONDS, registry=self.registry
         )
 
-    def watch(self, engine: Engine) -> None:
+    def watch(self, engine: EngineState) -> None:
         """Reads the engine's state whenever it is asked."""
         for name, about, read in (
             ("queue_length", "Requests that wait.", lambda: engine.queued),
