@@ -6,12 +6,14 @@ Each rule is one test that lists its offenders; `docs/en/architecture.md` tells 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,32 +23,19 @@ LABORATORY = ROOT / "lab" / "visualglm_lab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
-TIERS: list[tuple[str, ...]] = [
-    ("errors",),
-    ("files", "mini"),
-    ("kernels",),
-    ("network", "quantization"),
-    ("hardware", "preprocessing"),
-    ("inference",),
-    ("checkpoints",),
-    ("model",),
-    ("adapters",),
-    ("explain",),
-    ("conversation", "auto"),
-    ("datasets",),
-    ("evaluation",),
-    ("training",),
-    ("finetuning", "pretraining", "captioning", "compat", "benchmarking"),
-    ("serving",),
-    ("vllm_plugin",),
-    ("cli",),
-]
-"""From the bottom up: a part imports its own files and parts of lower tiers."""
-
 LAZY = ("cli", "vllm_plugin", "serving/app.py", "__init__.py")
 """Where imports may stand inside functions: to start fast, or because what they need is optional."""
 
 MAX_LINES = 400
+
+
+def load_diagram() -> ModuleType:
+    """The script that draws the architecture, whose table of layers is the rule."""
+    spec = importlib.util.spec_from_file_location("draw_architecture", ROOT / "docs" / "draw_architecture.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def part_of(module: str) -> str:
@@ -118,7 +107,8 @@ def circles() -> Iterator[list[str]]:
 
 
 def test_imports_point_downwards() -> None:
-    tiers = {part: tier for tier, parts in enumerate(TIERS) for part in parts}
+    layers = reversed(load_diagram().LAYERS)
+    tiers = {part.removesuffix(".py"): tier for tier, parts in enumerate(layers) for part in parts}
     offenders = []
     for file in FILES:
         name = name_of(file)
@@ -130,6 +120,12 @@ def test_imports_point_downwards() -> None:
             if target.startswith("visualglm.") and theirs not in ("", mine) and tiers[theirs] >= tiers[mine]:
                 offenders.append(f"{name} imports {target}")
     assert offenders == []
+
+
+def test_the_drawings_are_of_today() -> None:
+    diagram = load_diagram()
+    for language, name in diagram.DRAWINGS.items():
+        assert (diagram.IMAGES / name).read_text(encoding="utf-8") == diagram.draw(language)
 
 
 def test_no_two_files_import_each_other() -> None:
