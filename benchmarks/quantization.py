@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from record import RESULTS, origin, store
 from torch import Tensor
-from visualglm_lab.evaluation.scene_eval import drawn_scenes, encode_scenes, questions
 
 import visualglm
 from visualglm.checkpoints import convert, quantization_plan
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.answer_matching import is_right
 from visualglm.evaluation.answering import AskedQuestion, answer_all, prompt_ids
+from visualglm.evaluation.drawn_scenes import drawn_scenes, encode_scenes, questions
 from visualglm.evaluation.scenes import Split, render_scene
 
 ALL = {"quantize_vision": 8, "quantize_vocabulary": 8}

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from visualglm_lab.evaluation.scene_eval import Asked, answer_all, encode_scenes, questions
 
 from visualglm.conversation import VisualGLM, packed_model
 from visualglm.evaluation.answer_matching import is_right
-from visualglm.evaluation.scenes import Split, scene_of, split_seeds
+from visualglm.evaluation.answering import AskedQuestion, answer_all
+from visualglm.evaluation.drawn_scenes import encode_scenes, questions
+from visualglm.evaluation.scenes import Split, scene_of, seeds
 
 SAMPLES = sorted((packed_model() / "samples").glob("*.png"))
 # share of right answers on 60 test scenes; the commonest answer alone reaches about .08, .14, .3, .14, .3 and .13
@@ -24,15 +25,15 @@ def model(opened: VisualGLM) -> VisualGLM:
 
 
 @pytest.fixture(scope="module")
-def answered(model: VisualGLM) -> list[Asked]:
-    scenes = [scene_of(seed) for seed in islice(split_seeds(Split.TEST), 60)]
+def answered(model: VisualGLM) -> list[AskedQuestion]:
+    scenes = [scene_of(seed) for seed in islice(seeds(Split.TEST), 60)]
     tasks = ("name by place", "colour", "total", "where", "side", "height", "background")
     return answer_all(model, questions(scenes, tasks), encode_scenes(model, scenes))
 
 
 @pytest.mark.parametrize("task", list(BOUNDS))
 @pytest.mark.parametrize("language", ["zh", "en"])
-def test_unseen_scenes_are_answered_far_above_chance(answered: list[Asked], task: str, language: str) -> None:
+def test_unseen_scenes_are_answered_far_above_chance(answered: list[AskedQuestion], task: str, language: str) -> None:
     asked = [a for a in answered if a.exchange.task == task and a.exchange.language == language]
     assert len(asked) > 25
     assert np.mean([is_right(a.exchange, a.answer) for a in asked]) >= BOUNDS[task]

@@ -1,7 +1,7 @@
 """Pictures and questions -> greedy answers in batches, and how sure the model is of them.
 
-In: an opened model, pictures, exchanges. Out: `EncodedImages` (what the networks make of pictures) and `AskedQuestion` (a question with
-its answer). Knows nothing about where pictures come from or what is right.
+In: an opened model, pictures, exchanges. Out: `EncodedImages` (what the networks make of pictures) and
+`AskedQuestion` (a question with its answer). Knows nothing about where pictures come from or what is right.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every figure of the packed model in one file: scenes, single pictures, dialogues, controls, goals.
 
-Run: `python -m visualglm_lab.evaluation.__main__ --model DIR --album runs/pictures -o lab/recipes/mini/figures.json`. Without an
-album only drawn scenes are measured. Greedy decoding, test seeds, test splits; every choice (a threshold, which
+Run: `python -m visualglm_lab.evaluation --model DIR --album runs/pictures -o lab/recipes/mini/figures.json`. Without
+an album only drawn scenes are measured. Greedy decoding, test seeds, test splits; every choice (a threshold, which
 vectors) is made on validation pictures.
 """
 
@@ -25,13 +25,14 @@ import transformers
 from visualglm.conversation import VisualGLM, load, packed_model
 from visualglm.evaluation.answering import AskedQuestion
 from visualglm.evaluation.confidence import share_of
+from visualglm.evaluation.drawn_scenes import drawn_scenes, encode_scenes
 from visualglm.evaluation.scenes.scene import Scene
 
 from ..scenes.cutouts import Album
 from .album_pictures import AlbumImages
 from .dialogue_eval import evaluate_dialogues
 from .naming_eval import Named, evaluate_names, wrong_names
-from .scene_eval import UNSEEN, drawn_scenes, encode_scenes, evaluate_scenes, pasted_scenes, wrong
+from .scene_eval import UNSEEN, evaluate_scenes, pasted_scenes, wrong
 from .targets import as_rows, leaks
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str]) -> None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
     if options.threads:
         torch.set_num_threads(options.threads)
-    result = {"command": "python -m visualglm_lab.evaluation.__main__ " + shlex.join(arguments)}
+    result = {"command": "python -m visualglm_lab.evaluation " + shlex.join(arguments)}
     result |= origin(options.model, options.album)
     result |= Evaluation(load(options.model), options.scenes, options.pictures).run(options.album)
     for row in result["goals"]:

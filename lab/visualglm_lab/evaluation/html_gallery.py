@@ -1,8 +1,8 @@
 """Forty test pictures with the model's answers, right and wrong marked, for people to look at.
 
-Run: `python -m visualglm_lab.evaluation.html_gallery --model DIR --album runs/pictures -o lab/recipes/mini`. Writes `page.html`
-(whole in itself, sources and licences named), `page.png` (the same pictures at one glance, English only) and
-`failures.png` (wrong answers alone). A fixed seed chooses; pictures that may not be passed on are left out.
+Run: `python -m visualglm_lab.evaluation.html_gallery --model DIR --album runs/pictures -o lab/recipes/mini`. Writes
+`page.html` (whole in itself, sources and licences named), `page.png` (the same pictures at one glance, English only)
+and `failures.png` (wrong answers alone). A fixed seed chooses; pictures that may not be passed on are left out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from visualglm.conversation import VisualGLM, load, packed_model
 from visualglm.evaluation.answer_matching import is_right
 from visualglm.evaluation.answering import AskedQuestion, answer_all, encode
+from visualglm.evaluation.drawn_scenes import drawn_scenes
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm.evaluation.scenes.questions import exchange_of
@@ -31,7 +32,7 @@ from visualglm.evaluation.scenes.scene import Scene
 from ..scenes.cutouts import Album
 from .album_pictures import AlbumImages, Shown
 from .naming_eval import WHAT, Named, name_all
-from .scene_eval import UNSEEN, drawn_scenes, pasted_scenes
+from .scene_eval import UNSEEN, pasted_scenes
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 SEED = 20261122

@@ -10,60 +10,30 @@ from collections.abc import Sequence
 from itertools import islice, pairwise
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.answer_matching import WHOLE, YES_OR_NO, facts, is_right, same_fact
-from visualglm.evaluation.answering import AskedQuestion, answer_all, encode
+from visualglm.evaluation.answering import AskedQuestion, answer_all
 from visualglm.evaluation.confidence import balanced, prior, share_of
+from visualglm.evaluation.drawn_scenes import MOST, questions
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Language
-from visualglm.evaluation.scenes.questions import exchange_of
-from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import Scene, SceneMix, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
 
 from ..scenes.cutouts import Album
 
-TASKS = (
-    *("describe", "list", "name", "name by colour", "name by place", "colour", "total", "count", "where"),
-    *("side", "height", "exists", "background", "category", "any", "size", "same colour", "odd", "shapes", "off topic"),
-    *("colour", "side", "height", "size", "same colour"),  # again: many scenes do not allow these
-)
 # asked again with another scene's picture
 CONTROLLED = ("name", "colour", "total", "count", "where", "relation", "exists", "category", "any")
-MOST = 6
 CUT_OUTS = SceneMix(pasted=0.8, themes=0.1)
 UNSEEN = ("held_out", "unseen_style")
 # facts of which one question allows only some: the commonest answer is that of each group
 GROUPS = ("colour", "where", "category")
 
 
-def drawn_scenes(count: int, split: Split = Split.TEST, most: int = MOST) -> list[Scene]:
-    """Drawn things alone."""
-    return [scene_of(seed, most=most) for seed in islice(seeds(split), count)]
-
-
 def pasted_scenes(count: int, album: Album, split: Split = Split.TEST, most: int = MOST) -> list[Scene]:
     """Mostly cut-outs of an album; the seeds are those after a million, so that no drawn scene has them."""
     return [scene_of(seed, most=most, album=album, mix=CUT_OUTS) for seed in islice(seeds(split, 1_000_000), count)]
-
-
-def questions(scenes: Sequence[Scene], tasks: Sequence[str] = TASKS) -> list[AskedQuestion]:
-    """Every task about every scene that allows it, in both languages; no question twice about one scene."""
-    asked: dict[tuple[int, Language, str], AskedQuestion] = {}
-    for index, scene in enumerate(scenes):
-        for number, task in enumerate(tasks):
-            for language in LANGUAGES:
-                exchange = exchange_of(task, scene, language, np.random.default_rng((scene.seed, number)))
-                if exchange is not None:
-                    asked.setdefault((index, language, exchange.question), AskedQuestion(index, exchange))
-    return list(asked.values())
-
-
-def encode_scenes(model: VisualGLM, scenes: Sequence[Scene]) -> Tensor:
-    """The picture vectors of every scene, [scenes, image_length, hidden]."""
-    return encode(model, (render_scene(scene) for scene in scenes)).slots
 
 
 def evaluate_scenes(

@@ -7,18 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from visualglm.evaluation.scenes import (
-    KINDS,
-    ZONES,
-    Split,
-    patch_labels,
-    render_scene,
-    scene_of,
-    split_seeds,
-    zone_labels,
-)
-from visualglm.evaluation.scenes.concepts import kinds as all_kinds
-from visualglm.evaluation.scenes.concepts import number_of
+from visualglm.evaluation.scenes import KINDS, Split, render_scene, scene_of, seeds
 from visualglm.evaluation.scenes.scene import SceneMix
 from visualglm.evaluation.scenes.split_seeds import RANGE
 
@@ -30,12 +19,12 @@ def test_splits_share_no_seed() -> None:
     for index, one in enumerate(ranges):
         assert all(one.stop <= other.start or other.stop <= one.start for other in ranges[index + 1 :])
     for split, allowed in zip(Split, ranges, strict=True):
-        assert all(seed in allowed for seed in islice(split_seeds(split, RANGE - 5), 10))
+        assert all(seed in allowed for seed in islice(seeds(split, RANGE - 5), 10))
 
 
 def test_a_split_refuses_a_start_outside_it() -> None:
     with pytest.raises(ValueError, match="seeds 0 to"):
-        split_seeds(Split.TEST, RANGE)
+        seeds(Split.TEST, RANGE)
 
 
 def test_a_seed_gives_the_same_picture_twice() -> None:
@@ -66,26 +55,6 @@ def test_the_picture_shows_the_colour_that_the_truth_names() -> None:
 def test_every_kind_is_drawn() -> None:
     shown = {item.kind for seed in range(200) for item in scene_of(seed).items}
     assert shown == set(KINDS)
-
-
-def test_patch_labels_lie_where_the_objects_are() -> None:
-    for scene in SCENES:
-        labels = patch_labels(scene, 8)
-        assert labels.kinds.shape == (64,)
-        assert ((labels.kinds > 0) == (labels.colours > 0)).all()
-        assert labels.outline.shape == (64, 64)
-        for patch in np.flatnonzero(labels.kinds):
-            x, y = (patch % 8 + 0.5 + labels.offsets[patch, 0]) / 8, (patch // 8 + 0.5 + labels.offsets[patch, 1]) / 8
-            item = min(scene.items, key=lambda item: abs(item.x - x) + abs(item.y - y))
-            assert labels.kinds[patch] == 1 + number_of()[item.kind]
-
-
-def test_zone_labels_name_every_object_once() -> None:
-    for scene in SCENES:
-        kinds, _, pictures = zone_labels(scene)
-        assert not pictures.any()
-        assert [all_kinds()[k - 1] for k in kinds if k] == [item.kind for item in scene.items]
-        assert [ZONES[z] for z in np.flatnonzero(kinds)] == [item.zone for item in scene.items]
 
 
 def test_letters_and_frames_are_drawn_where_the_labels_are() -> None:

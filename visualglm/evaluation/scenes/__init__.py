@@ -1,10 +1,8 @@
 """Drawn pictures with known truth, for training and evaluation.
 
-`compose.scene_of(seed)` is the truth, `paint.picture_of(scene)` the picture, `dialogue.exchanges(scene, ...)` what
+`scene.scene_of(seed)` is the truth, `render.render_scene(scene)` the picture, `questions.exchanges(scene, ...)` what
 one may ask about it and the right answers. Training, validation, test and the bundled samples never share a seed.
 """
-
-from visualglm_lab.scenes.patch_labels import patch_labels, zone_labels
 
 from .kinds import BACKGROUNDS, COLOURS, KINDS, ZONES
 from .qa_pair import QAPair
@@ -23,9 +21,7 @@ __all__ = [
     "SceneItem",
     "Split",
     "exchanges",
-    "patch_labels",
     "render_scene",
     "scene_of",
     "seeds",
-    "zone_labels",
 ]

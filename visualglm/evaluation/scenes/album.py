@@ -1,14 +1,16 @@
-"""The pictures of real things, cut out or whole, by what they show.
+"""Album of images to paste into drawn scenes: the Protocol that the generator reads.
 
-An album is a folder that `visualglm_lab.album_builder` wrote: `album.npy` [N, 128, 128, 4] and `manifest.jsonl`, one
-line per picture (concept, source, licence, split). Knows nothing about scenes or packages.
+The generator needs no album; without one every scene is drawn. Knows nothing about files.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from visualglm.evaluation.scenes.kinds import Kind
+from PIL import Image
+
+from .kinds import RGB, Colour, Kind
 
 
 @dataclass(frozen=True)
@@ -18,3 +20,30 @@ class AlbumEntry:
     index: int
     kind: Kind
     cutout: bool
+
+
+class Album(Protocol):
+    """Images by index: cut-outs of single things (`by_kind`) and whole photographs (`photos`)."""
+
+    @property
+    def photos(self) -> tuple[AlbumEntry, ...]: ...
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of which there are cut-outs, the keys of `by_kind` in their order."""
+        ...
+
+    @property
+    def by_kind(self) -> dict[Kind, list[AlbumEntry]]: ...
+
+    def picture(self, index: int) -> Image.Image:
+        """Return an image in RGBA."""
+        ...
+
+    def colour(self, index: int) -> Colour | None:
+        """Return the one colour of a cut-out, or None where it has several."""
+        ...
+
+    def tone(self, index: int) -> RGB:
+        """Return the mean RGB of an image's opaque pixels."""
+        ...

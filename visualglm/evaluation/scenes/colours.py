@@ -1,7 +1,6 @@
-"""The pictures of real things, cut out or whole, by what they show.
+"""Colours of pasted images: the name of the one colour that a thing has, and a change of the light.
 
-An album is a folder that `visualglm_lab.album_builder` wrote: `album.npy` [N, 128, 128, 4] and `manifest.jsonl`, one
-line per picture (concept, source, licence, split). Knows nothing about scenes or packages.
+Pixels are uint8, RGB or RGBA. Knows nothing about scenes or albums.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from visualglm.evaluation.scenes.kinds import COLOURS, Colour
+from .kinds import COLOURS, Colour
 
 CLEAR = 0.72  # a thing has a colour when this share of its pixels has it
 _HUES = ((12, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (262, "blue"), (300, "purple"), (340, "pink"))

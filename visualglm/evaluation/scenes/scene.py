@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.random import Generator
-from visualglm_lab.scenes.cutouts import Album
 
-from .album import AlbumEntry
+from .album import Album, AlbumEntry
 from .colours import dominant_colour, relight
 from .concepts import glyphs, kinds
 from .kinds import BACKGROUNDS, COLOURS, KINDS, RGB, ZONES, Background, Colour, Kind, Zone

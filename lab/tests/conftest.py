@@ -1,18 +1,27 @@
-"""A tiny album of drawn things, for whatever reads one."""
+"""Fixtures of the laboratory's tests: the packed model, and a tiny album of drawn things."""
 
 from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub; before transformers is imported
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side, a core each; processes that tests start inherit it
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
+import visualglm
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.scenes.kinds import KINDS
 from visualglm.evaluation.scenes.shapes import draw_kind, stamp_kind
 
+torch.set_num_threads(1)
 TONES = {"red": (220, 20, 40), "green": (34, 139, 34), "blue": (30, 90, 220), "brown": (120, 70, 30)}
 SPLITS = {
     "train": ("red", "green"),
@@ -62,5 +71,6 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(opened: VisualGLM) -> VisualGLM:
-    return opened
+def model() -> VisualGLM:
+    """The packed model. Shared: tests must leave it as it was."""
+    return visualglm.load(device="cpu")
