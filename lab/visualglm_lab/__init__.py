@@ -1,1 +1,1 @@
-"""The laboratory of the packed model: its images, scenes, training and figures. Depends on visualglm, never the reverse."""
+"""The laboratory of the packed model: its images, training and figures. Depends on visualglm, never the reverse."""

@@ -1,4 +1,4 @@
-"""Your own pictures in the place of scenes: read, shuffled the same way every time, trained from a checkpoint."""
+"""Your own pictures: read, shuffled the same way every time, trained from a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
-from visualglm.evaluation.scenes.split_seeds import Split
 from visualglm.pretraining.config import Checkpoints, PretrainingConfig, Stage, read_pretraining_config
 from visualglm.pretraining.trainer import Trainer
 
@@ -45,16 +44,32 @@ def test_a_checkpoint_goes_through_the_stages_on_own_pictures(captions: Path, tm
 
 def test_every_line_is_met_once_a_round_and_validation_lines_never(captions: Path, tmp_path: Path) -> None:
     run = Trainer(plan(captions, tmp_path, "dialogue"), lambda line: None)
-    data = run.batches(run.recipe.stages[0], 0, Split.TRAIN)
+    data = run.batches(run.recipe.stages[0], 0)
     rows = [data._row(place)["image"] for place in range(58)]  # type: ignore[attr-defined]
     assert len(set(rows)) == 58
     assert {"0.png", "50.png"}.isdisjoint(rows)
-    assert {row["image"] for row in run.batches(run.recipe.stages[0], 0, Split.VALIDATION).rows} == {"0.png", "50.png"}  # type: ignore[attr-defined]
+    assert {row["image"] for row in run.batches(run.recipe.stages[0], 0, validation=True).rows} == {"0.png", "50.png"}  # type: ignore[attr-defined]
 
 
-def test_scenes_stages_refuse_pictures_without_labels(captions: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="needs scenes"):
-        Trainer(plan(captions, tmp_path, "patches"), lambda line: None).run()
+@pytest.mark.parametrize(
+    ("data", "line", "said"),
+    [
+        ("", 'album = "runs/pictures"', "album in the recipe is not a setting; did you mean .*visualglm_lab.training"),
+        ("", "", "captions.*visualglm_lab.training"),
+        ("", '[[stages]]\nname = "a"\nkind = "patches"\nsteps = 1', "patches is no kind of stage.*visualglm_lab"),
+        ("", '[[stages]]\nname = "a"\nkind = "dialogue"\nzones_after = 1', "zones_after in stages .*visualglm_lab"),
+        (
+            'captions = "c"',
+            '[[stages]]\nname = "a"\nkind = "dialogue"\nmost = 1',
+            "most in stages.*did you mean [a-z_]+.$",
+        ),
+    ],
+)
+def test_settings_of_scenes_are_refused_with_where_they_belong(tmp_path: Path, data: str, line: str, said: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'output = "o"\nvocabulary = "v"\n{data}\n{line}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=said):
+        read_pretraining_config(path)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +87,15 @@ def test_a_broken_line_is_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
     run = Trainer(plan(tmp_path / "rows.jsonl", tmp_path, "dialogue"), lambda line: None)
     with pytest.raises(UsageError, match=said):
-        run.batches(run.recipe.stages[0], 0, Split.TRAIN)
+        run.batches(run.recipe.stages[0], 0)
 
 
 def test_two_lines_are_enough(captions: Path, tmp_path: Path) -> None:
     two = captions.with_name("two.jsonl")
     two.write_text("\n".join(captions.read_text(encoding="utf-8").splitlines()[:2]), encoding="utf-8")
     run = Trainer(plan(two, tmp_path, "dialogue"), lambda line: None)
-    for split in (Split.TRAIN, Split.VALIDATION):
-        assert next(iter(run.batches(run.recipe.stages[0], 0, split))).rows
+    for validation in (False, True):
+        assert next(iter(run.batches(run.recipe.stages[0], 0, validation))).rows
 
 
 def test_the_full_size_recipe_reads() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
@@ -18,7 +19,7 @@ from visualglm.pretraining.trainer import Trainer
 SMALL = ModelSizes(
     image_size=96, vision_layers=1, vision_hidden=64, qformer_layers=1, qformer_hidden=64, layers=1, hidden=64
 )
-TEXT, ZONES = (Stage(kind, kind, steps=1, pictures=2) for kind in ("text", "zones"))
+ANSWERS, ALIGNMENT = (Stage(kind, kind, steps=1, pictures=2) for kind in ("answers", "alignment"))
 PIECES = ("model/model.safetensors", "optimizer-0.safetensors", "progress.json", "throwaway.safetensors")
 CALLS = ("mkdir", "rename", "replace", "rmdir", "unlink")
 
@@ -66,8 +67,11 @@ def test_a_kill_at_any_call_leaves_one_state(tmp_path: Path, monkeypatch: pytest
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> PretrainingConfig:
     """A recipe whose two stages have run."""
-    output, vocabulary = str(tmp_path_factory.mktemp("run")), str(packed_model() / "ice_text.model")
-    ran = PretrainingConfig(output, vocabulary, bfloat16=False, threads=1, workers=0, model=SMALL, stages=(TEXT, TEXT))
+    data, output = tmp_path_factory.mktemp("data"), str(tmp_path_factory.mktemp("run"))
+    Image.new("RGB", (40, 30)).save(data / "a.png")
+    (data / "rows.jsonl").write_text(2 * '{"image": "a.png", "en": "Nothing."}\n', encoding="utf-8")
+    ran = PretrainingConfig(output, str(packed_model() / "ice_text.model"), captions=str(data / "rows.jsonl"))
+    ran = replace(ran, bfloat16=False, threads=1, workers=0, model=SMALL, stages=(ANSWERS, ANSWERS))
     Trainer(ran, lambda line: None).run()
     return ran
 
@@ -83,8 +87,8 @@ def test_a_run_that_has_ended_says_so(ended: PretrainingConfig) -> None:
     [
         ({"seed": 9}, "seed"),
         ({"model": replace(SMALL, hidden=128)}, "model"),
-        ({"stages": (ZONES, TEXT, TEXT)}, "stages"),
-        ({"stages": (TEXT,)}, "stages"),
+        ({"stages": (ALIGNMENT, ANSWERS, ANSWERS)}, "stages"),
+        ({"stages": (ANSWERS,)}, "stages"),
     ],
 )
 def test_another_recipe_does_not_go_on(ended: PretrainingConfig, changes: dict[str, object], named: str) -> None:
@@ -94,7 +98,7 @@ def test_another_recipe_does_not_go_on(ended: PretrainingConfig, changes: dict[s
 
 def test_stages_may_last_longer_and_more_may_follow(ended: PretrainingConfig) -> None:
     longer = tuple(replace(stage, steps=5) for stage in ended.stages)
-    assert Trainer(replace(ended, stages=(*longer, ZONES)), lambda line: None).stage_index == 2
+    assert Trainer(replace(ended, stages=(*longer, ALIGNMENT)), lambda line: None).stage_index == 2
 
 
 def test_progress_from_before_the_recipe_was_noted(tmp_path: Path) -> None:

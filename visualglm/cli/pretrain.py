@@ -1,4 +1,4 @@
-"""`visualglm pretrain RECIPE.toml`; the work is `training.pretrain`'s."""
+"""`visualglm pretrain RECIPE.toml`; the work is `pretraining.trainer`'s."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ def pretrain(
 
     plan = read_pretraining_config(recipe, tuple(change or ()))
     if check:
-        for stage in plan.stages:
-            length = f"{stage.steps} steps" if stage.steps else f"{stage.minutes:g} minutes"
-            typer.echo(f"{stage.name}: {stage.kind}, {length}, {stage.pictures} pictures a batch")
+        typer.echo("\n".join(plan.summary()))
         return
     from ..pretraining.trainer import Trainer
 

@@ -1,23 +1,43 @@
-"""Seeds -> pictures, patch labels and tokenized rows, ready for the networks.
+"""Images and questions -> padded batches of tokenized rows, ready for the networks.
 
-Each picture serves several rows (questions), so that it is drawn and encoded once. Prompts come from `prompt`.
+An image may serve several rows (questions), so that it is encoded once. Prompts come from `prompt`.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
-from visualglm_lab.training.scene_batches import Labels, _where_in
 
-from visualglm.evaluation.scenes.qa_pair import QAPair
-from visualglm.inference.batch_generation import padded
-from visualglm.preprocessing.prompt import build_prompt
-from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
+from ..inference.batch_generation import padded
+from ..preprocessing.prompt import Turn, build_prompt
+from ..preprocessing.tokenizer import ChatGLMTokenizer
+
+
+class Example(Protocol):
+    """One question with its answer; `task` is the name under which its figures are reported."""
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def language(self) -> Literal["zh", "en"]: ...
+
+    @property
+    def answer(self) -> str: ...
+
+    @property
+    def with_picture(self) -> bool: ...
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The dialogue for `build_prompt`, unanswered at its end."""
+        ...
 
 
 @dataclass
@@ -25,8 +45,8 @@ class RowBlock:
     """Rows of one length class: prompts end in column `start - 1` (padded left), answers begin in column `start`.
 
     `input_ids`, `attention_mask` [B, T]; `targets` [B, T - start], -100 behind the end; `pictures` indexes the batch's
-    pictures, one per row that has one; `tasks` names each row's task; `facts` [B, T - start] is True where a target is
-    part of the fact that the answer states.
+    pictures, one per row that has one; `tasks` names each row's task; `weights` [B, T - start]: of the targets
+    in the loss.
     """
 
     input_ids: Tensor
@@ -35,34 +55,30 @@ class RowBlock:
     pictures: Tensor
     start: int
     tasks: list[str]
-    facts: Tensor
+    weights: Tensor
 
     def to(self, device: torch.device) -> RowBlock:
         """The same rows on a device."""
-        ids, mask, targets, pictures, facts = (
-            x.to(device) for x in (self.input_ids, self.attention_mask, self.targets, self.pictures, self.facts)
+        ids, mask, targets, pictures, weights = (
+            x.to(device) for x in (self.input_ids, self.attention_mask, self.targets, self.pictures, self.weights)
         )
-        return RowBlock(ids, mask, targets, pictures, self.start, self.tasks, facts)
+        return RowBlock(ids, mask, targets, pictures, self.start, self.tasks, weights)
 
 
 @dataclass
 class Batch:
-    """`pixel_values` [P, 3, S, S] (none in the text stage); `labels`, where the pictures are scenes; `rows` by length;
-    `captions` [P, T], padded, where the stage reads them."""
+    """`pixel_values` [P, 3, S, S], None where the rows are text alone; `rows` by length; `captions` [P, T], padded,
+    where the stage reads them."""
 
     pixel_values: Tensor | None
-    labels: Labels | None
     rows: list[RowBlock]
     captions: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        labels = (
-            Labels(**{name: value.to(device) for name, value in vars(self.labels).items()}) if self.labels else None
-        )
         rows = [row.to(device) for row in self.rows]
         pixels, captions = (None if x is None else x.to(device) for x in (self.pixel_values, self.captions))
-        return Batch(pixels, labels, rows, captions)
+        return replace(self, pixel_values=pixels, rows=rows, captions=captions)
 
 
 class PromptBuilder:
@@ -71,7 +87,7 @@ class PromptBuilder:
     def __init__(self, tokenizer: ChatGLMTokenizer, image_length: int, image_token_id: int) -> None:
         self.tokenizer, self.image_length, self.image_token_id = tokenizer, image_length, image_token_id
 
-    def prompt(self, exchange: QAPair) -> list[int]:
+    def prompt(self, exchange: Example) -> list[int]:
         """The ids of a prompt, `[gMASK] <sop>` included; the picture stands before the first turn."""
         prompt = build_prompt(
             self.tokenizer,
@@ -82,16 +98,14 @@ class PromptBuilder:
         )
         return prompt.input_ids
 
-    def answer(self, exchange: QAPair) -> list[int]:
+    def answer(self, exchange: Example) -> list[int]:
         """The ids of the answer with its `<eop>`."""
         return [*self.tokenizer.encode_plain(exchange.answer), int(self.tokenizer.eos_token_id)]
 
-    def row(self, picture: int, exchange: QAPair) -> TokenRow:
+    def row(self, picture: int, exchange: Example) -> TokenRow:
         """An exchange about the batch's picture number `picture`, in ids."""
-        answer, truth = self.answer(exchange), self.tokenizer.encode_plain(exchange.truth)
-        if truth[:1] == [self.tokenizer.convert_tokens_to_ids("▁")]:
-            truth = truth[1:]  # a text begins with a space of its own, before Chinese as a piece of its own
-        return TokenRow(picture, exchange, self.prompt(exchange), answer, _where_in(answer, truth))
+        answer = self.answer(exchange)
+        return TokenRow(picture, exchange, self.prompt(exchange), answer, [1.0] * len(answer))
 
     def caption(self, text: str) -> list[int]:
         """`<sop>`, a caption, `<eop>`."""
@@ -101,13 +115,13 @@ class PromptBuilder:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One tokenized exchange about the batch's picture number `picture`; `fact`: which ids of the answer state it."""
+    """One tokenized exchange about the batch's picture number `picture`; `weights`: of the answer's ids in the loss."""
 
     picture: int
-    exchange: QAPair
+    exchange: Example
     prompt: list[int]
     answer: list[int]
-    fact: range
+    weights: list[float]
 
 
 def block_of(rows: list[TokenRow], pad: int) -> RowBlock:
@@ -115,10 +129,10 @@ def block_of(rows: list[TokenRow], pad: int) -> RowBlock:
     input_ids, mask, start = padded([row.prompt for row in rows], [row.answer for row in rows], pad)
     targets = input_ids[:, start:].masked_fill(mask[:, start:] == 0, -100)
     pictures = torch.tensor([row.picture for row in rows if row.exchange.with_picture], dtype=torch.long)
-    facts = torch.zeros_like(targets, dtype=torch.bool)
+    weights = torch.ones(targets.shape)
     for number, row in enumerate(rows):
-        facts[number, row.fact.start : row.fact.stop] = True
-    return RowBlock(input_ids, mask, targets, pictures, start, [r.exchange.task for r in rows], facts)
+        weights[number, : len(row.weights)] = torch.tensor(row.weights)
+    return RowBlock(input_ids, mask, targets, pictures, start, [r.exchange.task for r in rows], weights)
 
 
 # Rows are cut into blocks by their share of the batch: first by the answer's length, each part by the prompt's.

@@ -8,12 +8,12 @@ from ..errors import UsageError
 from ..model import VisualGLMForConditionalGeneration
 from ..network.configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 from ..preprocessing.tokenizer import ChatGLMTokenizer
-from .config import Checkpoints, ModelSizes, PretrainingConfig
+from .config import Checkpoints, ModelSizes, RunConfig
 
 PARTS = {"vision": "image_encoder.vit.", "qformer": "image_encoder.qformer.", "language": ("transformer.", "lm_head.")}
 
 
-def build_initial_model(recipe: PretrainingConfig, tokenizer: ChatGLMTokenizer) -> VisualGLMForConditionalGeneration:
+def build_initial_model(recipe: RunConfig, tokenizer: ChatGLMTokenizer) -> VisualGLMForConditionalGeneration:
     """The model of a recipe: new, or a checkpoint's, with parts from other checkpoints where it says so."""
     start = recipe.start
     model = _opened(start.model) if start.model else build_model(recipe.model, tokenizer)

@@ -1,4 +1,4 @@
-"""AdamW in groups, the learning rate's course, and its state as tensors by parameter name.
+"""AdamW in groups, and the learning rate's course.
 
 Knows nothing about stages beyond their rates.
 """
@@ -6,12 +6,21 @@ Knows nothing about stages beyond their rates.
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import nn
 
-from ..training.optimizer_state import ENCODER, schedule
 from .config import Stage
+
+ENCODER = "model.image_encoder."
+
+
+def schedule(share: float, warmup: float, final: float) -> float:
+    """Linear warm-up to 1, then a cosine down to `final`."""
+    if share < warmup:
+        return max(share / warmup, 0.01)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
 
 
 def adamw(stage: Stage, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:

@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import UsageError
 from ..files.atomic import exit_on_signals, explain_write_errors, remove, sync_folder, sync_tree
 from ..training.distributed import barrier, rank
-from .config import PretrainingConfig
+from .config import RunConfig
 
 PROGRESS, SAVING, SAVED, OLD = "progress.json", ".saving", ".saved", ".old"
 ADVICE = "make room or allow it there, and the same command goes on from what was saved before"
@@ -56,7 +56,7 @@ class RunState:
             )
 
 
-def fixed(recipe: PretrainingConfig) -> dict[str, Any]:
+def fixed(recipe: RunConfig) -> dict[str, Any]:
     """What a run may not change, as JSON keeps it."""
     return {
         "seed": recipe.seed,

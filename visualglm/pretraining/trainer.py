@@ -1,7 +1,7 @@
 """A recipe -> a trained model; one loop, the stages are data.
 
 Run: `visualglm pretrain RECIPE.toml`; run again after a kill, it goes on where it was saved. What each kind of stage
-learns stands in `objective`. The learning rate follows the wall-clock (or the steps, where a stage has them), so a run
+learns stands in `losses`. The learning rate follows the wall-clock (or the steps, where a stage has them), so a run
 ends when it should, fully annealed.
 """
 
@@ -9,52 +9,51 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from itertools import islice
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Generic, TypeVar
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
-from visualglm_lab.scenes.cutouts import Album
-from visualglm_lab.training.attention_init import compare_words, room_for_zones, tell_zones
-from visualglm_lab.training.scene_batches import SceneBatches
-from visualglm_lab.training.weight_init import place, whiten
 
 from ..checkpoints.checkpoint import LM_HEAD, WORD_EMBEDDINGS
 from ..errors import UsageError
-from ..evaluation.scenes.kinds import ZONES
-from ..evaluation.scenes.split_seeds import Split
 from ..files.atomic import append_line
-from ..network.vision import PatchEmbed
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from ..training.distributed import broadcast_object, join, leave, rank, shard, whole_state, world, wrapped
 from ..training.optimizer_state import moments, restore
 from .batches import Batch, BatchShare, PromptBuilder
 from .build_model import build_initial_model
 from .caption_batches import CaptionBatches
-from .config import PretrainingConfig, Stage
+from .config import PretrainingConfig, RunConfig, Stage
 from .losses import Objective, answer_logits
 from .optimizer import adamw, set_rate
 from .run_state import RunState, fixed, read_run_state, saving
 
 LOG_EVERY = 50
-BOUND_PICTURES = 300  # enough to see what tells words from pictures and zones from each other
 COLLAPSED = 0.05  # queries that differ less than this within a picture have become one vector
-ONE_SIDED = 0.15  # a share of yes below this, or above its complement, is a prior, not an answer
-VALIDATED = 32  # pictures of a batch
-SCENE_STAGES = 100_000_000  # seeds set aside for every stage
+ROWS_PER_STAGE = 100_000_000  # rows set aside for every stage
+R = TypeVar("R", bound=RunConfig)
 
 
-class Trainer:
-    """The state of a run: model, throw-away parts, optimizer, and how far it got."""
+@dataclass(frozen=True)
+class Answered:
+    """One validation row: its task, whether every token is right, and the likeliest ids of its answer."""
 
-    def __init__(self, recipe: PretrainingConfig, report: Callable[[str], None] = print) -> None:
+    task: str
+    exact: bool
+    ids: list[int]
+
+
+class BaseTrainer(ABC, Generic[R]):
+    """The state of a run: model, throw-away parts, optimizer, and how far it got. Subclasses bring the data."""
+
+    def __init__(self, recipe: R, report: Callable[[str], None] = print) -> None:
         torch.manual_seed(recipe.seed)
         torch.set_num_threads(recipe.threads)
         self.recipe, self.folder, self.report = recipe, Path(recipe.output), report
@@ -65,17 +64,44 @@ class Trainer:
         self.model = build_initial_model(recipe, self.tokenizer)
         if self.device.type == "cpu":
             self.model.set_attn_implementation("eager")  # sdpa's backward pass is slower here
-        self.objective = Objective(self.model, self.tokenizer, _features(recipe.album))
+        self.objective = self.build_objective()
         config = self.model.config
         self.prompts = PromptBuilder(self.tokenizer, config.image_length, int(config.image_token_id or 0))
-        self.albums = _albums(recipe.album)
-        _check(recipe, self.objective)
+        self.check()
         self.stage_index, self.step, self.seconds = 0, 0, 0.0
-        if not self._resume() and not (recipe.start.model or recipe.start.vision):
-            self._begin()
+        if not self._resume():
+            self.initialize()
         self.objective.to(self.device)
         if self.sharded:
             shard(self.objective)
+
+    def build_objective(self) -> Objective:
+        """The losses of the stages."""
+        return Objective(self.model)
+
+    def check(self) -> None:
+        """Tells what does not fit before the work begins.
+
+        Raises:
+            UsageError: a vocabulary that is larger than the model's.
+        """
+        vocab_size, size = self.model.config.vocab_size, len(self.tokenizer.sp_model)
+        if vocab_size <= size:
+            raise UsageError(
+                f"vocab_size {vocab_size} is too small: {self.recipe.vocabulary} has {size} pieces, and one more."
+            )
+
+    def initialize(self) -> None:
+        """Sets weights of a new run's model."""
+
+    def before_step(self, stage: Stage) -> None:
+        """Called before every step of a stage."""
+
+    @abstractmethod
+    def batches(
+        self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
+    ) -> IterableDataset[Batch]:
+        """The batches of a stage from the `first` on; every stage and every process has others."""
 
     def run(self) -> None:
         """Runs the stages that are left."""
@@ -108,8 +134,7 @@ class Trainer:
             if share >= 1:
                 break
             set_rate(optimizer, stage, share)
-            if self.step and self.step in (stage.compare_after, stage.zones_after):
-                self._bind(stage)
+            self.before_step(stage)
             meter.add(self.train_step(stage, batch, optimizer, module))
             self.step += 1
             if self.step % LOG_EVERY == 0:
@@ -121,7 +146,7 @@ class Trainer:
 
     def _loaded(self, stage: Stage) -> DataLoader[Batch]:
         """The batches that are left of a stage, made ahead by workers."""
-        workers, data = self.recipe.workers, self.batches(stage, self.step, Split.TRAIN)
+        workers, data = self.recipe.workers, self.batches(stage, self.step)
         return DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None)
 
     def _tell(self, stage: Stage, meter: Meter) -> None:
@@ -151,58 +176,28 @@ class Trainer:
             self.log(alarm="the queries have collapsed into one vector", query_std=report["query_std"])
         return {"loss": float(loss.detach()), "gradient": float(norm), **report}
 
-    def _bind(self, stage: Stage) -> None:
-        """What a stage sets in the networks after so many batches: see `binding`."""
-        if self.sharded:
-            return
-        count = -(-BOUND_PICTURES // stage.pictures)
-        seen = [batch.to(self.device) for batch in islice(self.batches(stage, self.step, Split.TRAIN), count)]
-        if self.step == stage.compare_after > 0:
-            compare_words(self.objective, seen)
-        if self.step == stage.zones_after > 0:
-            tell_zones(self.model, [batch.pixel_values for batch in seen if batch.pixel_values is not None])
+    def validate(self, stage: Stage) -> dict[str, object]:
+        """Share of validation answers that are right to the last token, per task; nothing of a sharded model."""
+        return {} if self.sharded else exact_shares(list(self.validation_answers(stage)))
 
     @torch.no_grad()
-    def validate(self, stage: Stage, batches: int = 3) -> dict[str, object]:
-        """Share of validation answers that are right to the last token, per task; and how often 'yes' is said.
+    def validation_answers(self, stage: Stage, batches: int = 3) -> Iterator[Answered]:
+        """The answers to a few validation batches.
 
         Teacher forcing: where every token is the likeliest one, greedy decoding writes the same answer.
         """
-        if self.sharded:
-            return {}
         self.model.eval()
-        right: dict[str, list[bool]] = {}
-        yes = []
-        yes_ids = {self.tokenizer.encode_plain(text)[index] for text, index in (("有，", 1), ("Yes,", 0))}
-        for _, batch in zip(range(batches), self.batches(stage, 0, Split.VALIDATION), strict=False):
+        for _, batch in zip(range(batches), self.batches(stage, 0, validation=True), strict=False):
             batch = batch.to(self.device)
             image_embeds = None if batch.pixel_values is None else self.model.encode_images(batch.pixel_values)
             for rows in batch.rows:
                 best = answer_logits(self.model, rows, image_embeds).argmax(-1)
                 exact = ((best == rows.targets) | (rows.targets < 0)).all(dim=1).tolist()
-                for task, hit, ids in zip(rows.tasks, exact, best.tolist(), strict=True):
-                    right.setdefault(task, []).append(hit)
-                    if task == "exists":
-                        yes.append(bool(yes_ids & set(ids[:2])))
-        shares = {task: round(sum(hits) / len(hits), 3) for task, hits in sorted(right.items())}
-        said = round(sum(yes) / len(yes), 3) if yes else 0.5
-        if not ONE_SIDED <= said <= 1 - ONE_SIDED and stage.kind in ("answers", "dialogue"):
-            self.log(alarm="existence is answered from habit, not from the picture", yes_ratio=said)
-        return {"exact": shares, "yes_ratio": said} if shares else {}
+                yield from map(Answered, rows.tasks, exact, best.tolist())
 
-    def batches(
-        self, stage: Stage, first: int, split: Split, share: BatchShare | None = None
-    ) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage draws other scenes, every process others of them."""
-        config = self.model.config.vision
-        if split is not Split.TRAIN and not self.recipe.captions:
-            stage = replace(stage, on_white=0, pictures=VALIDATED)
-        offset = self.stage_index * SCENE_STAGES // stage.pictures
-        share = share or BatchShare(first, rank(), world(), offset)
-        if self.recipe.captions:
-            return CaptionBatches(self.recipe.captions, stage, self.prompts, config.image_size, split, share)
-        sizes = config.image_size, config.patch_size
-        return SceneBatches(stage, self.prompts, *sizes, split, self.albums.get(split), share)
+    def share(self, stage: Stage, first: int) -> BatchShare:
+        """This process's batches of the present stage from the `first` on."""
+        return BatchShare(first, rank(), world(), self.stage_index * ROWS_PER_STAGE // stage.pictures)
 
     def _optimizer(self, stage: Stage, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
         """AdamW; its state comes back after a kill."""
@@ -256,17 +251,6 @@ class Trainer:
         """The head that a file leaves out because it is the table of words."""
         return {LM_HEAD: weights[WORD_EMBEDDINGS]} if self.model.config.tie_word_embeddings else {}
 
-    def _begin(self) -> None:
-        """A new model sees whitened patches and plain places."""
-        if self.recipe.captions:
-            return
-        sample = replace(self.recipe.stages[0], kind="patches", pictures=600, on_white=0)
-        batch = next(iter(self.batches(sample, 0, Split.TRAIN, BatchShare())))
-        vit = self.model.image_encoder.vit
-        if batch.pixel_values is not None:
-            whiten(cast(PatchEmbed, vit.mixins["patch_embedding"]).proj, batch.pixel_values)
-        place(vit.transformer.position_embeddings)
-
     def log(self, **values: object) -> None:
         """One JSON line to the reporter and to the run's log."""
         if rank():
@@ -277,33 +261,26 @@ class Trainer:
         append_line(self.folder / "log.jsonl", line)
 
 
-def _check(recipe: PretrainingConfig, objective: Objective) -> None:
-    """Stages, data and sizes that do not fit are told before the work.
+class Trainer(BaseTrainer[PretrainingConfig]):
+    """Training on your own pictures."""
 
-    Raises:
-        UsageError: one does not.
-    """
-    config = objective.model.config
-    size = len(objective.tokenizer.sp_model)
-    if config.vocab_size <= size:
-        raise UsageError(
-            f"vocab_size {config.vocab_size} is too small: {recipe.vocabulary} has {size} pieces, and one more."
+    def batches(
+        self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
+    ) -> IterableDataset[Batch]:
+        """The batches of a stage from the `first` on; every stage and every process has others."""
+        share = share or self.share(stage, first)
+        return CaptionBatches(
+            self.recipe.captions, stage, self.prompts, self.model.config.vision.image_size, validation, share
         )
-    for stage in recipe.stages:
-        if recipe.captions and stage.kind in ("text", "patches", "zones"):
-            raise UsageError(f"stage {stage.name} of kind {stage.kind} needs scenes, not captions: leave it out.")
-        if stage.teacher_loss and objective.heads.features is None:
-            raise UsageError(
-                f"stage {stage.name} has a teacher_loss, but there is no features.npy in {recipe.album!r}."
-            )
-        if stage.zones_after and (recipe.captions or not room_for_zones(config)):
-            raise UsageError(
-                f"stage {stage.name} has zones_after, which needs scenes and a language model of 3 heads or more."
-            )
-        if stage.kind in ("zones", "dialogue") and not recipe.captions and config.image_length <= len(ZONES):
-            raise UsageError(
-                f"{config.image_length} queries are too few for stage {stage.name}: it needs {1 + len(ZONES)}."
-            )
+
+
+def exact_shares(answered: Sequence[Answered]) -> dict[str, object]:
+    """Under `exact`, the share of right answers per task; nothing where nothing was asked."""
+    right: dict[str, list[bool]] = {}
+    for one in answered:
+        right.setdefault(one.task, []).append(one.exact)
+    shares = {task: round(sum(hits) / len(hits), 3) for task, hits in sorted(right.items())}
+    return {"exact": shares} if shares else {}
 
 
 class Meter:
@@ -321,16 +298,3 @@ class Meter:
 
     def means(self) -> dict[str, float]:
         return {name: value / self.steps for name, value in self.sums.items()}
-
-
-def _features(folder: str) -> Tensor | None:
-    """A teacher's features of the album's pictures, where they were made."""
-    file = Path(folder) / "features.npy"
-    return torch.from_numpy(np.load(file)) if folder and file.exists() else None
-
-
-def _albums(folder: str) -> dict[Split, Album]:
-    """Training scenes take their cut-outs from training pictures, validation scenes from validation pictures."""
-    if not folder:
-        return {}
-    return {Split.TRAIN: Album(folder, ("train",)), Split.VALIDATION: Album(folder, ("validation",))}

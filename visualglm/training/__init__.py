@@ -1,1 +1,1 @@
-"""The vocabulary, the batches and the stages of training from scratch. Recipes are data (TOML)."""
+"""What fine-tuning and pretraining share: processes, settings from TOML, the optimizer's state."""

@@ -1,7 +1,7 @@
 """One process or many (torchrun): device, data parallel, sharding, and whole weights for saving.
 
-`torchrun --nproc-per-node N -m visualglm pretrain RECIPE.toml` starts the same program N times; every process draws
-other scenes. Knows nothing about stages or losses.
+`torchrun --nproc-per-node N -m visualglm pretrain RECIPE.toml` starts the same program N times; every process reads
+other rows. Knows nothing about stages or losses.
 """
 
 from __future__ import annotations

@@ -1,23 +1,9 @@
-"""AdamW in groups, the learning rate's course, and its state as tensors by parameter name.
-
-Knows nothing about stages beyond their rates.
-"""
+"""An optimizer's state as tensors by parameter name, so that a run can be saved and resumed."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
-
-ENCODER = "model.image_encoder."
-
-
-def schedule(share: float, warmup: float, final: float) -> float:
-    """Linear warm-up to 1, then a cosine down to `final`."""
-    if share < warmup:
-        return max(share / warmup, 0.01)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
 
 
 def moments(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter]) -> dict[str, Tensor]:

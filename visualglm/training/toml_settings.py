@@ -1,6 +1,6 @@
 """A TOML file -> typed settings of a training run; unknown keys are errors.
 
-Knows nothing about how the stages are run.
+Knows nothing about which settings there are.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from ..errors import UsageError
 from ..files.reading import read_bytes
-from ..pretraining.config import MOST_BYTES
 
 T = TypeVar("T")
+MAX_RECIPE_BYTES = 1 << 20
 
 
 def read_table(path: str | Path | None, changes: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -26,11 +26,9 @@ def read_table(path: str | Path | None, changes: tuple[str, ...] = ()) -> dict[s
         UsageError: no such file, or no TOML.
     """
     try:
-        table = tomllib.loads(read_bytes(path, MOST_BYTES).decode("utf-8")) if path is not None else {}
+        table = tomllib.loads(read_bytes(path, MAX_RECIPE_BYTES).decode("utf-8")) if path is not None else {}
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UsageError(
-            f"There is no recipe {path}: give the path of a TOML file, e.g. lab/recipes/smoke.toml."
-        ) from error
+        raise UsageError(f"There is no recipe {path}: give the path of a TOML file, e.g. recipes/6b.toml.") from error
     except OSError as error:
         raise UsageError(f"The recipe {path} cannot be read ({error.strerror}): give the path of a file.") from error
     except RecursionError as error:

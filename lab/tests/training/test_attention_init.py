@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from visualglm_lab.training.attention_init import KIND_HEAD, compare_words, tell_zones
+from visualglm_lab.training.config import SceneStage, SceneTrainingConfig
 from visualglm_lab.training.position_init import (
     carry_zones,
     pass_zones,
@@ -18,15 +19,15 @@ from visualglm_lab.training.position_init import (
     telling_zones,
     unnoticed,
 )
+from visualglm_lab.training.scene_batches import SceneBatch
+from visualglm_lab.training.trainer import SceneTrainer
 
 from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
-from visualglm.evaluation.scenes.split_seeds import Split
 from visualglm.network.configuration import QFormerConfig, VisualGLMConfig
 from visualglm.network.glm import GLMAttention, GLMBlock
 from visualglm.network.qformer import QFormerLayer
-from visualglm.pretraining.config import ModelSizes, PretrainingConfig, Stage
-from visualglm.pretraining.trainer import Trainer
+from visualglm.pretraining.config import ModelSizes
 
 PICTURES, ZONES, SIZE = 240, 9, 192
 WHERE = torch.linalg.qr(torch.randn(SIZE, ZONES, generator=torch.Generator().manual_seed(5))).Q.T
@@ -106,14 +107,14 @@ def carried(attention: GLMAttention, head: int, vectors: Tensor) -> Tensor:
     return F.linear(values, attention.dense.weight[:, head * dim : (head + 1) * dim])
 
 
-def bound(folder: Path, **settings: int) -> tuple[Trainer, Stage]:
-    stage = Stage("answers", "answers", steps=3, pictures=20, rows=2, **settings)
-    return Trainer(recipe(folder, stage, SIZES), lambda line: None), stage
+def bound(folder: Path, **settings: int) -> tuple[SceneTrainer, SceneStage]:
+    stage = SceneStage("answers", "answers", steps=3, pictures=20, rows=2, **settings)
+    return SceneTrainer(recipe(folder, stage, SIZES), lambda line: None), stage
 
 
-def recipe(folder: Path, stage: Stage, sizes: ModelSizes) -> PretrainingConfig:
+def recipe(folder: Path, stage: SceneStage, sizes: ModelSizes) -> SceneTrainingConfig:
     vocabulary = str(packed_model() / "ice_text.model")
-    return PretrainingConfig(
+    return SceneTrainingConfig(
         str(folder), vocabulary, bfloat16=False, threads=1, workers=0, model=sizes, stages=(stage,)
     )
 
@@ -121,7 +122,7 @@ def recipe(folder: Path, stage: Stage, sizes: ModelSizes) -> PretrainingConfig:
 @torch.no_grad()
 def test_vectors_of_a_whole_model_say_where_they_stand_and_comparing_goes_on(tmp_path: Path) -> None:
     run, stage = bound(tmp_path)
-    batches = [batch for batch, _ in zip(run.batches(stage, 0, Split.TRAIN), range(12), strict=False)]
+    batches = [b for b, _ in zip(run.batches(stage, 0), range(12), strict=False) if isinstance(b, SceneBatch)]
     compare_words(run.objective, batches)
     pictures = [batch.pixel_values for batch in batches if batch.pixel_values is not None]
     block = run.model.transformer.layers[0]
@@ -147,6 +148,6 @@ def test_a_stage_binds_once_and_only_when_it_is_asked(tmp_path: Path) -> None:
 
 
 def test_two_heads_leave_no_room(tmp_path: Path) -> None:
-    stage = Stage("answers", "answers", steps=3, zones_after=1)
+    stage = SceneStage("answers", "answers", steps=3, zones_after=1)
     with pytest.raises(UsageError, match="3 heads or more"):
-        Trainer(recipe(tmp_path, stage, replace(SIZES, hidden=128)), lambda line: None)
+        SceneTrainer(recipe(tmp_path, stage, replace(SIZES, hidden=128)), lambda line: None)

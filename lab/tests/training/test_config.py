@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from visualglm_lab.training.__main__ import main
+from visualglm_lab.training.config import read_scene_config
 
 from visualglm.errors import UsageError
-from visualglm.pretraining.config import read_pretraining_config
 
 SHIPPED = Path(__file__).parents[2] / "recipes" / "mini" / "recipe.toml"
 
 
 def test_the_shipped_recipe_reads_and_begins_with_its_command() -> None:
-    recipe = read_pretraining_config(SHIPPED)
+    recipe = read_scene_config(SHIPPED)
     assert [stage.kind for stage in recipe.stages][:3] == ["patches", "zones", "zones"]
-    command = "# torchrun --standalone --nproc-per-node 2 -m visualglm pretrain lab/recipes/mini/recipe.toml"
+    command = "# torchrun --standalone --nproc-per-node 2 -m visualglm_lab.training lab/recipes/mini/recipe.toml"
     assert SHIPPED.read_text(encoding="utf-8").startswith(command)
 
 
@@ -27,14 +28,14 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, line: str, named: str)
     path = tmp_path / "recipe.toml"
     path.write_text(f'vocabulary = "v"\n{line}\n', encoding="utf-8")
     with pytest.raises(UsageError, match=f"did you mean {named}"):
-        read_pretraining_config(path)
+        read_scene_config(path)
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text('output = "runs"\n', encoding="utf-8")
     with pytest.raises(UsageError, match="vocabulary"):
-        read_pretraining_config(path)
+        read_scene_config(path)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +62,18 @@ def test_a_wrong_value_is_told_in_a_sentence(tmp_path: Path, line: str, said: st
     path = tmp_path / "recipe.toml"
     path.write_text(f'vocabulary = "v"\noutput = "o"\n{line}\n', encoding="utf-8")
     with pytest.raises(UsageError, match=said):
-        read_pretraining_config(path)
+        read_scene_config(path)
 
 
 def test_a_change_touches_its_key_alone() -> None:
-    recipe = read_pretraining_config(SHIPPED.parents[1] / "smoke.toml", ("model.hidden = 64", 'output = "elsewhere"'))
+    recipe = read_scene_config(SHIPPED.parents[1] / "smoke.toml", ("model.hidden = 64", 'output = "elsewhere"'))
     assert (recipe.model.hidden, recipe.model.image_size, recipe.output) == (64, 96, "elsewhere")
     with pytest.raises(UsageError, match="--set output=elsewhere is no TOML"):
-        read_pretraining_config(SHIPPED, ("output=elsewhere",))
+        read_scene_config(SHIPPED, ("output=elsewhere",))
+
+
+def test_the_command_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(SHIPPED), "--check", "--set", "seed=5"]) == 0
+    assert "patches: patches, 9 minutes, 12 pictures a batch" in capsys.readouterr().out
+    assert main([str(SHIPPED), "--check", "--set", "captions='x'"]) == 2
+    assert "captions in the recipe is not a setting" in capsys.readouterr().err

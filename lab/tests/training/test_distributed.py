@@ -1,4 +1,4 @@
-"""Several processes: data parallel and sharded training compute what one process computes, and batches are shared."""
+"""Several processes: data parallel and sharded training of scenes save a whole model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils.data import DataLoader
-
-from visualglm.pretraining.batches import BatchShare
-from visualglm.pretraining.config import read_pretraining_config
+from visualglm_lab.training.config import read_scene_config
 
 RECIPE = """
 output = "{output}"
@@ -41,28 +38,7 @@ steps = 2
 pictures = 4
 rows = 2
 """
-ROOT = Path(__file__).parents[2]
-
-
-class Places(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    def __init__(self, share: BatchShare) -> None:
-        self.share = share
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return (self.share.batch(place) for place, _ in zip(self.share.places(), range(3), strict=False))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_processes_and_workers_share_the_batches_in_order(workers: int) -> None:
-    taken = [list(DataLoader(Places(BatchShare(5, n, 2)), batch_size=None, num_workers=workers)) for n in range(2)]
-    count = len(taken[0])
-    assert taken == [[10 + 2 * place for place in range(count)], [11 + 2 * place for place in range(count)]]
-
-
-def test_what_is_set_aside_for_earlier_stages_does_not_grow_with_the_processes() -> None:
-    assert [BatchShare(0, number, 8, offset=100).batch(place) for place in range(2) for number in range(8)] == [
-        *range(100, 116)
-    ]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
@@ -71,10 +47,10 @@ def test_two_processes_train_and_save_a_whole_model(tmp_path: Path, sharding: st
     path.write_text(RECIPE.format(output=tmp_path / "run", sharding=sharding), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, "-m", "visualglm", "pretrain", str(path)], cwd=ROOT, capture_output=True, text=True, timeout=240
+        [*command, "-m", "visualglm_lab.training", str(path)], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr[-2000:]
     weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in weights.values())
-    recipe = read_pretraining_config(path)
+    recipe = read_scene_config(path)
     assert weights["transformer.layers.0.mlp.dense_h_to_4h.weight"].shape == (256, recipe.model.hidden)

@@ -10,37 +10,40 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from visualglm_lab.training.scene_batches import SceneBatches
+from visualglm_lab.training.config import KINDS, SceneStage, SceneTrainingConfig
+from visualglm_lab.training.losses import SCENE_LEARNING
+from visualglm_lab.training.scene_batches import SceneBatch, SceneBatches, fact_of, weigh_fact
+from visualglm_lab.training.trainer import SceneTrainer
 
 from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
 from visualglm.evaluation.scenes import scene_of
-from visualglm.evaluation.scenes.split_seeds import Split
 from visualglm.preprocessing.prompt import Turn, build_training_row
-from visualglm.pretraining.batches import Batch, block_of
-from visualglm.pretraining.config import KINDS, MOST_STAGES, Checkpoints, ModelSizes, PretrainingConfig, Stage
-from visualglm.pretraining.losses import LEARNING, answer_logits
-from visualglm.pretraining.optimizer import adamw
-from visualglm.pretraining.trainer import Trainer
+from visualglm.pretraining.batches import block_of
+from visualglm.pretraining.config import MOST_STAGES, Checkpoints, ModelSizes
+from visualglm.pretraining.losses import answer_logits
+from visualglm.pretraining.optimizer import adamw, set_rate
 
 SMALL = ModelSizes(
     image_size=96, vision_layers=1, vision_hidden=64, qformer_layers=1, qformer_hidden=64, layers=1, hidden=128
 )
-STAGES = {kind: Stage(kind, kind, steps=3, pictures=8, rows=3, learning_rate=3e-3) for kind in KINDS}
+STAGES = {kind: SceneStage(kind, kind, steps=3, pictures=8, rows=3, learning_rate=3e-3) for kind in KINDS}
 
 
-def recipe(folder: Path, *kinds: str, **changes: object) -> PretrainingConfig:
+def recipe(folder: Path, *kinds: str, **changes: object) -> SceneTrainingConfig:
     vocabulary = str(packed_model() / "ice_text.model")
-    plan = PretrainingConfig(str(folder), vocabulary, bfloat16=False, threads=1, workers=0, model=SMALL)
+    plan = SceneTrainingConfig(str(folder), vocabulary, bfloat16=False, threads=1, workers=0, model=SMALL)
     return replace(plan, stages=tuple(STAGES[kind] for kind in kinds), **changes)  # type: ignore[arg-type]
 
 
-def trainer(folder: Path, *kinds: str, **changes: object) -> Trainer:
-    return Trainer(recipe(folder, *kinds, **changes), lambda line: None)
+def trainer(folder: Path, *kinds: str, **changes: object) -> SceneTrainer:
+    return SceneTrainer(recipe(folder, *kinds, **changes), lambda line: None)
 
 
-def first_batch(run: Trainer, stage: Stage) -> Batch:
-    return next(iter(run.batches(stage, 0, Split.TRAIN)))
+def first_batch(run: SceneTrainer, stage: SceneStage) -> SceneBatch:
+    batch = next(iter(run.batches(stage, 0)))
+    assert isinstance(batch, SceneBatch)
+    return batch
 
 
 @pytest.mark.parametrize("kind", list(STAGES))
@@ -54,12 +57,12 @@ def test_the_loss_falls_and_only_its_part_learns(tmp_path: Path, kind: str) -> N
     assert losses[-1] < (1.0 if kind == "alignment" else 0.9) * losses[0]
     moved = {name for name, value in run.objective.state_dict().items() if not torch.equal(value, before[name])}
     assert moved
-    assert all(name.startswith(LEARNING[kind]) for name in moved)
+    assert all(name.startswith(SCENE_LEARNING[kind]) for name in moved)
 
 
 def test_rows_are_what_the_prompt_module_writes(tmp_path: Path) -> None:
     run = trainer(tmp_path, "dialogue")
-    data = run.batches(STAGES["dialogue"], 0, Split.TRAIN)
+    data = run.batches(STAGES["dialogue"], 0)
     assert isinstance(data, SceneBatches)
     exchange = next(e for e in data._questions(scene_of(5)) if e.with_picture)
     turns = [Turn(q, a) for q, a in exchange.history] + [Turn(exchange.question, exchange.answer)]
@@ -79,30 +82,35 @@ def test_rows_are_what_the_prompt_module_writes(tmp_path: Path) -> None:
 
 def test_facts_are_the_words_that_state_the_truth(tmp_path: Path) -> None:
     run = trainer(tmp_path, "dialogue")
-    data = run.batches(STAGES["dialogue"], 0, Split.TRAIN)
+    data = run.batches(STAGES["dialogue"], 0)
     assert isinstance(data, SceneBatches)
     said = {e.task: e for seed in range(40) for e in data._questions(scene_of(seed))}
     for task in ("relation", "where", "colour", "count"):
         row = run.prompts.row(0, said[task])
-        stated = run.tokenizer.decode([row.answer[n] for n in row.fact])
-        assert stated == said[task].truth
-        rows = block_of([row, run.prompts.row(1, said["exists"])], int(run.tokenizer.pad_token_id))
-        assert rows.targets[0][rows.facts[0]].tolist() == [row.answer[n] for n in row.fact]
-    assert not run.prompts.row(0, said["exists"]).fact  # "Yes, there is": its truth is yes or no
+        fact = fact_of(row.answer, said[task].truth, run.tokenizer)
+        assert run.tokenizer.decode([row.answer[n] for n in fact]) == said[task].truth
+        weighed = weigh_fact(row, said[task].truth, run.tokenizer, 3.0)
+        rows = block_of([weighed, run.prompts.row(1, said["exists"])], int(run.tokenizer.pad_token_id))
+        assert rows.targets[0][rows.weights[0] == 3].tolist() == [row.answer[n] for n in fact]
+        assert (rows.weights[1] == 1).all()
+    exists = run.prompts.row(0, said["exists"])
+    assert not fact_of(exists.answer, said["exists"].truth, run.tokenizer)  # "Yes, there is": its truth is yes or no
 
 
 @torch.no_grad()
 def test_facts_weigh_more_where_the_stage_says_so(tmp_path: Path) -> None:
     run = trainer(tmp_path, "text")
-    batch = first_batch(run, STAGES["text"])
-    plain, weighed = (float(run.objective.eval().language_loss(batch, None, weight)) for weight in (1.0, 1e6))
+    stages = [replace(STAGES["text"], fact_weight=weight) for weight in (1.0, 1e6)]
+    batches = [first_batch(run, stage) for stage in stages]
+    plain, weighed = (float(run.objective.eval().language_loss(batch, None)) for batch in batches)
     facts, total = 0.0, 0.0
-    for rows in batch.rows:
+    for rows in batches[1].rows:
         losses = F.cross_entropy(
             answer_logits(run.model, rows, None).flatten(0, 1), rows.targets.flatten(), reduction="none"
         )
-        share = ((rows.targets >= 0).sum(dim=1, keepdim=True) ** -0.5).expand_as(rows.facts)[rows.facts]
-        facts += float((losses.view_as(rows.facts)[rows.facts] * share).sum())
+        stated = rows.weights > 1
+        share = ((rows.targets >= 0).sum(dim=1, keepdim=True) ** -0.5).expand_as(stated)[stated]
+        facts += float((losses.view_as(stated)[stated] * share).sum())
         total += float(share.sum())
     assert weighed == pytest.approx(facts / total, rel=1e-3)
     assert weighed != pytest.approx(plain, rel=1e-3)
@@ -112,20 +120,18 @@ def test_a_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     """Killed at step 2 of 4 and resumed equals never killed, bit for bit."""
     whole, halves = recipe(tmp_path / "whole", "zones"), recipe(tmp_path / "halves", "zones")
     four = (replace(STAGES["zones"], steps=4),)
-    Trainer(replace(whole, stages=four), lambda line: None).run()
-    run = Trainer(replace(halves, stages=four), lambda line: None)
+    SceneTrainer(replace(whole, stages=four), lambda line: None).run()
+    run = SceneTrainer(replace(halves, stages=four), lambda line: None)
     optimizer = adamw(four[0], run.objective.learning("zones"))
     _steps(run, four[0], optimizer, 0, 2)
     run.save(optimizer)
-    Trainer(replace(halves, stages=four), lambda line: None).run()
+    SceneTrainer(replace(halves, stages=four), lambda line: None).run()
     one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "halves"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def _steps(run: Trainer, stage: Stage, optimizer: torch.optim.Optimizer, first: int, end: int) -> None:
-    from visualglm.pretraining.optimizer import set_rate
-
-    data = iter(run.batches(stage, first, Split.TRAIN))
+def _steps(run: SceneTrainer, stage: SceneStage, optimizer: torch.optim.Optimizer, first: int, end: int) -> None:
+    data = iter(run.batches(stage, first))
     for step in range(first, end):
         set_rate(optimizer, stage, step / stage.steps)
         run.train_step(stage, next(data), optimizer)
@@ -137,11 +143,11 @@ def test_the_last_stage_of_small_batches_validates(tmp_path: Path) -> None:
     run = trainer(tmp_path, *["text"] * MOST_STAGES)
     run.stage_index = MOST_STAGES - 1
     stage = replace(STAGES["text"], pictures=2)
-    assert next(iter(run.batches(stage, 0, Split.VALIDATION))).rows
+    assert next(iter(run.batches(stage, 0, validation=True))).rows
 
 
 def test_every_kind_of_stage_has_a_loss_and_others_have_none(tmp_path: Path) -> None:
-    assert set(LEARNING) == set(KINDS)
+    assert set(SCENE_LEARNING) == set(KINDS)
     run = trainer(tmp_path, "text")
     with pytest.raises(KeyError):
         run.objective(replace(STAGES["text"], kind="later"), first_batch(run, STAGES["text"]))
@@ -190,7 +196,7 @@ def test_a_part_of_another_size_is_refused(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit_is_told_before_the_work(tmp_path: Path, changes: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        Trainer(replace(recipe(tmp_path, "zones"), **changes), lambda line: None)  # type: ignore[arg-type]
+        SceneTrainer(replace(recipe(tmp_path, "zones"), **changes), lambda line: None)  # type: ignore[arg-type]
 
 
 def test_gradient_checkpointing_gives_the_same_loss(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.configuration import VisualGLMConfig
 from visualglm.network.glm import GLMBlock
 from visualglm.network.qformer import QFormerLayer
-from visualglm.pretraining.batches import Batch
-from visualglm.pretraining.losses import Objective
 from visualglm.training.distributed import broadcast_parameters
 
+from .losses import SceneObjective
 from .position_init import carry_zones, pass_zones, project_zones, unnoticed
+from .scene_batches import SceneBatch
 from .weight_init import compare
 
 KIND_HEAD, COLOUR_HEAD = 0, 1
@@ -31,7 +31,7 @@ KIND_HEAD, COLOUR_HEAD = 0, 1
 
 
 @torch.no_grad()
-def compare_words(objective: Objective, batches: Iterable[Batch]) -> None:
+def compare_words(objective: SceneObjective, batches: Iterable[SceneBatch]) -> None:
     """Two heads of the first block begin to look for the kind and for the colour that a question names."""
     model = objective.model
     block, embed = _first_block(model), model.transformer.word_embeddings

@@ -1,12 +1,12 @@
 """Seeds -> pictures, patch labels and tokenized rows, ready for the networks.
 
-Each picture serves several rows (questions), so that it is drawn and encoded once. Prompts come from `prompt`.
+Each picture serves several rows (questions), so that it is drawn and encoded once. Knows nothing about losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,12 +22,21 @@ from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import Scene, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
 from visualglm.preprocessing.images import VisualGLMImageProcessor
-from visualglm.pretraining.batches import Batch, BatchShare, PromptBuilder, RowBlock, blocks_of, caption_block
-from visualglm.pretraining.config import Stage
+from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
+from visualglm.pretraining.batches import (
+    Batch,
+    BatchShare,
+    PromptBuilder,
+    RowBlock,
+    TokenRow,
+    blocks_of,
+    caption_block,
+)
 
 from ..scenes.cutouts import Album
 from ..scenes.patch_labels import patch_labels, zone_labels
 from ..scenes.text_only_scenes import known, tellable, told, told_scene
+from .config import SceneStage
 
 # How often each task is asked: finding the object that the question names is what takes the longest to learn.
 WEIGHTS = {
@@ -69,6 +78,35 @@ class Labels:
     offsets: Tensor
 
 
+@dataclass
+class SceneBatch(Batch):
+    """A batch of scenes; `labels` is None where nothing is drawn."""
+
+    labels: Labels | None = None
+
+    def to(self, device: torch.device) -> SceneBatch:
+        """The same batch on a device."""
+        labels = (
+            Labels(**{name: value.to(device) for name, value in vars(self.labels).items()}) if self.labels else None
+        )
+        moved = super().to(device)
+        return SceneBatch(moved.pixel_values, moved.rows, moved.captions, labels)
+
+
+def weigh_fact(row: TokenRow, truth: str, tokenizer: ChatGLMTokenizer, weight: float) -> TokenRow:
+    """Gives the tokens of an answer that state the fact `weight` times the weight of the others."""
+    fact = fact_of(row.answer, truth, tokenizer)
+    return replace(row, weights=[weight if place in fact else 1.0 for place in range(len(row.answer))])
+
+
+def fact_of(answer: list[int], truth: str, tokenizer: ChatGLMTokenizer) -> range:
+    """Which ids of an answer state its truth."""
+    ids = tokenizer.encode_plain(truth)
+    if ids[:1] == [tokenizer.convert_tokens_to_ids("▁")]:
+        ids = ids[1:]  # a text begins with a space of its own, before Chinese as a piece of its own
+    return _where_in(answer, ids)
+
+
 def _where_in(answer: list[int], truth: list[int]) -> range:
     """The last place of `truth` in `answer`; empty where it does not stand there word for word."""
     for begin in range(len(answer) - len(truth), -1, -1):
@@ -82,7 +120,7 @@ class SceneBatches(IterableDataset[Batch]):
 
     def __init__(
         self,
-        stage: Stage,
+        stage: SceneStage,
         prompts: PromptBuilder,
         image_size: int,
         patch_size: int,
@@ -102,18 +140,18 @@ class SceneBatches(IterableDataset[Batch]):
             numbers = seeds(self.split, self.share.batch(place) * self.stage.pictures)
             yield self.batch([next(numbers) for _ in range(self.stage.pictures)], place < self.stage.on_white)
 
-    def batch(self, chosen: list[int], on_white: bool = False) -> Batch:
+    def batch(self, chosen: list[int], on_white: bool = False) -> SceneBatch:
         """The scenes of these seeds, with what the stage needs of them: labels, questions, captions."""
         stage = self.stage
         if stage.kind == "text":
-            return Batch(None, None, self._blocks([(0, e) for seed in chosen for e in self._told(seed)]))
+            return SceneBatch(None, self._blocks([(0, e) for seed in chosen for e in self._told(seed)]))
         scenes = [scene_of(seed, stage.most, stage.least, on_white, self.album, stage.mix) for seed in chosen]
         pixel_values = self.images([render_scene(scene) for scene in scenes], return_tensors="pt")["pixel_values"]
         if stage.kind == "representation":
             captions = [self.prompts.caption(_caption(scene)) for scene in scenes]
-            return Batch(pixel_values, self._labels(scenes), [], caption_block(captions, self._pad))
+            return SceneBatch(pixel_values, [], caption_block(captions, self._pad), self._labels(scenes))
         asked = [(index, exchange) for index, scene in enumerate(scenes) for exchange in self._questions(scene)]
-        return Batch(pixel_values, self._labels(scenes), self._blocks(asked))
+        return SceneBatch(pixel_values, self._blocks(asked), labels=self._labels(scenes))
 
     @property
     def _pad(self) -> int:
@@ -137,7 +175,9 @@ class SceneBatches(IterableDataset[Batch]):
         )
 
     def _blocks(self, asked: list[tuple[int, QAPair]]) -> list[RowBlock]:
-        return blocks_of([self.prompts.row(*one) for one in asked], self._pad)
+        tokenizer, weight = self.prompts.tokenizer, self.stage.fact_weight
+        rows = [weigh_fact(self.prompts.row(n, e), e.truth, tokenizer, weight) for n, e in asked]
+        return blocks_of(rows, self._pad)
 
     def _questions(self, scene: Scene) -> list[QAPair]:
         if self.stage.kind not in ("alignment", "answers", "dialogue"):

@@ -1,0 +1,40 @@
+"""`python -m visualglm_lab.training RECIPE` trains on scenes, stage by stage; under torchrun, on many processes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from visualglm.errors import VisualGLMError
+
+from .config import SceneTrainingConfig, read_scene_config
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Trains, or says what would be done; a user's mistake is one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m visualglm_lab.training", description=__doc__)
+    parser.add_argument("recipe", help="TOML file: sizes, data and stages; see lab/recipes/")
+    parser.add_argument("--set", action="append", default=[], help="change a setting, e.g. 'seed=3'; repeatable")
+    parser.add_argument("--check", action="store_true", help="read the recipe, say what would be done, and stop")
+    options = parser.parse_args(arguments)
+    try:
+        plan = read_scene_config(options.recipe, tuple(options.set))
+        if options.check:
+            print("\n".join(plan.summary()))
+        else:
+            _train(plan)
+    except VisualGLMError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(plan: SceneTrainingConfig) -> None:
+    from .trainer import SceneTrainer
+
+    SceneTrainer(plan).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

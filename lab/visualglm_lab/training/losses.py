@@ -1,0 +1,146 @@
+"""A batch of scenes -> the loss of a stage: what labels teach the networks, beside what answers teach them.
+
+In: `SceneBatch`, `SceneStage`. Out: a scalar loss and figures to report. Knows nothing about optimizers, files or
+schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from visualglm.errors import UsageError
+from visualglm.evaluation.scenes import answers
+from visualglm.evaluation.scenes.concepts import kinds
+from visualglm.evaluation.scenes.kinds import COLOURS, ZONES, Language
+from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
+from visualglm.pretraining.losses import LEARNING, Objective, Report, deviation
+
+from .auxiliary_heads import Heads
+from .config import SceneStage
+from .scene_batches import Labels, SceneBatch
+
+SCENE_LEARNING = {
+    **LEARNING,
+    "text": ("model.transformer.", "model.lm_head."),
+    "patches": ("model.image_encoder.vit.", "heads."),
+    "zones": ("model.image_encoder.", "heads."),
+    "dialogue": ("model.", "heads."),
+}
+"""Which parameters learn in which kind of stage, by the beginning of their names in `SceneObjective`."""
+
+
+class SceneObjective(Objective):
+    """The model with its throw-away heads (`heads`) and the Q-Former's throw-away text branch (`text_branch`)."""
+
+    heads: Heads
+    parts = SCENE_LEARNING
+
+    def __init__(
+        self,
+        model: VisualGLMForConditionalGeneration,
+        tokenizer: ChatGLMTokenizer,
+        features: Tensor | None = None,
+    ) -> None:
+        super().__init__(model, Heads(model.config, features))
+        words = (_names(tokenizer, "zh"), _names(tokenizer, "en"), _hues(tokenizer, "zh"), _hues(tokenizer, "en"))
+        for name, ids in zip(("zh_kinds", "en_kinds", "zh_colours", "en_colours"), words, strict=True):
+            self.register_buffer(name, ids, persistent=False)
+
+    def forward(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report]:  # type: ignore[override]
+        """The loss of a batch in a stage, and figures to report."""
+        losses: dict[str, Callable[[SceneStage, SceneBatch], tuple[Tensor, Report]]] = {
+            "text": self._text,
+            "patches": self._patches,
+            "zones": self._zones,
+        }
+        return losses[stage.kind](stage, batch) if stage.kind in losses else super().forward(stage, batch)
+
+    def _text(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report]:
+        loss = self.language_loss(batch, None)
+        return loss, {"language": float(loss.detach())}
+
+    def _patches(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report]:
+        tokens = self.model.image_encoder.vit(batch.pixel_values)
+        loss, right = self.heads.patch_loss(tokens, _labels(stage, batch))
+        return stage.patch_loss * loss, {f"patch_{name}": share for name, share in right.items()}
+
+    def _zones(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report]:
+        loss, report, _ = self._encoder_loss(stage, batch)
+        return loss, report
+
+    def _dialogue(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report]:  # type: ignore[override]
+        loss, report, queries = self._encoder_loss(stage, batch)
+        language, told = self._language(stage, batch, self.model.image_encoder.glm_proj(queries))
+        return loss + language, report | told
+
+    def _encoder_loss(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report, Tensor]:
+        """What the labels teach ViT and Q-Former; and the queries [P, Q, hidden]."""
+        encoder, labels = self.model.image_encoder, _labels(stage, batch)
+        tokens = encoder.vit(batch.pixel_values)
+        queries, _ = encoder.qformer(tokens)
+        patch_loss, patches = self.heads.patch_loss(tokens, labels)
+        zone_loss, zones = self.heads.zone_loss(queries, labels)
+        report = {"query_std": deviation(queries)}
+        report |= {f"patch_{name}": share for name, share in patches.items()}
+        report |= {f"zone_{name}": share for name, share in zones.items()}
+        loss = stage.patch_loss * patch_loss + stage.zone_loss * zone_loss
+        if stage.teacher_loss:
+            far = self.heads.teacher_loss(tokens, queries, labels)
+            loss, report = loss + stage.teacher_loss * far, report | {"teacher": float(far.detach())}
+        return loss, report, queries
+
+    def _language(  # type: ignore[override]
+        self, stage: SceneStage, batch: SceneBatch, image_embeds: Tensor
+    ) -> tuple[Tensor, Report]:
+        """What the language model says of the projected queries and which words they are near."""
+        loss, report = super()._language(stage, batch, image_embeds)
+        if stage.word_loss:
+            words = self._word_loss(_labels(stage, batch), image_embeds)
+            loss, report = loss + stage.word_loss * words, report | {"words": float(words.detach())}
+        return loss, report
+
+    def _word_loss(self, labels: Labels, image_embeds: Tensor) -> Tensor:
+        """Draws the vector of an occupied zone to the embeddings of the words for what stands there.
+
+        [P, Q, hidden]: among the words of all kinds, then of all colours, in both languages, its own must be nearest.
+        """
+        zones, total = len(ZONES), torch.zeros((), device=image_embeds.device)
+        vectors = F.normalize(image_embeds[:, :zones].float(), dim=-1)
+        asked = ((labels.kinds, self.kind_words), (labels.colours, self.colour_words))
+        for numbers, words in asked:
+            numbers = numbers[:, -zones:]
+            there = (numbers > 0) & (numbers <= len(words[0]))
+            if not there.any():
+                continue  # the mean over nothing is no number
+            for ids in words:
+                embeddings = F.normalize(self.model.transformer.word_embeddings(ids).float(), dim=-1)
+                total = total + F.cross_entropy(12 * vectors[there] @ embeddings.T, numbers[there] - 1)
+        return total / 4
+
+    @property
+    def kind_words(self) -> tuple[Tensor, Tensor]:
+        """The pieces of the names of all kinds, in Chinese and in English."""
+        return self.get_buffer("zh_kinds"), self.get_buffer("en_kinds")
+
+    @property
+    def colour_words(self) -> tuple[Tensor, Tensor]:
+        return self.get_buffer("zh_colours"), self.get_buffer("en_colours")
+
+
+def _labels(stage: SceneStage, batch: SceneBatch) -> Labels:
+    if batch.labels is None:
+        raise UsageError(f"stage {stage.name} of kind {stage.kind} needs scenes, which know what covers every patch.")
+    return batch.labels
+
+
+def _names(tokenizer: ChatGLMTokenizer, language: Language) -> Tensor:
+    return torch.tensor([tokenizer.encode_plain(answers.noun(kind, language))[-1] for kind in kinds()])
+
+
+def _hues(tokenizer: ChatGLMTokenizer, language: Language) -> Tensor:
+    return torch.tensor([tokenizer.encode_plain(answers.hue(colour, language))[-1] for colour in COLOURS])
