@@ -10,8 +10,8 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-.venv/.all: .venv/.base
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,qlora,dev]"
+.venv/.all: .venv/.base lab/pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,qlora,dev]" -e lab
 	touch $@
 
 # builds the C kernel anew where its sources changed after the install
@@ -157,14 +157,14 @@ mini-data: .venv/.all
 
 mini-train: .venv/.all
 	OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456 \
-	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm pretrain lab/recipes/mini/recipe.toml
+	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm_lab.training lab/recipes/mini/recipe.toml
 
 mini-pack: .venv/.all
 	$(BIN)/python -m visualglm_lab.training.export runs/mini/model visualglm/mini
 
 # every figure of the packed model with its controls, into both cards; needs the album (`make mini-data`)
 mini-eval: .venv/.all
-	$(BIN)/python -m visualglm_lab.evaluation.__main__ --model visualglm/mini --album runs/pictures -o lab/recipes/mini/figures.json
+	$(BIN)/python -m visualglm_lab.evaluation --model visualglm/mini --album runs/pictures -o lab/recipes/mini/figures.json
 	$(BIN)/python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json visualglm/mini
 
 # forty test pictures with the model's answers, right and wrong marked

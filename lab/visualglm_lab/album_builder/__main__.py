@@ -23,7 +23,7 @@ def main() -> None:
 def _build(path: str) -> None:
     for module in ("resvg_py", "imagehash", "scipy", "h5py"):
         if importlib.util.find_spec(module) is None:
-            raise UsageError(f"Building an album needs {module}: pip install 'visualglm[data]'.")
+            raise UsageError(f"Building an album needs {module}: pip install -e lab.")
     from .build import build
     from .config import read_pictures_recipe
 
