@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 pytest.importorskip("imagehash")
 pytest.importorskip("resvg_py")
 
+from visualglm.errors import UsageError
 from visualglm_lab.album_builder.build import build
 from visualglm_lab.album_builder.candidates import plain_code
 from visualglm_lab.album_builder.config import EmojiSource, PicturesRecipe, Splits, read_pictures_recipe
@@ -25,8 +26,6 @@ from visualglm_lab.album_builder.packages import opened, parsed
 from visualglm_lab.album_builder.qt_resources import read_rcc
 from visualglm_lab.album_builder.splits import DROPPED, Placed, split, unseen_concepts
 from visualglm_lab.album_builder.write_album import Row
-
-from visualglm.errors import UsageError
 
 SHIPPED = Path(__file__).parents[2] / "recipes" / "mini" / "pictures.toml"
 EMOJI = {"1f41c": "ant", "1f987": "bat", "1f43b": "bear", "1f9a1": "badger"}

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from visualglm_lab.evaluation.model_card import CARDS, refresh
 
 from visualglm.conversation import packed_model
 from visualglm.evaluation.scenes.kinds import Language
+from visualglm_lab.evaluation.model_card import CARDS, refresh
 
 FIGURES = Path(__file__).parents[2] / "recipes" / "mini" / "figures.json"
 

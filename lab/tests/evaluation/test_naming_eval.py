@@ -8,9 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from visualglm_lab.evaluation.album_pictures import AlbumImages, Shown
-from visualglm_lab.evaluation.naming_eval import WHAT, Named, given_at, threshold
-from visualglm_lab.evaluation.nearest_neighbour import best_memory
 
 from visualglm.conversation import VisualGLM
 from visualglm.errors import UsageError
@@ -18,6 +15,9 @@ from visualglm.evaluation import answering
 from visualglm.evaluation.answering import AskedQuestion, answer_all, encode
 from visualglm.evaluation.scenes.concepts import by_key
 from visualglm.evaluation.scenes.qa_pair import QAPair
+from visualglm_lab.evaluation.album_pictures import AlbumImages, Shown
+from visualglm_lab.evaluation.naming_eval import WHAT, Named, given_at, threshold
+from visualglm_lab.evaluation.nearest_neighbour import best_memory
 
 HOUSE, TREE = by_key()["house"], by_key()["tree"]
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
+from visualglm.conversation import VisualGLM
+from visualglm.evaluation.answering import LONGEST, answer_all
+from visualglm.evaluation.drawn_scenes import drawn_scenes, encode_scenes, questions
+from visualglm.evaluation.scenes import render_scene
 from visualglm_lab.evaluation import __main__, html_gallery
 from visualglm_lab.evaluation.dialogue_eval import evaluate_dialogues
 from visualglm_lab.evaluation.model_card import block, refresh
 from visualglm_lab.evaluation.scene_eval import agreement, pasted_scenes
 from visualglm_lab.evaluation.targets import results
 from visualglm_lab.scenes.cutouts import Album
-
-from visualglm.conversation import VisualGLM
-from visualglm.evaluation.answering import LONGEST, answer_all
-from visualglm.evaluation.drawn_scenes import drawn_scenes, encode_scenes, questions
-from visualglm.evaluation.scenes import render_scene
 
 
 @pytest.fixture(scope="module")

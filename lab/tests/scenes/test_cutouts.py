@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from visualglm_lab.scenes.cutouts import Album
-from visualglm_lab.scenes.patch_labels import patch_labels
 
 from visualglm.errors import UsageError
 from visualglm.evaluation.scenes import exchanges, render_scene, scene_of
 from visualglm.evaluation.scenes.colours import dominant_colour
 from visualglm.evaluation.scenes.concepts import by_key, number_of
 from visualglm.evaluation.scenes.scene import SceneMix
+from visualglm_lab.scenes.cutouts import Album
+from visualglm_lab.scenes.patch_labels import patch_labels
 
 PICTURES = [
     ("dog", "brown", "train"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from visualglm_lab.scenes.patch_labels import patch_labels, zone_labels
 
 from visualglm.evaluation.scenes import ZONES, scene_of
 from visualglm.evaluation.scenes.concepts import kinds as all_kinds
 from visualglm.evaluation.scenes.concepts import number_of
+from visualglm_lab.scenes.patch_labels import patch_labels, zone_labels
 
 SCENES = [scene_of(seed) for seed in range(40)]
 

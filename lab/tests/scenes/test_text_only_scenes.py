@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from visualglm_lab.scenes.text_only_scenes import known, tellable, told, told_scene
 
 from visualglm.evaluation.scenes.kinds import LANGUAGES
+from visualglm_lab.scenes.text_only_scenes import known, tellable, told, told_scene
 
 
 def test_a_told_scene_answers_from_its_words() -> None:

@@ -9,6 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from visualglm.conversation import packed_model
+from visualglm.errors import UsageError
+from visualglm.network.configuration import QFormerConfig, VisualGLMConfig
+from visualglm.network.glm import GLMAttention, GLMBlock
+from visualglm.network.qformer import QFormerLayer
+from visualglm.pretraining.config import ModelSizes
 from visualglm_lab.training.attention_init import KIND_HEAD, compare_words, tell_zones
 from visualglm_lab.training.config import SceneStage, SceneTrainingConfig
 from visualglm_lab.training.position_init import (
@@ -21,13 +28,6 @@ from visualglm_lab.training.position_init import (
 )
 from visualglm_lab.training.scene_batches import SceneBatch
 from visualglm_lab.training.trainer import SceneTrainer
-
-from visualglm.conversation import packed_model
-from visualglm.errors import UsageError
-from visualglm.network.configuration import QFormerConfig, VisualGLMConfig
-from visualglm.network.glm import GLMAttention, GLMBlock
-from visualglm.network.qformer import QFormerLayer
-from visualglm.pretraining.config import ModelSizes
 
 PICTURES, ZONES, SIZE = 240, 9, 192
 WHERE = torch.linalg.qr(torch.randn(SIZE, ZONES, generator=torch.Generator().manual_seed(5))).Q.T

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 from sentencepiece import sentencepiece_model_pb2 as protobuf
+
+from visualglm.conversation import packed_model
+from visualglm.evaluation.scenes.concepts import kinds
+from visualglm.evaluation.scenes.kinds import COLOURS
+from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 from visualglm_lab.training.build_vocabulary import (
     BYTE,
     CONTROL,
@@ -16,11 +21,6 @@ from visualglm_lab.training.build_vocabulary import (
     compose_vocabulary,
     normal_pieces,
 )
-
-from visualglm.conversation import packed_model
-from visualglm.evaluation.scenes.concepts import kinds
-from visualglm.evaluation.scenes.kinds import COLOURS
-from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "mini" / "ice_text.model"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from visualglm_lab.training.__main__ import main
-from visualglm_lab.training.config import read_scene_config
 
 from visualglm.errors import UsageError
+from visualglm_lab.training.__main__ import main
+from visualglm_lab.training.config import read_scene_config
 
 SHIPPED = Path(__file__).parents[2] / "recipes" / "mini" / "recipe.toml"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from visualglm_lab.training.config import read_scene_config
 
 RECIPE = """

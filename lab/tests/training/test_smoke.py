@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+
 from visualglm_lab.training.config import KINDS, read_scene_config
 from visualglm_lab.training.scene_batches import SceneBatch
 from visualglm_lab.training.trainer import SceneTrainer

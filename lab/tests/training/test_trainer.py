@@ -10,10 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from visualglm_lab.training.config import KINDS, SceneStage, SceneTrainingConfig
-from visualglm_lab.training.losses import SCENE_LEARNING
-from visualglm_lab.training.scene_batches import SceneBatch, SceneBatches, fact_of, weigh_fact
-from visualglm_lab.training.trainer import SceneTrainer
 
 from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
@@ -23,6 +19,10 @@ from visualglm.pretraining.batches import block_of
 from visualglm.pretraining.config import MOST_STAGES, Checkpoints, ModelSizes
 from visualglm.pretraining.losses import answer_logits
 from visualglm.pretraining.optimizer import adamw, set_rate
+from visualglm_lab.training.config import KINDS, SceneStage, SceneTrainingConfig
+from visualglm_lab.training.losses import SCENE_LEARNING
+from visualglm_lab.training.scene_batches import SceneBatch, SceneBatches, fact_of, weigh_fact
+from visualglm_lab.training.trainer import SceneTrainer
 
 SMALL = ModelSizes(
     image_size=96, vision_layers=1, vision_hidden=64, qformer_layers=1, qformer_hidden=64, layers=1, hidden=128

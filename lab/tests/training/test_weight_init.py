@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from visualglm_lab.training.weight_init import compare
 
 from visualglm.network.configuration import VisualGLMConfig
 from visualglm.network.glm import GLMAttention, rotary_cos_sin
+from visualglm_lab.training.weight_init import compare
 
 HIDDEN, ZONES, OTHERS, ASKED_AT = 128, 9, 7, 27
 
