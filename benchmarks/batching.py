@@ -16,7 +16,7 @@ import torch
 from record import RESULTS, origin, store
 
 import visualglm
-from visualglm.evaluation.scenes import Split, render_scene, scene_of, split_seeds
+from visualglm.evaluation.scenes import Split, render_scene, scene_of, seeds
 from visualglm.inference.batch_generation import GenerationRow, _processors, generate_batch
 from visualglm.inference.image_features import encode_image
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 def make_row(model: visualglm.VisualGLM, number: int) -> GenerationRow:
     """One of many requests: picture, question, sampling and seed follow from its number."""
-    seed = next(itertools.islice(split_seeds(Split.TEST), number // 4, None))
+    seed = next(itertools.islice(seeds(Split.TEST), number // 4, None))
     embeds = encode_image(model.model, render_scene(scene_of(seed)))
     question, sampling = QUESTIONS[number % len(QUESTIONS)], SAMPLINGS[number % len(SAMPLINGS)]
     return model.row(embeds, question, seed=number, **sampling)

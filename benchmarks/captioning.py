@@ -17,7 +17,7 @@ import visualglm
 from visualglm.captioning.jsonl_results import JsonlResults
 from visualglm.captioning.local_engine import CaptionPlan, CaptionRun
 from visualglm.captioning.sources import read_source
-from visualglm.evaluation.scenes import Split, render_scene, scene_of, split_seeds
+from visualglm.evaluation.scenes import Split, render_scene, scene_of, seeds
 
 QUESTION = "描述这张图片。"
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 def draw(folder: Path, count: int) -> None:
     """Drawn scenes as files."""
-    for seed in itertools.islice(split_seeds(Split.TEST), count):
+    for seed in itertools.islice(seeds(Split.TEST), count):
         render_scene(scene_of(seed)).save(folder / f"{seed}.png")
 
 

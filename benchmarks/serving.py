@@ -26,7 +26,7 @@ import httpx
 from record import RESULTS, origin, status_field, store
 
 import visualglm
-from visualglm.evaluation.scenes import Split, render_scene, scene_of, split_seeds
+from visualglm.evaluation.scenes import Split, render_scene, scene_of, seeds
 
 QUESTIONS = (
     "这张图片里有什么？",
@@ -106,7 +106,7 @@ def make_requests(pictures: int) -> list[dict[str, Any]]:
     """Every picture with every question, each with one of the samplings."""
     requests = []
     samplings = itertools.cycle(SAMPLINGS)
-    for seed in itertools.islice(split_seeds(Split.TEST), pictures):
+    for seed in itertools.islice(seeds(Split.TEST), pictures):
         url = f"data:image/png;base64,{base64.b64encode(png(seed)).decode()}"
         for question in QUESTIONS:
             content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]

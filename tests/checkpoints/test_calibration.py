@@ -15,14 +15,14 @@ from visualglm.checkpoints.calibration import importance
 from visualglm.checkpoints.quantize import dequantized
 from visualglm.cli import app
 from visualglm.errors import UsageError
-from visualglm.evaluation.scenes import Split, render_scene, scene_of, split_seeds
+from visualglm.evaluation.scenes import Split, render_scene, scene_of, seeds
 
 MINI = visualglm.packed_model()
 LAYERS = "transformer.layers.0"
 
 
 def drawn(split: Split, count: int = 6) -> list[object]:
-    return [render_scene(scene_of(seed)) for seed, _ in zip(split_seeds(split), range(count), strict=False)]
+    return [render_scene(scene_of(seed)) for seed, _ in zip(seeds(split), range(count), strict=False)]
 
 
 def test_importance_is_the_mean_square_of_what_arrives() -> None:

@@ -33,7 +33,7 @@ LARGE |= {"num_layers": 10, "bos_token_id": 31004, "mask_token_id": 31000, "gmas
 LOAD = """
 import sys, threading, time, json, gc
 import torch
-from visualglm.network.visualglm import VisualGLMForConditionalGeneration
+from visualglm.model import VisualGLMForConditionalGeneration
 
 def anonymous():
     line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))

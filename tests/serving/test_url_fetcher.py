@@ -107,7 +107,7 @@ def test_addresses_inside_are_no_place_for_pictures(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("page", ["en", "zh"])
 def test_the_docs_tell_what_each_form_gets(monkeypatch: pytest.MonkeyPatch, page: str) -> None:
-    text = (Path(__file__).parents[1] / "docs" / page / "serving.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / page / "serving.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([^`]+)`(?:[^`|\n]* `([^`]+)`)? \| `([^`]+)` \|$", text, re.MULTILINE)
     assert {bool(address) for _, address, _ in rows} == {True, False}
     for url, address, said in rows:

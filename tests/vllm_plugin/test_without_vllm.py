@@ -95,7 +95,7 @@ def test_arguments_are_safe_by_default() -> None:
     assert arguments[0] == "dir" and arguments[arguments.index("--host") + 1] == "127.0.0.1"
     assert arguments[arguments.index("--allowed-origins") + 1] == "[]"
     assert "--allowed-media-domains" not in arguments and "--allowed-local-media-path" not in arguments
-    assert [name.rpartition(".")[2] for name in middleware(arguments)] == ["SameOriginOnly", "LoopbackNames"]
+    assert [name.rpartition(".")[2] for name in middleware(arguments)] == ["SameOriginOnly", "LoopbackHostMiddleware"]
 
 
 def middleware(arguments: Sequence[str]) -> list[str]:
@@ -106,7 +106,7 @@ def middleware(arguments: Sequence[str]) -> list[str]:
 def test_keys_never_stand_in_the_arguments() -> None:
     arguments = server(keys=["secret"], trusted_hosts=("*",)).arguments()
     assert not any("secret" in argument for argument in arguments)
-    assert middleware(arguments)[-1].endswith("KeyEverywhere")  # and any name may be used
+    assert middleware(arguments)[-1].endswith("VllmApiKeyMiddleware")  # and any name may be used
 
 
 def test_a_key_is_wanted_beyond_v1_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_names_are_answered_as_by_our_own_server(
     trusted = ServerAddress(host, 80, keys).trusted_hosts
     monkeypatch.setenv(TRUSTED, " ".join(trusted))
     app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("hello"))])
-    if any("LoopbackNames" in argument for argument in server(trusted_hosts=trusted).arguments()):
+    if any("LoopbackHostMiddleware" in argument for argument in server(trusted_hosts=trusted).arguments()):
         app.add_middleware(LoopbackHostMiddleware)
     client = TestClient(app)
     assert {name: client.get("/", headers={"Host": name}).status_code for name in answered} == answered
