@@ -23,8 +23,9 @@ LABORATORY = ROOT / "lab" / "visualglm_lab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
-LAZY = ("cli", "vllm_plugin", "serving/app.py", "__init__.py")
-"""Where imports may stand inside functions: to start fast, or because what they need is optional."""
+LAZY = ("cli", "vllm_plugin", "serving/app.py", "network/configuration.py", "__init__.py")
+"""Where imports may stand inside functions: to start fast, because what they need is optional, or because only the one
+method that reads a file needs it."""
 
 MAX_LINES = 400
 

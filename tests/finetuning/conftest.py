@@ -53,5 +53,5 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append((ready, {name: value.detach().clone() for name, value in ready.model.named_parameters()}))
         return ready
 
-    monkeypatch.setattr(run, "tuned", noted)
+    monkeypatch.setattr(run, "prepare_for_training", noted)
     return seen

@@ -62,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, t
         output = str(folder / name)
         recipe = read_finetuning(None, (*settings, *changes), data=data, output=output, method=method, model=BASE)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run, "_finish", partial(noted, name))
+            patch.setattr(run, "save_result", partial(noted, name))
             assert run.finetune(recipe, lambda line: None, device="cpu")
     return made
 

@@ -10,13 +10,16 @@ import pytest
 
 collect_ignore_glob = [] if os.environ.get("VISUALGLM_TEST_SECURITY") else ["test_long_*.py"]
 
-HANG = "import visualglm.preprocessing.image_worker as worker, time; worker.decode_image = lambda *a: time.sleep(600); worker.main()"
-"""A process of image_pool.py whose decoder does not end."""
+HANG = (
+    "from visualglm.preprocessing import image_worker as worker; "
+    "import time; worker.decode_image = lambda *a: time.sleep(600); worker.main()"
+)
+"""A process of preprocessing/image_pool.py whose decoder does not end."""
 
 
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The program that processes of image_pool.py run instead of their own, until the list is emptied."""
+    """The program that processes of preprocessing/image_pool.py run instead of their own, until the list is emptied."""
     real, program = subprocess.Popen, [HANG]
 
     def start(command: list[str], **more: object) -> subprocess.Popen:

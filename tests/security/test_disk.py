@@ -71,28 +71,34 @@ def small_disk() -> Iterator[None]:
 # Every writer
 
 SAFE_FOLDERS = {
-    "checkpoints/atomic.py": "writes for all others",
-    "checkpoints/weights_file.py": "writes into folders of a conversion that nobody else has seen",
-    "checkpoints/write.py": "the same",
-    "checkpoints/hugging_face.py": "the same",
-    "checkpoints/sat.py": "the same",
-    "checkpoints/golden.py": "the same",
+    "files/atomic.py": "writes for all others",
+    "checkpoints/storage/read.py": "writes into folders of a conversion that nobody else has seen",
+    "checkpoints/storage/write.py": "the same",
+    "checkpoints/formats/hugging_face.py": "the same",
+    "checkpoints/formats/sat.py": "the same",
+    "checkpoints/fingerprint.py": "the same",
     "checkpoints/convert.py": "the same",
-    "checkpoints/save.py": "the same",
-    "checkpoints/shards.py": "the same",
-    "adapters/folder.py": "writes into checkpoint folders that are made new, and into a scratch folder",
-    "finetuning/parts.py": "the same",
+    "checkpoints/save_sat.py": "the same",
+    "checkpoints/storage/shards.py": "the same",
+    "adapters/files.py": "writes into checkpoint folders that are made new, and into a scratch folder",
+    "finetuning/trainable_model.py": "the same",
     "finetuning/run.py": "the same",
-    "finetuning/sharded.py": "the same",
-    "finetuning/features.py": "a new file in a scratch folder",
-    "training/progress.py": "writes into a folder that is made new",
-    "training/pretrain.py": "the same",
-    "captioning/parts.py": "a new file in the run's own folder",
-    "safe_files.py": "opens for reading only",
-    "image_worker.py": "writes to its own standard output",
-    "serving/uploads.py": "new files with random names in the server's private folder",
+    "finetuning/fsdp_trainer.py": "the same",
+    "finetuning/image_feature_cache.py": "a new file in a scratch folder",
+    "pretraining/run_state.py": "writes into a folder that is made new",
+    "pretraining/trainer.py": "the same",
+    "captioning/parquet_results.py": "a new file in the run's own folder",
+    "files/reading.py": "opens for reading only",
+    "preprocessing/image_worker.py": "writes to its own standard output",
+    "serving/web_page_uploads.py": "new files with random names in the server's private folder",
 }
-LABORATORY = ("evaluation/", "training/pictures/", "training/pack.py", "training/vocabulary.py", "scenes/")
+LABORATORY = (
+    "evaluation/",
+    "training/pictures/",
+    "visualglm_lab/training/export.py",
+    "visualglm_lab/training/build_vocabulary.py",
+    "scenes/",
+)
 WRITES = {"write_text", "write_bytes", "save_file", "copyfile", "copy", "copy2", "NamedTemporaryFile", "mkstemp"}
 
 
@@ -538,7 +544,7 @@ def test_vectors_of_pictures_need_room_before_they_are_made(
 ) -> None:
     """They were written through a mapping: a full disk was SIGBUS."""
     monkeypatch.setattr(
-        image_feature_cache, "encode_picture", lambda model, path: torch.ones(1, 32, model.config.hidden_size)
+        image_feature_cache, "encode_image", lambda model, path: torch.ones(1, 32, model.config.hidden_size)
     )
     made = image_feature_cache.computed(opened.model, ["a", "b", "a"], tmp_path / "file")
     assert torch.equal(made["b"], torch.ones(made["b"].shape)) and len(made.numbers) == 2

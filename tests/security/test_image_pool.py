@@ -23,7 +23,10 @@ from .image_attacks import encoded
 
 IMAGES = sorted((Path(__file__).parents[1] / "reference" / "images").glob("*.png"))
 SIZE = (224, 224)
-GREEDY = "import visualglm.preprocessing.image_worker as worker; worker.decode_image = lambda *a: bytearray(3 << 30); worker.main()"
+GREEDY = (
+    "from visualglm.preprocessing import image_worker as worker; "
+    "worker.decode_image = lambda *a: bytearray(3 << 30); worker.main()"
+)
 BUSY = """
 import visualglm.preprocessing.image_worker as worker
 def decode_image(*a):
@@ -32,7 +35,10 @@ def decode_image(*a):
 worker.decode_image = decode_image
 worker.main()
 """
-CRASH = "import visualglm.preprocessing.image_worker as worker, os; worker.decode_image = lambda *a: os.abort(); worker.main()"
+CRASH = (
+    "from visualglm.preprocessing import image_worker as worker; "
+    "import os; worker.decode_image = lambda *a: os.abort(); worker.main()"
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,8 @@ def test_a_broken_image_is_the_same_sentence(pool: ImagePool) -> None:
 
 
 def test_the_child_is_light() -> None:
-    program = "import sys, visualglm.preprocessing.image_worker; assert not {'torch', 'transformers', 'uvicorn'} & set(sys.modules)"
+    heavy = "{'torch', 'transformers', 'uvicorn'}"
+    program = f"import sys, visualglm.preprocessing.image_worker; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 

@@ -1,7 +1,8 @@
 """P-tuning v2 beside a model: a prefix to train, with PEFT's encoder, and one that was trained.
 
 On disk it is PEFT's prefix tuning: `prompt_embeddings` [tokens, layers * 2 * hidden]. In the model it is the mixin of
-`prefix.py`, so generation, caches and gradient checkpointing need nothing of PEFT. Knows nothing about training.
+`prefix_adapter.py`, so generation, caches and gradient checkpointing need nothing of PEFT. Knows nothing about
+training.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def _write_sidecar(file: Path, text: str) -> None:
 
 
 class RowWriter(Protocol):
-    """Where rows go: a file (results.py), or a list that becomes a part (parts.py)."""
+    """Where rows go: a file (jsonl_results.py), or a list that becomes a part (parquet_results.py)."""
 
     def write(self, row: dict[str, Any]) -> None:
         """Takes one row."""

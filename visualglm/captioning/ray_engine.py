@@ -1,6 +1,7 @@
 """Items -> parts on many machines, by Ray Data: each actor opens the model once and answers chunks.
 
-    chunks (names, not pictures) --> actors, on any machine --> one part each (parts.py) --> how many rows, and errors
+    chunks (names, not pictures) --> actors, on any machine --> one part each (parquet_results.py) --> how many rows,
+    and errors
 
 A chunk whose machine dies is given to another one. Pictures never travel: who answers reads them, from a folder that
 all machines share. Knows nothing about the model: `open_answers` opens whatever answers items.

@@ -1,7 +1,7 @@
 """Which pictures have a row already, and which items of a source still wait for theirs.
 
 The one rule of resuming, for every engine. What the run was (source and flags) stands beside OUT, in `.OUT.run.json`.
-results.py (JSON lines) and parts.py (Parquet) read the rows.
+jsonl_results.py (JSON lines) and parquet_results.py (Parquet) read the rows.
 """
 
 from __future__ import annotations

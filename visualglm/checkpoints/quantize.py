@@ -133,7 +133,7 @@ def quantized(
 ) -> Checkpoint:
     """The checkpoint with the tensors and the configuration of its quantized model; nothing is read yet.
 
-    `importance` (`calibrate.py`) weighs the errors of the linears that it names.
+    `importance` (`calibration.py`) weighs the errors of the linears that it names.
 
     Raises:
         UsageError: it is quantized already.

@@ -21,7 +21,7 @@ from .storage.lazy_tensor import LazyTensor
 from .vocabulary_file import VOCABULARY, find_vocabulary
 
 ADAPTER = "adapter"
-"""The name under which `adapters/switch.py` puts a prefix to work, a mixin."""
+"""The name under which `adapters/manager.py` puts a prefix to work, a mixin."""
 
 
 def require_no_adapter(model: Any) -> None:

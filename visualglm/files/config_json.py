@@ -1,8 +1,4 @@
-"""Is what a `config.json` says possible? Asked before any work, in one sentence each.
-
-In: values from a stranger's file. A size that no model has, a key that changes what a class does, or code that
-transformers would fetch are a `ConfigurationError`. Knows the configurations by their fields only.
-"""
+"""Read the JSON files of a model's configuration, within bounds, before transformers does."""
 
 from __future__ import annotations
 
@@ -11,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..network.configuration_limits import CONFIG
 from .reading import read_json
 
 
-def check_files(folder: Any, names: Iterable[str] = (CONFIG,), subfolder: str = "") -> None:
+def check_files(folder: Any, names: Iterable[str] = ("config.json",), subfolder: str = "") -> None:
     """Read a local folder's files of JSON once before transformers does, which knows no bounds.
 
     Raises:

@@ -1,8 +1,8 @@
 """Method `full` with every weight, gradient and moment in parts, one a process (FSDP2).
 
-In: a model made ready, in a group of processes. Out: a `FinetuneTrainer` over it. torch's `fully_shard` does the work, and Trainer
-is told to leave the model as it is: its own `fsdp` becomes data parallel on a CPU without a word. Checkpoints hold
-whole weights, and of the optimizer one file a process. Knows nothing about data.
+In: a model made ready, in a group of processes. Out: a `FinetuneTrainer` over it. torch's `fully_shard` does the
+work, and Trainer is told to leave the model as it is: its own `fsdp` becomes data parallel on a CPU without a word.
+Checkpoints hold whole weights, and of the optimizer one file a process. Knows nothing about data.
 """
 
 from __future__ import annotations

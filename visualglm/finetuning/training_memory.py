@@ -2,9 +2,9 @@
 
     weights as they are held, gradients and two moments of what trains, and what a pass keeps for the way back
 
-The numbers per block were counted from what autograd saves (`tests/finetuning/test_training_memory.py` counts again), and the
-sums compared with processes (`benchmarks/finetuning.py`). The program itself comes on top. Knows nothing about data
-beyond lengths.
+The numbers per block were counted from what autograd saves (`tests/finetuning/test_training_memory.py` counts again),
+and the sums compared with processes (`benchmarks/finetuning.py`). The program itself comes on top. Knows nothing
+about data beyond lengths.
 """
 
 from __future__ import annotations

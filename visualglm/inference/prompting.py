@@ -49,7 +49,7 @@ def start_reply(
 ) -> tuple[StreamingReply, int]:
     """Starts the answer to the last of `turns`; returns it and how many of the oldest turns had to stay out.
 
-    `arguments` are transformers' sampling arguments, `preset` (see sampling.py), `invalid_slices` and `seed`.
+    `arguments` are transformers' sampling arguments, `preset` (see network/sampling.py), `invalid_slices` and `seed`.
 
     Raises:
         PromptError: the question alone does not fit into the model.

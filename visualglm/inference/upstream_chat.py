@@ -1,8 +1,9 @@
 """Upstream's own calls, `model.chat` and `model.stream_chat`, with its signatures and return values.
 
-A tokenizer, a picture and a question go in, `(response, history)` comes out. They take the same road as `Conversation`:
-prompt.py makes the ids, generation.py the answer. Source: `chat`, `stream_chat` and `process_image` of upstream's
-`modeling_chatglm.py`. Different on purpose: a question is never searched for `<img>` tags, so no text opens a file.
+A tokenizer, a picture and a question go in, `(response, history)` comes out. They take the same road as
+`Conversation`: preprocessing/prompt.py makes the ids, streaming_reply.py the answer. Source: `chat`, `stream_chat`
+and `process_image` of upstream's `modeling_chatglm.py`. Different on purpose: a question is never searched for
+`<img>` tags, so no text opens a file.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class UpstreamChat:
     """Upstream's methods, mixed into the model."""
 
     adapter_at_work: str | None = None
-    """The name of the adapter that was switched on (adapters/switch.py), for those who remember what it computed."""
+    """The name of the adapter that was switched on (adapters/manager.py), for those who remember what it computed."""
 
     def chat(
         self,

@@ -7,8 +7,9 @@
     visualglm::linear_few_rows(input, weight, bias)                          `F.linear`, meant for a decoding step
     visualglm::attend_one(query, key, value, mask, scaling)                  attention of one query per row
 
-input [..., in_features] in float32, bfloat16 or float16 -> [..., out_features] in the same dtype; quantized weights as
-`formats` stores them, without bias. They have no derivative: `linear.py` knows one. Importing this file registers them.
+input [..., in_features] in float32, bfloat16 or float16 -> [..., out_features] in the same dtype; quantized weights
+as `formats` stores them, without bias. They have no derivative: `quantization/quantized_linear.py` knows one.
+Importing this file registers them.
 """
 
 from __future__ import annotations

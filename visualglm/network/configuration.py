@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 from transformers import PreTrainedConfig
 
 from ..errors import ConfigurationError
-from ..files.config_json import check_files
 from .configuration_limits import (
     CONFIG,
     LONGEST_PREFIX,
@@ -102,7 +101,7 @@ class VisualGLMConfig(PreTrainedConfig):
     (`vocab_size - 1` unless given). `rotary_frequencies` says how the checkpoint's source rounded them: `half`
     (Hugging Face files: rounded to float16 whatever the compute dtype), `exact` (float32), `by_dtype` (sat: rounded
     to the compute dtype). `image_length` slots belong to each picture. `prefix_length` virtual tokens of P-tuning v2
-    are in every block's attention (`prefix.py`); 0 in a model that was not tuned so.
+    are in every block's attention (`prefix_tuning.py`); 0 in a model that was not tuned so.
     """
 
     model_type = "visualglm"
@@ -197,6 +196,8 @@ class VisualGLMConfig(PreTrainedConfig):
         Raises:
             ConfigurationError: there is none, as in a sat folder, or it is that of another model.
         """
+        from ..files.config_json import check_files  # here alone, so that the network itself knows no files
+
         check_files(pretrained_model_name_or_path, subfolder=kwargs.get("subfolder") or "")
         stored, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if stored.get("model_type") not in (cls.model_type, ChatGLMConfig.model_type):

@@ -10,6 +10,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from .configuration_limits import shown
+
 MOST_TOKENS = 1 << 20
 WHOLE = {
     "max_length": (1, MOST_TOKENS),
@@ -95,9 +97,3 @@ def _flat(value: Any) -> list[Any]:
     """Ids, alone or in lists or in lists of lists."""
     outer = value if isinstance(value, list) else [value]
     return [index for inner in outer for index in (inner if isinstance(inner, list) else [inner])]
-
-
-def shown(value: Any) -> str:
-    """The beginning of a value."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -1,7 +1,7 @@
 """Pictures and text, or chat messages, become what the model takes; what it says becomes text.
 
 In: `text`, `images`, messages. Out: `input_ids` and `attention_mask` [rows, T], left padded, and `pixel_values`
-[pictures, 3, H, W], row by row. It joins images.py, messages.py, prompt.py and the tokenizer for transformers'
+[pictures, 3, H, W], row by row. It joins images.py, chat_messages.py, prompt.py and the tokenizer for transformers'
 `AutoProcessor`, `apply_chat_template` and `pipeline`. Knows nothing about models.
 """
 

@@ -1,8 +1,9 @@
 """Which modules of a model are stored in how many bits, and the modules put in their places.
 
 `QuantizationConfig` is what stands in a quantized checkpoint's `config.json` as `quantization_config`, explicit in
-every respect: patterns of module names with their bits, and the group size. `replace_modules` puts the quantized kind of a module
-wherever a pattern matches a linear or an embedding. Knows nothing about VisualGLM: the patterns are the caller's.
+every respect: patterns of module names with their bits, and the group size. `replace_modules` puts the quantized kind
+of a module wherever a pattern matches a linear or an embedding. Knows nothing about VisualGLM: the patterns are the
+caller's.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> generate_batch --> job.pieces()
 
 Every answer is what the request would get alone: its pictures are encoded alone, its penalties and draws are its own
-(batching.py). A batch has one adapter: it takes what waits for that of the oldest request, and the others keep their
-places. A batch ends with its longest answer; then the next ones start. Where an error hits a batch, the rows that have
-said nothing yet are tried again one by one, so that among them only the guilty one fails; one that was speaking fails
-with it, since its reader has the beginning already. Knows nothing about HTTP.
+(inference/batch_generation.py). A batch has one adapter: it takes what waits for that of the oldest request, and the
+others keep their places. A batch ends with its longest answer; then the next ones start. Where an error hits a batch,
+the rows that have said nothing yet are tried again one by one, so that among them only the guilty one fails; one that
+was speaking fails with it, since its reader has the beginning already. Knows nothing about HTTP.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class EngineLimits:
     """`time_limit` in seconds counts from where a request's pictures begin to be decoded; `remembered` pictures keep
     their vectors; `decoders` processes decode pictures, each for at most `decode_seconds` and within the memory that
-    image_limits.py states."""
+    preprocessing/image_limits.py states."""
 
     max_queue: int = 64
     max_batch: int = 8

@@ -1,7 +1,7 @@
 """`/v1/chat/completions` and `/v1/models`, as OpenAI's own client speaks them.
 
-A request's messages become turns (messages.py), the engine answers, and the answer goes out whole or as server-sent
-events. A client that leaves stops its generation.
+A request's messages become turns (preprocessing/chat_messages.py), the engine answers, and the answer goes out whole
+or as server-sent events. A client that leaves stops its generation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The web page, mounted at `/`: gradio's chat over the same engine as the APIs.
 
-What the browser sends is a dialogue; its pictures are files that it uploaded, and no other file is read. The interface
-speaks the browser's language (page_words.py). Nothing is fetched from elsewhere, and nothing is reported to anybody.
+What the browser sends is a dialogue; its pictures are files that it uploaded, and no other file is read. The
+interface speaks the browser's language (web_page_texts.py). Nothing is fetched from elsewhere, and nothing is
+reported to anybody.
 """
 
 from __future__ import annotations

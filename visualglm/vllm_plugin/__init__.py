@@ -5,8 +5,8 @@ models go on as before: all stands under our own model type, `visualglm`, and of
 configuration's learns of it. Importing this package imports no vLLM.
 
 vLLM's interfaces for models, tokenizers, renderers and pictures are open to others. What is not says so where it is
-used: attention metadata (attention.py), the defaults of two flags (flags.py), the text of ids (detokenizer.py), the
-table of model types (registration.py). So the versions are pinned (versions.py).
+used: attention metadata (attention.py), the defaults of two flags (engine_config.py), the text of ids
+(detokenizer.py), the table of model types (registration.py). So the versions are pinned (versions.py).
 """
 
 from __future__ import annotations

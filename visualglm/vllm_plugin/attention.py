@@ -1,12 +1,12 @@
 """The platform's attention backend with another metadata builder; no kernel is touched.
 
 In: what vLLM's runner knows of a pass. Out: the platform's own metadata, in which a request whose prompt is read stands
-as two sequences (prefix.py), and `prefix_of_rows` [rows] beside it, from which the model makes positions.
+as two sequences (prefix_split.py), and `prefix_of_rows` [rows] beside it, from which the model makes positions.
 
 Leans on private parts of vLLM: the builders' `build`, the fields of `CommonAttentionMetadata`, and the prompt lengths
-that the runner hands over as `rswa_prefix_lens` where the configuration has an `rswa_window` (flags.py sets it, for
-nothing else). On CUDA the base is Triton's backend, whose kernel reads a causal flag for each sequence; that side was
-read, not run.
+that the runner hands over as `rswa_prefix_lens` where the configuration has an `rswa_window` (engine_config.py sets
+it, for nothing else). On CUDA the base is Triton's backend, whose kernel reads a causal flag for each sequence; that
+side was read, not run.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Chat messages become ids and pictures here, by messages.py and prompt.py; vLLM gets no string.
+"""Chat messages become ids and pictures here, by preprocessing/chat_messages.py and preprocessing/prompt.py; vLLM
+gets no string.
 
 In: OpenAI's messages, as vLLM's server or `LLM.chat` has them. Out: a prompt with every picture's slots, and the
-pictures, opened by images.py. A picture is a data URL, or a PIL picture in Python. A URL is fetched from the hosts of
-`--allowed-media-domains` only, by fetch.py, and a `file:` URL is read below `--allowed-local-media-path` only; without
-these flags neither is. `chat_template_kwargs` may have a `language`; a chat template would have no effect.
+pictures, opened by preprocessing/images.py. A picture is a data URL, or a PIL picture in Python. A URL is fetched
+from the hosts of `--allowed-media-domains` only, by serving/url_fetcher.py, and a `file:` URL is read below
+`--allowed-local-media-path` only; without these flags neither is. `chat_template_kwargs` may have a `language`; a
+chat template would have no effect.
 """
 
 from __future__ import annotations

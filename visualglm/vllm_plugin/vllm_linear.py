@@ -1,7 +1,7 @@
-"""VLLM's linear layer over 8 or 4 bits of our own format; see quantized.py.
+"""VLLM's linear layer over 8 or 4 bits of our own format; see quantization.py.
 
-Weights lie as they are stored (formats.py) and are multiplied by our operators. Under tensor parallel a process holds
-its rows, or its columns, which are whole groups.
+Weights lie as they are stored (kernels/packing.py) and are multiplied by our operators. Under tensor parallel a
+process holds its rows, or its columns, which are whole groups.
 """
 
 from __future__ import annotations
