@@ -71,7 +71,7 @@ def mount_page(app: FastAPI, engine: Engine, served: ModelIds, body_limit: int) 
     uploads.keep_samples()
     mounted = app.routes[-1]
     assert isinstance(mounted, Mount)
-    mounted.app = PageRoutes(mounted.app, uploads)
+    mounted.app = PageRoutes(mounted.app, uploads, blocks.fns)
     return uploads
 
 

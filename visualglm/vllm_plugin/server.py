@@ -23,7 +23,7 @@ from ..checkpoints.load import GENERATION_CONFIG
 from ..checkpoints.storage.read import read_json
 from ..errors import UsageError
 from ..serving.middleware import LOOPBACK_NAMES, ApiKeyMiddleware
-from ..serving.same_origin import SameOriginOnly
+from ..serving.same_origin import PROTECTION, SameOriginOnly
 from .supported_checkpoints import LanguageAdapter
 
 OVERRIDES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
@@ -69,6 +69,12 @@ class VllmApiKeyMiddleware(ApiKeyMiddleware):
         super().__init__(app, json.loads(os.environ[KEYS]))  # an error where it is missing, never an open door
 
 
+class VllmSameOriginOnly(SameOriginOnly):
+    """Without our page's content policy: vLLM's `/docs` loads its scripts from another site."""
+
+    protection = {name: value for name, value in PROTECTION.items() if name != "Content-Security-Policy"}
+
+
 @dataclass(frozen=True)
 class VLLMServer:
     """What to serve, and to whom. `trusted_hosts`: Host headers to answer; `sampling` holds transformers' names; `more`
@@ -104,7 +110,7 @@ class VLLMServer:
             arguments += ["--override-generation-config", json.dumps(overrides(self.sampling, self.folder))]
         arguments += adapter_arguments(self.adapters)
         guard = VllmApiKeyMiddleware if self.keys else LoopbackHostMiddleware
-        guards = [SameOriginOnly, guard] if self.keys or "*" not in self.trusted_hosts else [SameOriginOnly]
+        guards = [VllmSameOriginOnly, guard] if self.keys or "*" not in self.trusted_hosts else [VllmSameOriginOnly]
         for middleware in guards:
             arguments += ["--middleware", f"{middleware.__module__}.{middleware.__qualname__}"]
         return [*arguments, *self.more]
