@@ -201,11 +201,16 @@ def test_no_handler_takes_what_is_not_an_upload(app: FastAPI, planted: str, cont
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[" * 100_000, b'{"data": [1' + b"0" * 5000 + b"]}", b'{"data": [NaN]}', b"\xff\xfe", b" " * 1_000_001],
-    ids=["empty", "nested", "long-integer", "nan", "bytes", "large"],
+    [
+        *(b"", b"[" * 100_000, b'{"data": [1' + b"0" * 5000 + b"]}", b'{"data": [NaN]}', b"\xff\xfe", b" " * 1_000_001),
+        *(b'{"session_hash": "\\ud800", "event_id": "\\ud800"}', b'{"data": [], "fn_index": -1, "session_hash": "a"}'),
+        b"null",
+    ],
+    ids=["empty", "nested", "long-integer", "nan", "bytes", "large", "half-a-surrogate-pair", "function", "null"],
 )
-def test_a_body_that_is_no_dialogue_is_one_sentence(app: FastAPI, body: bytes) -> None:
-    reply = send(app, [("POST", f"{API}queue/join", body)])[0]
+@pytest.mark.parametrize("route", ["queue/join", "run/predict", "cancel", "reset"])
+def test_a_body_that_is_no_dialogue_is_one_sentence(app: FastAPI, route: str, body: bytes) -> None:
+    reply = send(app, [("POST", f"{API}{route}", body)])[0]
     assert reply.status_code == 400
     assert len(reply.json()["error"]["message"]) < 200
 

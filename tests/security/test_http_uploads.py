@@ -67,7 +67,7 @@ def test_the_folder_goes_with_the_server(parent: Path, opened: visualglm.VisualG
 
     with pytest.raises(AssertionError, match="an error while it serves"):
         asyncio.run(served_once(fails=True))
-    assert list(parent.iterdir()) == []
+    assert [found for found in parent.rglob("*") if found.is_file() or found.name.startswith(PREFIX)] == []
 
 
 def test_a_killed_servers_folder_goes_with_the_next_start(parent: Path) -> None:

@@ -95,7 +95,7 @@ def test_arguments_are_safe_by_default() -> None:
     assert arguments[0] == "dir" and arguments[arguments.index("--host") + 1] == "127.0.0.1"
     assert arguments[arguments.index("--allowed-origins") + 1] == "[]"
     assert "--allowed-media-domains" not in arguments and "--allowed-local-media-path" not in arguments
-    assert [name.rpartition(".")[2] for name in middleware(arguments)] == ["SameOriginOnly", "LoopbackNames"]
+    assert [name.rpartition(".")[2] for name in middleware(arguments)] == ["VllmSameOriginOnly", "LoopbackNames"]
 
 
 def middleware(arguments: Sequence[str]) -> list[str]:

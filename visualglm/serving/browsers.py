@@ -5,6 +5,8 @@ Programs that send no `Origin` and no `Sec-Fetch-Site` header are not affected.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,6 +31,8 @@ class SameOriginOnly:
     Following a link to the page is allowed: a GET that opens a document.
     """
 
+    protection: Mapping[str, str] = PROTECTION
+
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
@@ -39,7 +43,7 @@ class SameOriginOnly:
         async def protect(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in PROTECTION.items():
+                for name, value in self.protection.items():
                     headers.setdefault(name, value)
             await send(message)
 

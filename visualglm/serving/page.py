@@ -70,7 +70,7 @@ def mount_page(app: FastAPI, engine: Engine, served: Served, body_limit: int) ->
     uploads.keep_samples()
     mounted = app.routes[-1]
     assert isinstance(mounted, Mount)
-    mounted.app = PageRoutes(mounted.app, uploads)
+    mounted.app = PageRoutes(mounted.app, uploads, blocks.fns)
     return uploads
 
 

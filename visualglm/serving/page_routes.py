@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 from starlette.datastructures import UploadFile
@@ -19,12 +20,9 @@ from .replies import error_reply, explain
 from .uploads import Uploads
 
 API = "/gradio_api/"
-PASSED = {
-    "GET": ("/", "/config", "/theme.css", "/favicon.ico", f"{API}queue/data", f"{API}startup-events"),
-    "POST": (f"{API}cancel", f"{API}reset"),
-}
+PASSED = ("/", "/config", "/theme.css", "/favicon.ico", f"{API}queue/data", f"{API}startup-events")
 PASSED_BELOW = ("/assets/", "/static/", f"{API}heartbeat/")
-COMPUTING = (f"{API}queue/join", f"{API}run/predict")
+POSTED = (f"{API}queue/join", f"{API}run/predict", f"{API}cancel", f"{API}reset")
 PASSED_QUERIES = (f"{API}queue/data",)
 DROPPED_HEADERS = (b"x-forwarded-host", b"x-gradio-server")
 """The framework would believe these about its own address."""
@@ -44,11 +42,12 @@ its components with any arguments, is not among them."""
 
 
 class PageRoutes:
-    """Wraps the framework's app, whose dialogues may name what `uploads` holds."""
+    """Wraps the framework's app, whose dialogues may name what `uploads` holds; `handlers`: its functions' numbers."""
 
-    def __init__(self, app: ASGIApp, uploads: Uploads) -> None:
+    def __init__(self, app: ASGIApp, uploads: Uploads, handlers: Collection[int]) -> None:
         self.app = app
         self.uploads = uploads
+        self.handlers = tuple(handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -56,10 +55,10 @@ class PageRoutes:
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
         method, path = "GET" if scope["method"] == "HEAD" else scope["method"], scope["path"]
-        if path in PASSED.get(method, ()) or (method == "GET" and path.startswith(PASSED_BELOW) and ".." not in path):
+        if method == "GET" and (path in PASSED or (path.startswith(PASSED_BELOW) and ".." not in path)):
             return await self.app(_reduced(scope), receive, send)
-        if method == "POST" and path in COMPUTING:
-            return await self._compute(scope, receive, send)
+        if method == "POST" and path in POSTED:
+            return await self._post(scope, receive, send)
         request = Request(scope, receive)
         if (method, path) == ("POST", f"{API}upload"):
             reply = await self._upload(request)
@@ -69,7 +68,7 @@ class PageRoutes:
             reply = error_reply(404, "The page has no such address.")
         return await reply(scope, receive, send)
 
-    async def _compute(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a dialogue to the framework, once nothing in it names anything but stored images."""
         request = Request(scope, receive)
         try:
@@ -78,7 +77,10 @@ class PageRoutes:
             body = await request.body()
             if len(body) > BODY_LIMIT:
                 raise UsageError("The dialogue is too long. Clear it and start again.")
-            checked = json.dumps(self._checked(_read_json(body))).encode()
+            value = _read_json(body)
+            if not isinstance(value, dict) or value.get("fn_index", self.handlers[0]) not in self.handlers:
+                raise UsageError("The page has no such function. Reload the page.")
+            checked = json.dumps(self._checked(value)).encode()
         except UsageError as error:
             return await explain(error)(scope, receive, send)
         messages = iter([{"type": "http.request", "body": checked, "more_body": False}])
@@ -138,7 +140,7 @@ def _reduced(scope: Scope) -> Scope:
 
 
 def _read_json(body: bytes) -> Any:
-    """JSON, strictly.
+    """JSON, strictly: finite numbers, and texts that can be sent.
 
     Raises:
         UsageError: it is anything else.
@@ -148,6 +150,8 @@ def _read_json(body: bytes) -> Any:
         raise ValueError(f"{constant} is no JSON")
 
     try:
-        return json.loads(body, parse_constant=refuse)
+        value = json.loads(body, parse_constant=refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair
+        return value
     except (ValueError, RecursionError) as error:
         raise UsageError("The body is not JSON. Reload the page.") from error

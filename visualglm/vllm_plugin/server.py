@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from ..checkpoints.load import GENERATION_CONFIG
 from ..checkpoints.weights_file import read_json
 from ..errors import UsageError
-from ..serving.browsers import SameOriginOnly
+from ..serving.browsers import PROTECTION, SameOriginOnly
 from ..serving.guard import LOOPBACK_NAMES, KeyGuard
 from .folders import LanguageAdapter
 
@@ -69,6 +69,12 @@ class KeyEverywhere(KeyGuard):
         super().__init__(app, json.loads(os.environ[KEYS]))  # an error where it is missing, never an open door
 
 
+class VllmSameOriginOnly(SameOriginOnly):
+    """Without our page's content policy: vLLM's `/docs` loads its scripts from another site."""
+
+    protection = {name: value for name, value in PROTECTION.items() if name != "Content-Security-Policy"}
+
+
 @dataclass(frozen=True)
 class VLLMServer:
     """What to serve, and to whom. `trusted_hosts`: Host headers to answer; `sampling` holds transformers' names; `more`
@@ -104,7 +110,7 @@ class VLLMServer:
             arguments += ["--override-generation-config", json.dumps(overrides(self.sampling, self.folder))]
         arguments += adapter_arguments(self.adapters)
         guard = KeyEverywhere if self.keys else LoopbackNames
-        guards = [SameOriginOnly, guard] if self.keys or "*" not in self.trusted_hosts else [SameOriginOnly]
+        guards = [VllmSameOriginOnly, guard] if self.keys or "*" not in self.trusted_hosts else [VllmSameOriginOnly]
         for middleware in guards:
             arguments += ["--middleware", f"{middleware.__module__}.{middleware.__qualname__}"]
         return [*arguments, *self.more]
