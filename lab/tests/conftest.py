@@ -33,6 +33,7 @@ SPLITS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of this folder `lab`; the hook sees those of other folders, too."""
     for item in items:

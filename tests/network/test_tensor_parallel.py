@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..conftest import REFERENCE
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json, os, sys
 import numpy as np, torch, torch.distributed as dist

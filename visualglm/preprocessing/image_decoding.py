@@ -22,7 +22,7 @@ from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, d
 PIXEL_LIMIT = 178_956_970
 """Larger images are refused from their header: 683 MiB as Pillow stores RGB, its own limit for decompression bombs."""
 
-STRIP = 256
+ROWS_PER_STRIP = 256
 """Rows that are converted at once where a whole copy of a large image would be hundreds of megabytes."""
 
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
@@ -35,7 +35,7 @@ AVIF_BYTES = 20
 """Of dav1d and libavif for a pixel: planes of up to 12 bits and alpha, twice, and RGBA."""
 
 # what Pillow raises for broken files, depending on the format
-BROKEN = (
+PIL_DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
     *(RuntimeError, struct.error, zlib.error),
 )
@@ -70,7 +70,7 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
         ) from error
     except MemoryError as error:
         raise ImageError(f"{name} takes more memory to decode than there is: shrink it.") from error
-    except BROKEN as error:
+    except PIL_DECODE_ERRORS as error:
         raise ImageError(_diagnosis(content, name, error)) from error
 
 
@@ -130,7 +130,7 @@ def as_upstream(image: Image.Image, name: str) -> Image.Image:
     """Plain `convert`: orientation ignored, transparency dropped, deeper greys clipped as Pillow clips them."""
     try:
         return image.convert("RGB")
-    except BROKEN as error:
+    except PIL_DECODE_ERRORS as error:
         raise ImageError(f"{name} cannot become RGB ({error}): save it as PNG or JPEG.") from error
 
 
@@ -138,7 +138,7 @@ def _as_seen(image: Image.Image) -> Image.Image:
     """Upright, over white, in 8 bits."""
     if _is_turned(image):
         _check_memory(2 * image.width * image.height * _pixel_bytes(image))
-        with contextlib.suppress(*BROKEN):  # as below
+        with contextlib.suppress(*PIL_DECODE_ERRORS):  # as below
             image = ImageOps.exif_transpose(image)
     if _is_deep(image):
         image = _eight_bits(image)
@@ -149,7 +149,9 @@ def _as_seen(image: Image.Image) -> Image.Image:
 
 def _is_turned(image: Image.Image) -> bool:
     """Whether it needs turning; an upright image is not copied."""
-    with contextlib.suppress(*BROKEN):  # a broken EXIF block says nothing about the orientation; the pixels are whole
+    with contextlib.suppress(
+        *PIL_DECODE_ERRORS
+    ):  # a broken EXIF block says nothing about the orientation; the pixels are whole
         check_exif(_exif_block(image))
         return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
     return False
@@ -177,8 +179,8 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    for top in range(0, image.height, STRIP):
-        yield top, image.crop((0, top, image.width, min(top + STRIP, image.height)))
+    for top in range(0, image.height, ROWS_PER_STRIP):
+        yield top, image.crop((0, top, image.width, min(top + ROWS_PER_STRIP, image.height)))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

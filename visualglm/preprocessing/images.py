@@ -23,12 +23,12 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 
 from ..errors import ImageError
-from .image_decoding import PIXEL_LIMIT, STRIP, as_upstream, decode_image
+from .image_decoding import PIXEL_LIMIT, ROWS_PER_STRIP, as_upstream, decode_image
 from .image_files import read_image, read_stream
 
 __all__ = [
     "PIXEL_LIMIT",
-    "STRIP",
+    "ROWS_PER_STRIP",
     "ImageSource",
     "VisualGLMImageProcessor",
     "data_url_bytes",
