@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ..conftest import REFERENCE
 
 pytestmark = pytest.mark.slow
