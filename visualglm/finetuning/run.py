@@ -21,7 +21,7 @@ from ..checkpoints import find_vocabulary, local_folder, read_config, resolve_vo
 from ..checkpoints.quantize import plan_of_config
 from ..checkpoints.save_sat import ADAPTER
 from ..conversation import VisualGLM, load, packed_model
-from ..errors import UsageError
+from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
 from ..preprocessing.processor import VisualGLMProcessor
 from ..training.distributed import join, world
@@ -176,12 +176,9 @@ def four_bit() -> Any:
     Raises:
         UsageError: bitsandbytes is not installed.
     """
-    from importlib.util import find_spec
-
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise UsageError("a 4-bit base needs bitsandbytes: pip install 'visualglm[qlora]'.")
+    require_extra("qlora", "a 4-bit base", "bitsandbytes")
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=["image_encoder", "lm_head"]
     )
