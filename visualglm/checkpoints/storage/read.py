@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...files.atomic import scratch_folder
-from ...files.reading import open_regular, parse_json
+from ...files.reading import open_regular, parse_json, wrong_download
 from ...files.reading import read_json as read_any_json
 from .lazy_tensor import LazyTensor
 from .pickle_check import check_pickles, check_records
@@ -294,16 +294,9 @@ def check_is_weights_file(path: Path) -> None:
     """Raises `CheckpointError` for a web page, a git-lfs pointer, an empty file or one that may not be read."""
     with readable(path), open_regular(path) as file:
         head = file.read(512)
-    if not head:
-        raise CheckpointError(f"{path} is empty, {DOWNLOAD_AGAIN}.")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder.")
-    # without the NUL: a safetensors file whose header has 60 bytes begins with "<", too
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" and b"\0" not in head:
-        raise CheckpointError(
-            f"{path} is a web page, not weights: the download link answered with HTML, {DOWNLOAD_AGAIN} from "
-            "a link that works."
-        )
+    fault = wrong_download(head)
+    if fault is not None:
+        raise CheckpointError(f"{path} {fault}")
 
 
 @contextmanager
