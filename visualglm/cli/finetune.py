@@ -45,7 +45,7 @@ def finetune(
     options.quiet_transformers()
     say = _say if is_first() else _silent
     if check:
-        raise typer.Exit(1 if run.check(plan, say, device) else 0)
+        raise typer.Exit(1 if run.check(plan, say) else 0)
     if not run.finetune(plan, say, resume, device):
         raise typer.Exit(143)  # what a program that SIGTERM ended exits with
 

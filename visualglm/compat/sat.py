@@ -35,6 +35,7 @@ from ..model import VisualGLMForConditionalGeneration
 from ..network.hooks import BaseMixin
 from ..network.prefix_tuning import PrefixMixin as PTuningV2Mixin
 from ..preprocessing.images import open_image
+from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE
 from .sat_chat import chat
 
 __all__ = [
@@ -220,7 +221,7 @@ def get_infer_setting(
     if quant is not None:
         model = quantize(model, quant)
     beside = local_folder(name)
-    found = tokenizer or (beside if (beside / "ice_text.model").is_file() else TOKENIZER)
+    found = tokenizer or (beside if (beside / VOCABULARY_FILE).is_file() else TOKENIZER)
     return model, AutoTokenizer.from_pretrained(found, trust_remote_code=True)
 
 

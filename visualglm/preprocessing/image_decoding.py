@@ -17,6 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
+from ..files.reading import wrong_download
 from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes
 
 PIXEL_LIMIT = 178_956_970
@@ -111,16 +112,13 @@ def _is_deep(image: Image.Image) -> bool:
 def _diagnosis(content: bytes, name: str, error: Exception) -> str:
     """One sentence for a file that Pillow cannot read."""
     head = content[:1024]
-    if not head:
-        return f"{name} is empty: the download or the copy failed, so get it again."
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
         return f"{name} is a HEIC picture, which is not supported: save it as JPEG or PNG."
     if b"<svg" in head.lower():
         return f"{name} is an SVG drawing, not a picture of pixels: export it as PNG."
-    if head.startswith(b"version https://git-lfs"):
-        return f"{name} is a git-lfs pointer, not the picture itself: run `git lfs pull`."
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return f"{name} is a web page, not a picture: download the picture itself."
+    fault = wrong_download(head)
+    if fault is not None:
+        return f"{name} {fault}"
     if isinstance(error, UnidentifiedImageError):
         return f"{name} is not a picture of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
     return f"{name} is broken or cut short ({error}): get a whole copy."

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..checkpoints.checkpoint import LM_HEAD, WORD_EMBEDDINGS
 from ..errors import UsageError
 from ..files.atomic import append_line
+from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from ..training.distributed import broadcast_object, join, leave, rank, shard, whole_state, world, wrapped
 from ..training.optimizer_state import moments, restore
@@ -219,7 +220,7 @@ class BaseTrainer(ABC, Generic[R]):
     def _write(self, folder: Path, state: dict[str, Tensor]) -> None:
         model = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
         self.model.save_pretrained(folder / "model", state_dict=model)
-        (folder / "model" / "ice_text.model").write_bytes(self.vocabulary)
+        (folder / "model" / VOCABULARY_FILE).write_bytes(self.vocabulary)
         rest = {name: value.contiguous() for name, value in state.items() if not name.startswith("model.")}
         save_file(rest, folder / "throwaway.safetensors")
         RunState(self.stage_index, self.step, self.seconds, self.fixed).write(folder)
