@@ -22,7 +22,7 @@ from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, d
 PIXEL_LIMIT = 178_956_970
 """Larger images are refused from their header: 683 MiB as Pillow stores RGB, its own limit for decompression bombs."""
 
-STRIP = 256
+ROWS_PER_STRIP = 256
 """Rows that are converted at once where a whole copy of a large image would be hundreds of megabytes."""
 
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
@@ -129,7 +129,8 @@ def _diagnosis(content: bytes, name: str, error: Exception) -> str:
 def as_upstream(image: Image.Image, name: str) -> Image.Image:
     """Plain `convert`: orientation ignored, transparency dropped, deeper greys clipped as Pillow clips them."""
     try:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
     except BROKEN as error:
         raise ImageError(f"{name} cannot become RGB ({error}): save it as PNG or JPEG.") from error
 
@@ -177,8 +178,8 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    for top in range(0, image.height, STRIP):
-        yield top, image.crop((0, top, image.width, min(top + STRIP, image.height)))
+    for top in range(0, image.height, ROWS_PER_STRIP):
+        yield top, image.crop((0, top, image.width, min(top + ROWS_PER_STRIP, image.height)))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
