@@ -275,7 +275,6 @@ class VisualGLM:
         image_embeds: Tensor | None,
         question: str,
         language: Language = "auto",
-        seed: int | None = None,
         **sampling: Any,
     ) -> GenerationRow:
         """A question about an encoded picture [1, image_length, hidden], or about none, for `generate_batch`.
@@ -286,7 +285,7 @@ class VisualGLM:
         settings = generation_settings(self.model, **forbid_chinese_tokens(self.tokenizer, language, sampling))
         turn = Turn(question, pictures=0 if image_embeds is None else 1)
         prompt = ask_prompt(self.model, self.tokenizer, [turn], language, settings.limits)
-        return GenerationRow(prompt.input_ids, image_embeds, settings, seed)
+        return GenerationRow(prompt.input_ids, image_embeds, settings)
 
     def row_answer(self, row: GenerationRow, seconds: float = 0.0) -> Answer:
         """What a finished row says."""
