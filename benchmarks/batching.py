@@ -19,7 +19,6 @@ from transformers import LogitsProcessorList
 import visualglm
 from visualglm.evaluation.scenes import Split, render_scene, scene_of, seeds
 from visualglm.inference.batch_generation import GenerationRow, _processors, generate_batch
-from visualglm.inference.image_features import encode_image
 from visualglm.network.sampling import SeededDraw
 
 QUESTIONS = ("这张图片里有什么？", "What is in the picture?", "描述这张图片。", "How many objects are there?")
@@ -59,7 +58,7 @@ def main() -> None:
 def make_row(model: visualglm.VisualGLM, number: int) -> GenerationRow:
     """One of many requests: picture, question, sampling and seed follow from its number."""
     seed = next(itertools.islice(seeds(Split.TEST), number // 4, None))
-    embeds = encode_image(model.model, render_scene(scene_of(seed)))
+    embeds = model.encode(render_scene(scene_of(seed)))
     question, sampling = QUESTIONS[number % len(QUESTIONS)], SAMPLINGS[number % len(SAMPLINGS)]
     return model.row(embeds, question, seed=number, **sampling)
 

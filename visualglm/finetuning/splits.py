@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..conversation import VisualGLM
 from ..errors import UsageError
+from ..preprocessing.images import VisualGLMImageProcessor
 from .data_files import DataFile
 from .dataset import FinetuningDataset, SubsetDataset, split_dataset
 from .evaluation import EvalQuestion
@@ -29,6 +30,10 @@ class DataSplits:
         ]
         assert sides[0] is not None
         return DataSplits(sides[0], sides[1])
+
+    @property
+    def image_processor(self) -> VisualGLMImageProcessor:
+        return self.learned.samples.processor.image_processor
 
     def pictures(self) -> list[str]:
         return [path for part in self._both if part for path in part.samples.picture_paths()]

@@ -120,9 +120,7 @@ class Engine:
         language = self.language if language == "auto" else language
         given = forbid_chinese_tokens(self.model.tokenizer, language, given)
         settings = generation_settings(self.model.model, **given)
-        prompt = await asyncio.to_thread(
-            ask_prompt, self.model.model, self.model.tokenizer, list(turns), language, settings.limits
-        )
+        prompt = await asyncio.to_thread(ask_prompt, self.model.processor, list(turns), language, settings.limits)
         left = started + self.limits.time_limit - time.monotonic()
         job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, stops, left, adapter)
         with self._changed:

@@ -52,7 +52,7 @@ class VisualGLMRenderer(BaseRenderer):
         detokenizer.patch_detokenizer()
         model = self.model_config
         self._facts = _Facts(model.hf_config, GenerationConfig(**model.try_get_generation_config()))
-        limits = generation_settings(self._facts).limits  # type: ignore[arg-type]
+        limits = generation_settings(self._facts).limits
         self._limits = dataclasses.replace(limits, total=min(limits.total, model.max_model_len))
         self._reader = ImageReader(ImageFetcher(model.allowed_media_domains or ()))
         self._local = model.allowed_local_media_path
@@ -83,7 +83,7 @@ class VisualGLMRenderer(BaseRenderer):
         plain = [_plain(message) for message in messages]
         turns, sources = messages_to_turns(plain)
         refuse_too_many(sources)
-        prompt = ask_prompt(self._facts, self.get_tokenizer(), turns, asked.get("language", "auto"), self._limits)
+        prompt = ask_prompt(self.get_mm_processor().info.processor, turns, asked.get("language", "auto"), self._limits)
         rendered: dict[str, Any] = {"prompt_token_ids": prompt.input_ids}
         if sources:
             rendered["multi_modal_data"] = {"image": [self._open(source) for source in sources]}
@@ -106,8 +106,7 @@ class VisualGLMRenderer(BaseRenderer):
     def _tokenize_prompt(self, prompt: TextPrompt, params: TokenizeParams) -> TokensPrompt:
         """A text as `VisualGLMProcessor` takes it: an `<img></img>` for each picture, or none and a question."""
         pictures = (prompt.get("multi_modal_data") or {}).get("image")
-        processor = self.get_mm_processor().info.processor
-        ids = processor(images=pictures, text=prompt["prompt"])["input_ids"][0]
+        ids = self.get_mm_processor().info.processor(images=pictures, text=prompt["prompt"])["input_ids"][0]
         return self._build_tokens_prompt(ids, prompt)  # type: ignore[no-any-return]
 
     def validate_token_ids(self, token_ids: Sequence[int], *, parameter: str | None = None) -> None:
