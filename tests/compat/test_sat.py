@@ -26,6 +26,8 @@ from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 from ..conftest import REFERENCE, Reference
 
+pytestmark = pytest.mark.slow
+
 PACKED = visualglm.packed_model()
 FINE_TUNED = Path(__file__).parents[1] / "fine_tuned"
 SAMPLE = sorted((PACKED / "samples").glob("*.png"))[0]

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 from visualglm.conversation import packed_model
 from visualglm.pretraining.batches import BatchShare
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 output = "{output}"
 vocabulary = "{vocabulary}"

@@ -41,6 +41,8 @@ from visualglm.pretraining.run_state import SAVING, read_run_state, saving
 
 from ..conftest import REFERENCE
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(visualglm.__file__).parent
 SECRET = "somebody's own"
 ROW = {"image": "a.png", "question": "?", "text": "甲"}

@@ -35,7 +35,7 @@ AVIF_BYTES = 20
 """Of dav1d and libavif for a pixel: planes of up to 12 bits and alpha, twice, and RGBA."""
 
 # what Pillow raises for broken files, depending on the format
-BROKEN = (
+PIL_DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
     *(RuntimeError, struct.error, zlib.error),
 )
@@ -70,7 +70,7 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
         ) from error
     except MemoryError as error:
         raise ImageError(f"{name} takes more memory to decode than there is: shrink it.") from error
-    except BROKEN as error:
+    except PIL_DECODE_ERRORS as error:
         raise ImageError(_diagnosis(content, name, error)) from error
 
 
@@ -131,7 +131,7 @@ def as_upstream(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
-    except BROKEN as error:
+    except PIL_DECODE_ERRORS as error:
         raise ImageError(f"{name} cannot become RGB ({error}): save it as PNG or JPEG.") from error
 
 
@@ -139,7 +139,7 @@ def _as_seen(image: Image.Image) -> Image.Image:
     """Upright, over white, in 8 bits."""
     if _is_turned(image):
         _check_memory(2 * image.width * image.height * _pixel_bytes(image))
-        with contextlib.suppress(*BROKEN):  # as below
+        with contextlib.suppress(*PIL_DECODE_ERRORS):  # as below
             image = ImageOps.exif_transpose(image)
     if _is_deep(image):
         image = _eight_bits(image)
@@ -150,7 +150,9 @@ def _as_seen(image: Image.Image) -> Image.Image:
 
 def _is_turned(image: Image.Image) -> bool:
     """Whether it needs turning; an upright image is not copied."""
-    with contextlib.suppress(*BROKEN):  # a broken EXIF block says nothing about the orientation; the pixels are whole
+    with contextlib.suppress(
+        *PIL_DECODE_ERRORS
+    ):  # a broken EXIF block says nothing about the orientation; the pixels are whole
         check_exif(_exif_block(image))
         return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
     return False
