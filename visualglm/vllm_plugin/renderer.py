@@ -29,6 +29,7 @@ from ..inference.prompting import ask_prompt
 from ..network.configuration import VisualGLMConfig
 from ..preprocessing.chat_messages import messages_to_turns
 from ..preprocessing.images import open_image
+from ..preprocessing.processor import VisualGLMProcessor
 from ..serving.image_reader import ImageReader, refuse_too_many
 from ..serving.url_fetcher import ImageFetcher
 from . import detokenizer
@@ -83,7 +84,8 @@ class VisualGLMRenderer(BaseRenderer):
         plain = [_plain(message) for message in messages]
         turns, sources = messages_to_turns(plain)
         refuse_too_many(sources)
-        prompt = ask_prompt(self.get_mm_processor().info.processor, turns, asked.get("language", "auto"), self._limits)
+        processor = VisualGLMProcessor.for_config(self._facts.config, self.get_tokenizer())
+        prompt = ask_prompt(processor, turns, asked.get("language", "auto"), self._limits)
         rendered: dict[str, Any] = {"prompt_token_ids": prompt.input_ids}
         if sources:
             rendered["multi_modal_data"] = {"image": [self._open(source) for source in sources]}
@@ -106,7 +108,8 @@ class VisualGLMRenderer(BaseRenderer):
     def _tokenize_prompt(self, prompt: TextPrompt, params: TokenizeParams) -> TokensPrompt:
         """A text as `VisualGLMProcessor` takes it: an `<img></img>` for each picture, or none and a question."""
         pictures = (prompt.get("multi_modal_data") or {}).get("image")
-        ids = self.get_mm_processor().info.processor(images=pictures, text=prompt["prompt"])["input_ids"][0]
+        processor = self.get_mm_processor().info.processor
+        ids = processor(images=pictures, text=prompt["prompt"])["input_ids"][0]
         return self._build_tokens_prompt(ids, prompt)  # type: ignore[no-any-return]
 
     def validate_token_ids(self, token_ids: Sequence[int], *, parameter: str | None = None) -> None:
