@@ -83,13 +83,13 @@ def test_settings_seed_nothing(opened: visualglm.VisualGLM) -> None:
 
 
 @pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, "3"])
-def test_a_seed_that_is_none(opened: visualglm.VisualGLM, seed: Any) -> None:
+def test_an_invalid_seed_is_refused(opened: visualglm.VisualGLM, seed: Any) -> None:
     with pytest.raises(UsageError, match=r"^seed is .*: give a whole number from"):
         opened.ask(SAMPLE, QUESTION, seed=seed)
 
 
-def test_beams_that_are_sampled_take_no_seed(opened: visualglm.VisualGLM) -> None:
-    with pytest.raises(UsageError, match="leave seed out"):
+def test_sampled_beams_take_no_seed(opened: visualglm.VisualGLM) -> None:
+    with pytest.raises(UsageError, match="leave out seed"):
         opened.ask(SAMPLE, QUESTION, seed=1, num_beams=2, **SAMPLED)
     beams = {"num_beams": 2, "max_new_tokens": 3, "do_sample": False}
     assert opened.ask(SAMPLE, QUESTION, seed=1, **beams).text == opened.ask(SAMPLE, QUESTION, **beams).text

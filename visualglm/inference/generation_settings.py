@@ -71,7 +71,7 @@ class GenerationSettings:
         return max(1, min(self.limits.answer, self.limits.total - prompt_tokens))
 
     def arguments(self, prompt_tokens: int) -> dict[str, Any]:
-        """Keyword arguments for `generate` after a prompt of so many tokens, made anew for each answer.
+        """Keyword arguments for `generate` after a prompt of so many tokens; get new ones for each answer.
 
         Writes the limit where the checkpoint's own config has one: transformers fills what is None from there, and
         warns where both kinds are set.
@@ -109,7 +109,7 @@ def generation_settings(
     `max_new_tokens`) and `max_sequence_length`. With a `seed`, an answer draws from a generator of its own.
 
     Raises:
-        UsageError: an argument that has no place in a dialogue, a length below 1, or a seed that is none.
+        UsageError: an argument that has no place in a dialogue, a length below 1, or an invalid seed.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     _check_arguments(given)
@@ -143,8 +143,8 @@ def _checked_seed(seed: Any, config: GenerationConfig) -> int:
         raise UsageError(f"seed is {shown(seed)}: give a whole number from {SEEDS[0]} to {SEEDS[1]}.")
     if config.do_sample and (config.num_beams or 1) > 1:
         raise UsageError(
-            "num_beams is above 1, and beams that are sampled share torch's global generators, which no seed of one "
-            "answer changes: leave seed out, or one of num_beams and do_sample."
+            "seed is given, but sampled beams (num_beams above 1 with do_sample) draw from torch's global generators: "
+            "leave out seed, num_beams or do_sample."
         )
     return number
 
