@@ -160,8 +160,7 @@ def _take_along(folder: Path, checkpoint: Checkpoint, to: Layout, vocabulary: Pa
     if not (folder / GENERATION_CONFIG).exists():
         defaults.save_pretrained(folder)
     if to == "native" and not any((folder / name).exists() for name in PICTURE_CONFIGS):
-        size = checkpoint.config.vision.image_size
-        VisualGLMImageProcessor(size={"height": size, "width": size}).save_pretrained(folder)
+        VisualGLMImageProcessor.for_config(checkpoint.config).save_pretrained(folder)
     if vocabulary is None:
         return
     shutil.copyfile(vocabulary, folder / VOCABULARY_FILE)

@@ -20,7 +20,8 @@ from torch import Tensor
 from ..errors import ImageError, UsageError
 from ..inference.prompting import start_reply
 from ..preprocessing.chinese_token_filter import chinese_slices
-from ..preprocessing.images import URL, ImageSource, VisualGLMImageProcessor, open_image
+from ..preprocessing.images import URL, ImageSource, VisualGLMImageProcessor
+from ..preprocessing.processor import VisualGLMProcessor
 from ..preprocessing.prompt import Language, Turn
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 
@@ -70,7 +71,9 @@ def chat(
         PromptError: the question alone does not fit into the model.
         UsageError: both `image_path` and `image` were given.
     """
-    cache_image = _picture(image_path, image, model, open_url, upstream_images)
+    processor = VisualGLMProcessor.for_config(model.config, tokenizer)
+    pixels = _picture(image_path, image, processor.image_processor, open_url, upstream_images)
+    cache_image = None if pixels is None else pixels.to(model.device, PIXELS)
     past = [(str(question), str(answer)) for question, answer in history or []]
     embeds = None if cache_image is None else model.encode_images(cache_image.to(model.dtype))
     pictures = 0 if embeds is None else 1
@@ -79,7 +82,7 @@ def chat(
     sampling = {"top_p": top_p, "top_k": top_k, "temperature": temperature, "repetition_penalty": repetition_penalty}
     limits = {"max_length": max_length, "invalid_slices": _ids(tokenizer, invalid_slices), "seed": seed}
     language: Language = "en" if english else "zh"
-    reply, dropped = start_reply(model, tokenizer, turns, embeds, language, preset="sat", **sampling, **limits)
+    reply, dropped = start_reply(model, processor, turns, embeds, language, preset="sat", **sampling, **limits)
     if dropped:
         warnings.warn(f"the dialogue is too long: its {dropped} oldest turns stay out of the prompt", stacklevel=2)
     with reply:
@@ -97,25 +100,22 @@ def _ids(tokenizer: ChatGLMTokenizer, slices: Sequence[slice]) -> list[slice]:
 def _picture(
     image_path: ImageSource | None,
     image: ImageSource | Tensor | None,
-    model: Any,
+    images: VisualGLMImageProcessor,
     open_url: Callable[[str], ImageSource] | None,
     upstream: bool,
 ) -> Tensor | None:
-    """The picture's pixels [1, 3, H, W] on the model's device, or None for a dialogue without one."""
+    """The picture's pixels [1, 3, H, W], or None for a dialogue without one."""
     named = image_path is not None and not (isinstance(image_path, str) and not image_path.strip())
     if named and image is not None:
         raise UsageError("both image_path and image were given: leave image out to show a new picture.")
     source = image_path if named else image
     if source is None:
         return None
-    size = model.config.vision.image_size
     if isinstance(source, Tensor) and source.dim() == 4:
-        return _checked(source, size).to(model.device, PIXELS)
+        return _checked(source, images.size["height"])
     if isinstance(source, str) and URL.match(source.strip()):
         source = _fetched(source.strip(), open_url)
-    processor = VisualGLMImageProcessor(size={"height": size, "width": size})
-    pixels = processor(open_image(source, upstream=upstream), return_tensors="pt")["pixel_values"]  # type: ignore[arg-type]
-    return pixels.to(model.device, PIXELS)  # type: ignore[no-any-return]
+    return images.read(source, upstream)  # type: ignore[arg-type]
 
 
 def _checked(pixels: Tensor, size: int) -> Tensor:

@@ -17,8 +17,6 @@ from torch import Tensor
 from ..conversation import VisualGLM
 from ..inference.batch_generation import GenerationRow, generate_batch, padded
 from ..inference.generation_settings import generation_settings
-from ..preprocessing.images import VisualGLMImageProcessor
-from ..preprocessing.prompt import build_prompt
 from .scenes.qa_pair import QAPair
 
 BATCH = 64
@@ -49,8 +47,7 @@ class EncodedImages:
 @torch.no_grad()
 def encode(model: VisualGLM, pictures: Iterable[Image.Image]) -> EncodedImages:
     """RGB pictures -> what fills their slots; they are drawn and encoded a batch at a time."""
-    side, network = model.model.config.vision.image_size, model.model
-    images = VisualGLMImageProcessor(size={"height": side, "width": side})
+    network, images = model.model, model.processor.image_processor
     slots, tokens = [], []
     for batch in _batches(pictures):
         pixel_values = images(batch, return_tensors="pt")["pixel_values"].to(network.device, network.dtype)
@@ -109,11 +106,4 @@ def _chances(model: VisualGLM, rows: Sequence[GenerationRow]) -> list[float]:
 
 def prompt_ids(model: VisualGLM, exchange: QAPair) -> list[int]:
     """The prompt of an exchange; its picture stands before the first turn."""
-    config = model.model.config
-    return build_prompt(
-        model.tokenizer,
-        exchange.turns,
-        language=exchange.language,
-        image_token_id=int(config.image_token_id or 0),
-        image_length=config.image_length,
-    ).input_ids
+    return model.processor.build_prompt(exchange.turns, exchange.language).input_ids

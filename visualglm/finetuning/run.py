@@ -251,7 +251,7 @@ def _features(ready: TrainableModel, sides: DataSplits, file: Path) -> ImageFeat
         return None
     inside = ready.model
     with torch.autocast(inside.device.type, ready.dtype, enabled=ready.dtype != torch.float32):
-        return computed(inside, sides.pictures(), file)
+        return computed(inside, sides.image_processor, sides.pictures(), file)
 
 
 def save_result(ready: TrainableModel, step: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..preprocessing.images import VisualGLMImageProcessor
 from ..preprocessing.processor import VisualGLMProcessor
 from .data_files import DataFile
 from .dataset import FinetuningDataset, SubsetDataset, split_dataset
@@ -29,6 +30,10 @@ class DataSplits:
         ]
         assert sides[0] is not None
         return DataSplits(sides[0], sides[1])
+
+    @property
+    def image_processor(self) -> VisualGLMImageProcessor:
+        return self.learned.samples.processor.image_processor
 
     def pictures(self) -> list[str]:
         return [path for part in self._both if part for path in part.samples.picture_paths()]

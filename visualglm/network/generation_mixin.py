@@ -119,7 +119,8 @@ class VisualGLMGenerationMixin(GenerationMixin):
             preallocate(cache)
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Puts upstream's repetition penalty, which knows about picture slots, in the place of transformers'."""
+        """Puts upstream's repetition penalty, which knows about picture slots, in the place of transformers', and a
+        draw behind what transformers adds."""
         model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
         mask = model_kwargs.get("attention_mask")
         padding = None if mask is None or mask.dim() != 2 else (mask != 0).int().argmax(-1)
@@ -134,5 +135,5 @@ class VisualGLMGenerationMixin(GenerationMixin):
             )
             if isinstance(processor, RepetitionPenaltyLogitsProcessor)
             else processor
-            for processor in processors
+            for processor in sorted(processors, key=lambda processor: isinstance(processor, sampling.SeededDraw))
         )

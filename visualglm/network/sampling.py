@@ -99,6 +99,25 @@ class SuppressSlices(LogitsProcessor):
         return scores
 
 
+class SeededDraw(LogitsProcessor):
+    """Draw the next ids from a generator of its own, and leave them as the only likely ones for `generate` to take.
+
+    It must come last. The ids are those that `torch.manual_seed(seed)` would give; torch's global generators are not
+    seeded, and answers in other threads change nothing. Make a new object for each generation: the generator moves on.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.generator: torch.Generator | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """scores [B, vocabulary] -> scores [B, vocabulary]: 0 at the drawn ids, minus infinity elsewhere."""
+        if self.generator is None:
+            self.generator = torch.Generator(scores.device).manual_seed(self.seed)
+        drawn = torch.multinomial(scores.softmax(-1), 1, generator=self.generator)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
 def resolve(preset: str | None = None, invalid_slices: list[slice] | None = None, **sampling: Any) -> dict[str, Any]:
     """Keyword arguments for `generate` from a preset's name and the caller's own arguments, which win.
 

@@ -127,7 +127,8 @@ def _diagnosis(content: bytes, name: str, error: Exception) -> str:
 def as_upstream(image: Image.Image, name: str) -> Image.Image:
     """Plain `convert`: orientation ignored, transparency dropped, deeper greys clipped as Pillow clips them."""
     try:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
     except PIL_DECODE_ERRORS as error:
         raise ImageError(f"{name} cannot become RGB ({error}): save it as PNG or JPEG.") from error
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from ..inference.batch_generation import padded
-from ..preprocessing.prompt import Turn, build_prompt
+from ..preprocessing.processor import VisualGLMProcessor
+from ..preprocessing.prompt import Turn
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 
 
@@ -84,19 +85,16 @@ class Batch:
 class PromptBuilder:
     """Dialogue -> prompt ids and answer ids, as the model will meet them."""
 
-    def __init__(self, tokenizer: ChatGLMTokenizer, image_length: int, image_token_id: int) -> None:
-        self.tokenizer, self.image_length, self.image_token_id = tokenizer, image_length, image_token_id
+    def __init__(self, processor: VisualGLMProcessor) -> None:
+        self.processor = processor
+
+    @property
+    def tokenizer(self) -> ChatGLMTokenizer:
+        return self.processor.tokenizer
 
     def prompt(self, exchange: Example) -> list[int]:
         """The ids of a prompt, `[gMASK] <sop>` included; the picture stands before the first turn."""
-        prompt = build_prompt(
-            self.tokenizer,
-            exchange.turns,
-            language=exchange.language,
-            image_token_id=self.image_token_id,
-            image_length=self.image_length,
-        )
-        return prompt.input_ids
+        return self.processor.build_prompt(exchange.turns, exchange.language).input_ids
 
     def answer(self, exchange: Example) -> list[int]:
         """The ids of the answer with its `<eop>`."""

@@ -17,7 +17,6 @@ from typing import Any, Literal
 from torch.utils.data import IterableDataset
 
 from ..errors import UsageError
-from ..preprocessing.images import VisualGLMImageProcessor, open_image
 from ..preprocessing.prompt import Turn, language_of
 from .batches import Batch, BatchShare, PromptBuilder, blocks_of, caption_block
 from .config import Stage
@@ -73,11 +72,8 @@ class CaptionExample:
 class CaptionBatches(IterableDataset[Batch]):
     """Endless batches of one stage from a file, shuffled anew every round; lines of the other split are left out."""
 
-    def __init__(
-        self, file: str, stage: Stage, prompts: PromptBuilder, image_size: int, validation: bool, share: BatchShare
-    ) -> None:
+    def __init__(self, file: str, stage: Stage, prompts: PromptBuilder, validation: bool, share: BatchShare) -> None:
         self.file, self.stage, self.prompts, self.share = Path(file), stage, prompts, share
-        self.images = VisualGLMImageProcessor(size={"height": image_size, "width": image_size})
         lines = enumerate(_read(self.file))
         self.rows = [row for number, row in lines if (number % VALIDATION_EVERY == 0) == validation]
         if not self.rows:
@@ -89,7 +85,8 @@ class CaptionBatches(IterableDataset[Batch]):
     def batch(self, number: int) -> Batch:
         """The batch of a number: the same lines every time."""
         rows = [self._row(number * self.stage.pictures + place) for place in range(self.stage.pictures)]
-        pixel_values = self.images([open_image(self.file.parent / r["image"]) for r in rows], return_tensors="pt")
+        images = [self.file.parent / row["image"] for row in rows]
+        pixel_values = self.prompts.processor.image_processor(images, return_tensors="pt")
         exchanges = [_exchange(row, random.Random(number + place)) for place, row in enumerate(rows)]
         pad = int(self.prompts.tokenizer.pad_token_id)
         captions = caption_block([self.prompts.caption(exchange.answer) for exchange in exchanges], pad)

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..checkpoints.checkpoint import LM_HEAD, WORD_EMBEDDINGS
 from ..errors import UsageError
 from ..files.atomic import append_line
+from ..preprocessing.processor import VisualGLMProcessor
 from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from ..training.distributed import broadcast_object, join, leave, rank, shard, whole_state, world, wrapped
@@ -67,7 +68,7 @@ class BaseTrainer(ABC, Generic[R]):
             self.model.set_attn_implementation("eager")  # sdpa's backward pass is slower here
         self.objective = self.build_objective()
         config = self.model.config
-        self.prompts = PromptBuilder(self.tokenizer, config.image_length, int(config.image_token_id or 0))
+        self.prompts = PromptBuilder(VisualGLMProcessor.for_config(config, self.tokenizer))
         self.check()
         self.stage_index, self.step, self.seconds = 0, 0, 0.0
         if not self._resume():
@@ -270,9 +271,7 @@ class Trainer(BaseTrainer[PretrainingConfig]):
     ) -> IterableDataset[Batch]:
         """The batches of a stage from the `first` on; every stage and every process has others."""
         share = share or self.share(stage, first)
-        return CaptionBatches(
-            self.recipe.captions, stage, self.prompts, self.model.config.vision.image_size, validation, share
-        )
+        return CaptionBatches(self.recipe.captions, stage, self.prompts, validation, share)
 
 
 def exact_shares(answered: Sequence[Answered]) -> dict[str, object]:

@@ -29,6 +29,7 @@ from ..inference.prompting import ask_prompt
 from ..network.configuration import VisualGLMConfig
 from ..preprocessing.chat_messages import messages_to_turns
 from ..preprocessing.images import open_image
+from ..preprocessing.processor import VisualGLMProcessor
 from ..serving.image_reader import ImageReader, refuse_too_many
 from ..serving.url_fetcher import ImageFetcher
 from . import detokenizer
@@ -52,7 +53,7 @@ class VisualGLMRenderer(BaseRenderer):
         detokenizer.patch_detokenizer()
         model = self.model_config
         self._facts = _Facts(model.hf_config, GenerationConfig(**model.try_get_generation_config()))
-        limits = generation_settings(self._facts).limits  # type: ignore[arg-type]
+        limits = generation_settings(self._facts).limits
         self._limits = dataclasses.replace(limits, total=min(limits.total, model.max_model_len))
         self._reader = ImageReader(ImageFetcher(model.allowed_media_domains or ()))
         self._local = model.allowed_local_media_path
@@ -83,7 +84,8 @@ class VisualGLMRenderer(BaseRenderer):
         plain = [_plain(message) for message in messages]
         turns, sources = messages_to_turns(plain)
         refuse_too_many(sources)
-        prompt = ask_prompt(self._facts, self.get_tokenizer(), turns, asked.get("language", "auto"), self._limits)
+        processor = VisualGLMProcessor.for_config(self._facts.config, self.get_tokenizer())
+        prompt = ask_prompt(processor, turns, asked.get("language", "auto"), self._limits)
         rendered: dict[str, Any] = {"prompt_token_ids": prompt.input_ids}
         if sources:
             rendered["multi_modal_data"] = {"image": [self._open(source) for source in sources]}

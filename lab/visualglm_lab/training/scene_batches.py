@@ -21,7 +21,6 @@ from visualglm.evaluation.scenes.questions import TASKS, after_other_turns, exch
 from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import Scene, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
-from visualglm.preprocessing.images import VisualGLMImageProcessor
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 from visualglm.pretraining.batches import (
     Batch,
@@ -122,7 +121,6 @@ class SceneBatches(IterableDataset[Batch]):
         self,
         stage: SceneStage,
         prompts: PromptBuilder,
-        image_size: int,
         patch_size: int,
         split: Split = Split.TRAIN,
         album: Album | None = None,
@@ -132,8 +130,8 @@ class SceneBatches(IterableDataset[Batch]):
         weights = np.array([stage.asked.get(task, WEIGHTS.get(task, 1.0)) for task in TASKS])
         self.shares = weights / weights.sum()
         self.share = share or BatchShare()
-        self.images = VisualGLMImageProcessor(size={"height": image_size, "width": image_size})
-        self.grid, self.patch_size = image_size // patch_size, patch_size
+        self.images = prompts.processor.image_processor
+        self.grid, self.patch_size = self.images.size["height"] // patch_size, patch_size
 
     def __iter__(self) -> Iterator[Batch]:
         for place in self.share.places():

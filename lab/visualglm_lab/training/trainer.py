@@ -107,12 +107,12 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
         """The batches of a stage from the `first` on; every stage draws other scenes, every process others of them."""
-        config, split = self.model.config.vision, Split.VALIDATION if validation else Split.TRAIN
+        split = Split.VALIDATION if validation else Split.TRAIN
         stage = cast(SceneStage, stage)
         if validation:
             stage = replace(stage, on_white=0, pictures=VALIDATED)
-        share, sizes = share or self.share(stage, first), (config.image_size, config.patch_size)
-        return SceneBatches(stage, self.prompts, *sizes, split, self.albums.get(split), share)
+        share, patch_size = share or self.share(stage, first), self.model.config.vision.patch_size
+        return SceneBatches(stage, self.prompts, patch_size, split, self.albums.get(split), share)
 
 
 def _features(folder: str) -> Tensor | None:
