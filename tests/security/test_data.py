@@ -127,6 +127,16 @@ def test_tars(tmp_path: Path, case: str) -> None:
     assert time.process_time() - started < 5
 
 
+def test_a_glob_that_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(*_: object) -> None:
+        raise OSError(22, "Invalid argument", "net")
+
+    (tmp_path / "a").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UsageError, match="cannot be searched"):
+        read_source(f"{tmp_path}/**/*.png")
+
+
 def test_a_tar_of_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as made:
         for number in range(30):
