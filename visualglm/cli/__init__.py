@@ -30,6 +30,12 @@ from .quantize import quantize
 from .serve import serve
 from .web import web
 
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT), "make room or allow it"),
+    errno.ENAMETOOLONG: "give the path of a file or folder that is there",
+}
+"""What to do about an error of the system that no verb explains."""
+
 app = typer.Typer(
     name="visualglm",
     help="Talk with a picture in Chinese and English.  用中文和英文与图片对话。",
@@ -64,10 +70,8 @@ def main() -> None:
         sys.stderr.close()  # the reader of our output went away, as `head` does: nothing to complain about
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno not in ADVICE:
             raise
-        print(
-            visible(f"visualglm: {error.strerror}: {error.filename or 'standard output'}; make room or allow it."),
-            file=sys.stderr,
-        )
+        file = str(error.filename or "standard output")[:200]
+        print(visible(f"visualglm: {error.strerror}: {file}; {ADVICE[error.errno]}."), file=sys.stderr)
         sys.exit(2)

@@ -78,16 +78,17 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
 
     def _lengths(self, number: int, open_pictures: bool) -> list[int]:
         row = self.rows[number]
-        lengths = [len(self._encoded(number, row, turn)[0]) for turn in range(len(row.turns))]
-        if lengths[-1] > self.max_tokens:
+        last = len(row.turns) - 1
+        longest = len(self._encoded(number, row, last)[0])  # first: beginnings of thousands of turns take minutes
+        if longest > self.max_tokens:
             raise RowError(
-                f"{self.rows.path}, row {number + 1}: it takes {lengths[-1]} tokens and max_tokens is "
+                f"{self.rows.path}, row {number + 1}: it takes {longest} tokens and max_tokens is "
                 f"{self.max_tokens}; nothing is cut, so shorten it, raise max_tokens, or leave it out with --skip-bad."
             )
         if open_pictures:
             for path in row.pictures:
                 self._pixels(number, path)
-        return lengths
+        return [*(len(self._encoded(number, row, turn)[0]) for turn in range(last)), longest]
 
     def _encoded(self, number: int, row: DataRow, turn: int) -> tuple[list[int], list[int]]:
         try:

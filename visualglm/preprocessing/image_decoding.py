@@ -20,6 +20,9 @@ from ..errors import ImageError
 from ..files.reading import wrong_download
 from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes
 
+SIDE_LIMIT = 1 << 18
+"""Pixels of a width or height: resizing takes tables as long as a side, and a row of the result for each row."""
+
 PIXEL_LIMIT = 178_956_970
 """Larger images are refused from their header: 683 MiB as Pillow stores RGB, its own limit for decompression bombs."""
 
@@ -47,8 +50,8 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
     """Check what the decoder will need, and only then decode.
 
     Raises:
-        ImageError: it is broken or foreign, or needs more than `PIXEL_LIMIT` pixels, `MEMORY_LIMIT` bytes, or the time
-            that image_limits.py allows.
+        ImageError: it is broken or foreign, or needs more than `PIXEL_LIMIT` pixels, `SIDE_LIMIT` along a side,
+            `MEMORY_LIMIT` bytes, or the time that image_limits.py allows.
     """
     try:
         needed = decoder_bytes(content)
@@ -67,7 +70,8 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
         raise ImageError(f"{name} is too costly to decode ({error}): save it as a plain JPEG or PNG.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name} is too large to decode safely ({error}): shrink it below {PIXEL_LIMIT:,} pixels."
+            f"{name} is too large to decode safely ({error}): shrink it below {PIXEL_LIMIT:,} pixels, and "
+            f"{SIDE_LIMIT:,} a side."
         ) from error
     except MemoryError as error:
         raise ImageError(f"{name} takes more memory to decode than there is: shrink it.") from error
@@ -84,11 +88,11 @@ def _check_size(image: Image.Image, decoder: int) -> None:
     """Pixels, decoder and conversion together.
 
     Raises:
-        DecompressionBombError: there are too many pixels.
+        DecompressionBombError: there are too many pixels, in all or along a side.
         CostlyError: they take too much memory.
     """
     pixels = image.width * image.height
-    if pixels > PIXEL_LIMIT:
+    if pixels > PIXEL_LIMIT or max(image.size) > SIDE_LIMIT:
         raise Image.DecompressionBombError(f"{image.width} x {image.height}")
     conversion = 0 if image.mode == "RGB" and "transparency" not in image.info else 5 if _is_deep(image) else 4
     avif = AVIF_BYTES if image.format == "AVIF" else 0

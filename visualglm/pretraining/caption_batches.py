@@ -6,22 +6,23 @@ In: a JSON-lines file, one picture a line: `{"image": "a.jpg", "zh": "一只猫�
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from torch.utils.data import IterableDataset
 
 from ..errors import UsageError
+from ..files.reading import open_regular, parse_json
 from ..preprocessing.prompt import Turn, language_of
 from .batches import Batch, BatchShare, PromptBuilder, blocks_of, caption_block
 from .config import Stage
 
 VALIDATION_EVERY = 50  # every 50th line is kept for validation
+LONGEST_LINE = 1 << 20
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
 DESCRIBE: dict[Language, tuple[str, ...]] = {
@@ -114,19 +115,28 @@ def _exchange(row: dict[str, Any], rng: random.Random) -> CaptionExample:
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines; a broken one is an error with its number."""
+    """The lines that are not blank; a broken one is an error with its number."""
     try:
-        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        with open_regular(file) as lines:
+            for number, line in enumerate(iter(partial(lines.readline, LONGEST_LINE), b""), start=1):
+                if line.strip():
+                    yield _parse_line(line, f"line {number} of {file}")
     except FileNotFoundError as error:
         raise UsageError(f"There is no {file}: captions names a JSON-lines file with one picture a line.") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UsageError(f"line {number} of {file} is no JSON: {error}.") from error
-        if not _usable(row):
-            raise UsageError(f"line {number} of {file} needs image and zh, en, or question and answer.")
-        yield row
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror}): captions names a JSON-lines file.") from error
+
+
+def _parse_line(line: bytes, name: str) -> dict[str, Any]:
+    if len(line) == LONGEST_LINE:
+        raise UsageError(f"{name} has more than {LONGEST_LINE >> 20} MiB: give one picture a line.")
+    try:
+        row = parse_json(line)
+    except ValueError as error:
+        raise UsageError(f"{name} is no JSON: {error}.") from error
+    if not _usable(row):
+        raise UsageError(f"{name} needs image and zh, en, or question and answer.")
+    return dict(row)
 
 
 def _usable(row: Any) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import exit_on_signals, explain_write_errors, remove, sync_folder, sync_tree
+from ..files.reading import read_json
 from ..training.distributed import barrier, rank
 from .config import RunConfig
 
@@ -37,6 +38,13 @@ class RunState:
     def write(self, folder: Path) -> None:
         """Into `progress.json`."""
         (folder / PROGRESS).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    def check_types(self) -> None:
+        """Raises `ValueError` where something else was read than `write` writes."""
+        counts = all(isinstance(count, int) and count >= 0 for count in (self.stage, self.step))
+        recipe = self.recipe is None or (isinstance(self.recipe, dict) and isinstance(self.recipe.get("stages"), list))
+        if not (counts and isinstance(self.seconds, (int, float)) and recipe):
+            raise ValueError("it holds something else than counts and a recipe")
 
     def check(self, folder: Path, now: dict[str, Any]) -> None:
         """Stages that have not begun may change, and so may how long one lasts.
@@ -84,8 +92,9 @@ def read_run_state(folder: Path, now: dict[str, Any]) -> RunState | None:
     if not file.exists():
         return None
     try:
-        progress = RunState(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        progress = RunState(**read_json(file))
+        progress.check_types()
+    except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{file} is broken: delete {folder} to begin anew, or give another output.") from error
     progress.check(folder, now)
     return progress

@@ -16,7 +16,8 @@ from ..errors import UsageError
 from ..files.reading import read_bytes
 
 T = TypeVar("T")
-MAX_RECIPE_BYTES = 1 << 20
+MAX_RECIPE_BYTES = 1 << 15
+"""A thousand lines; a key of ten thousand parts takes tomllib quadratic time."""
 
 
 def read_table(path: str | Path | None, changes: tuple[str, ...] = ()) -> dict[str, Any]:
