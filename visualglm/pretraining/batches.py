@@ -32,7 +32,7 @@ class Example(Protocol):
     def answer(self) -> str: ...
 
     @property
-    def with_picture(self) -> bool: ...
+    def with_image(self) -> bool: ...
 
     @property
     def turns(self) -> list[Turn]:
@@ -52,17 +52,17 @@ class RowBlock:
     input_ids: Tensor
     attention_mask: Tensor
     targets: Tensor
-    pictures: Tensor
+    images: Tensor
     start: int
     tasks: list[str]
     weights: Tensor
 
     def to(self, device: torch.device) -> RowBlock:
         """The same rows on a device."""
-        ids, mask, targets, pictures, weights = (
-            x.to(device) for x in (self.input_ids, self.attention_mask, self.targets, self.pictures, self.weights)
+        ids, mask, targets, images, weights = (
+            x.to(device) for x in (self.input_ids, self.attention_mask, self.targets, self.images, self.weights)
         )
-        return RowBlock(ids, mask, targets, pictures, self.start, self.tasks, weights)
+        return RowBlock(ids, mask, targets, images, self.start, self.tasks, weights)
 
 
 @dataclass
@@ -102,10 +102,10 @@ class PromptBuilder:
         """The ids of the answer with its `<eop>`."""
         return [*self.tokenizer.encode_plain(exchange.answer), int(self.tokenizer.eos_token_id)]
 
-    def row(self, picture: int, exchange: Example) -> TokenRow:
+    def row(self, image: int, exchange: Example) -> TokenRow:
         """An exchange about the batch's picture number `picture`, in ids."""
         answer = self.answer(exchange)
-        return TokenRow(picture, exchange, self.prompt(exchange), answer, [1.0] * len(answer))
+        return TokenRow(image, exchange, self.prompt(exchange), answer, [1.0] * len(answer))
 
     def caption(self, text: str) -> list[int]:
         """`<sop>`, a caption, `<eop>`."""
@@ -117,7 +117,7 @@ class PromptBuilder:
 class TokenRow:
     """One tokenized exchange about the batch's picture number `picture`; `weights`: of the answer's ids in the loss."""
 
-    picture: int
+    image: int
     exchange: Example
     prompt: list[int]
     answer: list[int]
@@ -128,11 +128,11 @@ def block_of(rows: list[TokenRow], pad: int) -> RowBlock:
     """One padded block."""
     input_ids, mask, start = padded([row.prompt for row in rows], [row.answer for row in rows], pad)
     targets = input_ids[:, start:].masked_fill(mask[:, start:] == 0, -100)
-    pictures = torch.tensor([row.picture for row in rows if row.exchange.with_picture], dtype=torch.long)
+    images = torch.tensor([row.image for row in rows if row.exchange.with_image], dtype=torch.long)
     weights = torch.ones(targets.shape)
     for number, row in enumerate(rows):
         weights[number, : len(row.weights)] = torch.tensor(row.weights)
-    return RowBlock(input_ids, mask, targets, pictures, start, [r.exchange.task for r in rows], weights)
+    return RowBlock(input_ids, mask, targets, images, start, [r.exchange.task for r in rows], weights)
 
 
 # Rows are cut into blocks by their share of the batch: first by the answer's length, each part by the prompt's.

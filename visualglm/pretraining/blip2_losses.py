@@ -44,7 +44,7 @@ class TextBranch(nn.Module):
             nn.init.normal_(table.weight, std=config.initializer_range)
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(size, eps=config.layernorm_epsilon)
-        self.picture_side, self.text_side = nn.Linear(size, COMMON), nn.Linear(size, COMMON)
+        self.image_projection, self.text_projection = nn.Linear(size, COMMON), nn.Linear(size, COMMON)
         self.matching = nn.Linear(size, 2)
         self.temperature = nn.Parameter(torch.tensor([0.07]))  # sharding wants no scalars
 
@@ -65,9 +65,9 @@ class TextBranch(nn.Module):
     def _contrast(self, qformer: QFormer, tokens: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures and captions of a batch find each other; similarity [P, P] is the best query's."""
         queries, text = self.run(qformer, tokens, captions, "apart")
-        pictures = F.normalize(self.picture_side(queries).float(), dim=-1)
-        words = F.normalize(self.text_side(text[:, 0]).float(), dim=-1)
-        similarity = torch.einsum("pqc,tc->ptq", pictures, words).amax(dim=-1) / self.temperature.clamp(min=0.01)
+        images = F.normalize(self.image_projection(queries).float(), dim=-1)
+        words = F.normalize(self.text_projection(text[:, 0]).float(), dim=-1)
+        similarity = torch.einsum("pqc,tc->ptq", images, words).amax(dim=-1) / self.temperature.clamp(min=0.01)
         same = (captions[:, None] == captions[None]).all(dim=-1).float()  # equal captions are no mistake
         target = same / same.sum(dim=1, keepdim=True)
         loss = F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)
@@ -80,10 +80,10 @@ class TextBranch(nn.Module):
         count = len(captions)
         weights = similarity.softmax(dim=1).masked_fill(torch.eye(count, device=similarity.device).bool(), 0) + 1e-6
         weights.fill_diagonal_(0)
-        wrong_text, wrong_picture = torch.multinomial(weights, 1)[:, 0], torch.multinomial(weights.T, 1)[:, 0]
+        wrong_text, wrong_image = torch.multinomial(weights, 1)[:, 0], torch.multinomial(weights.T, 1)[:, 0]
         queries, _ = self.run(
             qformer,
-            torch.cat([tokens, tokens, tokens[wrong_picture]]),
+            torch.cat([tokens, tokens, tokens[wrong_image]]),
             torch.cat([captions, captions[wrong_text], captions]),
             "together",
         )

@@ -62,7 +62,7 @@ class CaptionExample:
     language: Language
     question: str
     answer: str
-    with_picture: bool = True
+    with_image: bool = True
 
     @property
     def turns(self) -> list[Turn]:

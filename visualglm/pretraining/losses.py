@@ -110,7 +110,7 @@ def answer_logits(model: VisualGLMForConditionalGeneration, rows: RowBlock, imag
     return model(
         rows.input_ids,
         attention_mask=rows.attention_mask,
-        image_embeds=None if image_embeds is None or not len(rows.pictures) else image_embeds[rows.pictures],
+        image_embeds=None if image_embeds is None or not len(rows.images) else image_embeds[rows.images],
         logits_to_keep=columns,
         use_cache=False,
     ).logits.float()

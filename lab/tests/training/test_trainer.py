@@ -64,7 +64,7 @@ def test_rows_are_what_the_prompt_module_writes(tmp_path: Path) -> None:
     run = trainer(tmp_path, "dialogue")
     data = run.batches(STAGES["dialogue"], 0)
     assert isinstance(data, SceneBatches)
-    exchange = next(e for e in data._questions(scene_of(5)) if e.with_picture)
+    exchange = next(e for e in data._questions(scene_of(5)) if e.with_image)
     turns = [Turn(q, a) for q, a in exchange.history] + [Turn(exchange.question, exchange.answer)]
     turns[0] = replace(turns[0], pictures=1)
     config = run.model.config

@@ -25,9 +25,9 @@ def _build(path: str) -> None:
         if importlib.util.find_spec(module) is None:
             raise UsageError(f"Building an album needs {module}: pip install -e lab.")
     from .build import build
-    from .config import read_pictures_recipe
+    from .config import read_album_recipe
 
-    summary = build(read_pictures_recipe(path))
+    summary = build(read_album_recipe(path))
     print(f"{summary['pictures']} pictures:", ", ".join(f"{name} {n}" for name, n in sorted(summary["splits"].items())))
 
 

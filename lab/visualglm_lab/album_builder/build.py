@@ -21,9 +21,9 @@ from visualglm.evaluation.scenes.concepts import by_key, concept_of_emoji, glyph
 from visualglm.evaluation.scenes.kinds import KINDS
 
 from .candidates import Candidate, candidates
-from .config import PicturesRecipe, Splits
+from .config import AlbumRecipe, Splits
 from .near_duplicates import clusters, perceptual_hash
-from .normalise import UnfitPictureError, rendered
+from .normalise import UnsuitableImageError, rendered
 from .packages import opened
 from .splits import DROPPED, Placed, split, unseen_concepts
 from .teacher_features import write_features
@@ -43,7 +43,7 @@ class Drawn:
     sha256: str
 
 
-def build(recipe: PicturesRecipe) -> dict[str, Any]:
+def build(recipe: AlbumRecipe) -> dict[str, Any]:
     """Builds the album that a recipe describes and returns its summary."""
     drawn, failed = draw(candidates(recipe, concept_of_emoji()))
     if not drawn:
@@ -70,16 +70,16 @@ def draw(found: Sequence[Candidate]) -> tuple[list[Drawn], Counter[str]]:
     for candidate in track(found, "Drawing", disable=not sys.stderr.isatty()):
         try:
             content = candidate.package.read(candidate.file)
-            picture = rendered(content, candidate.file)
-        except UnfitPictureError as error:
+            image = rendered(content, candidate.file)
+        except UnsuitableImageError as error:
             failed[f"{candidate.source}: {error}"] += 1
             continue
-        same = hashlib.sha256(picture.pixels.tobytes()).digest()
+        same = hashlib.sha256(image.pixels.tobytes()).digest()
         if same in seen:
             failed[f"{candidate.source}: the same picture came before"] += 1
             continue
         seen.add(same)
-        drawn.append(Drawn(candidate, picture.pixels, picture.cutout, hashlib.sha256(content).hexdigest()))
+        drawn.append(Drawn(candidate, image.pixels, image.cutout, hashlib.sha256(content).hexdigest()))
     return drawn, failed
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from visualglm.errors import UsageError
 
-from .config import EmojiSource, PicturesRecipe
+from .config import AlbumRecipe, EmojiSource
 from .packages import Package, opened, parsed
 
 CODE = "([0-9a-fA-F]+(?:-[0-9a-fA-F]+)*)"
@@ -46,7 +46,7 @@ class Candidate:
     also: tuple[str, ...] = ()
 
 
-def candidates(recipe: PicturesRecipe, concept_of: dict[str, str]) -> list[Candidate]:
+def candidates(recipe: AlbumRecipe, concept_of: dict[str, str]) -> list[Candidate]:
     """Every file of the recipe that shows a concept, in the recipe's order; `concept_of` maps emoji to concepts."""
     downloads = Path(recipe.downloads)
     names = emoji_names(opened(recipe.names, downloads))

@@ -46,7 +46,7 @@ class Splits:
 
 
 @dataclass(frozen=True)
-class PicturesRecipe:
+class AlbumRecipe:
     """A whole album. `names` is an Iconify package that knows the emoji's names.
 
     Paths are relative to the working directory. `teacher` is a package with a network's weights, at `teacher_file`.
@@ -62,7 +62,7 @@ class PicturesRecipe:
     teacher_file: str = ""
 
 
-def read_pictures_recipe(path: str | Path) -> PicturesRecipe:
+def read_album_recipe(path: str | Path) -> AlbumRecipe:
     """Reads and checks a recipe.
 
     Raises:
@@ -81,4 +81,4 @@ def read_pictures_recipe(path: str | Path) -> PicturesRecipe:
     for entry in table["emoji"]:
         if entry.role not in ROLES:
             raise UsageError(f"The role {entry.role} of {entry.source} is none of {', '.join(ROLES)}.")
-    return fill_settings(PicturesRecipe, table, "the recipe")
+    return fill_settings(AlbumRecipe, table, "the recipe")

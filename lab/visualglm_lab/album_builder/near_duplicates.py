@@ -21,8 +21,8 @@ def perceptual_hash(pixels: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 4] -> bool [256]."""
     import imagehash
 
-    picture = Image.fromarray(pixels)
-    on_grey = Image.alpha_composite(Image.new("RGBA", picture.size, GREY), picture)
+    image = Image.fromarray(pixels)
+    on_grey = Image.alpha_composite(Image.new("RGBA", image.size, GREY), image)
     return np.asarray(imagehash.phash(on_grey.convert("L"), hash_size=HASH_SIDE).hash).reshape(-1)
 
 

@@ -29,7 +29,7 @@ Box = tuple[int, int, int, int]
 RGBA = tuple[int, int, int, int]
 
 
-class UnfitPictureError(ValueError):
+class UnsuitableImageError(ValueError):
     """A file that is no picture, or one with too little to see; the message is the reason."""
 
 
@@ -47,16 +47,16 @@ def rendered(content: bytes, name: str) -> Rendered:
     Raises:
         UnfitPictureError: it cannot be opened or shows too little.
     """
-    picture = _opened(content, name)
-    alpha = np.asarray(picture)[..., 3]
+    image = _opened(content, name)
+    alpha = np.asarray(image)[..., 3]
     cutout = bool((alpha <= VISIBLE).any())
-    square = _centred(picture, _box(alpha > VISIBLE), CLEAR) if cutout else _opaque(picture)
+    square = _centred(image, _box(alpha > VISIBLE), CLEAR) if cutout else _opaque(image)
     pixels = np.array(square)
     pixels[pixels[..., 3] == 0] = 0
     if cutout and (pixels[..., 3] > VISIBLE).mean() < 0.01:
-        raise UnfitPictureError("almost nothing to see")
+        raise UnsuitableImageError("almost nothing to see")
     if pixels[pixels[..., 3] > VISIBLE].std(axis=0).sum() == 0 and not cutout:
-        raise UnfitPictureError("one colour only")
+        raise UnsuitableImageError("one colour only")
     return Rendered(pixels, cutout)
 
 
@@ -64,10 +64,10 @@ def _opened(content: bytes, name: str) -> Image.Image:
     try:
         if name.lower().endswith((".svg", ".svgz")):
             content = _svg_drawn(content)
-        with Image.open(io.BytesIO(content)) as picture:
-            return picture.convert("RGBA")
+        with Image.open(io.BytesIO(content)) as image:
+            return image.convert("RGBA")
     except (OSError, ValueError, SyntaxError) as error:
-        raise UnfitPictureError(f"cannot be drawn ({type(error).__name__})") from error
+        raise UnsuitableImageError(f"cannot be drawn ({type(error).__name__})") from error
 
 
 def _svg_drawn(content: bytes) -> bytes:
@@ -86,30 +86,30 @@ def _is_wide(svg: str) -> bool:
 def _box(seen: np.ndarray) -> Box:
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     if len(rows) == 0 or max(len(rows), len(columns)) < LEAST_SIDE:
-        raise UnfitPictureError("too small")
+        raise UnsuitableImageError("too small")
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _centred(picture: Image.Image, box: Box, ground: RGBA) -> Image.Image:
+def _centred(image: Image.Image, box: Box, ground: RGBA) -> Image.Image:
     """What the box holds, its longer side fitted between the margins."""
     inner = SIDE - 2 * MARGIN
     scale = inner / max(box[2] - box[0], box[3] - box[1])
     size = [max(1, round((box[side + 2] - box[side]) * scale)) for side in (0, 1)]
-    fitted = picture.crop(box).resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    fitted = image.crop(box).resize((size[0], size[1]), Image.Resampling.LANCZOS)
     square = Image.new("RGBA", (SIDE, SIDE), ground)
     square.paste(fitted, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
     return square
 
 
-def _opaque(picture: Image.Image) -> Image.Image:
-    picture.putalpha(255)
-    pixels = np.asarray(picture)[..., :3].astype(int)
+def _opaque(image: Image.Image) -> Image.Image:
+    image.putalpha(255)
+    pixels = np.asarray(image)[..., :3].astype(int)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     ground = np.median(border, axis=0)
     if np.percentile(np.abs(border - ground).max(axis=-1), 90) <= EVEN:
         seen = np.abs(pixels - ground).max(axis=-1) > 2 * EVEN
         red, green, blue = (int(value) for value in ground)
-        return _centred(picture, _box(seen), (red, green, blue, 255))
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        return _centred(image, _box(seen), (red, green, blue, 255))
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)

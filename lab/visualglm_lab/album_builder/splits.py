@@ -28,24 +28,24 @@ class Placed:
     sha256: str
 
 
-def unseen_concepts(pictures: Iterable[Placed], eligible: set[str], splits: Splits) -> set[str]:
+def unseen_concepts(images: Iterable[Placed], eligible: set[str], splits: Splits) -> set[str]:
     """Concepts that will not be trained: drawn from those eligible with pictures in both kinds of style."""
     roles: dict[str, set[str]] = defaultdict(set)
-    for picture in pictures:
-        roles[picture.concept].add(picture.role)
+    for image in images:
+        roles[image.concept].add(image.role)
     possible = [concept for concept in eligible if {"train", "unseen_style"} <= roles[concept]]
     return set(sorted(possible, key=lambda concept: _lot(splits, "unseen_concept", concept))[: splits.unseen_concepts])
 
 
-def split(pictures: list[Placed], unseen: set[str], splits: Splits) -> list[str]:
+def split(images: list[Placed], unseen: set[str], splits: Splits) -> list[str]:
     """One split per picture; `dropped` for a test picture that is a near-duplicate of a training picture."""
-    places = [_first_place(picture, unseen) for picture in pictures]
+    places = [_first_place(image, unseen) for image in images]
     for name, share in (("held_out", splits.held_out), ("validation", splits.validation)):
-        _hold_out(pictures, places, name, share, splits)
-    trained = {picture.cluster for picture, place in zip(pictures, places, strict=True) if place == "train"}
+        _hold_out(images, places, name, share, splits)
+    trained = {image.cluster for image, place in zip(images, places, strict=True) if place == "train"}
     return [
-        DROPPED if place in TESTS and picture.cluster in trained else place
-        for picture, place in zip(pictures, places, strict=True)
+        DROPPED if place in TESTS and image.cluster in trained else place
+        for image, place in zip(images, places, strict=True)
     ]
 
 
@@ -54,26 +54,26 @@ def _lot(splits: Splits, draw: str, name: str) -> str:
     return hashlib.sha256(f"{splits.seed}/{draw}/{name}".encode()).hexdigest()
 
 
-def _first_place(picture: Placed, unseen: set[str]) -> str:
-    return "unseen_concept" if picture.role == "train" and picture.concept in unseen else picture.role
+def _first_place(image: Placed, unseen: set[str]) -> str:
+    return "unseen_concept" if image.role == "train" and image.concept in unseen else image.role
 
 
-def _hold_out(pictures: list[Placed], places: list[str], name: str, share: float, splits: Splits) -> None:
+def _hold_out(images: list[Placed], places: list[str], name: str, share: float, splits: Splits) -> None:
     """Moves whole clusters out of training, in an order drawn by lot, while every concept keeps enough pictures."""
     members: dict[int, list[int]] = defaultdict(list)
-    for index, picture in enumerate(pictures):
-        if picture.role == "train":
-            members[picture.cluster].append(index)
-    left = Counter(picture.concept for picture, place in zip(pictures, places, strict=True) if place == "train")
+    for index, image in enumerate(images):
+        if image.role == "train":
+            members[image.cluster].append(index)
+    left = Counter(image.concept for image, place in zip(images, places, strict=True) if place == "train")
     wanted = round(share * len(members))
     lots = {
-        cluster: _lot(splits, name, min(pictures[index].sha256 for index in indices))
+        cluster: _lot(splits, name, min(images[index].sha256 for index in indices))
         for cluster, indices in members.items()
     }
     for cluster in sorted(members, key=lambda cluster: (lots[cluster], cluster)):
         if wanted == 0:
             break
-        leaving = Counter(pictures[index].concept for index in members[cluster])
+        leaving = Counter(images[index].concept for index in members[cluster])
         trained = all(places[index] == "train" for index in members[cluster])
         if trained and all(left[concept] - count >= splits.keep for concept, count in leaving.items()):
             left -= leaving

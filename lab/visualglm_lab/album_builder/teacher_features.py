@@ -39,9 +39,9 @@ def read_weights(path: str | Path) -> Weights:
     return weights
 
 
-def features(weights: Weights, pictures: Tensor) -> Tensor:
+def features(weights: Weights, images: Tensor) -> Tensor:
     """[B, 3, 160, 160] in [-1, 1] -> [B, 1280], MobileNetV2 as Keras computes it."""
-    x = F.relu6(_norm(weights, "bn_Conv1", _conv(weights, "Conv1", pictures, 2)))
+    x = F.relu6(_norm(weights, "bn_Conv1", _conv(weights, "Conv1", images, 2)))
     x = _block(weights, "expanded_conv", x, 1)
     for number in range(1, BLOCKS + 1):
         x = _block(weights, f"block_{number}", x, 2 if number in STRIDED else 1)

@@ -39,16 +39,16 @@ class Row:
     also: tuple[str, ...] = ()
 
 
-def write_album(folder: Path, pictures: Sequence[np.ndarray], rows: Iterable[Row]) -> None:
+def write_album(folder: Path, images: Sequence[np.ndarray], rows: Iterable[Row]) -> None:
     """Writes both files; `pictures` are uint8 [128, 128, 4] in the order of `rows`.
 
     An earlier album is replaced, not overwritten: who has it open keeps reading it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shape = (len(pictures), *pictures[0].shape)
+    shape = (len(images), *images[0].shape)
     fresh = folder / f"{ALBUM}.part"
     album = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.uint8, shape=shape)
-    for index, pixels in enumerate(pictures):
+    for index, pixels in enumerate(images):
         album[index] = pixels
     album.flush()
     fresh.replace(folder / ALBUM)

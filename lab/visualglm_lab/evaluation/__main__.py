@@ -24,7 +24,7 @@ import transformers
 
 from visualglm.conversation import VisualGLM, load, packed_model
 from visualglm.evaluation.answering import AskedQuestion
-from visualglm.evaluation.confidence import share_of
+from visualglm.evaluation.confidence import fraction_of
 from visualglm.evaluation.drawn_scenes import drawn_scenes, encode_scenes
 from visualglm.evaluation.scenes.scene import Scene
 
@@ -42,8 +42,8 @@ SCENES = 200
 class Evaluation:
     """The figures in the making."""
 
-    def __init__(self, model: VisualGLM, scenes: int = SCENES, pictures: int | None = None) -> None:
-        self.model, self.scenes, self.pictures = model, scenes, pictures
+    def __init__(self, model: VisualGLM, scenes: int = SCENES, images: int | None = None) -> None:
+        self.model, self.scenes, self.images = model, scenes, images
         self.figures: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self.wrong: dict[str, Any] = {}
@@ -60,15 +60,15 @@ class Evaluation:
 
     def _scenes(self, part: str, scenes: list[Scene]) -> None:
         answered: list[AskedQuestion]
-        pictures = self._timed(f"pictures, {part}", lambda: encode_scenes(self.model, scenes))
-        self.figures[part], answered = self._timed(part, lambda: evaluate_scenes(self.model, scenes, pictures))
-        table, _ = self._timed(f"follow-up, {part}", lambda: evaluate_dialogues(self.model, scenes, pictures))
+        images = self._timed(f"pictures, {part}", lambda: encode_scenes(self.model, scenes))
+        self.figures[part], answered = self._timed(part, lambda: evaluate_scenes(self.model, scenes, images))
+        table, _ = self._timed(f"follow-up, {part}", lambda: evaluate_dialogues(self.model, scenes, images))
         self.figures.setdefault("follow-up", {})[part] = table
         self.wrong[part] = wrong(answered)
 
     def _names(self, gallery: AlbumImages) -> None:
         said: dict[str, list[Named]]
-        run = self._timed("names", lambda: evaluate_names(self.model, gallery, self.pictures))
+        run = self._timed("names", lambda: evaluate_names(self.model, gallery, self.images))
         self.figures["names"], said = run
         self.wrong |= {split: wrong_names(rows) for split, rows in said.items() if split != "validation"}
 
@@ -79,7 +79,7 @@ class Evaluation:
         parts += [names[split]["zh = en"] for split in ("held_out", "unseen_style") if split in names]
         right = sum(round(part["share"] * part["n"]) for part in parts)
         total = sum(part["n"] for part in parts)
-        return dict(share_of([i < right for i in range(total)]))
+        return dict(fraction_of([i < right for i in range(total)]))
 
     def _timed(self, name: str, work: Callable[[], T]) -> T:
         started = time.perf_counter()

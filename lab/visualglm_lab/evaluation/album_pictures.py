@@ -70,10 +70,10 @@ class AlbumImages:
             return rows
         return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
 
-    def picture(self, row: Shown) -> Image.Image:
+    def image(self, row: Shown) -> Image.Image:
         """RGB: a cut-out lies on white, a photograph is whole."""
-        picture = Image.fromarray(np.asarray(self.pixels[row.index]), "RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        image = Image.fromarray(np.asarray(self.pixels[row.index]), "RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
-    def pictures(self, rows: Iterable[Shown]) -> Iterator[Image.Image]:
-        return (self.picture(row) for row in rows)
+    def images(self, rows: Iterable[Shown]) -> Iterator[Image.Image]:
+        return (self.image(row) for row in rows)

@@ -62,7 +62,7 @@ class Card:
     """One picture of the page, both languages; `credit` names source and licence."""
 
     part: str
-    picture: Image.Image
+    image: Image.Image
     truth: str
     told: dict[Language, Told]
     credit: str
@@ -72,7 +72,7 @@ def name_cards(model: VisualGLM, gallery: AlbumImages, split: str, count: int) -
     """Single pictures of a split."""
     rows = [row for row in gallery.of(split) if row.shareable]
     chosen = [rows[i] for i in np.random.default_rng(SEED).permutation(len(rows))[:count]]
-    said = name_all(model, chosen, encode(model, gallery.pictures(chosen))) if chosen else []
+    said = name_all(model, chosen, encode(model, gallery.images(chosen))) if chosen else []
     return [_name_card(gallery, n) for n in said]
 
 
@@ -82,7 +82,7 @@ def _name_card(gallery: AlbumImages, said: Named) -> Card:
         for language in LANGUAGES
     }
     truth = " / ".join(f"{kind.en[0]} {kind.zh[0]}" for kind in said.row.kinds[:3])
-    return Card(said.row.split, gallery.picture(said.row), truth, told, credit(said.row))
+    return Card(said.row.split, gallery.image(said.row), truth, told, credit(said.row))
 
 
 def credit(row: Shown) -> str:
@@ -94,10 +94,10 @@ def scene_cards(model: VisualGLM, gallery: AlbumImages, count: int) -> list[Card
     half = count // 2
     scenes = drawn_scenes(half) + pasted_scenes(count - half, Album(gallery.folder, UNSEEN))
     asked = [AskedQuestion(i, e) for i, scene in enumerate(scenes) for e in _exchanges(scene, ASKED[i % len(ASKED)])]
-    said = answer_all(model, asked, encode(model, (render_scene(scene) for scene in scenes)).slots)
+    said = answer_all(model, asked, encode(model, (render_scene(scene) for scene in scenes)).embeds)
     cards = []
     for index, scene in enumerate(scenes):
-        pair = [a for a in said if a.picture == index]
+        pair = [a for a in said if a.image == index]
         told = {a.exchange.language: Told(a.exchange.question, a.answer, is_right(a.exchange, a.answer)) for a in pair}
         truth = " ".join(a.exchange.answer for a in pair[::-1])
         cards.append(Card("scenes", render_scene(scene), truth, told, _scene_credit(scene, gallery)))
@@ -117,7 +117,7 @@ def _exchanges(scene: Scene, task: str) -> list[QAPair]:
 
 def _scene_credit(scene: Scene, gallery: AlbumImages) -> str:
     """A drawn scene is ours; of a pasted one, every picture."""
-    shown = {item.picture for item in scene.items} | {scene.ground_picture}
+    shown = {item.image for item in scene.items} | {scene.background_image}
     sources = [credit(row) for row in gallery.rows if row.index in shown] if scene.album else []
     return "cut-outs: " + ", ".join(sources) if sources else "drawn by visualglm/scenes"
 
@@ -144,7 +144,7 @@ def _right(cards: Sequence[Card], language: Language) -> int:
 
 
 def _figure(card: Card) -> str:
-    lines = [f'<img alt="" src="data:image/png;base64,{_base64(card.picture)}">']
+    lines = [f'<img alt="" src="data:image/png;base64,{_base64(card.image)}">']
     for told in card.told.values():
         mark, css = ("✓", "good") if told.right else ("✗", "bad")
         question, answer = html.escape(told.question), html.escape(told.answer)
@@ -153,9 +153,9 @@ def _figure(card: Card) -> str:
     return f"<figure>{''.join(lines)}</figure>"
 
 
-def _base64(picture: Image.Image) -> str:
+def _base64(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    small = picture.copy()
+    small = image.copy()
     small.thumbnail((128, 128))
     small.quantize(128).save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
@@ -169,9 +169,9 @@ def sheet(cards: Sequence[Card], columns: int = COLUMNS) -> Image.Image:
     for index, card in enumerate(cards):
         x, y = 8 + (index % columns) * (SIDE + 8), 8 + index // columns * (SIDE + TEXT)
         told = card.told["en"]
-        picture = card.picture.copy()
-        picture.thumbnail((SIDE, SIDE))
-        canvas.paste(picture, (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2))
+        image = card.image.copy()
+        image.thumbnail((SIDE, SIDE))
+        canvas.paste(image, (x + (SIDE - image.width) // 2, y + (SIDE - image.height) // 2))
         question = "" if told.question == WHAT["en"] else told.question
         answer = told.answer.encode("ascii", "replace").decode()  # the font that Pillow brings has no Chinese
         lines = _wrapped(question, ink, font, SIDE) + _wrapped(answer, ink, font, SIDE)

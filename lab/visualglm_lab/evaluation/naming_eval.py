@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from visualglm.conversation import VisualGLM
-from visualglm.evaluation.answer_matching import named_kinds, stated
+from visualglm.evaluation.answer_matching import named_kind, stated_fact
 from visualglm.evaluation.answering import AskedQuestion, EncodedImages, answer_all, encode
-from visualglm.evaluation.confidence import share_of
+from visualglm.evaluation.confidence import fraction_of
 from visualglm.evaluation.scenes import answers
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Kind, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
@@ -58,7 +58,7 @@ def evaluate_names(
     shelves = {split: _shelf(model, gallery, gallery.of(split, most)) for split in SPLITS}
     shelves = {split: shelf for split, shelf in shelves.items() if shelf.rows}
     validation = shelves["validation"]
-    remembered, tried = best_memory(encode(model, gallery.pictures(train)), train, validation.seen, validation.rows)
+    remembered, tried = best_memory(encode(model, gallery.images(train)), train, validation.seen, validation.rows)
     table: dict[str, Any] = {"vectors": {"chosen": remembered.feature, "validation": tried}, "training": len(train)}
     for split, shelf in shelves.items():
         table[split] = _figures(model, shelf, remembered)
@@ -71,7 +71,7 @@ def evaluate_names(
 def _shelf(model: VisualGLM, gallery: AlbumImages, rows: list[Shown]) -> Shelf:
     if not rows:
         return Shelf([], None, [])  # type: ignore[arg-type]
-    seen = encode(model, gallery.pictures(rows))
+    seen = encode(model, gallery.images(rows))
     return Shelf(rows, seen, name_all(model, rows, seen))
 
 
@@ -80,13 +80,13 @@ def name_all(model: VisualGLM, rows: Sequence[Shown], seen: EncodedImages, shift
     answers = {}
     for language in LANGUAGES:
         asked = [AskedQuestion(i, QAPair("name", language, WHAT[language], "", "")) for i in range(len(rows))]
-        answers[language] = answer_all(model, asked, seen.slots, shift, sure=not shift)
+        answers[language] = answer_all(model, asked, seen.embeds, shift, with_probability=not shift)
     return [
         Named(
             row,
             {language: answers[language][i].answer for language in LANGUAGES},
-            {language: answers[language][i].chance for language in LANGUAGES},
-            {language: named_kinds(answers[language][i].answer, language) for language in LANGUAGES},
+            {language: answers[language][i].probability for language in LANGUAGES},
+            {language: named_kind(answers[language][i].answer, language) for language in LANGUAGES},
         )
         for i, row in enumerate(rows)
     ]
@@ -99,24 +99,24 @@ def _figures(model: VisualGLM, shelf: Shelf, remembered: NeighbourIndex) -> dict
     commonest = Counter(kind for row in rows for kind in row.kinds).most_common(1)[0][1] / len(rows)
     table: dict[str, Any] = {"concepts": len({row.kinds[0] for row in rows})}
     for language in LANGUAGES:
-        entry: dict[str, Any] = share_of([n.row.is_called(n.kinds[language]) for n in said])
-        entry["near"] = share_of([n.row.is_near(n.kinds[language]) for n in said])["share"]
-        entry["category"] = share_of([n.row.is_akin(n.kinds[language]) for n in said])["share"]
+        entry: dict[str, Any] = fraction_of([n.row.is_called(n.kinds[language]) for n in said])
+        entry["near"] = fraction_of([n.row.is_near(n.kinds[language]) for n in said])["share"]
+        entry["category"] = fraction_of([n.row.is_akin(n.kinds[language]) for n in said])["share"]
         entry["styles"] = _by_style(said, language)
         entry["majority"] = round(commonest, 4)
-        entry["shuffled"] = share_of([n.row.is_called(n.kinds[language]) for n in other])
+        entry["shuffled"] = fraction_of([n.row.is_called(n.kinds[language]) for n in other])
         table[language] = entry
     controls = {"nearest": remembered.nearest(shelf.seen), "centroid": remembered.nearest_mean(shelf.seen)}
     for control, kinds in controls.items():
-        table[control] = share_of([row.is_called(k) for row, k in zip(rows, kinds, strict=True)])
-    table["zh = en"] = share_of([n.kinds["zh"] is not None and n.kinds["zh"] == n.kinds["en"] for n in said])
+        table[control] = fraction_of([row.is_called(k) for row, k in zip(rows, kinds, strict=True)])
+    table["zh = en"] = fraction_of([n.kinds["zh"] is not None and n.kinds["zh"] == n.kinds["en"] for n in said])
     return table
 
 
 def _by_style(said: Sequence[Named], language: Language) -> dict[str, Any]:
     """Shares of right names of emoji, drawings and photographs."""
     hits = [(n.row.style, n.row.is_called(n.kinds[language])) for n in said]
-    return {style: share_of([hit for s, hit in hits if s == style]) for style in dict.fromkeys(s for s, _ in hits)}
+    return {style: fraction_of([hit for s, hit in hits if s == style]) for style in dict.fromkeys(s for s, _ in hits)}
 
 
 def _categories(model: VisualGLM, shelf: Shelf, remembered: NeighbourIndex) -> dict[str, Any]:
@@ -125,13 +125,13 @@ def _categories(model: VisualGLM, shelf: Shelf, remembered: NeighbourIndex) -> d
     table: dict[str, Any] = {"asked category": {}, "called": _called(shelf.said)}
     for language in LANGUAGES:
         asked = [AskedQuestion(i, QAPair("category", language, WHICH[language], "", "")) for i in range(len(rows))]
-        told = [stated("category", language, a.answer) for a in answer_all(model, asked, shelf.seen.slots)]
+        told = [stated_fact("category", language, a.answer) for a in answer_all(model, asked, shelf.seen.embeds)]
         truths = [[answers.category(kind.category, language) for kind in row.kinds] for row in rows]
-        entry: dict[str, Any] = share_of([fact in truth for fact, truth in zip(told, truths, strict=True)])
+        entry: dict[str, Any] = fraction_of([fact in truth for fact, truth in zip(told, truths, strict=True)])
         entry["majority"] = round(Counter(t[0] for t in truths).most_common(1)[0][1] / len(rows), 4)
         table["asked category"][language] = entry
     akin = [row.is_akin(kind) for row, kind in zip(rows, remembered.nearest(shelf.seen), strict=True)]
-    return {**table, "nearest category": share_of(akin)}
+    return {**table, "nearest category": fraction_of(akin)}
 
 
 def _called(said: Sequence[Named]) -> dict[str, dict[str, int]]:
@@ -144,10 +144,10 @@ def _called(said: Sequence[Named]) -> dict[str, dict[str, int]]:
 
 
 def not_sure(said: dict[str, list[Named]]) -> dict[str, Any]:
-    """With answers kept back below a chance: how many are given, and how many of those are right.
+    """Report accuracy and coverage when answers below a probability threshold are withheld.
 
-    An option of the evaluation alone: conversations always answer; `answer_all(..., sure=True)` tells the chance. It is
-    read off validation pictures, for several shares that are wanted there; `SURE` is the one that counts.
+    This is an evaluation only: conversations always answer. The threshold is chosen on the validation images, for
+    several target accuracies; `SURE` is the one that is reported.
     """
     table: dict[str, Any] = {"wanted": SURE, "at": {}}
     for wanted in WANTED:
@@ -174,7 +174,7 @@ def threshold(said: Sequence[Named], language: Language, wanted: float) -> float
 def given_at(said: Sequence[Named], language: Language, chance: float) -> dict[str, Any]:
     """The answers that are given at a threshold: n, share right, interval, and which part of all they are."""
     given = [n for n in said if n.chances[language] >= chance]
-    entry = share_of([n.row.is_called(n.kinds[language]) for n in given])
+    entry = fraction_of([n.row.is_called(n.kinds[language]) for n in given])
     return {**entry, "coverage": round(len(given) / len(said), 4) if said else 0.0}
 
 

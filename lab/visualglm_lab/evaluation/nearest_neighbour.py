@@ -19,9 +19,9 @@ from visualglm.evaluation.scenes.kinds import Kind
 from .album_pictures import Shown
 
 FEATURES: dict[str, Callable[[EncodedImages], Tensor]] = {
-    "mean of the projected queries": lambda seen: seen.slots.mean(1),
-    "all projected queries": lambda seen: normalize(seen.slots, dim=-1).flatten(1),
-    "class token of the ViT": lambda seen: seen.token,
+    "mean of the projected queries": lambda seen: seen.embeds.mean(1),
+    "all projected queries": lambda seen: normalize(seen.embeds, dim=-1).flatten(1),
+    "class token of the ViT": lambda seen: seen.class_tokens,
 }
 
 

@@ -38,7 +38,7 @@ class Album:
         self.kinds = tuple(self.by_kind)
         self.photos = tuple(entry for entry in self.entries if not entry.cutout)
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """[128, 128] RGBA."""
         return Image.fromarray(np.asarray(self.pixels[index]), "RGBA")
 

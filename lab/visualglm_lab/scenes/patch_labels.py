@@ -28,7 +28,7 @@ class PatchLabels:
 
     kinds: NDArray[np.int64]
     colours: NDArray[np.int64]
-    pictures: NDArray[np.int64]
+    images: NDArray[np.int64]
     zones: NDArray[np.int64]
     outline: NDArray[np.bool_]
     offsets: NDArray[np.float32]
@@ -43,31 +43,29 @@ def patch_labels(scene: Scene, grid: int, side: int = 16) -> PatchLabels:
     owner = np.where(cover.max(axis=1) >= 0.2, cover.argmax(axis=1) + 1, 0)
     kinds = np.array([0, *(1 + number_of()[item.kind] for item in scene.items)])
     colours = np.array([0, *(colour_label(item) for item in scene.items)])
-    pictures = np.array([0, *(picture_label(item) for item in scene.items)])
+    images = np.array([0, *(image_label(item) for item in scene.items)])
     outline = blocks[:, :, ::2, ::2].reshape(grid * grid, -1) > 0
     zones = np.array([0, *(1 + ZONES.index(item.zone) for item in scene.items)])
-    return PatchLabels(
-        kinds[owner], colours[owner], pictures[owner], zones[owner], outline, _offsets(scene, owner, grid)
-    )
+    return PatchLabels(kinds[owner], colours[owner], images[owner], zones[owner], outline, _offsets(scene, owner, grid))
 
 
 def zone_labels(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """(kind, colour, picture) per zone, each [9] in reading order; 0 where the zone is empty."""
-    kinds, colours, pictures = np.zeros((3, len(ZONES)), dtype=np.int64)
+    kinds, colours, images = np.zeros((3, len(ZONES)), dtype=np.int64)
     for item in scene.items:
         zone = ZONES.index(item.zone)
         kinds[zone], colours[zone] = 1 + number_of()[item.kind], colour_label(item)
-        pictures[zone] = picture_label(item)
-    return kinds, colours, pictures
+        images[zone] = image_label(item)
+    return kinds, colours, images
 
 
 def colour_label(item: SceneItem) -> int:
     return 1 + COLOURS.index(item.colour) if item.colour else MIXED
 
 
-def picture_label(item: SceneItem) -> int:
+def image_label(item: SceneItem) -> int:
     """The album's picture, from 1; 0 for what is drawn."""
-    return 0 if item.picture is None else 1 + item.picture
+    return 0 if item.image is None else 1 + item.image
 
 
 def _owners(scene: Scene, side: int) -> Image.Image:

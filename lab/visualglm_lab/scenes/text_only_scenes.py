@@ -33,9 +33,9 @@ def told(task: str, scene: Scene, language: Language, rng: Generator) -> QAPair 
         return None
     text = answers.description(scene, language) + (" " if language == "en" else "")
     if not exchange.history:
-        return replace(exchange, question=text + exchange.question, with_picture=False)
+        return replace(exchange, question=text + exchange.question, with_image=False)
     (question, answer), *later = exchange.history
-    return replace(exchange, history=((text + question, answer), *later), with_picture=False)
+    return replace(exchange, history=((text + question, answer), *later), with_image=False)
 
 
 def known(language: Language, rng: Generator) -> QAPair:

@@ -50,7 +50,7 @@ def compare_words(objective: SceneObjective, batches: Iterable[SceneBatch]) -> N
 
 
 @torch.no_grad()
-def tell_zones(model: VisualGLMForConditionalGeneration, pictures: list[Tensor]) -> None:
+def tell_zones(model: VisualGLMForConditionalGeneration, images: list[Tensor]) -> None:
     """Every zone's vector says which zone it is, and the head that looks for a kind carries that on.
 
     `pictures`: pixel values [P, 3, S, S], a few hundred in all.
@@ -58,12 +58,12 @@ def tell_zones(model: VisualGLMForConditionalGeneration, pictures: list[Tensor])
     encoder, block = model.image_encoder, _first_block(model)
     layer = cast(QFormerLayer, encoder.qformer.transformer.layers[-1])
     norm, projection = encoder.qformer.transformer.final_layernorm, encoder.glm_proj
-    hidden, written = _around(layer.mlp, model, pictures)
+    hidden, written = _around(layer.mlp, model, images)
     vectors = projection(norm(written))
     added = pass_zones(layer, hidden, written)
     arriving = norm.weight[:, None] * added / written.std(dim=-1).mean()
     project_zones(projection, arriving, vectors.flatten(0, 1), unnoticed(_compared(block)))
-    told = torch.cat([model.encode_images(pixels)[:, : len(ZONES)] for pixels in pictures])
+    told = torch.cat([model.encode_images(pixels)[:, : len(ZONES)] for pixels in images])
     carry_zones(block.attention, KIND_HEAD, block.input_layernorm(told))
     for module in (layer.mlp, projection, block.attention):
         broadcast_parameters(module.parameters())
@@ -78,7 +78,7 @@ def _first_block(model: VisualGLMForConditionalGeneration) -> GLMBlock:
     return cast(GLMBlock, model.transformer.layers[0])
 
 
-def _around(mlp: nn.Module, model: VisualGLMForConditionalGeneration, pictures: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _around(mlp: nn.Module, model: VisualGLMForConditionalGeneration, images: list[Tensor]) -> tuple[Tensor, Tensor]:
     """What an MLP reads of the zones, and what the layer that it ends writes, each [P, Z, size]."""
     read: list[Tensor] = []
     written: list[Tensor] = []
@@ -89,7 +89,7 @@ def _around(mlp: nn.Module, model: VisualGLMForConditionalGeneration, pictures: 
         written.append(zones + answer[:, : len(ZONES)])
 
     hook = mlp.register_forward_hook(keep)
-    for pixels in pictures:
+    for pixels in images:
         model.encode_images(pixels)
     hook.remove()
     return torch.cat(read), torch.cat(written)

@@ -99,14 +99,14 @@ class Heads(nn.Module):
     def teacher_loss(self, tokens: Tensor, queries: Tensor, labels: Labels) -> Tensor:
         """How far patches and zones are from foretelling the teacher's features of what is pasted there: 0 to 4."""
         zones, patches = len(ZONES), tokens.shape[1] - 1
-        return self._far(self.patch_teacher(tokens[:, 1:]), labels.pictures[:, :patches]) + self._far(
-            self.zone_teacher(queries[:, :zones]), labels.pictures[:, -zones:]
+        return self._far(self.patch_teacher(tokens[:, 1:]), labels.images[:, :patches]) + self._far(
+            self.zone_teacher(queries[:, :zones]), labels.images[:, -zones:]
         )
 
-    def _far(self, foretold: Tensor, pictures: Tensor) -> Tensor:
+    def _far(self, foretold: Tensor, images: Tensor) -> Tensor:
         """1 - cosine, over the places where a picture is pasted."""
-        there = pictures > 0
-        wanted = self.get_buffer("features")[pictures[there] - 1].float()
+        there = images > 0
+        wanted = self.get_buffer("features")[images[there] - 1].float()
         if not len(wanted):
             return foretold.sum() * 0
         return 1 - F.cosine_similarity(foretold[there].float(), wanted, dim=-1).mean()

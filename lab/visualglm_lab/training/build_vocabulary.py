@@ -20,7 +20,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as protobuf
 
-from visualglm.evaluation.scenes.questions import TASKS, WORDS, exchanges, without_picture
+from visualglm.evaluation.scenes.questions import TASKS, WORDS, exchanges, without_image
 from visualglm.evaluation.scenes.scene import SceneMix, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
 
@@ -48,7 +48,7 @@ def dialogue_lines(scenes: int) -> Iterator[tuple[str, str]]:
     for seed in islice(seeds(Split.TRAIN), scenes):
         scene, rng = scene_of(seed, most=6, mix=MIX), np.random.default_rng(seed)
         for language in ("zh", "en"):
-            without = (without_picture(language, rng), *(known(language, rng) for _ in range(3)))
+            without = (without_image(language, rng), *(known(language, rng) for _ in range(3)))
             for exchange in (*exchanges(scene, language, rng, TASKS), *without):
                 form = "问:{}" if language == "zh" else "Q:{}"
                 yield language, form.format(exchange.question)

@@ -76,10 +76,10 @@ def carry_zones(attention: GLMAttention, head: int, vectors: Tensor, loudness: f
 
 def telling_zones(vectors: Tensor, ridge: float = 1e-2) -> tuple[Tensor, Tensor]:
     """What tells the zones of [P, Z, size] apart: the mean [size] and directions [size, Z - 1] of deviation one."""
-    pictures, zones, size = vectors.shape
+    images, zones, size = vectors.shape
     flat = vectors.flatten(0, 1)
     centred = flat - flat.mean(dim=0)
-    wanted = torch.eye(zones).to(flat).repeat(pictures, 1) - 1 / zones
+    wanted = torch.eye(zones).to(flat).repeat(images, 1) - 1 / zones
     strength = ridge * len(flat) * centred.var() * torch.eye(size).to(flat)
     found = torch.linalg.solve(centred.T @ centred + strength, centred.T @ wanted)
     found = found @ torch.linalg.svd(centred @ found, full_matrices=False)[2].T[:, : zones - 1]

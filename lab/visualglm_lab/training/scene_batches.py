@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset
 from visualglm.evaluation.scenes import answers
 from visualglm.evaluation.scenes.kinds import BACKGROUNDS, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
-from visualglm.evaluation.scenes.questions import TASKS, after_other_turns, exchange_of, without_picture
+from visualglm.evaluation.scenes.questions import TASKS, after_other_turns, exchange_of, without_image
 from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import Scene, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
@@ -60,7 +60,7 @@ WEIGHTS = {
     "side": 1.5,
     "height": 1.5,
 }
-WITHOUT_PICTURE = 0.02
+WITHOUT_IMAGE = 0.02
 LATER = 0.3  # how often a question comes after others; else every second turn would be taken for one about "it"
 
 
@@ -71,7 +71,7 @@ class Labels:
 
     kinds: Tensor
     colours: Tensor
-    pictures: Tensor
+    images: Tensor
     grounds: Tensor
     patch_zones: Tensor
     outline: Tensor
@@ -160,14 +160,14 @@ class SceneBatches(IterableDataset[Batch]):
     def _labels(self, scenes: list[Scene]) -> Labels:
         patches = [patch_labels(scene, self.grid, self.patch_size) for scene in scenes]
         zones = [zone_labels(scene) for scene in scenes]
-        kinds, colours, pictures = (
+        kinds, colours, images = (
             torch.from_numpy(np.stack([np.append(getattr(p, name), z[n]) for p, z in zip(patches, zones, strict=True)]))
-            for n, name in enumerate(("kinds", "colours", "pictures"))
+            for n, name in enumerate(("kinds", "colours", "images"))
         )
         return Labels(
             kinds,
             colours,
-            pictures,
+            images,
             torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes]),
             torch.from_numpy(np.stack([p.zones for p in patches])),
             torch.from_numpy(np.stack([p.outline for p in patches])),
@@ -210,8 +210,8 @@ def _caption(scene: Scene) -> str:
 
 def _one(rng: Generator, task: str, scene: Scene) -> QAPair | None:
     language: Language = "zh" if rng.random() < 0.5 else "en"
-    if rng.random() < WITHOUT_PICTURE:
-        return without_picture(language, rng) if rng.random() < 0.5 else known(language, rng)
+    if rng.random() < WITHOUT_IMAGE:
+        return without_image(language, rng) if rng.random() < 0.5 else known(language, rng)
     exchange = exchange_of(task, scene, language, rng)
     if exchange is None or exchange.history or rng.random() > LATER:
         return exchange

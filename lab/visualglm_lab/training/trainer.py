@@ -31,7 +31,7 @@ from .losses import SceneObjective
 from .scene_batches import SceneBatch, SceneBatches
 from .weight_init import place, whiten
 
-BOUND_PICTURES = 300  # enough to see what tells words from pictures and zones from each other
+BOUND_IMAGES = 300  # enough to see what tells words from pictures and zones from each other
 ONE_SIDED = 0.15  # a share of yes below this, or above its complement, is a prior, not an answer
 VALIDATED = 32  # pictures of a batch
 
@@ -84,7 +84,7 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         stage = cast(SceneStage, stage)
         if self.sharded or not self.step or self.step not in (stage.compare_after, stage.zones_after):
             return
-        count = -(-BOUND_PICTURES // stage.pictures)
+        count = -(-BOUND_IMAGES // stage.pictures)
         seen = [cast(SceneBatch, batch).to(self.device) for batch in islice(self.batches(stage, self.step), count)]
         if self.step == stage.compare_after:
             compare_words(self.objective, seen)

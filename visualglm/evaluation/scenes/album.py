@@ -36,7 +36,7 @@ class Album(Protocol):
     @property
     def by_kind(self) -> dict[Kind, list[AlbumEntry]]: ...
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Return an image in RGBA."""
         ...
 

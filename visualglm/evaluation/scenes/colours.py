@@ -66,11 +66,11 @@ def _hue(rgb: NDArray[np.float64], value: NDArray[np.float64], chroma: NDArray[n
     return hue
 
 
-def relight(picture: Image.Image, shift: int, saturation: float, light: float) -> Image.Image:
+def relight(image: Image.Image, shift: int, saturation: float, light: float) -> Image.Image:
     """RGBA in other light: hue turned by `shift` (of 256), saturation and brightness multiplied."""
     if (shift, saturation, light) == (0, 1.0, 1.0):
-        return picture
-    alpha, rgb = picture.getchannel("A"), picture.convert("RGB")
+        return image
+    alpha, rgb = image.getchannel("A"), image.convert("RGB")
     if shift:
         hue, chroma, value = rgb.convert("HSV").split()
         turned = hue.point(lambda level: (level + shift) % 256)

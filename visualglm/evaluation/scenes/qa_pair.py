@@ -30,13 +30,13 @@ class QAPair:
     answer: str
     truth: str
     history: tuple[tuple[str, str], ...] = ()
-    with_picture: bool = True
+    with_image: bool = True
 
     @property
     def turns(self) -> list[Turn]:
         """The dialogue for `build_prompt`, unanswered at its end; the picture stands before the first turn."""
         turns = [*(Turn(question, answer) for question, answer in self.history), Turn(self.question)]
-        return [replace(turns[0], pictures=int(self.with_picture)), *turns[1:]]
+        return [replace(turns[0], pictures=int(self.with_image)), *turns[1:]]
 
 
 def pick(rng: Generator, choices: tuple[T, ...] | list[T]) -> T:

@@ -324,7 +324,7 @@ GREETED: dict[Language, str] = {
     "zh": "你好！我是一个小模型，可以回答关于简单图片的问题。",
     "en": "Hello! I am a small model. I answer questions about simple pictures.",
 }
-NO_PICTURE: dict[Language, str] = {"zh": "请先给我一张图片。", "en": "Please show me a picture first."}
+NO_IMAGE: dict[Language, str] = {"zh": "请先给我一张图片。", "en": "Please show me a picture first."}
 
 ZH_NUMBERS = ("零", "一", "两", "三", "四", "五", "六", "七", "八", "九", "十")
 EN_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

@@ -16,7 +16,7 @@ from . import answers, comparison_questions
 from .concepts import LETTER, kinds, overlap
 from .kinds import BACKGROUNDS, CATEGORIES, COLOURS, LANGUAGES, ZONES, Colour, Kind, Language
 from .qa_pair import QAPair, absent, ask, name, pick, single
-from .question_templates import ABOUT_TEXT, GREETED, GREETINGS, NO_PICTURE, NOT_SHOWN, OFF_TOPIC
+from .question_templates import ABOUT_TEXT, GREETED, GREETINGS, NO_IMAGE, NOT_SHOWN, OFF_TOPIC
 from .scene import Scene, SceneItem
 
 Maker = Callable[[Scene, Language, Generator], "QAPair | None"]
@@ -40,12 +40,12 @@ def after_other_turns(exchange: QAPair, scene: Scene, rng: Generator) -> QAPair:
     return replace(exchange, history=tuple((turn.question, turn.answer) for turn in made if turn is not None))
 
 
-def without_picture(language: Language, rng: Generator) -> QAPair:
+def without_image(language: Language, rng: Generator) -> QAPair:
     """A greeting, or a question about a picture that nobody gave."""
     if rng.random() < 0.5:
         return QAPair("greeting", language, pick(rng, GREETINGS[language]), GREETED[language], "", (), False)
     task = pick(rng, ("describe", "list", "name", "total", "background"))
-    return QAPair("no picture", language, ask(rng, task, language), NO_PICTURE[language], "", (), False)
+    return QAPair("no picture", language, ask(rng, task, language), NO_IMAGE[language], "", (), False)
 
 
 def _describe(scene: Scene, language: Language, rng: Generator) -> QAPair:

@@ -28,15 +28,15 @@ def render_scene(scene: Scene, size: tuple[int, int] | None = None) -> Image.Ima
     canvas = ground_of(scene.background, scene.tone, (2 * width, 2 * height), rng, _photo(scene))
     for item in scene.items:
         _paint(canvas, scene, item)
-    picture = canvas.resize((width, height), Image.Resampling.BOX)
-    return _weathered(picture, rng) if size is None else picture
+    image = canvas.resize((width, height), Image.Resampling.BOX)
+    return _weathered(image, rng) if size is None else image
 
 
 def _photo(scene: Scene) -> Image.Image | None:
     """The photograph a scene with a photographic ground takes it from; a whole photograph is no ground."""
-    if scene.album is None or scene.ground_picture is None:
+    if scene.album is None or scene.background_image is None:
         return None
-    return scene.album.picture(scene.ground_picture)
+    return scene.album.image(scene.background_image)
 
 
 def _paint(canvas: Image.Image, scene: Scene, item: SceneItem) -> None:
@@ -45,7 +45,7 @@ def _paint(canvas: Image.Image, scene: Scene, item: SceneItem) -> None:
     if item.frame is not None:
         draw_kind(ink, item.frame.kind.key, item.frame.tone, centre, half)
         half = (half[0] * item.frame.inner, half[1] * item.frame.inner)
-    if item.picture is not None:
+    if item.image is not None:
         cut = _cut_out(scene, item, half)
         canvas.paste(cut, _corner(cut, centre), cut)
     elif item.kind.category == LETTER:
@@ -60,7 +60,7 @@ def stamp(owners: Image.Image, scene: Scene, item: SceneItem, number: int) -> No
     centre, half = extent(item, owners.width, owners.height, scene)
     if item.frame is not None:
         stamp_kind(ImageDraw.Draw(owners), item.frame.kind.key, number, centre, half)
-    elif item.picture is not None or item.kind.category == LETTER:
+    elif item.image is not None or item.kind.category == LETTER:
         mask = _mask(scene, item, half).point(lambda level: 255 * (level > 100))
         owners.paste(number, _corner(mask, centre), mask)
     else:
@@ -69,7 +69,7 @@ def stamp(owners: Image.Image, scene: Scene, item: SceneItem, number: int) -> No
 
 def _mask(scene: Scene, item: SceneItem, half: tuple[float, float]) -> Image.Image:
     """Where a letter or a pasted picture can be seen."""
-    return _glyph(item, half) if item.picture is None else _placed(_picture(scene, item).getchannel("A"), item, half)
+    return _glyph(item, half) if item.image is None else _placed(_image(scene, item).getchannel("A"), item, half)
 
 
 def extent(item: SceneItem, width: int, height: int, native: Scene | None = None) -> Extent:
@@ -86,23 +86,23 @@ def _corner(pasted: Image.Image, centre: tuple[float, float]) -> tuple[int, int]
 
 def _cut_out(scene: Scene, item: SceneItem, half: tuple[float, float]) -> Image.Image:
     """The object's picture [RGBA] at its size, turned, flipped, and in other light."""
-    return _placed(relight(_picture(scene, item), item.shift, item.saturation, item.light), item, half)
+    return _placed(relight(_image(scene, item), item.shift, item.saturation, item.light), item, half)
 
 
-def _picture(scene: Scene, item: SceneItem) -> Image.Image:
-    if scene.album is None or item.picture is None:
+def _image(scene: Scene, item: SceneItem) -> Image.Image:
+    if scene.album is None or item.image is None:
         raise ValueError("a scene with pasted objects carries its album")
-    return scene.album.picture(item.picture)
+    return scene.album.image(item.image)
 
 
-def _placed(picture: Image.Image, item: SceneItem, half: tuple[float, float]) -> Image.Image:
+def _placed(image: Image.Image, item: SceneItem, half: tuple[float, float]) -> Image.Image:
     """A picture or its mask at the object's size, flipped and turned."""
     size = (max(2, round(2 * half[0])), max(2, round(2 * half[1])))
     if item.flip:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if item.angle:
-        picture = picture.rotate(math.degrees(-item.angle), Image.Resampling.BILINEAR)
-    return picture.resize(size, Image.Resampling.BILINEAR)
+        image = image.rotate(math.degrees(-item.angle), Image.Resampling.BILINEAR)
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def _glyph(item: SceneItem, half: tuple[float, float]) -> Image.Image:
@@ -115,12 +115,12 @@ def _glyph(item: SceneItem, half: tuple[float, float]) -> Image.Image:
     return mask.rotate(math.degrees(-item.angle), Image.Resampling.BILINEAR, expand=True) if item.angle else mask
 
 
-def _weathered(picture: Image.Image, rng: Generator) -> Image.Image:
+def _weathered(image: Image.Image, rng: Generator) -> Image.Image:
     """A little blur or noise now and then, as pictures of unknown origin have it."""
     chance = rng.random()
     if chance < 0.1:
-        return picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
+        return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
     if chance < 0.25:
-        grain = rng.normal(0, rng.uniform(2, 7), (picture.height, picture.width, 1))
-        return Image.fromarray(np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8))
-    return picture
+        grain = rng.normal(0, rng.uniform(2, 7), (image.height, image.width, 1))
+        return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
+    return image

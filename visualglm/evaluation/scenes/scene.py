@@ -48,7 +48,7 @@ class SceneItem:
     size: float
     angle: float = 0.0
     outline: RGB | None = None
-    picture: int | None = None
+    image: int | None = None
     whole: bool = False
     flip: bool = False
     shift: int = 0
@@ -62,7 +62,7 @@ class SceneItem:
 
     @property
     def drawn(self) -> bool:
-        return self.picture is None
+        return self.image is None
 
 
 def _zone(x: float, y: float) -> Zone:
@@ -81,7 +81,7 @@ class Scene:
     width: int
     height: int
     album: Album | None = field(default=None, compare=False)
-    ground_picture: int | None = None
+    background_image: int | None = None
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -143,7 +143,7 @@ class _Composer:
         large = rng.random() < self.mix.large
         if large and self.album is not None and self.album.photos and rng.random() < 0.12:
             return self._photograph(seed, self.album)
-        background, ground_picture = self._background(on_white)
+        background, background_image = self._background(on_white)
         self.ground = _tone(rng, background.tones, spread=6)
         self.theme = self._theme()
         for _ in range(1 if large else int(rng.integers(least, most + 1))):
@@ -151,7 +151,7 @@ class _Composer:
             self.items += [item] if item else []
         items = tuple(sorted(self.items, key=lambda item: (item.zone.row, item.zone.column)))
         width, height = _native_size(rng)
-        return Scene(seed, background, self.ground, items, width, height, self.album, ground_picture)
+        return Scene(seed, background, self.ground, items, width, height, self.album, background_image)
 
     def _background(self, on_white: bool) -> tuple[Background, int | None]:
         """White is the commonest; photographs need an album that has some."""
@@ -168,7 +168,7 @@ class _Composer:
         """A whole photograph of one thing, which fills the picture."""
         rng = self.rng
         entry = album.photos[rng.integers(len(album.photos))]
-        item = SceneItem(entry.kind, None, (128, 128, 128), 0.5, 0.5, 0.5, picture=entry.index, whole=True)
+        item = SceneItem(entry.kind, None, (128, 128, 128), 0.5, 0.5, 0.5, image=entry.index, whole=True)
         item = self._relit(item, turned=False)
         width, height = _native_size(rng)
         return Scene(seed, BACKGROUNDS[-1], (128, 128, 128), (item,), width, height, album)
@@ -221,7 +221,7 @@ class _Composer:
         album = self.album
         if album is None:
             raise ValueError("only an album has pictures to paste")
-        item = SceneItem(entry.kind, album.colour(entry.index), album.tone(entry.index), *spot, picture=entry.index)
+        item = SceneItem(entry.kind, album.colour(entry.index), album.tone(entry.index), *spot, image=entry.index)
         return self._relit(item, turned=True)
 
     def _relit(self, item: SceneItem, turned: bool) -> SceneItem:
@@ -237,9 +237,9 @@ class _Composer:
 
     def _coloured(self, item: SceneItem) -> SceneItem:
         """A thing in other light has the colour in which it is then seen."""
-        if self.album is None or item.picture is None or (item.light, item.saturation, item.shift) == (1.0, 1.0, 0):
+        if self.album is None or item.image is None or (item.light, item.saturation, item.shift) == (1.0, 1.0, 0):
             return item
-        small = relight(self.album.picture(item.picture).resize((32, 32)), item.shift, item.saturation, item.light)
+        small = relight(self.album.image(item.image).resize((32, 32)), item.shift, item.saturation, item.light)
         return replace(item, colour=dominant_colour(np.asarray(small)))
 
     def _twin(self, spot: tuple[float, float, float]) -> SceneItem | None:
@@ -248,9 +248,9 @@ class _Composer:
         if not self.items or rng.random() > 0.3 or (self.theme and len(self.items) == 1):
             return None
         other = self.items[rng.integers(len(self.items))]
-        if other.picture is not None and self.album is not None:
+        if other.image is not None and self.album is not None:
             entries = self.album.by_kind[other.kind]
-            same = next(entry for entry in entries if entry.index == other.picture)
+            same = next(entry for entry in entries if entry.index == other.image)
             return self._pasted(same if rng.random() < 0.6 else entries[rng.integers(len(entries))], spot)
         if rng.random() < 0.5:
             return SceneItem(other.kind, other.colour, other.tone, *spot, _angle(rng))
@@ -258,7 +258,7 @@ class _Composer:
         return SceneItem(other.kind, colour, _tone(rng, colour.tones, spread=12), *spot, _angle(rng))
 
     def _seen(self, item: SceneItem) -> RGB:
-        return item.tone if item.drawn or self.album is None else self.album.tone(item.picture or 0)
+        return item.tone if item.drawn or self.album is None else self.album.tone(item.image or 0)
 
     def _framed(self, item: SceneItem) -> SceneItem:
         """Some objects stand inside a shape that is seen against the ground and against them."""
