@@ -174,7 +174,7 @@ def test_an_album_is_built_alike_twice_and_read_back(tmp_path: Path) -> None:
 def test_packages_are_named_with_their_versions(tmp_path: Path) -> None:
     assert str(parsed("npm:@scope/name@1.0")) == "npm:@scope/name@1.0"
     assert parsed("deb:name=1:2.0-1").version == "1:2.0-1" and parsed("pypi:name==3").name == "name"
-    with pytest.raises(UsageError, match="does not name a package"):
+    with pytest.raises(UsageError, match="is not a package address"):
         parsed("npm:name")
     written(tmp_path)
     with pytest.raises(UsageError, match="has no file package/none"):
@@ -207,5 +207,5 @@ def test_the_shipped_recipe_reads_and_begins_with_its_command(tmp_path: Path) ->
     assert [source.source for source in recipe.emoji if source.role == "unseen_style"] == ["noto"]
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('outptu = "x"\n', "utf-8")
-    with pytest.raises(UsageError, match="did you mean output"):
+    with pytest.raises(UsageError, match="Did you mean output"):
         read_album_recipe(wrong)

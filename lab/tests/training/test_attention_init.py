@@ -149,5 +149,5 @@ def test_a_stage_binds_once_and_only_when_it_is_asked(tmp_path: Path) -> None:
 
 def test_two_heads_leave_no_room(tmp_path: Path) -> None:
     stage = SceneStage("answers", "answers", steps=3, zones_after=1)
-    with pytest.raises(UsageError, match="3 heads or more"):
+    with pytest.raises(UsageError, match="at least 3 heads"):
         SceneTrainer(recipe(tmp_path, stage, replace(SIZES, hidden=128)), lambda line: None)

@@ -1,4 +1,4 @@
-"""A recipe -> an album: fetch, draw, drop doubles, group near-duplicates, split, write."""
+"""Build an album: fetch, render, deduplicate, split, write."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NEVER_UNSEEN = ("shape", "person")
 
 @dataclass(frozen=True)
 class Drawn:
-    """A candidate that could be drawn."""
+    """A candidate that was rendered."""
 
     candidate: Candidate
     pixels: np.ndarray
@@ -44,10 +44,14 @@ class Drawn:
 
 
 def build(recipe: AlbumRecipe) -> dict[str, Any]:
-    """Builds the album that a recipe describes and returns its summary."""
+    """Build the album that a recipe describes; return its summary.
+
+    Raises:
+        UsageError: no package shows any of the concepts.
+    """
     drawn, failed = draw(candidates(recipe, concept_of_emoji()))
     if not drawn:
-        raise UsageError("The recipe's packages show none of the concepts.")
+        raise UsageError("The recipe's packages show none of the concepts. Add sources of their images.")
     hashes = np.stack([perceptual_hash(one.pixels) for one in drawn])
     groups = clusters(hashes, recipe.splits.distance, [one.candidate.drawing for one in drawn])
     places, unseen = _places(drawn, groups, recipe.splits)
@@ -63,7 +67,7 @@ def build(recipe: AlbumRecipe) -> dict[str, Any]:
 
 
 def draw(found: Sequence[Candidate]) -> tuple[list[Drawn], Counter[str]]:
-    """Draws every candidate once; what could not be drawn, or shows just what an earlier one does, is counted."""
+    """Render every candidate; failures and exact duplicates of earlier ones are counted."""
     drawn: list[Drawn] = []
     failed: Counter[str] = Counter()
     seen: set[bytes] = set()
@@ -84,7 +88,7 @@ def draw(found: Sequence[Candidate]) -> tuple[list[Drawn], Counter[str]]:
 
 
 def _places(drawn: list[Drawn], groups: np.ndarray, splits: Splits) -> tuple[list[str], list[str]]:
-    """The split of every picture, and the concepts that are not trained."""
+    """Return the split of every image, and the concepts that are not trained."""
     placed = [
         Placed(one.candidate.concept, one.candidate.role, int(group), one.sha256)
         for one, group in zip(drawn, groups, strict=True)
@@ -116,7 +120,7 @@ def _row(index: int, drawn: Drawn, cluster: int, place: str) -> Row:
 
 
 def _test_of(dropped: Candidate) -> str:
-    """The source of a test picture that was dropped, and its test."""
+    """Name the source of a dropped test image, and its test."""
     return f"{dropped.source} ({'unseen_concept' if dropped.role == 'train' else dropped.role})"
 
 

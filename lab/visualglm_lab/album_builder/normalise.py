@@ -1,8 +1,8 @@
-"""The bytes of a picture file -> one RGBA picture of 128 x 128.
+"""Render image files as RGBA images of 128 x 128.
 
-Cut-outs (pictures with a transparent ground) are cropped to what can be seen and centred with a margin; drawings on an
-even ground likewise, keeping the ground; everything else is cropped to its central square. Alpha is straight, and
-pixels with alpha 0 are black. Knows nothing about where files come from.
+Cut-outs (images with a transparent background) are cropped to the visible part and centred with a margin. Drawings
+on an even background are treated likewise but keep it. All other images are cropped to their central square. Alpha
+is straight, and pixels with alpha 0 are black.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ RGBA = tuple[int, int, int, int]
 
 
 class UnsuitableImageError(ValueError):
-    """A file that is no picture, or one with too little to see; the message is the reason."""
+    """The file is not an image, or shows too little; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """`pixels` is uint8 [128, 128, 4]; `cutout` says whether its ground is transparent."""
+    """`pixels` is uint8 [128, 128, 4]; `cutout` is True if the background is transparent."""
 
     pixels: np.ndarray
     cutout: bool
 
 
 def rendered(content: bytes, name: str) -> Rendered:
-    """Draws a picture file at the album's size.
+    """Render an image file at the album's size.
 
     Raises:
-        UnfitPictureError: it cannot be opened or shows too little.
+        UnsuitableImageError: it cannot be opened or shows too little.
     """
     image = _opened(content, name)
     alpha = np.asarray(image)[..., 3]
@@ -91,7 +91,7 @@ def _box(seen: np.ndarray) -> Box:
 
 
 def _centred(image: Image.Image, box: Box, ground: RGBA) -> Image.Image:
-    """What the box holds, its longer side fitted between the margins."""
+    """Crop to the box and fit its longer side between the margins."""
     inner = SIDE - 2 * MARGIN
     scale = inner / max(box[2] - box[0], box[3] - box[1])
     size = [max(1, round((box[side + 2] - box[side]) * scale)) for side in (0, 1)]

@@ -1,8 +1,8 @@
-"""Pictures with concept, role and cluster -> train, validation and the test splits.
+"""Split images into training, validation and test sets.
 
-No cluster is both in training and in a test: pictures held out leave with their whole cluster, and a test picture of
-another style, of a concept never trained or of a source for tests only that is a near-duplicate of a training picture
-leaves its test. Knows nothing about pixels.
+No cluster is in both training and a test set. Held-out images leave training with their whole cluster. A test image
+of another style, of an untrained concept or of a test-only source is dropped if it is a near-duplicate of a training
+image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TESTS = ("unseen_style", "unseen_concept", "photos")
 
 @dataclass(frozen=True)
 class Placed:
-    """What the split knows of a picture: `role` is train, unseen_style or photos; `sha256` is its file's."""
+    """What the split depends on: concept, cluster, `role` (train, unseen_style or photos), and the file's `sha256`."""
 
     concept: str
     role: str
@@ -29,7 +29,7 @@ class Placed:
 
 
 def unseen_concepts(images: Iterable[Placed], eligible: set[str], splits: Splits) -> set[str]:
-    """Concepts that will not be trained: drawn from those eligible with pictures in both kinds of style."""
+    """Choose concepts that will not be trained, among those eligible with images in both kinds of style."""
     roles: dict[str, set[str]] = defaultdict(set)
     for image in images:
         roles[image.concept].add(image.role)
@@ -38,7 +38,7 @@ def unseen_concepts(images: Iterable[Placed], eligible: set[str], splits: Splits
 
 
 def split(images: list[Placed], unseen: set[str], splits: Splits) -> list[str]:
-    """One split per picture; `dropped` for a test picture that is a near-duplicate of a training picture."""
+    """Assign one split per image; `dropped` for a test image that is a near-duplicate of a training image."""
     places = [_first_place(image, unseen) for image in images]
     for name, share in (("held_out", splits.held_out), ("validation", splits.validation)):
         _hold_out(images, places, name, share, splits)
@@ -50,7 +50,7 @@ def split(images: list[Placed], unseen: set[str], splits: Splits) -> list[str]:
 
 
 def _lot(splits: Splits, draw: str, name: str) -> str:
-    """What a name draws: other concepts and pictures may come and go without changing it."""
+    """Return a pseudo-random value of a name; other concepts and images do not change it."""
     return hashlib.sha256(f"{splits.seed}/{draw}/{name}".encode()).hexdigest()
 
 
@@ -59,7 +59,7 @@ def _first_place(image: Placed, unseen: set[str]) -> str:
 
 
 def _hold_out(images: list[Placed], places: list[str], name: str, share: float, splits: Splits) -> None:
-    """Moves whole clusters out of training, in an order drawn by lot, while every concept keeps enough pictures."""
+    """Move whole clusters out of training, in pseudo-random order, while every concept keeps enough images."""
     members: dict[int, list[int]] = defaultdict(list)
     for index, image in enumerate(images):
         if image.role == "train":

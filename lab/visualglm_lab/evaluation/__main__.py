@@ -1,8 +1,8 @@
-"""Every figure of the packed model in one file: scenes, single pictures, dialogues, controls, goals.
+"""Evaluate the packed model: scenes, single images, dialogues, controls, goals.
 
 Run: `python -m visualglm_lab.evaluation --model DIR --album runs/pictures -o lab/recipes/mini/figures.json`. Without
-an album only drawn scenes are measured. Greedy decoding, test seeds, test splits; every choice (a threshold, which
-vectors) is made on validation pictures.
+an album only drawn scenes are evaluated. Decoding is greedy, on test seeds and test splits; every choice (a
+threshold, the best features) is made on validation images.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SCENES = 200
 
 
 class Evaluation:
-    """The figures in the making."""
+    """Collects the results of one evaluation."""
 
     def __init__(self, model: VisualGLM, scenes: int = SCENES, images: int | None = None) -> None:
         self.model, self.scenes, self.images = model, scenes, images
@@ -49,7 +49,7 @@ class Evaluation:
         self.wrong: dict[str, Any] = {}
 
     def run(self, album: Path | None) -> dict[str, Any]:
-        """Everything that can be measured with or without an album."""
+        """Measure everything that is possible with or without an album."""
         self._scenes("drawn", drawn_scenes(self.scenes))
         if album is not None:
             self._scenes("cut-outs", pasted_scenes(self.scenes, Album(album, UNSEEN)))
@@ -73,7 +73,7 @@ class Evaluation:
         self.wrong |= {split: wrong_names(rows) for split, rows in said.items() if split != "validation"}
 
     def _agreement(self) -> dict[str, Any]:
-        """Over every question that was asked in both languages."""
+        """Compute the agreement of languages over all questions that were asked in both."""
         parts = [self.figures[part]["zh = en"] for part in ("drawn", "cut-outs") if part in self.figures]
         names = self.figures.get("names", {})
         parts += [names[split]["zh = en"] for split in ("held_out", "unseen_style") if split in names]
@@ -90,7 +90,7 @@ class Evaluation:
 
 
 def origin(model: Path, album: Path | None) -> dict[str, Any]:
-    """Which weights and pictures, on which machine, when."""
+    """Describe the weights, the images, the machine and the date."""
     found: dict[str, Any] = {"split": "test", "date": time.strftime("%Y-%m-%d")}
     found["weights_sha256"] = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     if album is not None:
@@ -103,7 +103,7 @@ def origin(model: Path, album: Path | None) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the figures, and prints the goals."""
+    """Write the results and print the goals."""
     parser = argparse.ArgumentParser(description="Every figure of a small model, with intervals, controls and goals.")
     parser.add_argument("--model", type=Path, default=packed_model(), help="folder of the model; the packed one")
     parser.add_argument("--album", type=Path, help="folder of album.npy and manifest.jsonl; none: drawn scenes only")

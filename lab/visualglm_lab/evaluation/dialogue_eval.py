@@ -1,7 +1,7 @@
-"""The second question of a dialogue, with the model's own first answer in the history.
+"""Evaluate later questions of dialogues, with the model's own answers as history.
 
-A dialogue of `scenes.dialogue` is asked turn by turn; nothing in the history is the truth unless the model said so. The
-figure that counts is how often the last answer is right where the one that it refers to was. Knows nothing about files.
+Dialogues of `scenes.questions` are asked turn by turn. The main result is how often the last answer is right if the
+answer that it refers to was right.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ LATER = ("colour", "where", "exists", "count")
 
 @dataclass(frozen=True)
 class Spoken:
-    """A dialogue as it went: its last question with the model's own history, and whether the turn before was right."""
+    """A finished dialogue: last question with the model's own history, and whether the previous answer was right."""
 
     asked: AskedQuestion
     before_right: bool
 
 
 def follow_ups(scenes: Sequence[Scene], each: int = 2) -> list[AskedQuestion]:
-    """Dialogues whose last question is about 'it'."""
+    """Generate dialogues whose last question is about 'it'."""
     asked = []
     for index, scene in enumerate(scenes):
         for number in range(each):
@@ -47,7 +47,7 @@ def follow_ups(scenes: Sequence[Scene], each: int = 2) -> list[AskedQuestion]:
 
 
 def later_questions(scenes: Sequence[Scene], tasks: Sequence[str] = LATER) -> list[AskedQuestion]:
-    """Questions that could be first, after one or two others."""
+    """Generate questions that do not depend on the one or two turns before them."""
     asked = []
     for index, scene in enumerate(scenes):
         for number, task in enumerate(tasks):
@@ -60,7 +60,7 @@ def later_questions(scenes: Sequence[Scene], tasks: Sequence[str] = LATER) -> li
 
 
 def speak(model: VisualGLM, asked: Sequence[AskedQuestion], images: Tensor) -> list[Spoken]:
-    """Every dialogue, turn by turn, with the model's own answers."""
+    """Run every dialogue turn by turn, with the model's own answers as history."""
     went: list[tuple[tuple[str, str], ...]] = [() for _ in asked]
     for turn in range(max(len(a.exchange.history) for a in asked)):
         live = [i for i, a in enumerate(asked) if len(a.exchange.history) > turn]
@@ -73,15 +73,17 @@ def speak(model: VisualGLM, asked: Sequence[AskedQuestion], images: Tensor) -> l
 
 
 def _turn(exchange: QAPair, turn: int, went: tuple[tuple[str, str], ...]) -> QAPair:
-    """One of the earlier turns as a question of its own, after what was said so far."""
+    """Make an earlier turn a question of its own, after the previous answers."""
     return replace(exchange, question=exchange.history[turn][0], history=went)
 
 
 def evaluate_dialogues(
     model: VisualGLM, scenes: Sequence[Scene], images: Tensor
 ) -> tuple[dict[str, Any], list[Spoken]]:
-    """Figures per language: after a right first answer, after any, on another scene's picture; of half the scenes, what
-    later questions get."""
+    """Compute results per language: after a right first answer, after any, and with another scene's image.
+
+    Later questions are asked about half of the scenes.
+    """
     spoken = speak(model, follow_ups(scenes), images)
     right = [s.asked for s in spoken if s.before_right]
     other = answer_all(model, right, images, shift=1)

@@ -1,7 +1,7 @@
-"""How well a model answers about scenes it has never seen, drawn or of real cut-outs.
+"""Evaluate answers about unseen scenes, drawn or with real cut-outs.
 
-Test seeds only; every share has its n and its 95 % Wilson interval; beside each stand what the commonest answer alone
-would reach, and what the model reaches when it is shown another scene's picture. Knows nothing about files.
+Only test seeds are used. Every fraction has its n and its 95 % Wilson interval. Controls are the commonest answer,
+and the model's answers when it is shown another scene's image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from visualglm.evaluation.scenes.split_seeds import Split, seeds
 
 from ..scenes.cutouts import Album
 
-# asked again with another scene's picture
+# asked again about another scene's image
 CONTROLLED = ("name", "colour", "total", "count", "where", "relation", "exists", "category", "any")
 CUT_OUTS = SceneMix(pasted=0.8, themes=0.1)
 UNSEEN = ("held_out", "unseen_style")
@@ -32,14 +32,14 @@ GROUPS = ("colour", "where", "category")
 
 
 def pasted_scenes(count: int, album: Album, split: Split = Split.TEST, most: int = MAX_OBJECTS) -> list[Scene]:
-    """Mostly cut-outs of an album; the seeds are those after a million, so that no drawn scene has them."""
+    """Generate scenes mostly of cut-outs; seeds start after a million, so drawn scenes never have them."""
     return [scene_of(seed, most=most, album=album, mix=CUT_OUTS) for seed in islice(seeds(split, 1_000_000), count)]
 
 
 def evaluate_scenes(
     model: VisualGLM, scenes: Sequence[Scene], images: Tensor
 ) -> tuple[dict[str, Any], list[AskedQuestion]]:
-    """The figures of a model on scenes, which `pictures` are the vectors of, and its answers."""
+    """Evaluate a model on scenes with the embeddings `images`; also return its answers."""
     asked = questions(scenes)
     answered = answer_all(model, asked, images)
     other = answer_all(model, [a for a in asked if a.exchange.task in CONTROLLED], images, shift=1)
@@ -48,7 +48,7 @@ def evaluate_scenes(
 
 
 def figures(asked: Sequence[AskedQuestion], shuffled: Sequence[AskedQuestion]) -> dict[str, Any]:
-    """Per task and language: n, share, interval, majority, shuffled-picture control."""
+    """Compute n, fraction, interval, majority baseline and shuffled-image control per task and language."""
     table: dict[str, Any] = {}
     for task in dict.fromkeys(a.exchange.task for a in asked):
         for language in LANGUAGES:
@@ -61,7 +61,7 @@ def figures(asked: Sequence[AskedQuestion], shuffled: Sequence[AskedQuestion]) -
 
 
 def entry_of(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
-    """n, share, interval, what the commonest answers alone would reach; of yes and no, the balanced share."""
+    """Compute n, fraction, interval and majority baseline; for yes and no, also the balanced accuracy."""
     entry: dict[str, Any] = fraction_of([is_right(a.exchange, a.answer) for a in rows])
     entry["majority"] = group_baseline([(group_of(a), a.exchange.truth) for a in rows])
     if rows and rows[0].exchange.task in YES_OR_NO:
@@ -70,7 +70,7 @@ def entry_of(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
 
 
 def group_of(asked: AskedQuestion) -> str:
-    """What sort of fact the question asks for, where a task has several (left or right, above or below)."""
+    """Return the type of fact that a question asks for, if its task has several (left or right, above or below)."""
     task, language, truth = asked.exchange.task, asked.exchange.language, asked.exchange.truth
     if task == "relation":
         return "side" if truth in facts(task, language)[:2] else "height"
@@ -80,7 +80,7 @@ def group_of(asked: AskedQuestion) -> str:
 
 
 def _balance(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
-    """The shares of right yes and right no, and their mean."""
+    """Compute the fractions of right yes and right no answers, and their mean."""
     sides = {}
     for side in ("yes", "no"):
         sides[side] = fraction_of([is_right(a.exchange, a.answer) for a in rows if a.exchange.truth == side])
@@ -88,7 +88,7 @@ def _balance(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
 
 
 def pairs_of(asked: Sequence[AskedQuestion]) -> list[tuple[AskedQuestion, AskedQuestion]]:
-    """Chinese and English answers to the same question: those that follow each other, on one task with one truth."""
+    """Pair Chinese and English answers to the same question: consecutive, with the same task and truth."""
     return [
         (zh, en)
         for zh, en in pairwise(asked)
@@ -99,12 +99,12 @@ def pairs_of(asked: Sequence[AskedQuestion]) -> list[tuple[AskedQuestion, AskedQ
 
 
 def same_fact_asked(zh: AskedQuestion, en: AskedQuestion) -> bool:
-    """Whether the true answers are the same fact: then the questions are the same, too."""
+    """True if the true answers state the same fact, so that the questions are the same."""
     return same_fact(zh.exchange.task, zh.exchange.answer, en.exchange.answer)
 
 
 def agreement(asked: Sequence[AskedQuestion]) -> dict[str, Any]:
-    """How often the Chinese and the English answer to the same question state the same fact; in all, and per task."""
+    """Compute how often the Chinese and the English answer to a question state the same fact, in all and per task."""
     pairs = pairs_of(asked)
     hits = [(zh.exchange.task, same_fact(zh.exchange.task, zh.answer, en.answer)) for zh, en in pairs]
     tasks = {task: fraction_of([hit for t, hit in hits if t == task]) for task in dict.fromkeys(t for t, _ in hits)}
@@ -112,7 +112,7 @@ def agreement(asked: Sequence[AskedQuestion]) -> dict[str, Any]:
 
 
 def wrong(asked: Sequence[AskedQuestion], each: int = 3) -> list[dict[str, Any]]:
-    """The first wrong answers of every task and language."""
+    """Return the first wrong answers of every task and language."""
     shown: dict[tuple[str, Language], list[dict[str, Any]]] = {}
     for a in asked:
         if not is_right(a.exchange, a.answer):

@@ -1,7 +1,6 @@
-"""Scene -> picture: the ground, then every object, drawn or pasted, then a little weather.
+"""Render a scene: background, then objects, then sometimes blur or noise.
 
-Everything that is left open by the scene comes from its seed: the same scene is the same pixels every time. Knows
-nothing about questions.
+Random details are derived from the scene's seed, so a scene always has the same pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from .backgrounds import ground_of
+from .backgrounds import draw_background
 from .colours import relight
 from .concepts import LETTER
 from .scene import Scene, SceneItem
@@ -22,18 +21,18 @@ Extent = tuple[tuple[float, float], tuple[float, float]]
 
 
 def render_scene(scene: Scene, size: tuple[int, int] | None = None) -> Image.Image:
-    """Draws the scene at its native size (or `size`), supersampled twice; the same pixels every time."""
+    """Render the scene at its native size (or `size`), with 2x supersampling; blur and noise only at native size."""
     width, height = size or (scene.width, scene.height)
     rng = np.random.default_rng(scene.seed + 1)
-    canvas = ground_of(scene.background, scene.tone, (2 * width, 2 * height), rng, _photo(scene))
+    canvas = draw_background(scene.background, scene.tone, (2 * width, 2 * height), rng, _photo(scene))
     for item in scene.items:
         _paint(canvas, scene, item)
     image = canvas.resize((width, height), Image.Resampling.BOX)
-    return _weathered(image, rng) if size is None else image
+    return _degrade(image, rng) if size is None else image
 
 
 def _photo(scene: Scene) -> Image.Image | None:
-    """The photograph a scene with a photographic ground takes it from; a whole photograph is no ground."""
+    """Return the photograph of the background, or None."""
     if scene.album is None or scene.background_image is None:
         return None
     return scene.album.image(scene.background_image)
@@ -56,7 +55,7 @@ def _paint(canvas: Image.Image, scene: Scene, item: SceneItem) -> None:
 
 
 def stamp(owners: Image.Image, scene: Scene, item: SceneItem, number: int) -> None:
-    """Draws an object's silhouette in one value, for label maps."""
+    """Draw an object's silhouette with the value `number`, for label maps."""
     centre, half = extent(item, owners.width, owners.height, scene)
     if item.frame is not None:
         stamp_kind(ImageDraw.Draw(owners), item.frame.kind.key, number, centre, half)
@@ -68,12 +67,12 @@ def stamp(owners: Image.Image, scene: Scene, item: SceneItem, number: int) -> No
 
 
 def _mask(scene: Scene, item: SceneItem, half: tuple[float, float]) -> Image.Image:
-    """Where a letter or a pasted picture can be seen."""
+    """Return the visibility mask of a letter or a pasted image."""
     return _glyph(item, half) if item.image is None else _placed(_image(scene, item).getchannel("A"), item, half)
 
 
 def extent(item: SceneItem, width: int, height: int, native: Scene | None = None) -> Extent:
-    """Centre and half-extents in pixels of a canvas; circles stay round in the native picture."""
+    """Return centre and half-extents in pixels of a canvas; circles stay round at the native aspect ratio."""
     natural_width, natural_height = (native.width, native.height) if native else (width, height)
     side = max(natural_width, natural_height) if item.whole else min(natural_width, natural_height)
     half = (item.size * side * width / natural_width, item.size * side * height / natural_height)
@@ -85,7 +84,7 @@ def _corner(pasted: Image.Image, centre: tuple[float, float]) -> tuple[int, int]
 
 
 def _cut_out(scene: Scene, item: SceneItem, half: tuple[float, float]) -> Image.Image:
-    """The object's picture [RGBA] at its size, turned, flipped, and in other light."""
+    """Return the object's RGBA image with its size, rotation, flip and light."""
     return _placed(relight(_image(scene, item), item.shift, item.saturation, item.light), item, half)
 
 
@@ -96,7 +95,7 @@ def _image(scene: Scene, item: SceneItem) -> Image.Image:
 
 
 def _placed(image: Image.Image, item: SceneItem, half: tuple[float, float]) -> Image.Image:
-    """A picture or its mask at the object's size, flipped and turned."""
+    """Resize, flip and rotate an image or its mask as the object is."""
     size = (max(2, round(2 * half[0])), max(2, round(2 * half[1])))
     if item.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -106,7 +105,7 @@ def _placed(image: Image.Image, item: SceneItem, half: tuple[float, float]) -> I
 
 
 def _glyph(item: SceneItem, half: tuple[float, float]) -> Image.Image:
-    """A letter or digit as a mask."""
+    """Draw a letter or digit as a mask."""
     font = ImageFont.load_default(size=max(6, round(2.3 * half[1])))
     text = item.kind.key[-1]
     left, top, right, bottom = font.getbbox(text)
@@ -115,8 +114,8 @@ def _glyph(item: SceneItem, half: tuple[float, float]) -> Image.Image:
     return mask.rotate(math.degrees(-item.angle), Image.Resampling.BILINEAR, expand=True) if item.angle else mask
 
 
-def _weathered(image: Image.Image, rng: Generator) -> Image.Image:
-    """A little blur or noise now and then, as pictures of unknown origin have it."""
+def _degrade(image: Image.Image, rng: Generator) -> Image.Image:
+    """Sometimes add a little blur or noise, as real images have."""
     chance = rng.random()
     if chance < 0.1:
         return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
