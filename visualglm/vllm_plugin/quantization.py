@@ -1,4 +1,4 @@
-"""vLLM quantization config for checkpoints of `visualglm quantize`.
+"""Quantization config of vLLM for checkpoints of `visualglm quantize`.
 
 In: `quantization_config` of a native folder. Out: the method with which each vLLM layer computes. This is a public
 interface of vLLM. Every vLLM process loads this file, so other modules are imported only when a quantized VisualGLM is
