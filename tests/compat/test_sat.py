@@ -185,7 +185,7 @@ def test_mistakes_with_pictures(packed: Any) -> None:
     model, tokenizer = packed
     with pytest.raises(ImageError, match="open_url"):
         sat.chat("http://somewhere/a.png", model, tokenizer, QUESTION)
-    with pytest.raises(UsageError, match="leave image out"):
+    with pytest.raises(UsageError, match="pass only image_path"):
         sat.chat(str(SAMPLE), model, tokenizer, QUESTION, image=SAMPLE)
     with pytest.raises(ImageError, match="third value"):
         sat.chat(None, model, tokenizer, QUESTION, image=torch.zeros(1, 3, 5, 5))
