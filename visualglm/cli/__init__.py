@@ -1,7 +1,7 @@
-"""The command line, one file per verb; nobody imports this room.
+"""The command line, one file per verb.
 
-`main` turns a user's mistake into one line on stderr and exit code 2; any other error keeps its traceback. Building the
-command line loads neither torch nor transformers, so `--help` is quick: each verb imports what it needs when it runs.
+`main` prints a `VisualGLMError` as one line on stderr and exits with 2; any other error keeps its traceback. Each verb
+imports what it needs when it runs, so that `--help` loads neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .convert import convert
 from .doctor import doctor
 from .finetune import finetune
 from .fit import fit
+from .grouped_help import GroupedCommand
 from .legacy_flags import AcceptsUpstreamFlags
 from .merge import merge
 from .pretrain import pretrain
@@ -32,7 +33,7 @@ from .web import web
 
 app = typer.Typer(
     name="visualglm",
-    help="Talk with a picture in Chinese and English.  用中文和英文与图片对话。",
+    help="Chat about images in Chinese and English.  用中文和英文与图片对话。",
     no_args_is_help=True,
     invoke_without_command=True,
     add_completion=False,
@@ -40,7 +41,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for verb in (ask, bench, chat, caption, convert, doctor, finetune, fit, merge, pretrain, quantize, serve, web):
-    app.command(cls=AcceptsUpstreamFlags)(verb)
+    replaces_upstream_script = verb in (chat, web)
+    app.command(cls=AcceptsUpstreamFlags if replaces_upstream_script else GroupedCommand)(verb)
 
 
 @app.callback()
@@ -51,9 +53,9 @@ def common(version: Annotated[bool, typer.Option("--version", help="Print the ve
 
 
 def main() -> None:
-    """The `visualglm` program."""
+    """Run the `visualglm` program."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # answers are Chinese, whatever the terminal was set to
+        if isinstance(stream, io.TextIOWrapper):  # answers may be Chinese, whatever encoding the terminal is set to
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         app()
@@ -61,13 +63,11 @@ def main() -> None:
         print(f"visualglm: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away, as `head` does: nothing to complain about
+        sys.stderr.close()  # the reader of our output closed the pipe, as `head` does: no message is needed
         sys.exit(1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        print(
-            visible(f"visualglm: {error.strerror}: {error.filename or 'standard output'}; make room or allow it."),
-            file=sys.stderr,
-        )
+        path = error.filename or "standard output"
+        print(visible(f"visualglm: {error.strerror}: {path}. Free some space or change permissions."), file=sys.stderr)
         sys.exit(2)
