@@ -55,15 +55,15 @@ def finetune(
     given = {"data": data, "output": output, "method": method, "model": model, "tokenizer": tokenizer}
     if check and output is None and recipe is None:
         given["output"] = "."
-    config = read_finetuning(recipe, tuple(change or ()), skip_bad=skip_bad or None, **given)
+    plan = read_finetuning(recipe, tuple(change or ()), skip_bad=skip_bad or None, **given)
     from ..finetuning import run
     from ..finetuning.resume import is_first
 
     options.quiet_transformers()
-    print_line = _print_line if is_first() else _print_nothing
+    say = _print_line if is_first() else _print_nothing
     if check:
-        raise typer.Exit(1 if run.check(config, print_line, device) else 0)
-    if not run.finetune(config, print_line, resume, device):
+        raise typer.Exit(1 if run.check(plan, say, device) else 0)
+    if not run.finetune(plan, say, resume, device):
         raise typer.Exit(143)  # 128 + SIGTERM, as shells report it
 
 
