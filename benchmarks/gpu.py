@@ -20,7 +20,7 @@ from record import RESULTS, origin, store, timed
 
 import visualglm
 from visualglm.benchmarking.random_weights import blocks_and_head, random_model
-from visualglm.benchmarking.throughput import bytes_per_token, finished, random_picture, random_prompt
+from visualglm.benchmarking.throughput import bytes_per_token, random_image, random_prompt, synchronized
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.configuration import VisualGLMConfig
 
@@ -58,7 +58,7 @@ def main() -> None:
 def measured(config: VisualGLMConfig, bits: Any, options: argparse.Namespace, bandwidth: float) -> dict[str, Any]:
     """One form of the weights: median seconds of a picture and a first token, tokens a second."""
     model = random_model(config, blocks_and_head(bits), options.device)
-    picture = random_picture(config).to(options.device, torch.bfloat16)
+    picture = random_image(config).to(options.device, torch.bfloat16)
     seen = {"ids": random_prompt(config, options.prompt).to(options.device), "embeds": model.encode_images(picture)}
     figures: dict[str, Any] = {
         "picture_seconds": median_seconds(model.encode_images, picture),
@@ -97,8 +97,8 @@ def seconds_per_token(
 
 def median_seconds(call: Any, *arguments: Any, **keywords: Any) -> float:
     """Until the device has finished, after one call that warms up."""
-    finished(call, *arguments, **keywords)
-    return round(statistics.median(timed(finished, call, *arguments, **keywords)[1] for _ in range(TIMES)), 5)
+    synchronized(call, *arguments, **keywords)
+    return round(statistics.median(timed(synchronized, call, *arguments, **keywords)[1] for _ in range(TIMES)), 5)
 
 
 def memory_bandwidth(device: str) -> float:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # beside which the other ben
 from record import timed
 
 from visualglm.benchmarking.random_weights import blocks_and_head, random_model
-from visualglm.benchmarking.throughput import bytes_per_token, random_picture, random_prompt
+from visualglm.benchmarking.throughput import bytes_per_token, random_image, random_prompt
 from visualglm.hardware.machine_report import BandwidthProbe
 from visualglm.network.configuration import VisualGLMConfig
 
@@ -67,7 +67,7 @@ class Ours:
         self.model, self.step = random_model(config, blocks_and_head(bits)), None
         self.bytes_per_token = bytes_per_token(self.model)
         self.ids = random_prompt(config, prompt + config.image_length)[:, config.image_length :]
-        self.picture = random_picture(config).to(torch.bfloat16)
+        self.picture = random_image(config).to(torch.bfloat16)
 
     @torch.inference_mode()
     def seconds(self, request: str) -> float:

@@ -80,6 +80,6 @@ def test_a_torn_answer_may_end_like_a_row(tmp_path: Path) -> None:
 )
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "out.jsonl").write_bytes(content)
-    with pytest.raises(UsageError, match="no row"):
+    with pytest.raises(UsageError, match="not a row"):
         JsonlResults(tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_bytes() == content

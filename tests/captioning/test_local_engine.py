@@ -224,7 +224,7 @@ def test_a_run_goes_on_as_it_was_begun(
         assert out.read_bytes() == before
     note.unlink()
     done = said("one", "--sidecar", "--device", "cpu")
-    assert done.returncode == 0 and "0 of 1 pictures" in done.stderr and note.exists()
+    assert done.returncode == 0 and "0 of 1 images" in done.stderr and note.exists()
     assert (tmp_path / "one" / "a.txt").read_text(encoding="utf-8") == json.loads(before)["text"] + "\n"
     out.unlink()
     assert said("two", "--seed", "3").returncode == 0, "a note without rows is nobody's"

@@ -51,7 +51,7 @@ def test_a_machine_that_still_works_for_an_older_run_writes_nothing(tmp_path: Pa
     draft.write_bytes(b"PAR1 torn")
     old._lock.close()  # as if its process had been killed
     with ParquetResults(tmp_path / "out") as new:
-        with pytest.raises(UsageError, match="is not seen"):
+        with pytest.raises(UsageError, match="does not exist on"):
             write_part(old.staging, old.name(0), [GOOD])
         with pytest.raises(FileNotFoundError):
             draft.rename(new.path / old.name(0))

@@ -68,7 +68,7 @@ def test_members_of_one_name_are_told_apart_by_their_order(tmp_path: Path) -> No
 def test_a_name_that_no_file_can_bear_is_an_error_of_reading(tmp_path: Path, name: str) -> None:
     (tmp_path / "list.jsonl").write_text(json.dumps({"image": name}))
     (item,) = read_source(str(tmp_path / "list.jsonl"))
-    with pytest.raises(OSError, match="no name of a file"):
+    with pytest.raises(OSError, match="not a valid file name"):
         item.read()
 
 

@@ -214,5 +214,5 @@ def test_command_line(hf: Path, tmp_path: Path) -> None:
 def test_sizes() -> None:
     assert [size_in_bytes(text) for text in ("3.5GB", "500 mb", "1000")] == [3_500_000_000, 500_000_000, 1000]
     for text in ("", "0GB", "many"):
-        with pytest.raises(UsageError, match="is no size"):
+        with pytest.raises(UsageError, match="is not a size"):
             size_in_bytes(text)

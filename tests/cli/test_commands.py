@@ -86,7 +86,7 @@ def test_mistakes_are_one_sentence_and_exit_2(
 def test_a_mistake_in_a_process_of_its_own() -> None:
     done = run("ask", "-", "x")
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.decode().startswith("visualglm: nothing came through stdin")
+    assert done.stderr.decode().startswith("visualglm: stdin is empty")
 
 
 def test_a_terminal_that_is_not_utf_8() -> None:
@@ -95,11 +95,30 @@ def test_a_terminal_that_is_not_utf_8() -> None:
     assert run("--version").stdout.decode().strip() == visualglm.__version__
 
 
-def test_every_verb_has_help() -> None:
-    verbs = ["ask", "chat", "caption", "convert", "doctor", "serve", "web"]
+VERBS = ["ask", "bench", "caption", "chat", "convert", "doctor", "finetune", "fit", "merge", "pretrain", "quantize"]
+VERBS += ["serve", "web"]
+
+
+def test_the_help_lists_every_verb() -> None:
     top = run("--help").stdout.decode()
-    assert all(verb in top for verb in verbs)
-    assert all(run(verb, "--help").returncode == 0 for verb in verbs)
+    assert all(f"\n  {verb} " in top for verb in VERBS) and "..." not in top.split("Commands:")[1]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verbs_help_is_bilingual_with_an_example(
+    program: Callable[..., subprocess.CompletedProcess[str]], verb: str
+) -> None:
+    done = program(verb, "--help")
+    assert done.returncode == 0
+    summary = done.stdout.split("\n")[2]
+    assert " / " in summary and not summary.isascii()
+    assert f"Example: visualglm {verb} " in done.stdout
+    assert "<" not in done.stdout.replace("<=", ""), "metavars are plain words"
+
+
+def test_the_options_are_grouped(program: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    groups = [line for line in program("serve", "--help").stdout.split("\n") if line.endswith(":") and line[0] != " "]
+    assert groups == ["Data:", "Server:", "Model:", "Sampling:", "Performance:", "Options:"]
 
 
 def test_chat_in_the_terminal(tmp_path: Path) -> None:
@@ -111,7 +130,7 @@ def test_chat_in_the_terminal(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
     assert "欢迎" in said
     assert "missing.png" in said
-    assert "pictures forgotten" in said, "what the program says follows the last question's language"
+    assert "Chat and images cleared" in said, "what the program says follows the last question's language"
     turns = json.loads(saved.read_text(encoding="utf-8"))
     assert [turn["question"] for turn in turns] == ["这张图片里有什么？", "What is this?"]
     assert all(turn["answer"] for turn in turns)
@@ -134,7 +153,7 @@ def test_ctrl_c_stops_the_answer_not_the_program(monkeypatch: pytest.MonkeyPatch
         real(*values, **how)
 
     monkeypatch.setattr(console, "print", interrupt)
-    dialogue.take("描述这张图片。")
+    dialogue.process("描述这张图片。")
     assert conversation.answer is not None
     assert conversation.answer.finish_reason == "cancelled"
     assert "已停止" in console.export_text()
@@ -145,5 +164,7 @@ def test_paths_become_absolute_and_keep_their_step(tmp_path: Path, monkeypatch: 
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     places = {"run@40": f"{tmp_path}/run@40", "me@home": f"{tmp_path}/me@home", "me@home@3": f"{tmp_path}/me@home@3"}
-    assert {place: Flags(adapter=place).anywhere().adapter for place in places} == places
-    assert Flags(model="me@home", adapter="none@4").anywhere() == Flags(model=f"{tmp_path}/me@home", adapter="none@4")
+    assert {place: Flags(adapter=place).with_absolute_paths().adapter for place in places} == places
+    assert Flags(model="me@home", adapter="none@4").with_absolute_paths() == Flags(
+        model=f"{tmp_path}/me@home", adapter="none@4"
+    )

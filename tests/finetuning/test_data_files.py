@@ -84,13 +84,16 @@ def test_messages_in_the_ways_that_tools_write_them(tmp_path: Path) -> None:
     [
         ({"img": "nowhere.png", "prompt": "q", "label": "a"}, "neither beside the data file"),
         ({"img": "", "prompt": "q"}, "label"),
-        ({"prompt": 3, "label": "a"}, "is no text"),
+        ({"prompt": 3, "label": "a"}, "is not a text"),
         ({"messages": [{"role": "user", "content": "q"}]}, "no answer"),
         ({"messages": [{"role": "robot", "content": "q"}]}, "robot"),
         ({"messages": []}, "messages is empty"),
         ({"messages": None}, "'conversations' is missing"),
         ({"conversations": [{"from": "bot", "value": "q"}]}, "the sender 'bot' is unknown"),
-        ({"img": "iVBORw0KGgo" * 1000, "prompt": "q", "label": "a"}, r"\(11000 characters\) is no path; .*data:image"),
+        (
+            {"img": "iVBORw0KGgo" * 1000, "prompt": "q", "label": "a"},
+            r"\(11000 characters\) is not a path; .*data:image",
+        ),
     ],
 )
 def test_a_broken_row_is_named(tmp_path: Path, row: dict[str, Any], fault: str) -> None:
@@ -104,7 +107,7 @@ def test_what_is_no_object_is_an_error_with_its_number(tmp_path: Path, item: Any
     row = rows(1)[0]
     read = DataFile(written(tmp_path, [row, item, row]))
     assert len(read) == 3 and read[0] == read[2]
-    with pytest.raises(RowError, match=r"row 2: it is no object with fields"):
+    with pytest.raises(RowError, match=r"row 2: it is not a JSON object"):
         read[1]
 
 
@@ -112,7 +115,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("img,prompt\n")
     (tmp_path / "a.json").write_text('[{"img": "x"')
     (tmp_path / "b.json").write_text("[]")
-    for name, fault in [("a.txt", "no data file"), ("a.csv", "label"), ("a.json", "no whole"), ("b.json", "no rows")]:
+    for name, fault in [
+        ("a.txt", "no data file"),
+        ("a.csv", "label"),
+        ("a.json", "not a complete"),
+        ("b.json", "no rows"),
+    ]:
         with pytest.raises(UsageError, match=fault):
             DataFile(tmp_path / name)
 
@@ -125,7 +133,7 @@ def test_what_spreadsheets_write_is_named(tmp_path: Path, encoding: str, name: s
     }
     for file, text in texts.items():
         (tmp_path / file).write_bytes(text.encode(encoding))
-        with pytest.raises(UsageError, match=f"it seems, {name}: .*iconv"):
+        with pytest.raises(UsageError, match=f"probably {name}\\. .*iconv"):
             DataFile(tmp_path / file)
         (tmp_path / file).write_bytes(text.encode("utf-8-sig"))
         assert len(list(DataFile(tmp_path / file))) == 1
@@ -135,7 +143,7 @@ def test_one_byte_that_is_no_utf8_is_its_rows_fault(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("img,prompt,label,été\n,图,猫,\n,图,".encode() + b"\xe9,\n")
     read = DataFile(tmp_path / "a.csv")
     assert read[0].turns == [Turn("图", "猫")]
-    with pytest.raises(RowError, match=r"row 2: its byte 6 is no UTF-8"):
+    with pytest.raises(RowError, match=r"row 2: its byte 6 is not UTF-8"):
         read[1]
 
 

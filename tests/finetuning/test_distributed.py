@@ -108,7 +108,7 @@ def test_two_processes_with_half_the_model_each_learn_as_one(recipe: Any) -> Non
 
 def test_what_accelerate_would_shard_by_itself_is_refused(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UsageError, match="data parallel on a CPU without a word"):
+    with pytest.raises(UsageError, match="silently degrades to data parallel"):
         run.finetune(recipe("full"), silent, device="cpu")
 
 

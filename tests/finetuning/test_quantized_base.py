@@ -54,7 +54,7 @@ def test_an_adapter_learns_beside_8_bits(
     assert estimate_training_memory(ready, 64).weights > held
     numbers = sum(weight.numel() for weight in load(BASE, device="cpu").model.parameters())
     trained = sum(ready.counts().values())
-    assert any(f"{trained:,} of {numbers + trained:,} numbers" in line for line in said)
+    assert any(f"{trained:,} of {numbers + trained:,} " in line for line in said)
 
     opened = load(stored, device="cpu", adapter=tmp_path / "out")
     here = opened.ask(PICTURES[0], "图0？", **GREEDY).text

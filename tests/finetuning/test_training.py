@@ -93,7 +93,7 @@ def test_the_run_leaves_its_proof(recipe: Any, tmp_path: Path) -> None:
     said: list[str] = []
     plan = recipe("lora", "validation_share=0.25")
     assert run.finetune(plan, said.append, device="cpu")
-    assert any("6 to learn from, 2 held out" in line for line in said) and any("memory, about" in line for line in said)
+    assert any("6 to train on, 2 held out" in line for line in said) and any("memory: about" in line for line in said)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["asked"] == 2 and 0 <= result["probe_unchanged"] <= 1
     page = (tmp_path / "out" / "report.html").read_text()

@@ -99,7 +99,7 @@ def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sources, "LONGEST_LINE", 1000)
     for name in ("list.jsonl", "list.csv"):
         (tmp_path / name).write_text("image,question\n" * (name == "list.csv") + "x" * 2000)
-        with pytest.raises(UsageError, match="it is no list"):
+        with pytest.raises(UsageError, match="one image per line"):
             read_source(str(tmp_path / name))
 
 
@@ -148,7 +148,7 @@ def test_a_tar_of_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         made.addfile(tarfile.TarInfo("p.png"), io.BytesIO())
     assert len(read_source(str(tmp_path / "a.tar"))) == 1
     monkeypatch.setattr(sources, "MOST_MEMBERS", 20)
-    with pytest.raises(UsageError, match="make several tars"):
+    with pytest.raises(UsageError, match="Split it"):
         read_source(str(tmp_path / "a.tar"))
 
 

@@ -377,7 +377,7 @@ def test_zeros_in_rows_are_cut_out(tmp_path: Path, content: bytes, kept: list[di
 @pytest.mark.parametrize("content", [b"\0\0\0\x18ftypmp42\n", b"MZ\0\0rest", ZEROS + b"notes\n", lines(ROW) + b"a\0\n"])
 def test_a_file_of_something_else_with_zeros_is_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "out.jsonl").write_bytes(content)
-    with pytest.raises(UsageError, match="no row of results"):
+    with pytest.raises(UsageError, match="not a row of results"):
         JsonlResults(tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_bytes() == content
 

@@ -1,1 +1,1 @@
-"""How fast a model is on this machine, beside what the machine could do at best."""
+"""Throughput of a model on this machine, and random weights of any size to measure."""

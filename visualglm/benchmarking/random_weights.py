@@ -1,7 +1,7 @@
-"""VisualGLM-6B's shapes with random weights, made in memory in their quantized form.
+"""Models with random weights, created in memory in their quantized form.
 
-For measuring where no checkpoint is at hand: no file is read and no weight is ever held in more bits than asked. What
-such a model says means nothing.
+They allow measurements without a checkpoint: no file is read, and no weight ever takes more bits than requested. Their
+answers are meaningless.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ..model import VisualGLMForConditionalGeneration
 from ..network.configuration import VisualGLMConfig
 from ..quantization import Bits, QuantizationConfig, QuantizedEmbedding, QuantizedLinear, prepare
 
-SPREAD = 0.02
-"""Standard deviation of the weights, as such models are initialised."""
-STEPS = {8: 73.0, 4: 4.6}
-"""Standard deviation of random stored integers."""
+WEIGHT_STD = 0.02
+"""Standard deviation of the weights, as usual for the initialisation of such models."""
+INTEGER_STD = {8: 73.0, 4: 4.6}
+"""Bits -> standard deviation of uniformly random quantized integers."""
 
 
 def blocks_and_head(bits: Bits | None) -> QuantizationConfig | None:
-    """All that a token is multiplied with in `bits` bits, as other programs have it; None leaves it in 16."""
+    """Quantize all linear layers of the language model and the LM head, as other programs do; None: not quantized."""
     modules = {"transformer.layers.*": bits, "lm_head": bits}
     return None if bits is None else QuantizationConfig(bits, modules=modules)  # type: ignore[arg-type]
 
@@ -29,7 +29,7 @@ def blocks_and_head(bits: Bits | None) -> QuantizationConfig | None:
 def random_model(
     config: VisualGLMConfig, plan: QuantizationConfig | None = None, device: str = "cpu"
 ) -> VisualGLMForConditionalGeneration:
-    """A model in bfloat16, what `plan` names in its bits."""
+    """Build a bfloat16 model with random weights, quantized as `plan` says."""
     with torch.device("meta"):
         model = VisualGLMForConditionalGeneration(config).to(torch.bfloat16)
     if plan is not None:
@@ -42,24 +42,24 @@ def random_model(
 
 
 def fill_own_tensors(module: nn.Module, device: str) -> None:
-    """Gives a module's own parameters and buffers memory and numbers."""
+    """Replace a module's own meta tensors by random ones on `device`."""
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if not tensor.is_meta:
             continue
-        numbers = random_numbers(module, name, torch.empty_like(tensor, device=device))
+        filled = fill_random(module, name, torch.empty_like(tensor, device=device))
         if isinstance(tensor, nn.Parameter):
-            setattr(module, name, nn.Parameter(numbers, requires_grad=False))
+            setattr(module, name, nn.Parameter(filled, requires_grad=False))
         else:
-            module.register_buffer(name, numbers)
+            module.register_buffer(name, filled)
 
 
-def random_numbers(module: nn.Module, name: str, numbers: Tensor) -> Tensor:
-    """Norms begin at one, stored integers are any, with a scale that gives them the usual spread; the rest is small."""
+def fill_random(module: nn.Module, name: str, tensor: Tensor) -> Tensor:
+    """Fill a tensor in place: layer norms with 1, quantized integers uniformly, scales so that the std is usual."""
     if isinstance(module, QuantizedLinear | QuantizedEmbedding) and name == "weight_scale":
-        return numbers.fill_(SPREAD / STEPS[module.bits])
-    if numbers.dtype in (torch.int8, torch.uint8):
-        numbers.view(torch.uint8).random_(0, 256)
-        return numbers.clamp_(min=-127) if numbers.dtype == torch.int8 else numbers
+        return tensor.fill_(WEIGHT_STD / INTEGER_STD[module.bits])
+    if tensor.dtype in (torch.int8, torch.uint8):
+        tensor.view(torch.uint8).random_(0, 256)
+        return tensor.clamp_(min=-127) if tensor.dtype == torch.int8 else tensor
     if isinstance(module, nn.LayerNorm) and name == "weight":
-        return numbers.fill_(1)
-    return numbers.uniform_(-SPREAD, SPREAD)
+        return tensor.fill_(1)
+    return tensor.uniform_(-WEIGHT_STD, WEIGHT_STD)

@@ -1,1 +1,1 @@
-"""Many pictures in bulk: where they come from (sources), what is known already (results), the run (run)."""
+"""Bulk captions: image sources, stored results, and the local and Ray engines."""

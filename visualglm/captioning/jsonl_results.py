@@ -1,8 +1,8 @@
-"""OUT.jsonl, one row per picture and question, that survives a kill and never repeats a row.
+"""Caption results in a JSON lines file: one row per image and question.
 
-A row is one line, written at once and on the disk a second later; what a kill or a power loss tore is cut out at the
-next start, but only where everything else is rows and it begins like one. A row with `error` is finished too, until
-`forget_failed` takes it out. Knows nothing about pictures or models.
+Each row is one line, written in one call and synced to disk within a second. The next start removes a line that a kill
+or a power loss tore, provided that it begins like a row and all other lines are rows. A row with `error` counts as
+finished until `forget_failed` removes it.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from ..files.atomic import append, explain_write_errors, lock, open_append, open
 from .result_store import ResultStore
 
 BEGINNING = b'{"image": "'
-"""Of every row that `write` wrote."""
+"""First bytes of every row that `write` wrote."""
 SYNC_SECONDS = 1.0
-"""A power loss costs at most the rows of so long."""
+"""Seconds between syncs to disk; a power loss costs at most the rows of one interval."""
 LONGEST_LINE = 1 << 26
-"""Bytes that are read at once."""
+"""Bytes read as one line."""
 
 
 class JsonlResults(ResultStore):
-    """The open file: what it holds already, and `write`.
+    """An open results file: its existing rows are read at the start, new ones are appended.
 
     Raises:
-        UsageError: the file is no list of results, cannot be written, or another run is writing it.
+        UsageError: the file holds other lines, cannot be written, or another run is writing it.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = locked(path)
+            self._lock = acquire_lock(path)
             self._file = open_append(path)
             self._synced = time.monotonic()
             self._read()
         except OSError as error:
-            raise UsageError(f"{path} cannot be written ({error.strerror}): choose another -o.") from error
+            raise UsageError(f"{path} cannot be written ({error.strerror}). Choose another -o.") from error
 
     def _read(self) -> None:
-        """Remembers the rows; cuts out what was torn, once all else has proved to be rows."""
+        """Remember the rows; remove a torn line once all other lines proved to be rows."""
         begin, torn, more = 0, None, False
         for line in self._lines():
             rows = self._whole_rows(line)
@@ -71,10 +71,10 @@ class JsonlResults(ResultStore):
             yield from iter(partial(file.readline, LONGEST_LINE), b"")
 
     def _whole_rows(self, line: bytes) -> list[bytes]:
-        """The line itself, or the whole rows in one that was torn: that has no end, or zeros of a power loss.
+        """Return [line], or for a torn line (without an end, or with zeros of a power loss) the whole rows in it.
 
         Raises:
-            UsageError: it is none of ours. What follows zeros may be the rest of a row, where whole rows come before.
+            UsageError: the line is not a row. After zeros the rest of a row may follow, if whole rows came before.
         """
         if line.endswith(b"\n") and b"\0" not in line:
             return [line]
@@ -86,19 +86,19 @@ class JsonlResults(ResultStore):
         return [piece.rstrip(b"\n") + b"\n" for piece in (first, *rest) if _parse_row(piece) is not None]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows in the file, in its order."""
+        """Yield the rows in file order."""
         yield from map(self._row, self._lines())
 
     def forget_failed(self) -> None:
-        """Leaves the rows with errors out: a new file takes the old one's place, whole or not at all."""
+        """Remove the rows with errors by replacing the file atomically."""
         self._rewrite(lambda row: row.get("error") is None)
         self.finished, self.failed = {}, 0
         self._read()
 
-    def _rewrite(self, kept: Callable[[dict[str, Any]], bool]) -> None:
+    def _rewrite(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         with open_replacement(self.path) as file:
             for line in self._lines():
-                file.writelines(row for row in self._whole_rows(line) if kept(self._row(row)))
+                file.writelines(row for row in self._whole_rows(line) if keep(self._row(row)))
         self._file.close()
         self._file = open_append(self.path)
 
@@ -109,10 +109,10 @@ class JsonlResults(ResultStore):
         return row
 
     def _foreign(self, line: bytes) -> UsageError:
-        return UsageError(f"{self.path} holds {line[:60]!r}, which is no row of results: choose another -o.")
+        return UsageError(f"{self.path} holds {line[:60]!r}, which is not a row of results. Choose another -o.")
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends a row, whole or not at all."""
+        """Append a row; a failed write leaves no part of it."""
         append(self._file, self.path, json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             self._sync()
@@ -142,23 +142,23 @@ def _is_json(text: bytes) -> bool:
 
 
 def _parse_row(line: bytes) -> dict[str, Any] | None:
-    """A row; None for anything else."""
+    """Parse a row; return None for anything else."""
     try:
         row = json.loads(line)
-        named = isinstance(row["image"], str) and isinstance(row["question"], str)
+        is_keyed = isinstance(row["image"], str) and isinstance(row["question"], str)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return row if named and ("text" in row or "error" in row) else None
+    return row if is_keyed and ("text" in row or "error" in row) else None
 
 
-def locked(path: Path) -> io.FileIO:
-    """Holds `.OUT.lock` as long as this process lives, so that two runs do not write the same rows.
+def acquire_lock(path: Path) -> io.FileIO:
+    """Lock `.OUT.lock` until the file is closed or the process ends, so that two runs do not write the same rows.
 
     Raises:
-        UsageError: another run holds it.
+        UsageError: another run holds the lock.
     """
     file = open_append(path.with_name(f".{path.name}.lock"))
     if lock(file.fileno()) is False:
         file.close()
-        raise UsageError(f"another run is writing {path}: wait for it, or choose another -o.")
+        raise UsageError(f"another run is writing {path}. Wait for it, or choose another -o.")
     return file

@@ -1,7 +1,6 @@
-"""Items -> rows: pictures are decoded by threads while the model answers batches of them.
+"""Caption items with one model: workers decode images while the model answers batches.
 
-Every answer is what `ask` would say. A picture that cannot be opened becomes a row with its error, and the run goes on.
-Knows nothing about the command line or the progress bar: `done` is told after each row.
+Each answer equals that of `ask`. An image that cannot be opened becomes a row with its error, and the run continues.
 """
 
 from __future__ import annotations
@@ -25,18 +24,22 @@ from ..inference.batch_generation import GenerationRow, generate_batch
 from ..inference.image_features import encode_pixels
 from ..preprocessing.image_pool import ImagePool
 from ..preprocessing.prompt import Language
-from .result_store import written
+from .result_store import encodable
 from .sources import CaptionItem
 
 AUTO_BATCH = {"cpu": 8}
 AUTO_BATCH_ELSEWHERE = 32
 DECODE_SECONDS = 60.0
-"""An image that takes longer becomes a row with its error; the model may use every core meanwhile."""
+"""Time limit for decoding one image, generous because the model may keep every core busy."""
 
 
 @dataclass(frozen=True)
 class CaptionPlan:
-    """What to ask and how: `question` where an item has none, `batch_size` None for auto, threads that decode."""
+    """Settings of a run.
+
+    `question` is asked about items without one of their own. `batch_size` None chooses by device. `workers` processes
+    decode images. `sidecar` writes a `.txt` beside each image.
+    """
 
     question: str
     language: Language = "auto"
@@ -46,31 +49,31 @@ class CaptionPlan:
 
 
 def check_sidecars(items: Sequence[CaptionItem]) -> None:
-    """Raises `UsageError` where a `.txt` beside the picture has no place, or two pictures share one.
+    """Raise `UsageError` if an image cannot have a `.txt` beside it, or two images would share one.
 
-    A file or a symbolic link there is replaced, anything else is refused.
+    An existing file or symbolic link is replaced; anything else is refused.
     """
     owners: dict[Path, CaptionItem] = {}
     for item in items:
         text = item.file.with_suffix(".txt")
         if item.inside:
             raise UsageError(
-                f"{item.image} lies in {item.file.name}, which has no place for a .txt: leave --sidecar out."
+                f"{item.image} is inside {item.file.name}, so no .txt can be written beside it. Remove --sidecar."
             )
         if text in owners:
             other = owners[text]
             raise UsageError(
-                f"{other.image} and {item.image} would share {text.name}: leave --sidecar out or rename one."
+                f"{other.image} and {item.image} would share {text.name}. Remove --sidecar, or rename one."
             )
         if text.exists() and not text.is_file():
-            raise UsageError(f"{text} cannot be written (it is not a regular file): move it, or leave --sidecar out.")
+            raise UsageError(f"{text} cannot be written (it is not a regular file). Move it, or remove --sidecar.")
         owners[text] = item
 
 
 def write_missing_sidecars(items: Sequence[CaptionItem], rows: Iterable[Mapping[str, Any]], question: str) -> None:
-    """The `.txt` of every answer that has a row, where none lies beside the picture: the run had none to write."""
+    """Write the `.txt` files that are missing for stored answers, for a run that began without --sidecar."""
     missing = {
-        (written(item.image), written(item.asks(question))): item.file.with_suffix(".txt")
+        (encodable(item.image), encodable(item.asks(question))): item.file.with_suffix(".txt")
         for item in items
         if not item.file.with_suffix(".txt").exists()
     }
@@ -81,11 +84,11 @@ def write_missing_sidecars(items: Sequence[CaptionItem], rows: Iterable[Mapping[
 
 
 def remove_torn_sidecars(items: Sequence[CaptionItem]) -> None:
-    """Deletes what runs that were killed while they wrote a `.txt` left beside the pictures."""
+    """Delete the temporary files of runs that were killed while writing a `.txt`."""
     for folder in {item.file.parent for item in items}:
-        for left in leftovers(folder):
-            if left.is_file():
-                remove(left)
+        for file in leftovers(folder):
+            if file.is_file():
+                remove(file)
 
 
 def _write_sidecar(file: Path, text: str) -> None:
@@ -93,14 +96,14 @@ def _write_sidecar(file: Path, text: str) -> None:
 
 
 class RowWriter(Protocol):
-    """Where rows go: a file (jsonl_results.py), or a list that becomes a part (parquet_results.py)."""
+    """Receiver of rows: a file (`jsonl_results.py`) or a list that becomes a Parquet part (`parquet_results.py`)."""
 
     def write(self, row: dict[str, Any]) -> None:
-        """Takes one row."""
+        """Add one row."""
 
 
 class CaptionRun:
-    """Answers items with a model; each becomes one row."""
+    """Answers items with a model and writes one row for each."""
 
     def __init__(self, model: VisualGLM, results: RowWriter, plan: CaptionPlan, sampling: dict[str, Any]) -> None:
         self.model = model
@@ -110,22 +113,22 @@ class CaptionRun:
         self.batch_size = plan.batch_size or AUTO_BATCH.get(model.model.device.type, AUTO_BATCH_ELSEWHERE)
 
     def __call__(self, items: Sequence[CaptionItem], done: Callable[[CaptionItem], object]) -> None:
-        """Fills the results."""
+        """Answer the items; `done` is called after each row."""
         workers = self.plan.workers
         with (
             ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads,
             contextlib.closing(ImagePool(workers, DECODE_SECONDS)) as pool,
         ):
-            opened = self._ahead(threads, pool, items)
-            while batch := list(itertools.islice(opened, self.batch_size)):
+            decoded = self._decode_ahead(threads, pool, items)
+            while batch := list(itertools.islice(decoded, self.batch_size)):
                 self._answer(batch)
                 for item, _ in batch:
                     done(item)
 
-    def _ahead(
+    def _decode_ahead(
         self, threads: ThreadPoolExecutor, pool: ImagePool, items: Sequence[CaptionItem]
     ) -> Iterator[tuple[CaptionItem, Tensor | str]]:
-        """Items in order with their pixels or error, decoded up to two batches ahead."""
+        """Yield items in order with their pixels or error message, decoding up to two batches ahead."""
         waiting: collections.deque[tuple[CaptionItem, Future[Tensor | str]]] = collections.deque()
         rest = iter(items)
         try:
@@ -140,7 +143,7 @@ class CaptionRun:
             threads.shutdown(cancel_futures=True)
 
     def _open(self, pool: ImagePool, item: CaptionItem) -> Tensor | str:
-        """`pixel_values`, or what is wrong with the picture."""
+        """Return `pixel_values` [1, 3, H, W], or the error message."""
         try:
             side = self.model.model.config.vision.image_size
             pixels = pool.decode(item.read(), (side, side), self.model.upstream_images)
@@ -148,12 +151,12 @@ class CaptionRun:
         except (ImageError, OSError) as error:
             return str(error)
         except MemoryError:
-            return f"There is too little memory to read {item.image}: free some, then run with --retry-failed."
+            return f"There is too little memory to read {item.image}. Free some, then run with --retry-failed."
 
     def _answer(self, batch: Sequence[tuple[CaptionItem, Tensor | str]]) -> None:
         rows: list[tuple[CaptionItem, GenerationRow]] = []
         for item, pixels in batch:
-            row = pixels if isinstance(pixels, str) else self._row(item, pixels)
+            row = pixels if isinstance(pixels, str) else self._prepare_row(item, pixels)
             if isinstance(row, str):
                 self.results.write({"image": item.image, "question": item.asks(self.plan.question), "error": row})
             else:
@@ -162,7 +165,7 @@ class CaptionRun:
         for item, row in rows:
             self._write(item, row)
 
-    def _row(self, item: CaptionItem, pixels: Tensor) -> GenerationRow | str:
+    def _prepare_row(self, item: CaptionItem, pixels: Tensor) -> GenerationRow | str:
         embeds = encode_pixels(self.model.model, pixels)
         try:
             return self.model.row(embeds, item.asks(self.plan.question), self.plan.language, **self.sampling)
@@ -170,7 +173,7 @@ class CaptionRun:
             return str(error)
 
     def _generate(self, rows: Sequence[GenerationRow]) -> None:
-        """All at once, or by halves where the device's memory is too small for that."""
+        """Generate all rows in one batch, or in halves if the device runs out of memory."""
         try:
             generate_batch(self.model.model, rows)
         except torch.OutOfMemoryError:
@@ -183,7 +186,7 @@ class CaptionRun:
             self._generate(rows[self.batch_size :])
 
     def _write(self, item: CaptionItem, row: GenerationRow) -> None:
-        """The `.txt` first: a row says that all of its work is done."""
+        """Write the `.txt` before the row: the row marks the item as finished."""
         answer = self.model.row_answer(row)
         if self.plan.sidecar:
             _write_sidecar(item.file.with_suffix(".txt"), answer.text)
@@ -199,7 +202,7 @@ class CaptionRun:
 
 
 class RowList(list[dict[str, Any]]):
-    """Rows that are not written yet."""
+    """A list of rows with the method of a `RowWriter`."""
 
     write = list.append
 
@@ -207,7 +210,7 @@ class RowList(list[dict[str, Any]]):
 def open_answers(
     open_model: Callable[[], VisualGLM], plan: CaptionPlan, sampling: dict[str, Any]
 ) -> Callable[[Sequence[CaptionItem]], list[dict[str, Any]]]:
-    """Opens a model -> what turns items into their rows, for an engine that calls it elsewhere."""
+    """Load a model and return the function from items to rows, for an engine that runs in other processes."""
     model = open_model()
 
     def answers(items: Sequence[CaptionItem]) -> list[dict[str, Any]]:

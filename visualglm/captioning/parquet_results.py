@@ -1,10 +1,10 @@
-"""OUT/, a folder of Parquet parts that many machines write at once, each part whole or not at all.
+"""Caption results in a folder of Parquet parts that many machines write at once.
 
     OUT/.writing-RUN/DRAFT.parquet -- rename --> OUT/part-RUN-000007.parquet
 
-The run fixes each part's name before anyone answers it, so a part that is answered twice, because the first machine
-died, replaces itself: nothing is lost, nothing comes twice. A run begins by taking the older runs' `.writing` folders
-away; a machine that still works for one of them can rename nothing any more. Knows nothing about Ray.
+A part appears whole, by the rename. Part names are fixed up front, so a retry overwrites its own part: no row is lost
+or duplicated. A run begins by removing the `.writing` folders of earlier runs, so a machine that still works for one of
+them can no longer publish a part.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import explain_write_errors, remove, sync_folder
-from .jsonl_results import locked
+from .jsonl_results import acquire_lock
 from .parquet_source import arrow, parquet
-from .result_store import ResultStore, written
+from .result_store import ResultStore, encodable
 
 PART = re.compile(r"part-[0-9a-f]{12}-\d{6,}\.parquet")
 TEXTS = ("image", "question", "text", "finish_reason", "error")
@@ -32,10 +32,10 @@ COLUMNS = ("image", "question", "text", "finish_reason", "completion_tokens", "e
 
 
 class ParquetResults(ResultStore):
-    """The open folder: what its parts hold already, and where a new part is drafted (`staging`).
+    """An open results folder: its parts are read at the start; `staging` is where new parts are drafted.
 
     Raises:
-        UsageError: the folder holds something else, cannot be written, or another run is writing it.
+        UsageError: the folder holds other files, cannot be written, or another run is writing it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,25 +45,25 @@ class ParquetResults(ResultStore):
         self.staging = path / f".writing-{self.run}"
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._check()
-            self._lock = locked(path)
-            self._take_over()
+            self._check_only_parts()
+            self._lock = acquire_lock(path)
+            self._end_earlier_runs()
             for row in self.rows():
                 self.remember(row)
         except OSError as error:
-            raise UsageError(f"{path} cannot be written ({error.strerror or error}): choose another -o.") from error
+            raise UsageError(f"{path} cannot be written ({error.strerror or error}). Choose another -o.") from error
 
     def name(self, number: int) -> str:
-        """Of a new part."""
+        """Return the file name of part `number`."""
         return f"part-{self.run}-{number:06}.parquet"
 
-    def _check(self) -> None:
+    def _check_only_parts(self) -> None:
         for entry in self.path.iterdir():
             if not entry.name.startswith(".") and not PART.fullmatch(entry.name):
-                raise UsageError(f"{self.path} holds {entry.name}, which is no part of results: choose another -o.")
+                raise UsageError(f"{self.path} holds {entry.name}, which is not a part of results. Choose another -o.")
 
-    def _take_over(self) -> None:
-        """Older runs lose their folders at once, by a rename; then what they drafted is deleted."""
+    def _end_earlier_runs(self) -> None:
+        """Rename the folders of earlier runs, so that they cannot publish any more; then delete their drafts."""
         for old in self.path.glob(".writing-*"):
             old.rename(self.path / f".ended-{uuid.uuid4().hex}")
         for old in self.path.glob(".ended-*"):
@@ -76,15 +76,15 @@ class ParquetResults(ResultStore):
         return sorted(self.path.glob("part-*.parquet"))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of all parts."""
+        """Yield the rows of all parts."""
         for part in self._parts:
-            yield from _rows(part)
+            yield from _read_part(part)
 
     def forget_failed(self) -> None:
-        """Parts are written anew without their errors; those that hold nothing else go."""
+        """Rewrite parts without their errors; delete parts that hold only errors."""
         self.finished, self.failed = {}, 0
         for part in self._parts:
-            rows = _rows(part)
+            rows = _read_part(part)
             kept = [row for row in rows if row["error"] is None]
             if not kept:
                 part.unlink()
@@ -103,28 +103,28 @@ class ParquetResults(ResultStore):
         self._lock.close()
 
 
-def _rows(part: Path) -> list[dict[str, Any]]:
-    """A part's rows.
+def _read_part(part: Path) -> list[dict[str, Any]]:
+    """Read the rows of a part.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the part cannot be read.
     """
     try:
         table = parquet().read_table(part, columns=list(COLUMNS), partitioning=None)
     except arrow().ArrowException as error:
-        raise UsageError(f"{part} cannot be read ({error}): delete it, and its pictures are asked again.") from error
+        raise UsageError(f"{part} cannot be read ({error}). Delete it; its images are then answered again.") from error
     return table.to_pylist()  # type: ignore[no-any-return]
 
 
 def write_part(staging: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows -> the part of that name beside `staging`; on disk before it is seen.
+    """Write rows as the part `name` beside `staging`. The data is on disk before the part appears.
 
     Raises:
-        UsageError: this machine does not see the run's folder: it is not shared, or the run is over.
+        UsageError: this machine cannot see the run's folder: it is not shared, or the run has ended.
     """
     pyarrow = arrow()
     fields = [(column, pyarrow.string() if column in TEXTS else pyarrow.int64()) for column in COLUMNS]
-    table = pyarrow.Table.from_pylist([_plain(row.items()) for row in rows], schema=pyarrow.schema(fields))
+    table = pyarrow.Table.from_pylist([_encodable_row(row.items()) for row in rows], schema=pyarrow.schema(fields))
     draft = staging / f"{uuid.uuid4().hex}.parquet"
     with explain_write_errors(staging.parent / name):
         try:
@@ -135,13 +135,13 @@ def write_part(staging: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
             draft.replace(staging.parent / name)
         except FileNotFoundError as error:
             raise UsageError(
-                f"{staging} is not seen by {platform.node()}: -o must be a folder that all machines share, "
-                "and of one run at a time."
+                f"{staging} does not exist on {platform.node()}. Give -o a folder that all machines share, "
+                "and start one run at a time."
             ) from error
         finally:
             draft.unlink(missing_ok=True)
         sync_folder(staging.parent)
 
 
-def _plain(row: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: written(value) if isinstance(value, str) else value for name, value in row}
+def _encodable_row(row: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: encodable(value) if isinstance(value, str) else value for name, value in row}

@@ -1,7 +1,7 @@
-"""Pictures listed by a Parquet file, or lying in it: their names and questions, and one's bytes.
+"""Images that a Parquet file lists or contains.
 
-A row has `image` (or `path`): a path, or what Hugging Face's `datasets` writes, {bytes, path}; and, if it likes,
-`question`. Names are read without the pictures; a picture's row group is read when its turn comes.
+A row has `image` (or `path`), which is a path or {bytes, path} as Hugging Face's `datasets` writes it, and optionally
+`question`. Listing reads the names without the images; a row group of images is read when one of them is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..preprocessing.image_files import read_image
 
 
 class ParquetImage(NamedTuple):
-    """A row: its picture's name (a path, unless it is `inside`), question, and place in the file."""
+    """A row: the image's name (a path, unless the image is `inside`), its question, row group and row in the group."""
 
     name: str
     question: str | None
@@ -26,29 +26,29 @@ class ParquetImage(NamedTuple):
     row: int
 
 
-def entries(file: Path) -> Iterator[ParquetImage]:
-    """The rows of a file, in its order; a picture without a name is called by its row's number.
+def list_images(file: Path) -> Iterator[ParquetImage]:
+    """Yield the rows of a file in order. An image without a name is named by its row number.
 
     Raises:
-        UsageError: it is no Parquet file, or names no pictures.
+        UsageError: the file is not Parquet, or names no images.
     """
     pyarrow = arrow()
     try:
         with parquet().ParquetFile(file) as opened:
             column, inside = _image_column(opened.schema_arrow, file)
-            wanted = [f"{column}.path" if inside else column, "question"]
+            columns = [f"{column}.path" if inside else column, "question"]
             count = 0
             for group in range(opened.num_row_groups):
-                table = opened.read_row_group(group, columns=wanted)
+                table = opened.read_row_group(group, columns=columns)
                 for row, values in enumerate(table.to_pylist()):
-                    yield _entry(file, values, column, inside, count, group, row)
+                    yield _parse_entry(file, values, column, inside, count, group, row)
                     count += 1
     except (pyarrow.ArrowException, OSError) as error:
-        raise UsageError(f"{file} cannot be read as Parquet ({error}): check the file, or write it anew.") from error
+        raise UsageError(f"{file} cannot be read as Parquet ({error}). Check the file, or write it again.") from error
 
 
 def _image_column(schema: Any, file: Path) -> tuple[str, bool]:
-    """The column of the pictures, and whether they lie in it."""
+    """Return the name of the image column, and True if it contains the images themselves."""
     types = arrow().types
     for name in ("image", "path"):
         kind = schema.field(name).type if name in schema.names else None
@@ -56,27 +56,27 @@ def _image_column(schema: Any, file: Path) -> tuple[str, bool]:
             return name, False
         if kind is not None and types.is_struct(kind) and {field.name for field in kind} >= {"bytes", "path"}:
             return name, True
-    raise UsageError(f"{file} names no pictures: give it a column `image` of paths, or of {{bytes, path}}.")
+    raise UsageError(f"{file} names no images. Give it a column `image` of paths, or of {{bytes, path}}.")
 
 
-def _entry(
+def _parse_entry(
     file: Path, values: dict[str, Any], column: str, inside: bool, count: int, group: int, row: int
 ) -> ParquetImage:
     value, question = values[column], values.get("question")
     name = (value or {}).get("path") or str(count) if inside else value
     if not isinstance(name, str) or not isinstance(question, str | None):
-        raise UsageError(f"{file}, row {count + 1} names no picture: give `image` a path, and `question` a text.")
+        raise UsageError(f"{file}, row {count + 1} names no image. Give `image` a path, and `question` a text.")
     return ParquetImage(name, question or None, inside, group, row)
 
 
-def picture(file: Path, group: int, row: int) -> bytes:
-    """The bytes of a picture that lies in the file, or beside it where its row has a path alone.
+def read_parquet_image(file: Path, group: int, row: int) -> bytes:
+    """Read the bytes of an image inside the file, or beside it if its row has only a path.
 
     Raises:
-        OSError: there are none, or the file is gone.
-        ImageError: it is no regular file, or too large.
+        OSError: the row has neither, or a file is missing.
+        ImageError: the image is not a regular file, or too large.
     """
-    value = _pictures(file, group)[row].as_py() or {}
+    value = _read_row_group(file, group)[row].as_py() or {}
     if value.get("bytes") is not None:
         return bytes(value["bytes"])
     if not value.get("path"):
@@ -85,8 +85,8 @@ def picture(file: Path, group: int, row: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=2)
-def _pictures(file: Path, group: int) -> Any:
-    """A row group's pictures: neighbours are asked for one after the other."""
+def _read_row_group(file: Path, group: int) -> Any:
+    """Read the images of a row group. It is cached, because its rows are asked for one after another."""
     try:
         with parquet().ParquetFile(file) as opened:
             column, _ = _image_column(opened.schema_arrow, file)

@@ -1,10 +1,9 @@
-"""Items -> parts on many machines, by Ray Data: each actor opens the model once and answers chunks.
+"""Caption items on many machines with Ray Data: each actor loads the model once and answers chunks.
 
-    chunks (names, not pictures) --> actors, on any machine --> one part each (parquet_results.py) --> how many rows,
-    and errors
+    chunks of items (names only) --> actors on any machine --> one part per chunk (parquet_results.py) --> counts
 
-A chunk whose machine dies is given to another one. Pictures never travel: who answers reads them, from a folder that
-all machines share. Knows nothing about the model: `open_answers` opens whatever answers items.
+If a machine fails, its chunk goes to another one. Actors read the images themselves, from a folder that all machines
+share.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from .parquet_results import ParquetResults, write_part
 from .sources import CaptionItem
 
 CHUNK = 64
-"""Items in a part at least: what a machine that dies loses at most."""
+"""Minimum items per part. A machine that fails loses at most one unfinished part."""
 MOST_PARTS = 10_000
-"""In one run; a larger source has larger chunks."""
+"""Parts per run; a larger source gets larger chunks."""
 OBJECT_STORE = 200_000_000
-"""Bytes of shared memory for a cluster that begins and ends with the run; pictures do not pass through it."""
+"""Bytes of shared memory for a cluster of this run alone; images do not pass through it."""
 
 Answers = Callable[[Sequence[CaptionItem]], Sequence[Mapping[str, Any]]]
-"""Items -> their rows."""
+"""Function from items to their rows."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """How many models there are at most, and the cores and GPUs of each."""
+    """The maximum number of actors, and the CPU cores and GPUs of each."""
 
     actors: int
     cpus: float
@@ -46,10 +45,10 @@ class Pool:
 
 
 class Worker:
-    """An actor: chunk -> part, and how many rows and errors it has, or the user's mistake that hindered it.
+    """An actor that writes a chunk as a part and returns the counts of rows and errors.
 
-    A mistake, also one while the model is opened, comes back as what it says: Ray would start the actor again, and wrap
-    the error so that nobody can tell it from an error of ours.
+    A `VisualGLMError`, also one while loading the model, is returned as its message, because Ray would restart the
+    actor and wrap a raised error.
     """
 
     def __init__(self, open_answers: Callable[[], Answers], staging: str) -> None:
@@ -64,43 +63,43 @@ class Worker:
         if self.mistake:
             return {"rows": 0, "failed": 0, "mistake": self.mistake}
         try:
-            rows = self.answers(_items(chunk["items"]))
+            rows = self.answers(_deserialize(chunk["items"]))
             write_part(self.staging, chunk["part"], rows)
         except VisualGLMError as error:
             return {"rows": 0, "failed": 0, "mistake": str(error)}
         return {"rows": len(rows), "failed": sum(row.get("error") is not None for row in rows), "mistake": ""}
 
 
-def _text(items: Sequence[CaptionItem]) -> str:
-    """Items as they travel: ASCII, whatever their names are."""
+def _serialize(items: Sequence[CaptionItem]) -> str:
+    """Serialize items as ASCII JSON, whatever their names are."""
     return json.dumps([{**dataclasses.asdict(item), "file": str(item.file.absolute())} for item in items])
 
 
-def _items(text: str) -> list[CaptionItem]:
+def _deserialize(text: str) -> list[CaptionItem]:
     return [CaptionItem(**{**values, "file": Path(values["file"])}) for values in json.loads(text)]
 
 
 def chunks(items: Sequence[CaptionItem], parts: ParquetResults) -> list[dict[str, str]]:
-    """Each with the name of its part, which no retry changes."""
+    """Split items into chunks, each with the name of its part, which a retry keeps."""
     size = max(CHUNK, -(-len(items) // MOST_PARTS))
     rest = iter(items)
     whole = iter(lambda: list(itertools.islice(rest, size)), [])
-    return [{"part": parts.name(number), "items": _text(chunk)} for number, chunk in enumerate(whole)]
+    return [{"part": parts.name(number), "items": _serialize(chunk)} for number, chunk in enumerate(whole)]
 
 
 def answer(
     items: Sequence[CaptionItem], parts: ParquetResults, open_answers: Callable[[], Answers], pool: Pool
 ) -> Iterator[int]:
-    """Fills the parts on the cluster that is connected; yields how many more items have rows.
+    """Answer the items on the connected cluster; yield the number of new rows after each part.
 
     Raises:
-        UsageError: the model cannot be opened there, or the folder is not shared.
+        UsageError: the model cannot be loaded there, or the folder is not shared.
     """
     data = ray_data()
-    wanted = chunks(items, parts)
-    if not wanted:
+    pending = chunks(items, parts)
+    if not pending:
         return
-    done = data.from_items(wanted, override_num_blocks=len(wanted)).map(
+    done = data.from_items(pending, override_num_blocks=len(pending)).map(
         Worker,
         fn_constructor_args=(open_answers, str(parts.staging)),
         compute=data.ActorPoolStrategy(
@@ -117,45 +116,50 @@ def answer(
 
 
 def pool_of(actors: int | None, device: str) -> Pool:
-    """One model a GPU, or one a machine where there are none (or `device` is cpu), unless `actors` says how many; the
-    cores of the smallest machine are shared out among its models.
+    """Choose the actors: `actors`, or one per GPU, or one per machine without GPUs (or if `device` is cpu).
+
+    The cores of the smallest machine are divided among its actors.
 
     Raises:
-        UsageError: the cluster has no cores to give, or no GPU for the device.
+        UsageError: the cluster has no free core, or no GPU although the device needs one.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if not nodes:
-        raise UsageError("no machine of the Ray cluster has a core to give: start one with ray start --num-cpus.")
+        raise UsageError("no machine of the Ray cluster has a free core. Start one with ray start --num-cpus.")
     gpus = int(sum(node.get("GPU", 0) for node in nodes)) if device == "auto" or device.startswith("cuda") else 0
     if device.startswith("cuda") and not gpus:
-        raise UsageError(f"--device {device}, but the cluster has no GPU: add one, or leave --device out.")
-    wanted = actors or gpus or len(nodes)
-    fewest = min(node["CPU"] for node in nodes)
-    share = max(1, int(fewest // -(-wanted // len(nodes))))
-    return Pool(wanted, share, 1 if gpus else 0)
+        raise UsageError(f"--device {device}, but the cluster has no GPU. Add one, or remove --device.")
+    count = actors or gpus or len(nodes)
+    fewest_cores = min(node["CPU"] for node in nodes)
+    cores_per_actor = max(1, int(fewest_cores // -(-count // len(nodes))))
+    return Pool(count, cores_per_actor, 1 if gpus else 0)
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """The cluster at `address`, or one on this machine that listens on loopback alone and ends with the block.
+    """Connect to the cluster at `address`, or start one on loopback that ends with the block.
 
     Raises:
-        UsageError: Ray is not installed, or nothing answers at the address.
+        UsageError: Ray is not installed, or no cluster answers at the address.
     """
     require_ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    alone: dict[str, Any] = {}
+    local_options: dict[str, Any] = {}
     if address is None:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # read at import: a node of its own on loopback
-        alone = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        os.environ.setdefault(
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
+        )  # read when ray is imported; keeps the node on loopback
+        local_options = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
     import ray
 
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **alone)
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local_options)
     except (ConnectionError, ValueError) as error:
-        raise UsageError(f"no Ray cluster answers at {address}: start one with ray start, or leave it out.") from error
+        raise UsageError(
+            f"no Ray cluster answers at {address}. Start one with ray start, or remove --ray-address."
+        ) from error
     try:
         yield
     finally:
@@ -168,7 +172,7 @@ def require_ray() -> None:
 
 
 def ray_data() -> ModuleType:
-    """`ray.data`, quiet: the bar is ours."""
+    """Return `ray.data` without its progress bars and logs; the command line shows its own bar."""
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False

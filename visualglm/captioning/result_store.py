@@ -1,7 +1,7 @@
-"""Which pictures have a row already, and which items of a source still wait for theirs.
+"""Resuming of a caption run: which items have a row and which do not.
 
-The one rule of resuming, for every engine. What the run was (source and flags) stands beside OUT, in `.OUT.run.json`.
-jsonl_results.py (JSON lines) and parquet_results.py (Parquet) read the rows.
+All engines share this file. The settings of the run (source and flags) are kept beside OUT, in `.OUT.run.json`.
+`jsonl_results.py` and `parquet_results.py` read and write the rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .sources import CaptionItem
 
 
 class ResultStore(ABC):
-    """What lies at `path`: `finished` (picture -> questions answered), and how many rows are errors (`failed`)."""
+    """Results at `path`: `finished` maps an image to its answered questions, `failed` counts rows with an error."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,49 +28,49 @@ class ResultStore(ABC):
 
     @abstractmethod
     def rows(self) -> Iterator[Mapping[str, Any]]:
-        """The rows that lie there."""
+        """Yield the stored rows."""
 
     @abstractmethod
     def forget_failed(self) -> None:
-        """Takes the rows with an error out, so that their pictures wait again."""
+        """Remove the rows with an error, so that their images are answered again."""
 
     def remember(self, row: dict[str, Any]) -> None:
-        """Counts a row; `error` may be missing or None where there is none."""
+        """Record a row. It holds an error if `error` is present and not None."""
         self.finished.setdefault(row["image"], set()).add(row["question"])
         self.failed += row.get("error") is not None
 
     def waiting(self, items: Iterable[CaptionItem], question: str) -> list[CaptionItem]:
-        """The items whose question, their own or else `question`, has no row yet; no picture is asked it twice."""
+        """List the items without a row for their own question, or else `question`. Duplicates are dropped."""
         asked = {(item.image, item.asks(question)): item for item in items}
-        return [item for (image, text), item in asked.items() if written(text) not in self._answered(image)]
+        return [item for (image, text), item in asked.items() if encodable(text) not in self._answered(image)]
 
     def _answered(self, image: str) -> set[str]:
-        return self.finished.get(written(image), set())
+        return self.finished.get(encodable(image), set())
 
     def check_question(self, items: Sequence[CaptionItem], question: str) -> None:
-        """Raises `UsageError` where rows answer a question that nobody asks: they would pass for answers to this one.
+        """Raise `UsageError` if rows answer a different question: mixing them would mislabel results.
 
-        Of pictures that come with questions of their own, only what no item asks counts.
+        For an image whose items bring their own questions, only questions that no item asks count.
         """
-        asked = {(item.image, written(item.asks(question))) for item in items}
+        asked = {(item.image, encodable(item.asks(question))) for item in items}
         for item in items if self.finished else ():
             others = {text for text in self._answered(item.image) if (item.image, text) not in asked}
             if item.question is None and others:
-                raise UsageError(f"{self.path} answers {others.pop()[:80]!r}: choose another -o, or ask that.")
+                raise UsageError(f"{self.path} answers {others.pop()[:80]!r}. Choose another -o, or ask that question.")
 
     def check_run(self, run: Mapping[str, Any]) -> None:
-        """Notes what the run is, by name and value; of rows that were written before notes were, nothing is known.
+        """Store the run's settings (name -> value), after comparing them with the stored ones.
 
         Raises:
-            UsageError: there are rows, and their run was another one: they would pass for answers of this one.
+            UsageError: there are rows, and their run had other settings: mixing them would mislabel results.
         """
         note = self.path.with_name(f".{self.path.name}.run.json")
         if self.finished and note.exists():
             before = _read_note(note)
             for name in (name for name in run if name in before and run[name] != before[name]):
                 raise UsageError(
-                    f"{self.path} was begun with {name} {_told(before[name])}, and now it is {_told(run[name])}: "
-                    f"choose another -o, or delete {note} to mix them."
+                    f"{self.path} was begun with {name} {_quote(before[name])}, and now it is {_quote(run[name])}. "
+                    f"Choose another -o, or delete {note} to append anyway."
                 )
         write_file(note, json.dumps(run, indent=1) + "\n")
 
@@ -94,10 +94,10 @@ def _read_note(note: Path) -> dict[str, Any]:
     )
 
 
-def _told(value: Any) -> str:
+def _quote(value: Any) -> str:
     return "not given" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def written(text: str) -> str:
-    """As rows hold it: a file's name that is no UTF-8 has question marks there."""
+def encodable(text: str) -> str:
+    """Return text as rows store it: characters of a file name that UTF-8 cannot encode become question marks."""
     return text.encode("utf-8", "replace").decode()

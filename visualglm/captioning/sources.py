@@ -1,6 +1,6 @@
-"""A folder, a glob, a JSONL or CSV list, Parquet, or tar shards -> items: name, bytes, question.
+"""Image sources: a folder, a glob, a JSONL or CSV list, Parquet files or tar files become caption items.
 
-Nothing is decoded here, and nothing is unpacked: a picture in a tar is read in place. Knows nothing about models.
+Images are neither decoded nor unpacked: an image in a tar is read in place.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from ..files.reading import open_regular, parse_json
 from ..preprocessing.image_files import read_image
 from . import parquet_source
 
-PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 MOST_MEMBERS = 5_000_000
-"""Of a tar, pictures or not: each takes some memory and time to list."""
+"""Members of a tar, images or not: listing each takes memory and time."""
 MOST_HEADER = 1 << 20
-"""Bytes of a tar member's long name or extra header, which tarfile would read whole."""
+"""Bytes of a tar member's long name or extra header, which tarfile reads into memory."""
 LONGEST_LINE = 1 << 26
 WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
 class CaptionItem:
-    """One picture to describe: `image` names it in the results, `file` holds it.
+    """One image to caption: `image` is its name in the results, `file` contains it.
 
-    Inside a tar it has an `offset` and a `size` in bytes, inside a Parquet file a row `group` and an `offset` in rows.
+    In a tar, `offset` and `size` are in bytes. In a Parquet file, `group` is the row group and `offset` the row in it.
     """
 
     image: str
@@ -46,37 +46,37 @@ class CaptionItem:
 
     @property
     def inside(self) -> bool:
-        """Whether other pictures lie in the same file."""
+        """True if `file` is an archive of several images."""
         return self.size is not None or self.group is not None
 
     def asks(self, question: str) -> str:
-        """Its own question, or this one where it has none."""
+        """Return the item's own question, or else `question`."""
         return self.question or question
 
     def read(self) -> bytes:
-        """The picture's bytes.
+        """Read the encoded image.
 
         Raises:
-            OSError: the file is gone, or may not be read, or no file can bear that name.
-            ImageError: it is no regular file, or too large.
+            OSError: the file is missing or may not be read, or its name is not valid.
+            ImageError: it is not a regular file, or too large.
         """
         try:
             if self.group is not None:
-                return parquet_source.picture(self.file, self.group, self.offset)
+                return parquet_source.read_parquet_image(self.file, self.group, self.offset)
             return read_image(self.file, self.offset, self.size)
         except ImageError:
             raise
         except ValueError as error:  # a null character in the name, or one that the file system cannot encode
-            raise OSError(f"{self.image!r} is no name of a file ({error})") from error
+            raise OSError(f"{self.image!r} is not a valid file name ({error})") from error
 
 
 def read_source(source: str) -> list[CaptionItem]:
-    """The items of a source, in a fixed order; the same picture with the same question comes once.
+    """List the items of a source in a fixed order, without duplicates (same image and question).
 
-    Pictures inside one file that bear the same name are told apart by their order: `a.png`, `a.png#2`, `a.png#3`.
+    Duplicate names inside one file get a suffix in order: `a.png`, `a.png#2`, `a.png#3`.
 
     Raises:
-        UsageError: there is no such source, or it has no pictures, or a line of a list cannot be read.
+        UsageError: the source does not exist or has no images, or a line of a list cannot be read.
     """
     path = Path(source)
     if path.is_dir():
@@ -84,38 +84,40 @@ def read_source(source: str) -> list[CaptionItem]:
     elif path.suffix.lower() in (".jsonl", ".csv"):
         found = _list(path)
     elif path.suffix.lower() == ".tar" and path.is_file():
-        found = _shard(path, "")
+        found = _tar(path, "")
     elif path.suffix.lower() == ".parquet" and path.is_file():
-        found = _table(path, "")
+        found = _parquet(path, "")
     elif WILD.search(source) and not path.exists():
         found = _glob(source)
     else:
         raise UsageError(
-            f"{source[:200]} is no folder, glob, .jsonl or .csv list, .parquet, or uncompressed .tar: "
-            "name the pictures by one of these."
+            f"{source[:200]} is not a folder, glob, .jsonl or .csv list, .parquet or uncompressed .tar file. "
+            "Give the images as one of these."
         )
-    items = list({(item.image, item.question): item for item in _told_apart(list(found))}.values())
+    items = list({(item.image, item.question): item for item in _number_duplicates(list(found))}.values())
     if not items:
-        raise UsageError(f"{source[:200]} has no pictures ({', '.join(PICTURES)}): check the path.")
+        raise UsageError(f"{source[:200]} has no images ({', '.join(IMAGE_SUFFIXES)}). Check the path.")
     return items
 
 
-def _told_apart(items: Sequence[CaptionItem]) -> Iterator[CaptionItem]:
-    """A name inside a file that came before gets the next number that no other name has."""
+def _number_duplicates(items: Sequence[CaptionItem]) -> Iterator[CaptionItem]:
+    """Append the next free number to a name inside a file that occurred before."""
     names = {(item.image, item.question) for item in items}
     numbers: dict[tuple[str, str | None], Iterator[int]] = {}
     for item in items:
-        named = item.image, item.question
-        if item.inside and named in numbers:
-            others = (f"{item.image}#{number}" for number in numbers[named])
+        key = item.image, item.question
+        if item.inside and key in numbers:
+            others = (f"{item.image}#{number}" for number in numbers[key])
             item = replace(item, image=next(name for name in others if (name, item.question) not in names))
-        numbers.setdefault(named, itertools.count(2))
+        numbers.setdefault(key, itertools.count(2))
         yield item
 
 
 def _folder(folder: Path) -> Iterator[CaptionItem]:
-    """Pictures and tar shards below a folder; what begins with a dot is passed over, and so is Parquet: it may be a
-    run's own captions."""
+    """Yield the images and tar files below a folder.
+
+    Hidden entries are skipped. Parquet files are skipped too, because they may be the captions of a run.
+    """
     for here, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -125,14 +127,14 @@ def _folder(folder: Path) -> Iterator[CaptionItem]:
 
 
 def _file(file: Path, name: str) -> Iterator[CaptionItem]:
-    if file.suffix.lower() in PICTURES:
+    if file.suffix.lower() in IMAGE_SUFFIXES:
         yield CaptionItem(name, file)
     elif file.suffix.lower() == ".tar":
-        yield from _shard(file, f"{name}/")
+        yield from _tar(file, f"{name}/")
 
 
 def _glob(pattern: str) -> Iterator[CaptionItem]:
-    """What matches; named from the last folder before the first wildcard."""
+    """Yield the matching files, named relative to the last folder before the first wildcard."""
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if WILD.search(part))
     root = Path(*parts[:fixed])
@@ -143,11 +145,11 @@ def _glob(pattern: str) -> Iterator[CaptionItem]:
     for match in matches:
         name = match.relative_to(root).as_posix()
         if match.is_file():
-            yield from _table(match, f"{name}/") if match.suffix.lower() == ".parquet" else _file(match, name)
+            yield from _parquet(match, f"{name}/") if match.suffix.lower() == ".parquet" else _file(match, name)
 
 
 class _Member(tarfile.TarInfo):
-    """A header whose extra parts are bounded, and whose holes are not filled."""
+    """A tar header with bounded extra parts."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
         extra = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
@@ -156,35 +158,35 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
-class _Shard(tarfile.TarFile):
+class _BoundedTarFile(tarfile.TarFile):
     tarinfo = _Member
 
 
-def _shard(file: Path, prefix: str) -> Iterator[CaptionItem]:
-    """The pictures inside a tar, by their place in it; links and folders are none."""
+def _tar(file: Path, prefix: str) -> Iterator[CaptionItem]:
+    """Yield the images inside a tar with their offsets; links and folders are skipped."""
     try:
-        with open_regular(file) as opened, _Shard.open(fileobj=opened, mode="r:") as shard:
+        with open_regular(file) as opened, _BoundedTarFile.open(fileobj=opened, mode="r:") as archive:
             size = os.fstat(opened.fileno()).st_size
-            for count, member in enumerate(shard):
-                shard.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header
+            for count, member in enumerate(archive):
+                archive.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header
                 if count >= MOST_MEMBERS:
-                    raise UsageError(f"{file} has more than {MOST_MEMBERS} members: make several tars of it.")
-                if not member.isreg() or member.issparse() or Path(member.name).suffix.lower() not in PICTURES:
+                    raise UsageError(f"{file} has more than {MOST_MEMBERS} members. Split it into several tar files.")
+                if not member.isreg() or member.issparse() or Path(member.name).suffix.lower() not in IMAGE_SUFFIXES:
                     continue
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"the end of {member.name[:80]} is missing")
                 yield CaptionItem(prefix + member.name, file, None, member.offset_data, member.size)
     except UsageError:
         raise
-    except Exception as error:  # a damaged header fails in every way there is
+    except Exception as error:  # a damaged header can raise almost anything
         raise UsageError(
-            f"{file} cannot be read as a tar ({error}): unpack it, or write it anew uncompressed."
+            f"{file} cannot be read as a tar ({error}). Unpack it, or write it again, uncompressed."
         ) from error
 
 
-def _table(file: Path, prefix: str) -> Iterator[CaptionItem]:
-    """The pictures that a Parquet file holds or names."""
-    for name, question, inside, group, row in parquet_source.entries(file):
+def _parquet(file: Path, prefix: str) -> Iterator[CaptionItem]:
+    """Yield the images that a Parquet file contains or lists."""
+    for name, question, inside, group, row in parquet_source.list_images(file):
         if inside:
             yield CaptionItem(prefix + name, file, question, row, group=group)
         else:
@@ -192,26 +194,28 @@ def _table(file: Path, prefix: str) -> Iterator[CaptionItem]:
 
 
 def _list(file: Path) -> Iterator[CaptionItem]:
-    """Lines with `image` (or `path`) and, if they like, `question`; paths are relative to the file."""
+    """Yield the rows of a list: `image` (or `path`) and optionally `question`; paths are relative to the file."""
     try:
         with open_regular(file) as opened, io.TextIOWrapper(opened, "utf-8-sig", newline="") as text:
             lines = _lines(text, file)
             rows = csv.DictReader(lines) if file.suffix.lower() == ".csv" else _json_lines(lines, file)
             for number, row in enumerate(rows, 1):
-                yield _listed(file, number, row)
+                yield _parse_row(file, number, row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{file} cannot be read ({error}): give a UTF-8 file.") from error
+        raise UsageError(f"{file} cannot be read ({error}). Give a UTF-8 file.") from error
 
 
 def _lines(text: io.TextIOWrapper, file: Path) -> Iterator[str]:
-    """The lines of a list.
+    """Yield the lines of a list.
 
     Raises:
-        UsageError: one is too long to be one.
+        UsageError: a line is too long.
     """
     while line := text.readline(LONGEST_LINE):
         if len(line) == LONGEST_LINE:
-            raise UsageError(f"{file} has a line of more than {LONGEST_LINE >> 20} million characters: it is no list.")
+            raise UsageError(
+                f"{file} has a line of more than {LONGEST_LINE >> 20} million characters. Write one image per line."
+            )
         yield line
 
 
@@ -222,14 +226,14 @@ def _json_lines(lines: Iterator[str], file: Path) -> Iterator[Any]:
                 value = parse_json(line)
             except ValueError as error:
                 raise UsageError(
-                    f"{file}, line {number}: this is no JSON ({error}): mend it or leave it out."
+                    f"{file}, line {number} is not valid JSON ({error}). Correct the line or remove it."
                 ) from error
             yield value
 
 
-def _listed(file: Path, number: int, row: Any) -> CaptionItem:
+def _parse_row(file: Path, number: int, row: Any) -> CaptionItem:
     name = (row.get("image") or row.get("path")) if isinstance(row, Mapping) else None
     question = row.get("question") if name else None
     if not isinstance(name, str) or not isinstance(question, str | None):
-        raise UsageError(f'{file}, row {number} names no picture: write {{"image": "a.png", "question": "..."}}.')
+        raise UsageError(f'{file}, row {number} names no image. Write {{"image": "a.png", "question": "..."}}.')
     return CaptionItem(name, file.parent / name, question or None)

@@ -1,7 +1,7 @@
-"""The command line, one file per verb; nobody imports this room.
+"""The command line, one file per verb.
 
-`main` turns a user's mistake into one line on stderr and exit code 2; any other error keeps its traceback. Building the
-command line loads neither torch nor transformers, so `--help` is quick: each verb imports what it needs when it runs.
+`main` prints a `VisualGLMError` as one line on stderr and exits with 2; any other error keeps its traceback. Each verb
+imports what it needs when it runs, so that `--help` loads neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .convert import convert
 from .doctor import doctor
 from .finetune import finetune
 from .fit import fit
+from .grouped_help import GroupedCommand
 from .legacy_flags import AcceptsUpstreamFlags
 from .merge import merge
 from .pretrain import pretrain
@@ -31,14 +32,14 @@ from .serve import serve
 from .web import web
 
 ADVICE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT), "make room or allow it"),
-    errno.ENAMETOOLONG: "give the path of a file or folder that is there",
+    **dict.fromkeys((errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT), "Free some space or change permissions"),
+    errno.ENAMETOOLONG: "Give the path of an existing file or folder",
 }
-"""What to do about an error of the system that no verb explains."""
+"""The remedy for each operating-system error that no verb explains."""
 
 app = typer.Typer(
     name="visualglm",
-    help="Talk with a picture in Chinese and English.  用中文和英文与图片对话。",
+    help="Chat about images in Chinese and English.  用中文和英文与图片对话。",
     no_args_is_help=True,
     invoke_without_command=True,
     add_completion=False,
@@ -46,7 +47,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for verb in (ask, bench, chat, caption, convert, doctor, finetune, fit, merge, pretrain, quantize, serve, web):
-    app.command(cls=AcceptsUpstreamFlags)(verb)
+    replaces_upstream_script = verb in (chat, web)
+    app.command(cls=AcceptsUpstreamFlags if replaces_upstream_script else GroupedCommand)(verb)
 
 
 @app.callback()
@@ -57,9 +59,9 @@ def common(version: Annotated[bool, typer.Option("--version", help="Print the ve
 
 
 def main() -> None:
-    """The `visualglm` program."""
+    """Run the `visualglm` program."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # answers are Chinese, whatever the terminal was set to
+        if isinstance(stream, io.TextIOWrapper):  # answers may be Chinese, whatever encoding the terminal is set to
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         app()
@@ -67,11 +69,11 @@ def main() -> None:
         print(f"visualglm: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away, as `head` does: nothing to complain about
+        sys.stderr.close()  # the reader of our output closed the pipe, as `head` does: no message is needed
         sys.exit(1)
     except OSError as error:
         if error.errno not in ADVICE:
             raise
-        file = str(error.filename or "standard output")[:200]
-        print(visible(f"visualglm: {error.strerror}: {file}; {ADVICE[error.errno]}."), file=sys.stderr)
+        path = str(error.filename or "standard output")[:200]
+        print(visible(f"visualglm: {error.strerror}: {path}. {ADVICE[error.errno]}."), file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""One question about one picture, the answer streamed to stdout."""
+"""`visualglm ask`: stream one answer about one image to stdout."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ if TYPE_CHECKING:
 
 @options.with_flags
 def ask(
-    image: Annotated[str, typer.Argument(help="The picture's path; - reads it from stdin.")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Path of the image; - reads it from stdin.")],
     flags: options.Flags,
     question: Annotated[
-        str | None, typer.Argument(help="Chinese or English; without one, describes the picture.")
+        str | None,
+        typer.Argument(metavar="QUESTION", help="Question in Chinese or English. Default: describe the image."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """One answer about a picture, streamed. / 就一张图片回答一个问题。"""
+    """Answer a question about an image. / 就一张图片回答一个问题。
+
+    Example: visualglm ask photo.jpg "What is in this image?"
+    """
     from ..conversation import QUESTIONS
 
     sampling = flags.sampling()
-    picture = opened_picture(image, flags.upstream_images)
-    conversation = flags.open_model().conversation(picture, flags.language)
-    question = question if question is not None else QUESTIONS[options.spoken_language(flags.language)]
+    opened = open_image_argument(image, flags.upstream_images)
+    conversation = flags.open_model().conversation(opened, flags.language)
+    question = question if question is not None else QUESTIONS[options.interface_language(flags.language)]
     for piece in conversation.stream(question, **sampling):
         if not as_json:
             print(visible(piece, kept="\n\t") if sys.stdout.isatty() else piece, end="", flush=True)
@@ -41,11 +45,11 @@ def ask(
         print()
 
 
-def opened_picture(image: str, upstream: bool) -> Image:
-    """The picture in RGB, before a model is loaded for it: a wrong path should not cost half a minute.
+def open_image_argument(image: str, upstream: bool) -> Image:
+    """Open the image in RGB. This happens before the model is loaded, so that a wrong path fails at once.
 
     Raises:
-        ImageError: it cannot be opened, or nothing came through stdin.
+        ImageError: it cannot be opened, or stdin is empty.
     """
     from ..preprocessing.image_files import read_stream
     from ..preprocessing.images import open_image
@@ -54,5 +58,5 @@ def opened_picture(image: str, upstream: bool) -> Image:
         return open_image(image, upstream=upstream)
     piped = read_stream(sys.stdin.buffer, "stdin") if sys.stdin is not None else b""
     if not piped:
-        raise ImageError("nothing came through stdin: pipe a picture into it, as in `cat photo.jpg | visualglm ask -`.")
+        raise ImageError("stdin is empty. Pipe an image into it, for example: cat photo.jpg | visualglm ask -")
     return open_image(piped, upstream=upstream)

@@ -1,7 +1,7 @@
-"""`visualglm bench --model DIR --quantize 4`: how fast is it here, beside what memory allows?
+"""`visualglm bench`: speed and memory of a model on this machine.
 
-`--model 6b` measures the full size without a checkpoint, with random weights made in their quantized form. The work is
-`speed`'s.
+`--model 6b` measures the full size without a checkpoint, with random weights that are made in their quantized form.
+`benchmarking/` does the work.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 from ..errors import UsageError
 from ..hardware.threads import set_threads
 from . import options
+from .grouped_help import data_option, model_option
 
 if TYPE_CHECKING:
     from ..model import VisualGLMForConditionalGeneration
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 def bench(
     model: Annotated[
-        str | None, typer.Option(help="A folder of any format, a hub id, or 6b: the full size with random weights.")
+        str | None,
+        model_option(metavar="MODEL", help="Checkpoint folder, hub id, or 6b: the full size with random weights."),
     ] = None,
     quantize: options.Quantize = None,
     quantize_vision: options.QuantizeVision = None,
@@ -30,11 +32,14 @@ def bench(
     device: options.Device = "auto",
     dtype: options.DtypeOption = "auto",
     threads: options.Threads = None,
-    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt, picture included.")] = 64,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer.")] = 16,
+    prompt: Annotated[int, data_option(min=1, metavar="N", help="Tokens of the prompt, image included.")] = 64,
+    tokens: Annotated[int, data_option(min=1, metavar="N", help="Tokens of the answer.")] = 16,
     as_json: options.Json = False,
 ) -> None:
-    """Measure speed and memory here. / 测量模型在本机的速度和内存。"""
+    """Measure speed and memory on this machine. / 测量模型在本机的速度和内存占用。
+
+    Example: visualglm bench --model 6b --quantize 4
+    """
     set_threads(threads)
     from ..benchmarking.throughput import measure
     from ..hardware.machine_report import machine, peak_memory, timed, versions
@@ -50,17 +55,17 @@ def bench(
         threads=threads,
     )
     with peak_memory() as peak:
-        opened, loading = timed(_random if model == options.SIX_B else _loaded, flags)
+        opened, seconds = timed(_make_random_model if model == options.SIX_B else _load_model, flags)
     report = {
         "model": model or "packed",
-        "bits": options.bits(quantize),
+        "bits": options.parse_bits(quantize),
         "dtype": str(opened.dtype).removeprefix("torch."),
         "device": str(opened.device),
         "kernel": cpu_backend.path(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
-        "load_seconds": round(loading, 2),
+        "load_seconds": round(seconds, 2),
         "peak_anonymous_gb": round(peak[0] / 1e9, 2),
         **measure(opened, prompt, tokens),
     }
@@ -70,34 +75,34 @@ def bench(
         _print(report)
 
 
-def _loaded(flags: options.Flags) -> VisualGLMForConditionalGeneration:
+def _load_model(flags: options.Flags) -> VisualGLMForConditionalGeneration:
     return flags.open_model().model
 
 
-def _random(flags: options.Flags) -> VisualGLMForConditionalGeneration:
+def _make_random_model(flags: options.Flags) -> VisualGLMForConditionalGeneration:
     from ..benchmarking.random_weights import random_model
     from ..checkpoints import plan_from_flags
     from ..network.configuration import VisualGLMConfig
 
     if flags.device not in ("auto", "cpu") or flags.dtype not in ("auto", "bfloat16"):
-        raise UsageError("--model 6b is made on the CPU in bfloat16: leave --device and --dtype out.")
+        raise UsageError("--model 6b runs on the CPU in bfloat16 only. Remove --device and --dtype.")
     given = (flags.quantize, flags.quantize_vision, flags.quantize_vocabulary)
-    bits, vision, vocabulary = map(options.bits, given)
+    bits, vision, vocabulary = map(options.parse_bits, given)
     plan = plan_from_flags(bits, vision=vision, vocabulary=vocabulary)
     return random_model(VisualGLMConfig(tie_word_embeddings=True), plan)
 
 
 def _print(report: dict[str, Any]) -> None:
     machine = report["machine"]
-    bits = f"{report['bits']} bits, " if report["bits"] else ""
+    bits = f"{report['bits']}-bit, " if report["bits"] else ""
     typer.echo(
         f"{report['model']}, {bits}{report['dtype']}, {machine['cpu']}, {machine['threads']} threads, ", nl=False
     )
     typer.echo(f"kernel {report['kernel']}, load average {machine['load_average_1_min']}")
-    typer.echo(f"load     {report['load_seconds']:8.2f} s   peak {report['peak_anonymous_gb']} GB")
-    typer.echo(f"picture  {report['picture_seconds']:8.3f} s")
-    typer.echo(f"prompt   {report['prompt_seconds']:8.3f} s   {report['prompt_tokens_per_second']} tokens/s")
+    typer.echo(f"load      {report['load_seconds']:8.2f} s   peak {report['peak_anonymous_gb']} GB")
+    typer.echo(f"image     {report['picture_seconds']:8.3f} s")
+    typer.echo(f"prefill   {report['prompt_seconds']:8.3f} s   {report['prompt_tokens_per_second']} tokens/s")
     for row in report["decode"]:
         limit = f"   {row['of_bandwidth']:.0%} of {row['bandwidth_gb_per_second']} GB/s" if row["of_bandwidth"] else ""
         speed = f"{row['tokens_per_second']} tokens/s{limit}"
-        typer.echo(f"answer x{row['rows']}{row['seconds_per_token']:8.4f} s   {speed}")
+        typer.echo(f"decode x{row['rows']} {row['seconds_per_token']:8.4f} s   {speed}")

@@ -1,6 +1,7 @@
-"""`visualglm caption SOURCE -o OUT`: many pictures; run again after a kill to go on.
+"""`visualglm caption`: caption images in bulk; the same command resumes an interrupted run.
 
-One process writes JSON lines; `--engine ray` many machines that write Parquet. Both ask and resume alike.
+The local engine writes JSON lines from one process. The Ray engine writes Parquet from many machines. Prompts, answers
+and resuming are the same in both.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import typer
 
 from ..errors import UsageError
 from . import options
+from .grouped_help import data_option, output_option, performance_option
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -31,53 +33,80 @@ Engine = Literal["local", "ray"]
 @options.with_flags
 def caption(
     source: Annotated[
-        str, typer.Argument(help="A folder, a quoted glob, a .jsonl or .csv list, a .parquet, or a .tar shard.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Images: a folder, a quoted glob, a .jsonl or .csv list, a .parquet or a .tar file."
+        ),
     ],
     flags: options.Flags,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="JSON lines, one row per picture (ray: a folder); kept and completed.")
+        Path,
+        output_option(
+            "-o",
+            "--out",
+            metavar="PATH",
+            help="JSON lines file, one row per image (ray: a folder of Parquet files). Existing rows are kept.",
+        ),
     ],
-    question: Annotated[str | None, typer.Option(help="What to ask; without one, describe the picture.")] = None,
-    batch_size: Annotated[str, typer.Option(help="Pictures answered at once, or auto.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that decode images meanwhile.")] = 2,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try the rows with an error again.")] = False,
-    sidecar: Annotated[
-        bool, typer.Option("--sidecar", help="Also write the text beside each picture, as .txt.")
+    question: Annotated[
+        str | None, data_option(metavar="TEXT", help="Question about each image. Default: describe the image.")
+    ] = None,
+    batch_size: Annotated[str, performance_option(metavar="N", help="Images answered in one batch, or auto.")] = "auto",
+    workers: Annotated[int, performance_option(min=1, max=64, metavar="N", help="Processes that decode images.")] = 2,
+    retry_failed: Annotated[
+        bool, output_option("--retry-failed", help="Answer rows that hold an error again.")
     ] = False,
-    engine: Annotated[Engine, typer.Option(help="This process, or a Ray cluster that writes Parquet.")] = "local",
+    sidecar: Annotated[
+        bool, output_option("--sidecar", help="Also write each text to a .txt file beside its image.")
+    ] = False,
+    engine: Annotated[
+        Engine, performance_option(metavar="local|ray", help="local: this process; ray: a Ray cluster.")
+    ] = "local",
     actors: Annotated[
-        int | None, typer.Option(min=1, help="ray: models at most; default: one a GPU, or one a machine.")
+        int | None,
+        performance_option(
+            min=1, metavar="N", help="ray: maximum models. Default: one per GPU, or one per machine without GPUs."
+        ),
     ] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option(envvar="RAY_ADDRESS", help="ray: the cluster, or auto; default: one on this machine alone."),
+        performance_option(
+            envvar="RAY_ADDRESS",
+            metavar="ADDRESS",
+            help="ray: address of the cluster, or auto. Default: a new one on this machine.",
+        ),
     ] = None,
 ) -> None:
-    """Describe many pictures; survives a kill, repeats nothing. / 批量描述图片，可断点续跑。"""
-    where = EngineChoice(engine, actors, ray_address)
-    sampling, size = flags.sampling(), _batch_size(batch_size)
+    """Caption images in bulk. / 批量描述图片，可断点续跑。
+
+    Run the same command again to resume after an interruption; finished rows are not repeated.
+
+    Example: visualglm caption photos/ -o captions.jsonl
+    """
+    engine_choice = EngineChoice(engine, actors, ray_address)
+    sampling, size = flags.sampling(), _parse_batch_size(batch_size)
     from ..captioning.local_engine import CaptionPlan
     from ..conversation import QUESTIONS
 
-    items = _items(source, out, sidecar)
-    asked = question or QUESTIONS[options.spoken_language(flags.language)]
-    plan = CaptionPlan(asked, flags.language, size, workers, sidecar)
-    with where.open_results(out) as results:
-        waiting = _waiting(results, items, plan, _run(source, question, flags), retry_failed)
-        with _progress() as progress:
+    items = _read_items(source, out, sidecar)
+    default_question = question or QUESTIONS[options.interface_language(flags.language)]
+    plan = CaptionPlan(default_question, flags.language, size, workers, sidecar)
+    with engine_choice.open_results(out) as results:
+        waiting = _waiting_items(results, items, plan, _run_settings(source, question, flags), retry_failed)
+        with _progress_bar() as progress:
             bar = progress.add_task("caption", total=len(items), completed=len(items) - len(waiting))
-            where.answer(waiting, results, flags, plan, sampling, partial(progress.advance, bar))
+            engine_choice.answer(waiting, results, flags, plan, sampling, partial(progress.advance, bar))
         failed = results.failed
-    typer.echo(f"{len(waiting)} of {len(items)} pictures answered now; {failed} rows of {out} hold an error.", err=True)
+    typer.echo(f"answered {len(waiting)} of {len(items)} images; {failed} rows of {out} hold an error.", err=True)
     if failed:
         raise typer.Exit(1)
 
 
-def _items(source: str, out: Path, sidecar: bool) -> list[CaptionItem]:
-    """What the source names.
+def _read_items(source: str, out: Path, sidecar: bool) -> list[CaptionItem]:
+    """List the images of the source.
 
     Raises:
-        UsageError: it names nothing, or `out` or the `.txt` of its pictures have no place.
+        UsageError: there are none, `out` is the source, or a sidecar file cannot be written.
     """
     from ..captioning.local_engine import check_sidecars
     from ..captioning.sources import read_source
@@ -85,21 +114,21 @@ def _items(source: str, out: Path, sidecar: bool) -> list[CaptionItem]:
     if not out.name:
         raise UsageError(f"-o {out} has no name of its own: give one, as in -o captions.jsonl.")
     if out.exists() and Path(source).exists() and out.samefile(source):
-        raise UsageError(f"-o {out} is the source itself: choose another -o.")
+        raise UsageError(f"-o {out} is the source itself. Choose another -o.")
     items = read_source(source)
     if sidecar:
         check_sidecars(items)
     return items
 
 
-def _waiting(
+def _waiting_items(
     results: JsonlResults | ParquetResults,
     items: list[CaptionItem],
     plan: CaptionPlan,
     run: dict[str, Any],
     retry_failed: bool,
 ) -> list[CaptionItem]:
-    """What is left to answer; nothing that is written is touched before it proves to be of this run."""
+    """List the items without a row. Existing rows are changed only after they prove to belong to this run."""
     from ..captioning.local_engine import remove_torn_sidecars, write_missing_sidecars
 
     results.check_run(run)
@@ -112,15 +141,16 @@ def _waiting(
     return results.waiting(items, plan.question)
 
 
-def _run(source: str, question: str | None, flags: options.Flags) -> dict[str, Any]:
-    """What answers depend on, to be told again when the run goes on: all but where it is computed."""
-    given = {name: value for name, value in asdict(flags.anywhere()).items() if name not in ("device", "threads")}
+def _run_settings(source: str, question: str | None, flags: options.Flags) -> dict[str, Any]:
+    """Collect the settings that determine the answers: all but device and threads. A resumed run must have the same."""
+    absolute = asdict(flags.with_absolute_paths())
+    given = {name: value for name, value in absolute.items() if name not in ("device", "threads")}
     return {"source": os.path.realpath(source), "question": question, **given}
 
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """Which engine answers, and for a cluster how many models and its address."""
+    """The engine that answers; for Ray also the number of actors and the cluster's address."""
 
     engine: Engine
     actors: int | None
@@ -132,10 +162,10 @@ class EngineChoice:
 
             require_ray()
         elif self.actors is not None:
-            raise UsageError("--actors are those of --engine ray: add that, or leave --actors out.")
+            raise UsageError("--actors needs --engine ray. Add that, or remove --actors.")
 
     def open_results(self, out: Path) -> JsonlResults | ParquetResults:
-        """What is written already, and the place for more."""
+        """Open the results that exist, for reading and for adding rows."""
         from ..captioning.jsonl_results import JsonlResults
         from ..captioning.parquet_results import ParquetResults
 
@@ -150,7 +180,7 @@ class EngineChoice:
         sampling: dict[str, Any],
         advance: Callable[[int], object],
     ) -> None:
-        """Gives every waiting item its row; `advance` hears how many more have one."""
+        """Answer the waiting items; `advance` is called with the number of new rows."""
         from ..captioning.jsonl_results import JsonlResults
         from ..captioning.local_engine import CaptionRun, open_answers
 
@@ -159,27 +189,27 @@ class EngineChoice:
         elif waiting:
             from ..captioning.ray_engine import answer, connected, pool_of
 
-            opener = partial(open_answers, flags.anywhere().open_model, plan, sampling)
+            load_answerer = partial(open_answers, flags.with_absolute_paths().open_model, plan, sampling)
             with connected(self.address):
-                for count in answer(waiting, results, opener, pool_of(self.actors, flags.device)):
+                for count in answer(waiting, results, load_answerer, pool_of(self.actors, flags.device)):
                     advance(count)
 
 
-def _batch_size(text: str) -> int | None:
-    """None for auto.
+def _parse_batch_size(text: str) -> int | None:
+    """Parse a number, or `auto` as None.
 
     Raises:
-        UsageError: it is neither `auto` nor a number from 1 on.
+        UsageError: the text is neither `auto` nor a number above 0.
     """
     if text == "auto":
         return None
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise UsageError(f"--batch-size {text} is no number of pictures: write 1 or more, or auto.")
+        raise UsageError(f"--batch-size {text} is not a number of images. Give 1 or more, or auto.")
     return int(text)
 
 
-def _progress() -> Progress:
-    """A bar on stderr with pictures per second and the time that is left."""
+def _progress_bar() -> Progress:
+    """Build a progress bar on stderr with images per second and the remaining time."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.progress import Task as Bar

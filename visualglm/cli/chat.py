@@ -1,4 +1,7 @@
-"""A dialogue in the terminal; what it says itself is in the language of the question."""
+"""`visualglm chat`: chat about images in the terminal.
+
+The program's own messages follow the language of the last question.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import typer
 
 from ..errors import UsageError, VisualGLMError, visible
 from . import options
+from .grouped_help import data_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,27 +24,27 @@ MESSAGES: dict[str, dict[str, str]] = {
     "zh": {
         "greeting": "欢迎使用 VisualGLM。输入问题即可；/image 路径 加一张图片，"
         "clear 重新开始，/save 文件 保存，stop 退出。",
-        "picture": "图片：{}",
+        "image": "图片：{}",
         "none": "还没有图片：/image 路径 可以给一张。",
         "cleared": "对话与图片都已清空；/image 路径 可以给一张新图片。",
         "saved": "已保存到 {}",
         "stopped": "（已停止）",
         "dropped": "（对话太长，最早的 {} 轮没有进入提示）",
         "mini": "这是内置的小模型 visualglm-mini，只认识画出来的简单图形；照片请用 --model 打开 VisualGLM-6B。",
-        "usage": "请写明路径，例如：{} 文件",
+        "usage": "缺少路径。例如：{} 文件",
     },
     "en": {
-        "greeting": "Welcome to VisualGLM. Type a question; /image PATH adds a picture, clear starts anew, "
-        "/save FILE keeps the dialogue, stop leaves.",
-        "picture": "picture: {}",
-        "none": "No picture yet: /image PATH shows one.",
-        "cleared": "Dialogue and pictures forgotten; /image PATH shows a new one.",
+        "greeting": "Welcome to VisualGLM. Type a question; /image PATH adds an image, clear starts a new chat, "
+        "/save FILE saves the chat, stop quits.",
+        "image": "image: {}",
+        "none": "No image yet: add one with /image PATH.",
+        "cleared": "Chat and images cleared; add a new image with /image PATH.",
         "saved": "saved to {}",
         "stopped": "(stopped)",
-        "dropped": "(too long: the {} oldest turns stay out of the prompt)",
-        "mini": "This is the packed visualglm-mini, which knows simple drawn pictures only; for photographs open "
+        "dropped": "(the chat is too long: its {} oldest turns were left out of the prompt)",
+        "mini": "This is the packed visualglm-mini, which knows only simple drawings. For photographs, load "
         "VisualGLM-6B with --model.",
-        "usage": "name a path, as in: {} FILE",
+        "usage": "A path is missing. Write for example: {} FILE",
     },
 }
 
@@ -48,30 +52,35 @@ MESSAGES: dict[str, dict[str, str]] = {
 @options.with_flags
 def chat(
     flags: options.Flags,
-    image: Annotated[str | None, typer.Argument(help="A picture to begin with.")] = None,
-    question: Annotated[str | None, typer.Option(help="Asked at once about every picture that is shown.")] = None,
+    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="Image to begin with.")] = None,
+    question: Annotated[
+        str | None, data_option(metavar="TEXT", help="Question to ask about every image as soon as it is shown.")
+    ] = None,
 ) -> None:
-    """A dialogue in the terminal. / 在终端里对话。"""
+    """Chat about images in the terminal. / 在终端里对话。
+
+    Example: visualglm chat photo.jpg
+    """
     from rich.console import Console
 
     from ..preprocessing.images import open_image
 
     sampling = flags.sampling()
-    # before a model is loaded for it: a wrong path should not cost half a minute
-    picture = open_image(image, upstream=flags.upstream_images) if image is not None else None
-    conversation = flags.open_model().conversation(picture, flags.language)
+    # before the model is loaded, so that a wrong path fails at once
+    opened = open_image(image, upstream=flags.upstream_images) if image is not None else None
+    conversation = flags.open_model().conversation(opened, flags.language)
     dialogue = Dialogue(conversation, Console(highlight=False, emoji=False), sampling, question)
     dialogue.say("greeting")
     if flags.model is None:
         dialogue.say("mini")
-    dialogue.say("picture" if image else "none", image)
+    dialogue.say("image" if image else "none", image)
     if image:
-        dialogue.ask_about_picture()
+        dialogue.ask_about_image()
     dialogue.run()
 
 
 class Dialogue:
-    """Reads lines until `stop` or the end of input, and streams answers."""
+    """Read lines until `stop` or the end of input; stream the answers."""
 
     def __init__(
         self, conversation: Conversation, console: Console, sampling: dict[str, Any], question: str | None = None
@@ -80,15 +89,15 @@ class Dialogue:
         self.console = console
         self.sampling = sampling
         self.question = question
-        self.spoken: Literal["zh", "en"] = options.spoken_language(conversation.language)
+        self.message_language: Literal["zh", "en"] = options.interface_language(conversation.language)
 
     def say(self, message: str, *values: object) -> None:
-        """One of the program's own messages."""
+        """Print one of the program's own messages."""
         shown = (visible(str(value)) for value in values)
-        self.console.print(MESSAGES[self.spoken][message].format(*shown), style="dim", markup=False)
+        self.console.print(MESSAGES[self.message_language][message].format(*shown), style="dim", markup=False)
 
     def run(self) -> None:
-        """The loop. Ctrl-C while waiting, and the end of input, leave."""
+        """Process lines. Ctrl-C at the prompt and the end of input quit."""
         while True:
             try:
                 line = self.console.input("[bold cyan]> [/]").strip()
@@ -98,10 +107,10 @@ class Dialogue:
             if line == "stop":
                 return
             if line:
-                self.take(line)
+                self.process(line)
 
-    def take(self, line: str) -> None:
-        """One line: a command or a question. A mistake is said, and the dialogue goes on."""
+    def process(self, line: str) -> None:
+        """Run one line, a command or a question. An error is printed and the chat continues."""
         verb, _, rest = line.partition(" ")
         try:
             if line == "clear":
@@ -109,8 +118,8 @@ class Dialogue:
                 self.say("cleared")
             elif verb == "/image":
                 self.conversation.show(self._path(verb, rest))
-                self.say("picture", rest.strip())
-                self.ask_about_picture()
+                self.say("image", rest.strip())
+                self.ask_about_image()
             elif verb == "/save":
                 self.save(self._path(verb, rest))
             else:
@@ -121,24 +130,24 @@ class Dialogue:
     def _path(self, verb: str, rest: str) -> Path:
         name = rest.strip().strip("'\"")  # terminals quote a file that is dropped on them
         if not name:
-            raise UsageError(MESSAGES[self.spoken]["usage"].format(verb))
+            raise UsageError(MESSAGES[self.message_language]["usage"].format(verb))
         try:
             return Path(name).expanduser()
         except RuntimeError as error:
             raise UsageError(f"{name}: {error}") from error
 
-    def ask_about_picture(self) -> None:
-        """The question that was given for every new picture, if one was."""
+    def ask_about_image(self) -> None:
+        """Ask the question of `--question`, if it was given."""
         if self.question is not None:
             self.console.print(f"> {self.question}", markup=False)
             self.answer(self.question)
 
     def answer(self, question: str) -> None:
-        """Streams the answer; Ctrl-C stops it, not the program."""
+        """Stream the answer. Ctrl-C stops the answer, not the program."""
         from ..preprocessing.prompt import language_of
 
         if self.conversation.language == "auto":
-            self.spoken = language_of(question)
+            self.message_language = language_of(question)
         pieces = self.conversation.stream(question, **self.sampling)
         try:
             for piece in pieces:
@@ -151,11 +160,11 @@ class Dialogue:
             self.say("dropped", self.conversation.answer.dropped_turns)
 
     def save(self, path: Path) -> None:
-        """Writes the turns as JSON."""
+        """Write the turns as JSON."""
         from ..files.atomic import write_file
 
         if path.is_symlink():
-            raise UsageError(f"{path} is a symbolic link: choose another place, or name the file itself.")
+            raise UsageError(f"{path} is a symbolic link. Choose another path, or name the file itself.")
         turns = [{"question": question, "answer": answer} for question, answer in self.conversation.history]
         write_file(path, json.dumps(turns, ensure_ascii=False, indent=1) + "\n")
         self.say("saved", path)

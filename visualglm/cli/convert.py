@@ -1,4 +1,4 @@
-"""`visualglm convert SOURCE TARGET --to {native,hf,sat}`; the work is `checkpoints.convert`'s."""
+"""`visualglm convert`: change a checkpoint's format. `checkpoints/convert.py` does the work."""
 
 from __future__ import annotations
 
@@ -9,33 +9,50 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import UsageError
+from .grouped_help import model_option, output_option
 
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+BYTES_PER_UNIT = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
-Layout = Annotated[Literal["native", "hf", "sat"], typer.Option("--to", help="Layout to write.")]
+Layout = Annotated[
+    Literal["native", "hf", "sat"],
+    output_option(
+        "--to",
+        metavar="native|hf|sat",
+        help="Format to write: native (safetensors of this package), Hugging Face's, or sat's.",
+    ),
+]
 Vocabulary = Annotated[
-    Path | None, typer.Option("--tokenizer", help="Vocabulary (ice_text.model) to take along, or its folder.")
+    Path | None,
+    model_option("--tokenizer", metavar="PATH", help="Vocabulary file ice_text.model to include, or its folder."),
 ]
 Golden = Annotated[
-    bool, typer.Option("--golden/--no-golden", help="Store what the model computes, for `visualglm doctor`.")
+    bool,
+    output_option("--golden/--no-golden", help="Store checksums and logits that `visualglm doctor` compares with."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a target that holds a checkpoint.")]
-MaxShardSize = Annotated[str, typer.Option("--max-shard-size", help="Largest weights file, e.g. 2GB.")]
+Overwrite = Annotated[bool, output_option("--overwrite", help="Replace a TARGET that holds a checkpoint.")]
+MaxShardSize = Annotated[
+    str, output_option("--max-shard-size", metavar="SIZE", help="Maximum size of a weights file, e.g. 2GB.")
+]
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="Folder of any layout, or a hub id.")],
-    target: Annotated[Path, typer.Argument(help="New folder.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Checkpoint folder of any format, or a hub id.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="New folder.")],
     to: Layout = "native",
     tokenizer: Vocabulary = None,
     golden: Golden = True,
     overwrite: Overwrite = False,
     max_shard_size: MaxShardSize = "3.5GB",
 ) -> None:
-    """Change a checkpoint's layout, bit for bit, in bounded memory."""
-    from ..checkpoints import convert as change_layout
+    """Convert a checkpoint to another format, bit for bit. / 转换权重格式，逐位一致。
 
-    folder = change_layout(
+    Memory stays bounded: tensors are copied one by one.
+
+    Example: visualglm convert visualglm-6b converted --to native
+    """
+    from ..checkpoints import convert as convert_checkpoint
+
+    folder = convert_checkpoint(
         source,
         target,
         to,
@@ -49,12 +66,12 @@ def convert(
 
 
 def size_in_bytes(text: str) -> int:
-    """`3.5GB`, `500MB`, `1000000` -> bytes.
+    """Parse `3.5GB`, `500MB` or `1000000` as bytes.
 
     Raises:
-        UsageError: it is no size.
+        UsageError: the text is not such a size, or the size is 0.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|)", text.strip().upper())
     if match is None or float(match[1]) == 0:
-        raise UsageError(f"--max-shard-size {text} is no size: write for example 2GB or 500MB.")
-    return int(float(match[1]) * UNITS[match[2]])
+        raise UsageError(f"--max-shard-size {text} is not a size. Write for example 2GB or 500MB.")
+    return int(float(match[1]) * BYTES_PER_UNIT[match[2]])

@@ -1,6 +1,6 @@
-"""`visualglm doctor --model DIR`: is this checkpoint whole, and does it compute what it should?
+"""`visualglm doctor`: check a checkpoint, one line per check; exit code 1 if one failed.
 
-One line per check, exit 1 if one failed. The work is `checkpoints.verify`'s.
+`checkpoints/verify.py` does the work.
 """
 
 from __future__ import annotations
@@ -12,23 +12,35 @@ from typing import Annotated
 import typer
 
 from ..errors import visible
+from . import options
+from .grouped_help import model_option
 
 MARKS = {"passed": "ok    ", "failed": "FAILED", "skipped": "-     "}
 
 
 def doctor(
     model: Annotated[
-        str | None, typer.Option("--model", help="Folder of any layout, or a hub id; the packed model if not given.")
+        str | None,
+        model_option(
+            "--model",
+            metavar="MODEL",
+            help="Checkpoint folder of any format, or a hub id. Default: the packed model.",
+        ),
     ] = None,
     golden: Annotated[
-        bool, typer.Option("--golden/--no-golden", help="Compare with what `visualglm convert` stored.")
+        bool,
+        model_option("--golden/--no-golden", help="Compare with the checksums and logits that `convert` stored."),
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Check a checkpoint: files, tensors, numbers, golden record, picture, vocabulary."""
-    from ..checkpoints import local_folder, verify
+    """Check a checkpoint's files, tensors and outputs. / 检查权重文件、张量与输出。
 
-    folder = local_folder(model or _packed_model())
+    Example: visualglm doctor --model visualglm-6b
+    """
+    from ..checkpoints import local_folder, verify
+    from ..conversation import packed_model
+
+    folder = local_folder(model or packed_model())
     if not as_json:
         typer.echo(f"       kernel: {kernel_line()}")
     checks = []
@@ -50,15 +62,9 @@ def doctor(
 
 
 def kernel_line() -> str:
-    """What multiplies with 8- and 4-bit weights on this processor, in words."""
+    """Describe what multiplies by 8-bit and 4-bit weights on this processor."""
     from ..kernels import cpu_backend
 
     if not cpu_backend.available():
-        return "not built (a C compiler at install time makes it): torch's slower ones take 8- and 4-bit weights"
-    return f"{cpu_backend.path()}, compiled with the package, for 8- and 4-bit weights and decoding on the CPU"
-
-
-def _packed_model() -> str:
-    import visualglm
-
-    return str(visualglm.packed_model())
+        return "not built (needs a C compiler at install time); 8-bit and 4-bit weights use torch's slower kernels"
+    return f"{cpu_backend.path()}, compiled with the package, for 8-bit and 4-bit weights and decoding on the CPU"

@@ -1,4 +1,4 @@
-"""`visualglm finetune RECIPE.toml`, or without a recipe; the work is `finetuning.run`'s."""
+"""`visualglm finetune`: train on your images, with a recipe or with flags. `finetuning/run.py` does the work."""
 
 from __future__ import annotations
 
@@ -9,30 +9,47 @@ import typer
 
 from ..errors import visible
 from . import options
+from .grouped_help import data_option, model_option, output_option
 
 Method = Literal["lora", "qlora", "ptuning", "full"]
 
 
 def finetune(
     recipe: Annotated[
-        Path | None, typer.Argument(help="TOML file, see recipes/finetune/; flags below go over it.")
+        Path | None, typer.Argument(metavar="RECIPE", help="TOML file, see recipes/finetune/; options override it.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="A .json list of img, prompt, label; a .jsonl of messages; or a .csv.")
+        str | None,
+        data_option(metavar="FILE", help="A .json list of {img, prompt, label}, a .jsonl of messages, or a .csv."),
     ] = None,
-    output: Annotated[str | None, typer.Option(help="New folder for the result.")] = None,
-    method: Annotated[Method | None, typer.Option(help="What trains; lora if not given.")] = None,
-    model: Annotated[str | None, typer.Option(help="The base: a folder of any format, or a hub id.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="The vocabulary, if not beside the weights.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    output: Annotated[str | None, output_option(metavar="DIR", help="New folder for the result.")] = None,
+    method: Annotated[
+        Method | None,
+        model_option(metavar="lora|qlora|ptuning|full", help="Fine-tuning method. Default: lora."),
+    ] = None,
+    model: Annotated[
+        str | None, model_option(metavar="MODEL", help="Base model: checkpoint folder of any format, or hub id.")
+    ] = None,
+    tokenizer: options.Tokenizer = None,
+    device: Annotated[str, model_option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting, e.g. --set epochs=5; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a setting of the recipe, e.g. --set epochs=5 (repeatable)."
+        ),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Show what the data holds, and stop.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the output folder's newest checkpoint.")] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken rows out instead of stopping.")] = False,
+    check: Annotated[bool, data_option("--check", help="Report what the data holds and exit.")] = False,
+    resume: Annotated[
+        bool, output_option("--resume", help="Continue from the newest checkpoint in the output folder.")
+    ] = False,
+    skip_bad: Annotated[bool, data_option("--skip-bad", help="Skip invalid rows instead of stopping.")] = False,
 ) -> None:
-    """Train on your own pictures and answers; the result works with --adapter. With torchrun, on many processes."""
+    """Fine-tune on your images and answers. / 用自己的图片和答案微调模型。
+
+    Use the result with --adapter. Works with torchrun on several processes.
+
+    Example: visualglm finetune --data data.json --output runs/lora
+    """
     from ..finetuning.finetuning_config import read_finetuning
 
     given = {"data": data, "output": output, "method": method, "model": model, "tokenizer": tokenizer}
@@ -43,17 +60,17 @@ def finetune(
     from ..finetuning.resume import is_first
 
     options.quiet_transformers()
-    say = _say if is_first() else _silent
+    say = _print_line if is_first() else _print_nothing
     if check:
         raise typer.Exit(1 if run.check(plan, say) else 0)
     if not run.finetune(plan, say, resume, device):
-        raise typer.Exit(143)  # what a program that SIGTERM ended exits with
+        raise typer.Exit(143)  # 128 + SIGTERM, as shells report it
 
 
-def _say(line: str) -> None:
-    """One line of the run's; it may quote rows."""
+def _print_line(line: str) -> None:
+    """Print one line of the run, which may quote rows of the data."""
     typer.echo(visible(line, kept="\n\t"))
 
 
-def _silent(line: str) -> None:
-    """Of many processes only the first speaks."""
+def _print_nothing(line: str) -> None:
+    """Keep ranks above 0 silent."""

@@ -1,8 +1,8 @@
-"""Upstream's old flags -> ours, for the verbs that upstream had scripts for.
+"""Translation of upstream's command-line flags.
 
-In: the arguments of `visualglm chat` or `visualglm web` as somebody typed them for `cli_demo.py` or `web_demo.py`. Out:
-the same in our spelling, and a hint on stderr that shows it. What this version has nothing for is one sentence. Knows
-only names of flags; a flag counts as ours when the verb has it.
+In: arguments written for upstream's `cli_demo.py` or `web_demo.py`, given to `visualglm chat` or `visualglm web`.
+Out: the same arguments with this package's flags, and a hint on stderr that shows them. A flag without a counterpart is
+an error.
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ import sys
 from collections.abc import Container, Iterator
 from typing import Any
 
-from typer.core import TyperCommand
-
 from ..errors import UsageError
+from .grouped_help import GroupedCommand
 
-VERBS = ("chat", "web")
-"""The verbs that take the place of upstream's scripts."""
 RENAMED = {
     "--from_pretrained": "--model",
     "--quant": "--quantize",
@@ -27,65 +24,60 @@ RENAMED = {
     "--repetition_penalty": "--repetition-penalty",
 }
 FIRST_QUESTIONS = {"--prompt_zh": False, "--prompt_en": True}
-"""Flags of the first question, and whether each is the one that `--english` asks."""
-INSTEAD = {
-    "--share": "pages are not sent through a stranger's server; let the page listen on an address of your own",
+"""Flags that set the first question -> whether `--english` selects it."""
+UNSUPPORTED = {
+    "--share": "the page is never sent through a third party's server. Use --host to listen on another address.",
 }
+"""Flags without a counterpart -> the rest of the error message."""
 
 
-class AcceptsUpstreamFlags(TyperCommand):
-    """A verb whose old flags are translated before its own are read."""
+class AcceptsUpstreamFlags(GroupedCommand):
+    """A verb that also accepts the flags of the upstream script which it replaces."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """click's, after the translation.
+        """Translate upstream's flags, then parse.
 
         Raises:
-            UsageError: an old flag that this verb has nothing for.
+            UsageError: an upstream flag without a counterpart.
         """
-        if self.name in VERBS:
-            args = self._translated(ctx, args)
-        return super().parse_args(ctx, args)
-
-    def _translated(self, ctx: Any, args: list[str]) -> list[str]:
-        ours = {flag for parameter in self.get_params(ctx) for flag in parameter.opts}
-        translated = translate(args, ours)
+        known = {flag for parameter in self.get_params(ctx) for flag in parameter.opts}
+        translated = translate(args, known)
         if translated != args:
             line = shlex.join(["visualglm", str(self.name), *translated])
-            print(f"visualglm: these are upstream's flags; here it is written: {line}", file=sys.stderr)
-        return translated
+            print(f"visualglm: upstream's flags were translated. The new form is: {line}", file=sys.stderr)
+        return super().parse_args(ctx, translated)
 
 
-def translate(args: list[str], ours: Container[str]) -> list[str]:
-    """Arguments with upstream's flags in our spelling; `ours` are the flags that the verb has.
+def translate(args: list[str], known: Container[str]) -> list[str]:
+    """Replace upstream's flags; `known` are the flags of the verb.
 
-    `--prompt_zh` or `--prompt_en` becomes `--question`, as `--english` chooses; the other one goes.
+    `--prompt_zh` or `--prompt_en` becomes `--question`, as `--english` selects; the other one is dropped.
 
     Raises:
-        UsageError: a flag of upstream's that the verb has nothing for.
+        UsageError: an upstream flag without a counterpart.
     """
     english = "--english" in args
     translated: list[str] = []
-    for flag, value in _pairs(args):
+    for flag, value in _split_flags(args):
         if flag in FIRST_QUESTIONS:
-            flag, wanted = "--question", FIRST_QUESTIONS[flag] == english
-            translated += [flag, *value] if wanted else []
+            translated += ["--question", *value] if FIRST_QUESTIONS[flag] == english else []
         elif flag == "--english":
             translated += ["--language", "en"]
         else:
             new = RENAMED.get(flag, flag)
-            if new not in ours and flag in INSTEAD:
-                raise UsageError(f"{flag}: {INSTEAD[flag]}.")
+            if new not in known and flag in UNSUPPORTED:
+                raise UsageError(f"{flag} is not supported: {UNSUPPORTED[flag]}")
             translated += [new, *value]
     return translated
 
 
-def _pairs(args: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each argument alone, but `--prompt_zh TEXT`, and any old `--flag=value` as two."""
-    old = {*RENAMED, *FIRST_QUESTIONS, *INSTEAD}
+def _split_flags(args: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield (argument, values): `--prompt_zh TEXT` and upstream's `--flag=value` with a value, others alone."""
+    upstream = {*RENAMED, *FIRST_QUESTIONS, *UNSUPPORTED}
     rest = list(args)
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
-        if flag not in old:
+        if flag not in upstream:
             yield flag + equals + value, []
         elif equals:
             yield flag, [value]

@@ -1,4 +1,4 @@
-"""`visualglm merge BASE ADAPTER TARGET`; the work is `adapters.merge`'s."""
+"""`visualglm merge`: merge an adapter into its base model. `adapters/merge.py` does the work."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from .convert import Layout, Overwrite
 
 
 def merge(
-    base: Annotated[str, typer.Argument(help="The model that was trained on: a folder of any layout, or a hub id.")],
-    adapter: Annotated[str, typer.Argument(help="What `visualglm finetune` wrote: its folder, or FOLDER@STEP.")],
-    target: Annotated[Path, typer.Argument(help="New folder.")],
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="Model that the adapter was trained on: checkpoint folder or hub id.")
+    ],
+    adapter: Annotated[
+        str, typer.Argument(metavar="ADAPTER", help="Adapter from `visualglm finetune`: its folder, or DIR@STEP.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="New folder.")],
     to: Layout = "native",
     overwrite: Overwrite = False,
 ) -> None:
-    """Make one model of a base and its adapter."""
-    from ..adapters.merge import merge as put_together
+    """Merge an adapter into its base model. / 把适配器合并进基础模型。
+
+    Example: visualglm merge visualglm-6b runs/lora merged
+    """
+    from ..adapters.merge import merge as merge_adapter
 
     options.quiet_transformers()
-    report = put_together(
+    report = merge_adapter(
         base, adapter, target, to, overwrite=overwrite, report=lambda step: typer.echo(step, err=True)
     )
     typer.echo(str(report))

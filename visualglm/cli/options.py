@@ -1,4 +1,4 @@
-"""The flags that several verbs share, and how they open a model."""
+"""Options shared by several verbs; loads the model that they describe."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-import typer
-
 from ..errors import UsageError
 from ..hardware.threads import set_threads
+from .grouped_help import data_option, model_option, output_option, performance_option, sampling_option
 
 if TYPE_CHECKING:
     from ..conversation import VisualGLM
@@ -24,48 +23,98 @@ Language = Literal["auto", "zh", "en"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Preset = Literal["hf", "sat", "sat_cli"]
 SIX_B = "6b"
-"""What `--model` may say where the full size is wanted without a checkpoint."""
+"""Value of `--model` that means the full-size model without a checkpoint."""
 
 Model = Annotated[
     str | None,
-    typer.Option(help="A folder of any format (Hugging Face, sat, ours) or a hub id; default: the packed miniature."),
+    model_option(
+        metavar="MODEL",
+        help="Checkpoint folder (Hugging Face, sat or native format) or hub id. Default: the packed model.",
+    ),
 ]
 Tokenizer = Annotated[
-    str | None, typer.Option(help="The vocabulary file ice_text.model, or its folder, if not beside the weights.")
+    str | None,
+    model_option(metavar="PATH", help="Vocabulary file ice_text.model or its folder. Default: beside the weights."),
 ]
-Adapter = Annotated[str | None, typer.Option(help="What `visualglm finetune` trained: its folder, or FOLDER@STEP.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-DtypeOption = Annotated[Dtype, typer.Option(help="What to compute in.")]
+Adapter = Annotated[
+    str | None,
+    model_option(metavar="DIR", help="Adapter from `visualglm finetune`: its folder, or DIR@STEP."),
+]
+Device = Annotated[str, performance_option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
+DtypeOption = Annotated[
+    Dtype, performance_option(metavar="DTYPE", help="Compute dtype: auto, float32, bfloat16 or float16.")
+]
 Quantize = Annotated[
-    Literal["8", "4"] | None, typer.Option(help="Bits of the language model's weights, made while they are read.")
+    Literal["8", "4"] | None,
+    performance_option(metavar="8|4", help="Quantize the language model to 8 or 4 bits while loading."),
 ]
-QuantizeVision = Annotated[Literal["8", "4"] | None, typer.Option(help="The same for the picture's side.")]
-QuantizeVocabulary = Annotated[Literal["8"] | None, typer.Option(help="The same for word embeddings and head.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: what may be used here.")]
+QuantizeVision = Annotated[
+    Literal["8", "4"] | None,
+    performance_option(metavar="8|4", help="Also quantize the vision encoder and Q-Former."),
+]
+QuantizeVocabulary = Annotated[
+    Literal["8"] | None,
+    performance_option(metavar="8", help="Also quantize word embeddings and LM head."),
+]
+Threads = Annotated[
+    int | None,
+    performance_option(min=1, metavar="N", help="CPU threads. Default: the container's limit."),
+]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="Faster answers on a GPU, where the first one waits for the compiler.")
+    bool,
+    performance_option(
+        "--compile", help="Compile decoding steps (GPU only): the first answer is slow, later ones are fast."
+    ),
 ]
-LanguageOption = Annotated[Language, typer.Option(help="问/答 or Q/A; auto: by the question.")]
-Greedy = Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")]
-Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same answer.")]
+LanguageOption = Annotated[
+    Language,
+    model_option(metavar="auto|zh|en", help="Prompt language: 问/答 (zh) or Q/A (en); auto follows the question."),
+]
+Greedy = Annotated[bool, sampling_option("--greedy", help="Greedy decoding.")]
+Seed = Annotated[
+    int | None,
+    sampling_option(min=0, max=2**63 - 1, metavar="N", help="Random seed; makes sampling repeatable."),
+]
 PresetOption = Annotated[
-    Preset | None, typer.Option(help="Upstream's sampling: its Hugging Face code's, sat's, sat's command line's.")
+    Preset | None,
+    sampling_option(
+        metavar="hf|sat|sat_cli",
+        help="Upstream's sampling settings: of its Hugging Face code, its sat code, or sat's command line.",
+    ),
 ]
-Temperature = Annotated[float | None, typer.Option(min=0, help="0 is --greedy.")]
-TopP = Annotated[float | None, typer.Option(min=0, max=1)]
-TopK = Annotated[int | None, typer.Option(min=0)]
-RepetitionPenalty = Annotated[float | None, typer.Option(min=0.01)]
-MaxLength = Annotated[int | None, typer.Option(min=1, help="Where prompt and answer together must stop.")]
-MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Where the answer must stop.")]
+Temperature = Annotated[
+    float | None,
+    sampling_option(min=0, metavar="X", help="Sampling temperature; 0 is greedy."),
+]
+TopP = Annotated[
+    float | None,
+    sampling_option(
+        min=0, max=1, metavar="P", help="Sample from the most likely tokens whose probabilities add up to P."
+    ),
+]
+TopK = Annotated[
+    int | None,
+    sampling_option(min=0, metavar="K", help="Sample from the K most likely tokens; 0: all."),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    sampling_option(min=0.01, metavar="X", help="Above 1, tokens that occurred before become less likely."),
+]
+MaxLength = Annotated[
+    int | None,
+    sampling_option(min=1, metavar="N", help="Maximum tokens of prompt and answer together."),
+]
+MaxNewTokens = Annotated[int | None, sampling_option(min=1, metavar="N", help="Maximum new tokens.")]
 UpstreamImages = Annotated[
-    bool, typer.Option("--upstream-images", help="Ignore EXIF orientation and drop transparency, as upstream did.")
+    bool,
+    data_option("--upstream-images", help="Ignore EXIF orientation and drop transparency, as upstream did."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
+Json = Annotated[bool, output_option("--json", help="Print one JSON object.")]
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What every verb that answers lets one choose: the model, and how its tokens are taken."""
+    """Values of the options that every answering verb has: model, performance, sampling."""
 
     model: Model = None
     tokenizer: Tokenizer = None
@@ -90,37 +139,35 @@ class Flags:
     upstream_images: UpstreamImages = False
 
     def sampling(self) -> dict[str, Any]:
-        """The sampling arguments that were given; a temperature above 0 or a top_p samples, as in the APIs.
+        """Return the sampling arguments that were given. As in the APIs, a temperature above 0 or a top_p samples.
 
         Raises:
-            UsageError: two of them contradict each other, or one is no number to compute with.
+            UsageError: two of them contradict each other, or one is not finite.
         """
-        given = {name: getattr(self, name) for name in SAMPLING if getattr(self, name) is not None}
+        given = {name: getattr(self, name) for name in SAMPLING_FLAGS if getattr(self, name) is not None}
         if self.greedy and (self.temperature or self.preset):
-            raise UsageError("--greedy takes the likeliest token, so leave --temperature and --preset out.")
-        unusable = [name for name, value in given.items() if isinstance(value, float) and not math.isfinite(value)]
-        if unusable:
-            raise UsageError(f"--{unusable[0].replace('_', '-')} must be a finite number.")
+            raise UsageError("--greedy contradicts --temperature and --preset. Remove one of them.")
+        not_finite = [name for name, value in given.items() if isinstance(value, float) and not math.isfinite(value)]
+        if not_finite:
+            raise UsageError(f"--{not_finite[0].replace('_', '-')} is not a finite number. Give one such as 0.8.")
         if self.greedy:
             return {"do_sample": False, **given}
         return {"do_sample": True, **given} if self.temperature or self.top_p is not None else given
 
-    def anywhere(self) -> Flags:
-        """The same, with the paths that exist made absolute: for processes that work in other folders."""
+    def with_absolute_paths(self) -> Flags:
+        """Return a copy in which existing paths are absolute, for processes that work in other folders."""
         from ..adapters.files import split_step
 
-        places = {name: (Path(place), "") for name in ("model", "tokenizer") if (place := getattr(self, name))}
+        paths = {name: (Path(path), "") for name in ("model", "tokenizer") if (path := getattr(self, name))}
         if self.adapter:
-            places["adapter"] = split_step(self.adapter)
-        paths: dict[str, Any] = {
-            name: f"{folder.absolute()}{step and '@' + step}"
-            for name, (folder, step) in places.items()
-            if folder.exists()
+            paths["adapter"] = split_step(self.adapter)
+        absolute: dict[str, Any] = {
+            name: f"{path.absolute()}{step and '@' + step}" for name, (path, step) in paths.items() if path.exists()
         }
-        return replace(self, **paths)
+        return replace(self, **absolute)
 
     def open_model(self) -> VisualGLM:
-        """Loads the model without transformers' progress bars and notices on the terminal."""
+        """Load the model, without transformers' progress bars and warnings."""
         from ..conversation import load
 
         set_threads(self.threads)
@@ -132,33 +179,42 @@ class Flags:
             device=self.device,
             dtype=self.dtype,
             upstream_images=self.upstream_images,
-            quantize=bits(self.quantize),
-            quantize_vision=bits(self.quantize_vision),
-            quantize_vocabulary=bits(self.quantize_vocabulary),
+            quantize=parse_bits(self.quantize),
+            quantize_vision=parse_bits(self.quantize_vision),
+            quantize_vocabulary=parse_bits(self.quantize_vocabulary),
             compile=self.compile,
         )
 
 
 def quiet_transformers() -> None:
-    """No progress bars and notices of transformers on the terminal."""
+    """Turn off transformers' progress bars and warnings."""
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
 
-def bits(given: str | None) -> int | None:
-    """A flag's value as a number."""
-    return None if given is None else int(given)
+def parse_bits(value: str | None) -> int | None:
+    """Return the value of a quantization flag as a number."""
+    return None if value is None else int(value)
 
 
-SAMPLING = ("seed", "preset", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length")
+SAMPLING_FLAGS = (
+    "seed",
+    "preset",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "max_new_tokens",
+    "max_length",
+)
 
 
 def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb that takes `flags: Flags` -> one that has each of them as an option of its own, as typer wants it.
+    """Give a verb with a parameter `flags: Flags` one typer option per field of `Flags`.
 
-    A flag that the verb declares itself is the verb's, and keeps its default in `flags`.
+    An option that the verb declares itself replaces the shared one, whose field keeps its default.
     """
     own, shared = (get_type_hints(source, include_extras=True) for source in (verb, Flags))
     shared = {name: hint for name, hint in shared.items() if name not in own}
@@ -183,8 +239,8 @@ def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def spoken_language(language: Language) -> Literal["zh", "en"]:
-    """The language of greetings and notes where no question tells: the flag's, else the system's."""
+def interface_language(language: Language) -> Literal["zh", "en"]:
+    """Return the language of the program's own messages: the flag's, or for `auto` the system's."""
     if language != "auto":
         return language
     names = [os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG")]

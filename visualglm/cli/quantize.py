@@ -1,4 +1,4 @@
-"""`visualglm quantize SOURCE TARGET --bits {8,4}`; the work is `checkpoints.convert`'s."""
+"""`visualglm quantize`: write an 8-bit or 4-bit checkpoint. `checkpoints/convert.py` does the work."""
 
 from __future__ import annotations
 
@@ -9,41 +9,58 @@ import typer
 
 from . import options
 from .convert import Golden, MaxShardSize, Overwrite, Vocabulary, size_in_bytes
+from .grouped_help import data_option, performance_option
 
-MOST_PICTURES = 32
-"""Of those to calibrate with; they are read together."""
+MAX_IMAGES = 32
+"""Images to calibrate with: they are encoded in one batch."""
 
 
 def quantize(
-    source: Annotated[str, typer.Argument(help="Folder of any layout, or a hub id; not quantized.")],
-    target: Annotated[Path, typer.Argument(help="New folder, in our own layout.")],
-    bits: Annotated[Literal["8", "4"], typer.Option(help="Of the language model's weights.")],
-    group_size: Annotated[int, typer.Option(help="How many weights share a scale in 4 bits.")] = 32,
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Checkpoint folder of any format, or a hub id; not quantized.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="New folder, in the native format.")],
+    bits: Annotated[
+        Literal["8", "4"],
+        performance_option(metavar="8|4", help="Bits of the language model's weights."),
+    ],
+    group_size: Annotated[
+        int,
+        performance_option(metavar="N", help="4-bit weights that share one scale."),
+    ] = 32,
     quantize_vision: options.QuantizeVision = None,
     quantize_vocabulary: options.QuantizeVocabulary = None,
     calibrate: Annotated[
         str | None,
-        typer.Option(help="Pictures (folder, glob, list) like yours: the errors of 4 bits go where they cost least."),
+        data_option(
+            metavar="SOURCE",
+            help="Images (folder, glob or list) like yours: 4-bit scales are chosen to suit them.",
+        ),
     ] = None,
     tokenizer: Vocabulary = None,
     golden: Golden = True,
     overwrite: Overwrite = False,
     max_shard_size: MaxShardSize = "3.5GB",
 ) -> None:
-    """Write a checkpoint in 8 or 4 bits, tensor by tensor."""
+    """Quantize a checkpoint to 8 or 4 bits. / 把权重量化为 8 位或 4 位。
+
+    Memory stays bounded: tensors are quantized one by one.
+
+    Example: visualglm quantize visualglm-6b quantized --bits 4
+    """
     from ..checkpoints import convert, quantization_plan
 
     plan = quantization_plan(
         int(bits),
         group_size=group_size,
-        vision=options.bits(quantize_vision),
-        vocabulary=options.bits(quantize_vocabulary),
+        vision=options.parse_bits(quantize_vision),
+        vocabulary=options.parse_bits(quantize_vocabulary),
     )
     folder = convert(
         source,
         target,
         quantize=plan,
-        calibrate=[] if calibrate is None else _some_pictures(calibrate),
+        calibrate=[] if calibrate is None else _calibration_images(calibrate),
         with_golden=golden,
         overwrite=overwrite,
         tokenizer=tokenizer,
@@ -53,10 +70,10 @@ def quantize(
     typer.echo(str(folder))
 
 
-def _some_pictures(source: str) -> list[Any]:
-    """Files, or bytes where a file holds several; evenly chosen where there are many."""
+def _calibration_images(source: str) -> list[Any]:
+    """Return at most `MAX_IMAGES` images, evenly spaced: paths, or bytes where one file holds several."""
     from ..captioning.sources import read_source
 
     items = read_source(source)
-    chosen = items[:: -(-len(items) // MOST_PICTURES)]
+    chosen = items[:: -(-len(items) // MAX_IMAGES)]
     return [item.read() if item.inside else item.file for item in chosen]

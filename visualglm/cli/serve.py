@@ -1,4 +1,4 @@
-"""`visualglm serve`: OpenAI's API, upstream's `POST /` and the web page, in one process."""
+"""`visualglm serve`: serve OpenAI's API, upstream's `POST /` and the web page from one process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 from ..errors import UsageError, require_extra
 from ..serving.limits import EngineLimits
 from . import options
+from .grouped_help import model_option, performance_option, server_option
 
 if TYPE_CHECKING:
     from ..serving.app import ServerSettings
@@ -22,33 +23,43 @@ SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "gradio")
 DAY = 24 * 60 * 60.0
 """Seconds."""
 SHUTDOWN_GRACE = 10
-"""Seconds beyond the time limit until a connection that does not end is cut on shutdown."""
+"""Seconds beyond the time limit after which open connections are closed on shutdown."""
 
-Host = Annotated[str, typer.Option(help="Address to listen on; anything but loopback wants --api-key-file.")]
-Port = Annotated[int, typer.Option(min=1, max=65535)]
-KeyFile = Annotated[Path | None, typer.Option(help="One key a line; everything but /health then asks for one.")]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without a key all the same.")]
-MaxQueue = Annotated[int, typer.Option(min=1, help="Requests that may wait; more get 503.")]
-MaxBatch = Annotated[int, typer.Option(min=1, help="Requests answered at once.")]
+Host = Annotated[
+    str,
+    server_option(metavar="ADDRESS", help="Address to listen on. Other than loopback, it requires --api-key-file."),
+]
+Port = Annotated[int, server_option(min=1, max=65535, metavar="PORT", help="Port to listen on.")]
+KeyFile = Annotated[
+    Path | None,
+    server_option(metavar="FILE", help="API keys, one per line; every path but /health then requires one."),
+]
+Insecure = Annotated[bool, server_option("--insecure", help="Allow a public address without an API key.")]
+MaxQueue = Annotated[
+    int, server_option(min=1, metavar="N", help="Maximum waiting requests; further ones get status 503.")
+]
+MaxBatch = Annotated[int, server_option(min=1, metavar="N", help="Maximum requests answered in one batch.")]
 AdapterFlags = Annotated[
     list[str] | None,
-    typer.Option(
-        help="What `visualglm finetune` trained, as NAME=DIR (repeatable): requests choose by name, and the first one "
-        "answers where they do not."
+    model_option(
+        metavar="NAME=DIR",
+        help="Adapter from `visualglm finetune` (repeatable). Requests select it by name; the first is the default.",
     ),
 ]
-TimeLimit = Annotated[float, typer.Option(min=1, max=DAY, help="Seconds a request may take, decoding included.")]
+TimeLimit = Annotated[
+    float, server_option(min=1, max=DAY, metavar="SECONDS", help="Time limit of a request, image decoding included.")
+]
 
-VLLM_TAKES = {
+VLLM_FLAGS = {
     *("engine", "vllm_args", "host", "port", "api_key_file", "insecure", "no_web", "allow_image_domain"),
-    *("model", "adapter", "dtype", "language", "greedy", *options.SAMPLING),
+    *("model", "adapter", "dtype", "language", "greedy", *options.SAMPLING_FLAGS),
 }
-"""What is handed on with --engine vllm, or true of it anyway; each other flag is our own engine's."""
+"""Parameters that --engine vllm accepts: passed on to vLLM, or true of it anyway."""
 
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where the server listens, and who may come."""
+    """Where the server listens, and the API keys it accepts."""
 
     host: str
     port: int
@@ -56,7 +67,7 @@ class ServerAddress:
 
     @property
     def trusted_hosts(self) -> tuple[str, ...]:
-        """On loopback without keys, only loopback's own names: a foreign page may not reach it by a name of its own."""
+        """Return the Host names to accept. On loopback without keys only its own names, against DNS rebinding."""
         from ..serving.middleware import LOOPBACK_NAMES
 
         if self.keys or not is_loopback(self.host):
@@ -73,35 +84,43 @@ def serve(
     port: Port = 8080,
     api_key_file: KeyFile = None,
     insecure: Insecure = False,
-    no_web: Annotated[bool, typer.Option("--no-web", help="The APIs without the page.")] = False,
+    no_web: Annotated[bool, server_option("--no-web", help="Serve the APIs without the web page.")] = False,
     allow_image_domain: Annotated[
         list[str] | None,
-        typer.Option(help="A host that image_url may name (repeatable); without one, none is fetched."),
+        server_option(metavar="HOST", help="Allow image URLs from this host (repeatable). Default: no URL is fetched."),
     ] = None,
     max_queue: MaxQueue = EngineLimits.max_queue,
     max_batch: MaxBatch = EngineLimits.max_batch,
     time_limit: TimeLimit = EngineLimits.time_limit,
     engine: Annotated[
-        Literal["transformers", "vllm"], typer.Option(help="What generates; vllm: its own server, OpenAI's API alone.")
+        Literal["transformers", "vllm"],
+        performance_option(
+            metavar="transformers|vllm", help="Inference engine; vllm runs vLLM's own server, with OpenAI's API only."
+        ),
     ] = "transformers",
-    vllm_args: Annotated[str, typer.Option(help="More arguments of `vllm serve`, as one string.")] = "",
+    vllm_args: Annotated[
+        str, performance_option(metavar="ARGS", help="Further `vllm serve` arguments, as one string.")
+    ] = "",
 ) -> None:
-    """OpenAI's API, upstream's POST / and the web page. / 提供 OpenAI 接口、上游接口与网页。"""
+    """Serve OpenAI's API, upstream's API and the web page. / 提供 OpenAI 接口、上游接口与网页。
+
+    Example: visualglm serve --model visualglm-6b --port 8080
+    """
     if engine == "vllm":
-        refuse_ours(context)
+        check_vllm_flags(context)
         listening = ServerAddress(host, port, read_keys(api_key_file))
         require_key_beyond_loopback(listening, insecure)
         serve_vllm(flags, listening, allow_image_domain or (), adapter or (), split_args(vllm_args))
         return
     if vllm_args:
-        raise UsageError("--vllm-args has no meaning without --engine vllm: leave it out.")
+        raise UsageError("--vllm-args needs --engine vllm. Add that, or remove --vllm-args.")
     listening = listening_at(host, port, api_key_file, insecure)
     from ..serving.app import ServerSettings
     from ..serving.model_ids import parse_adapter_flags
     from ..serving.url_fetcher import ImageFetcher
 
     hosts = tuple(allow_image_domain or ())
-    ImageFetcher(hosts)  # a mistaken host is said before a model is loaded
+    ImageFetcher(hosts)  # report a wrong host before the model is loaded
     settings = ServerSettings(
         name=served_name(flags.model),
         keys=listening.keys,
@@ -120,11 +139,11 @@ def serve_vllm(
     adapters: Sequence[str],
     more: Sequence[str],
 ) -> None:
-    """vLLM's own server with our plugin, until SIGTERM or Ctrl-C.
+    """Run vLLM's own server with our plugin until SIGTERM or Ctrl-C.
 
     Raises:
-        UsageError: vLLM is missing or of another version, or a flag or an adapter is nothing for it.
-        CheckpointError: the model is in no layout that vLLM opens, or an adapter was trained on another.
+        UsageError: vLLM is missing or has another version, or it does not support a flag or an adapter.
+        CheckpointError: vLLM does not support the checkpoint's format, or an adapter was trained on another model.
     """
     from ..vllm_plugin.versions import require_vllm
 
@@ -153,36 +172,36 @@ def serve_vllm(
     )
 
 
-def refuse_ours(context: typer.Context) -> None:
-    """Raises `UsageError` for a flag on the command line that vLLM's server has nothing for, or another name."""
+def check_vllm_flags(context: typer.Context) -> None:
+    """Raise `UsageError` if a flag was given that --engine vllm does not accept."""
     given = (name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT")
-    ours = next((name for name in given if name not in VLLM_TAKES), None)
-    if ours is not None:
+    unsupported = next((name for name in given if name not in VLLM_FLAGS), None)
+    if unsupported is not None:
         raise UsageError(
-            f"--{ours.replace('_', '-')} belongs to --engine transformers: leave it out, and give vLLM's own flags "
-            "with --vllm-args."
+            f"--{unsupported.replace('_', '-')} works only with --engine transformers. Remove it, and give vLLM's own "
+            "flags with --vllm-args."
         )
 
 
 def split_args(arguments: str) -> list[str]:
-    """--vllm-args as a shell would split it.
+    """Split --vllm-args as a shell does.
 
     Raises:
-        UsageError: a quotation is left open.
+        UsageError: a quotation mark is not closed.
     """
     try:
         return shlex.split(arguments)
     except ValueError as error:
-        raise UsageError(f"--vllm-args {arguments} cannot be read ({error}): close each quotation.") from error
+        raise UsageError(f"--vllm-args {arguments} cannot be split ({error}). Close each quotation mark.") from error
 
 
 def run_server(
     flags: options.Flags, settings: ServerSettings, listening: ServerAddress, adapters: dict[str, str]
 ) -> None:
-    """Opens the model and lays on its adapters (places by name); answers until SIGTERM or Ctrl-C, and finishes answers.
+    """Load the model, attach `adapters` (name -> folder) and serve until SIGTERM or Ctrl-C; running answers finish.
 
     Raises:
-        UsageError: the address cannot be listened on.
+        UsageError: the address is in use or not available.
     """
     import dataclasses
     import gc
@@ -195,33 +214,33 @@ def run_server(
         settings, defaults=flags.sampling(), language=flags.language, request_limit=limits.requests
     )
     model = flags.open_model()
-    for name, place in adapters.items():
-        model.add_adapter(place, name)
+    for name, folder in adapters.items():
+        model.add_adapter(folder, name)
     app = create_app(model, settings)
     grace = int(settings.limits.time_limit) + SHUTDOWN_GRACE
     server = make_server(app, limits, listening.host, listening.port, grace)
-    gc.freeze()  # the model and its libraries are never garbage, and looking through them stops the event loop for long
-    what = " and ".join(["APIs"] * settings.with_api + ["page"] * settings.with_page)
-    typer.echo(f"{settings.name}: {what} at {_address(listening)}", err=True)
+    gc.freeze()  # collections skip the model and its libraries: scanning them would block the event loop
+    parts = " and ".join(["APIs"] * settings.with_api + ["page"] * settings.with_page)
+    typer.echo(f"{settings.name}: {parts} at {_url(listening)}", err=True)
     try:
         server.run()
     except SystemExit as error:
         if server.started:
             raise
-        place = f"{listening.host}:{listening.port}"
-        raise UsageError(f"{place} cannot be listened on: choose another --host or --port.") from error
+        address = f"{listening.host}:{listening.port}"
+        raise UsageError(f"{address} cannot be listened on. Choose another --host or --port.") from error
 
 
-def _address(listening: ServerAddress) -> str:
+def _url(listening: ServerAddress) -> str:
     host = f"[{listening.host}]" if ":" in listening.host else listening.host
     return f"http://{host}:{listening.port}"
 
 
 def listening_at(host: str, port: int, key_file: Path | None, insecure: bool) -> ServerAddress:
-    """Where a server may listen.
+    """Check the server's options and return its address.
 
     Raises:
-        UsageError: the packages of `[serve]` are missing, the keys cannot be read, or others could come in without one.
+        UsageError: the packages of `[serve]` are missing, the key file cannot be read, or a public address has no key.
     """
     require_extra("serve", "serving", *SERVE_PACKAGES)
     listening = ServerAddress(host, port, read_keys(key_file))
@@ -230,32 +249,33 @@ def listening_at(host: str, port: int, key_file: Path | None, insecure: bool) ->
 
 
 def read_keys(file: Path | None) -> tuple[str, ...]:
-    """The keys in a file, one a line.
+    """Read API keys, one per line.
 
     Raises:
-        UsageError: it cannot be read, or holds none.
+        UsageError: the file cannot be read or holds no key.
     """
     if file is None:
         return ()
     try:
         keys = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--api-key-file {file} cannot be read: check the path and its permissions.") from error
+        raise UsageError(f"--api-key-file {file} cannot be read. Check the path and its permissions.") from error
     if not keys or not all(key.isascii() and key.isprintable() for key in keys):
-        raise UsageError(f"--api-key-file {file} holds no key: write one a line, in ASCII.")
+        raise UsageError(f"--api-key-file {file} holds no key. Write one per line, in ASCII.")
     return keys
 
 
 def require_key_beyond_loopback(listening: ServerAddress, insecure: bool) -> None:
-    """Raises `UsageError` for an address beyond this machine without a key."""
+    """Raise `UsageError` if other machines could connect without a key."""
     if not (listening.keys or insecure or is_loopback(listening.host)):
         raise UsageError(
-            f"--host {listening.host} lets others in: give --api-key-file, or --insecure if that is meant."
+            f"--host {listening.host} accepts connections from other machines. Give --api-key-file, or --insecure to "
+            "allow everyone."
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
+    """Return True if only this machine can connect to `host`."""
     if host == "localhost":
         return True
     try:
@@ -265,7 +285,7 @@ def is_loopback(host: str) -> bool:
 
 
 def served_name(model: str | None) -> str:
-    """The model's id for clients: a hub id as it is, of a folder its name, never its path."""
+    """Return the model's id for clients: a hub id unchanged, or a folder's name (never its path)."""
     if model is None:
         return "visualglm-mini"
     return Path(model).resolve().name or "visualglm" if Path(model).exists() else model

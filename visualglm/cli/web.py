@@ -1,4 +1,4 @@
-"""`visualglm web`: just the page, for people; `serve` has the APIs too."""
+"""`visualglm web`: serve the web page without the APIs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def web(
     max_batch: MaxBatch = EngineLimits.max_batch,
     time_limit: TimeLimit = EngineLimits.time_limit,
 ) -> None:
-    """The web page alone. / 只启动网页。"""
+    """Serve the web page without the APIs. / 只提供网页，不提供接口。
+
+    Example: visualglm web --model visualglm-6b
+    """
     listening = listening_at(host, port, api_key_file, insecure)
     from ..serving.app import ServerSettings
     from ..serving.model_ids import parse_adapter_flags

@@ -1,1 +1,1 @@
-"""Your own pictures, questions and answers -> an adapter, or a model, that was trained on them."""
+"""Fine-tuning on images, questions and answers: LoRA, QLoRA, P-tuning and full."""

@@ -1,8 +1,7 @@
-"""Rows -> what the model learns from: ids, labels and pixels; one sample per answer.
+"""Training samples of a data file: ids, labels and pixels, one sample per answer.
 
-A dialogue of three turns is three samples, because only what follows `<sop>` is causal: each answer is learned after
-the whole dialogue before it, as it will be asked for. Nothing is ever cut. Ids and labels are `prompt`'s, pixels the
-processor's.
+A chat of three turns gives three samples. Only what follows `<sop>` is causal, so each answer is trained after the
+whole chat before it, as at inference. A row that is too long is an error; it is not truncated.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from .data_files import DataFile, DataRow, RowError
 
 
 class FinetuningDataset(Dataset[dict[str, Any]]):
-    """The answers of a file, by number; a sample is `input_ids` and `labels` [T] and `pictures`, its paths.
+    """The answers of a file. A sample holds `input_ids` and `labels` [T], and `pictures`, the paths of its images.
 
-    `bad` are the messages of rows that were left out (`skip_bad`), `lengths` the samples' lengths in tokens.
+    `bad` lists the error messages of skipped rows (`skip_bad`); `lengths` are the samples' lengths in tokens.
 
     Raises:
-        RowError: a row is broken or too long, and `skip_bad` is off.
+        RowError: a row is invalid or too long, and `skip_bad` is off.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.rows, self.processor, self.max_tokens, self.language = rows, processor, max_tokens, language
         self.bad: list[str] = []
-        self.places, self.lengths = array("q"), array("q")
+        self.positions, self.lengths = array("q"), array("q")
         for number in range(len(rows)):
             try:
                 lengths = self._lengths(number, open_pictures=skip_bad)
@@ -50,30 +49,30 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
                 self.bad.append(str(error))
                 continue
             self.lengths.extend(lengths)
-            self.places.extend(value for turn in range(len(lengths)) for value in (number, turn))
+            self.positions.extend(value for turn in range(len(lengths)) for value in (number, turn))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number, last = self.places[2 * index : 2 * index + 2]
+        number, last = self.positions[2 * index : 2 * index + 2]
         row = self.rows[number]
         input_ids, labels = self._encoded(number, row, last)
         shown = sum(turn.pictures for turn in row.turns[: last + 1])
         return {"input_ids": input_ids, "labels": labels, "pictures": row.pictures[:shown], "row": number}
 
     def turns(self, index: int) -> list[Turn]:
-        """The dialogue of a sample, its answer last."""
-        number, turn = self.places[2 * index : 2 * index + 2]
+        """Return the turns of a sample; the last one has the answer to train on."""
+        number, turn = self.positions[2 * index : 2 * index + 2]
         return self.rows[number].turns[: turn + 1]
 
     def picture_paths(self) -> Iterator[str]:
-        """Every picture, as often as it is shown."""
-        for number in dict.fromkeys(self.places[::2]):
+        """Yield the path of every image, repeated if rows share it."""
+        for number in dict.fromkeys(self.positions[::2]):
             yield from self.rows[number].pictures
 
     def pixel_values(self, sample: dict[str, Any]) -> list[Tensor]:
-        """The pictures of a sample that was read, each [3, H, W]."""
+        """Decode the images of a sample, each [3, H, W]."""
         return [self._pixels(sample["row"], path) for path in sample["pictures"]]
 
     def _lengths(self, number: int, open_pictures: bool) -> list[int]:
@@ -83,7 +82,7 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
         if longest > self.max_tokens:
             raise RowError(
                 f"{self.rows.path}, row {number + 1}: it takes {longest} tokens and max_tokens is "
-                f"{self.max_tokens}; nothing is cut, so shorten it, raise max_tokens, or leave it out with --skip-bad."
+                f"{self.max_tokens}. Shorten it, raise max_tokens, or skip it with --skip-bad."
             )
         if open_pictures:
             for path in row.pictures:
@@ -104,21 +103,24 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
 
 
 class Collator:
-    """Samples -> one batch, padded on the right as upstream's; pictures row by row, none where no row has one.
+    """Collates samples into a batch, padded on the right as upstream does; images follow row by row.
 
-    `features` (path -> [image_length, hidden]) stand for pixels where the picture's road is frozen.
+    `features` (path -> [image_length, hidden]) replace pixels if all vision-side modules are frozen.
     """
 
     def __init__(self, pad: int, features: Any = None) -> None:
         self.pad, self.features = pad, features
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """`input_ids`, `labels`, `attention_mask` [B, T]; `pixel_values` [P, 3, H, W] or `image_embeds`."""
+        """Return `input_ids`, `labels`, `attention_mask` [B, T], and for P > 0 images their pixels or features.
+
+        These are `pixel_values` [P, 3, H, W] or `image_embeds` [P, image_length, hidden].
+        """
         longest = max(len(sample["input_ids"]) for sample in samples)
         batch = {
-            "input_ids": _padded([sample["input_ids"] for sample in samples], longest, self.pad),
-            "labels": _padded([sample["labels"] for sample in samples], longest, IGNORED_LABEL),
-            "attention_mask": _padded([[1] * len(sample["input_ids"]) for sample in samples], longest, 0),
+            "input_ids": _pad([sample["input_ids"] for sample in samples], longest, self.pad),
+            "labels": _pad([sample["labels"] for sample in samples], longest, IGNORED_LABEL),
+            "attention_mask": _pad([[1] * len(sample["input_ids"]) for sample in samples], longest, 0),
         }
         if self.features is not None:
             embeds = [self.features[path] for sample in samples for path in sample["pictures"]]
@@ -127,12 +129,12 @@ class Collator:
         return batch | ({"pixel_values": torch.stack(pixels)} if pixels else {})
 
 
-def _padded(rows: list[list[int]], length: int, value: int) -> Tensor:
+def _pad(rows: list[list[int]], length: int, value: int) -> Tensor:
     return torch.tensor([row + [value] * (length - len(row)) for row in rows])
 
 
 class SubsetDataset(Dataset[dict[str, Any]]):
-    """Some of the samples, pictures decoded as they are asked for unless features stand for them."""
+    """Some of the samples; their images are decoded on demand, unless cached features replace them."""
 
     def __init__(self, samples: FinetuningDataset, indices: list[int], with_pixels: bool = True) -> None:
         self.samples, self.indices, self.with_pixels = samples, array("q", indices), with_pixels
@@ -145,13 +147,13 @@ class SubsetDataset(Dataset[dict[str, Any]]):
         return sample | ({"pixels": self.samples.pixel_values(sample)} if self.with_pixels else {})
 
 
-def split_dataset(samples: FinetuningDataset, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Numbers to learn from and to hold out, by whole rows, so that no dialogue is on both sides."""
-    rows = list(dict.fromkeys(samples.places[::2]))
+def split_dataset(samples: FinetuningDataset, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return sample indices to train on and to hold out, split by rows so that no chat is in both."""
+    rows = list(dict.fromkeys(samples.positions[::2]))
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    count = min(max(1, round(share * len(rows))), len(rows) - 1) if share and len(rows) > 1 else 0
-    held = {rows[place] for place in order[:count]}
-    sides: tuple[list[int], list[int]] = ([], [])
-    for index, number in enumerate(samples.places[::2]):
-        sides[number in held].append(index)
-    return sides
+    count = min(max(1, round(fraction * len(rows))), len(rows) - 1) if fraction and len(rows) > 1 else 0
+    held_out = {rows[position] for position in order[:count]}
+    splits: tuple[list[int], list[int]] = ([], [])
+    for index, number in enumerate(samples.positions[::2]):
+        splits[number in held_out].append(index)
+    return splits

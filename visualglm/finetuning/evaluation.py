@@ -1,7 +1,6 @@
-"""Did it help, and what was forgotten? Answers to held-out rows and to other things.
+"""Evaluation of fine-tuning: answers to held-out rows, and to other questions that show forgetting.
 
-In: an opened model, and dialogues. Out: answers, and the share of them that equals the label. Greedy, so that nothing
-but training makes a difference. Knows nothing about training.
+In: a loaded model and chats. Out: greedy answers, and the fraction that equals the label.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ PROBES = (
     (False, "你好。"),
     (False, "What is the capital of France?"),
 )
-"""Questions outside anybody's data (with a picture of the packed model's samples, or none)."""
+"""(with an image, question): questions that are unlikely to be in the training data."""
 
 
 @dataclass(frozen=True)
 class EvalQuestion:
-    """A dialogue whose last turn is asked, its pictures, and the answer wanted (None: there is no right one)."""
+    """A chat whose last turn is asked, its images, and the expected answer (None: any)."""
 
     turns: list[Turn]
     pictures: list[str]
@@ -38,7 +37,7 @@ class EvalQuestion:
 
 
 def probes() -> list[EvalQuestion]:
-    """The forgetting probe."""
+    """Return the questions that show forgetting, with images of the packed model's samples."""
     pictures = sorted(str(path) for path in (packed_model() / "samples").glob("*.png"))[:2]
     asked = []
     for shown, question in PROBES:
@@ -55,7 +54,7 @@ def answers(
     max_new_tokens: int,
     dtype: torch.dtype = torch.float32,
 ) -> list[str]:
-    """The greedy answers, one by one, computed as training computes (`dtype`, by autocast unless it is float32)."""
+    """Answer greedily, one question at a time, in the dtype of training (by autocast unless it is float32)."""
     inside = model.model
     settings = generation_settings(inside, do_sample=False, max_new_tokens=max_new_tokens)
     said = []
@@ -71,8 +70,8 @@ def answers(
     return said
 
 
-def share_right(asked: list[EvalQuestion], said: list[str]) -> float:
-    """The share of answers that equal the wanted one, but for case, spaces and the last punctuation mark."""
+def fraction_correct(asked: list[EvalQuestion], said: list[str]) -> float:
+    """Return the fraction of answers that equal the expected one after `normalize_answer`."""
     right = [
         normalize_answer(one.wanted or "") == normalize_answer(answer) for one, answer in zip(asked, said, strict=True)
     ]
@@ -80,4 +79,5 @@ def share_right(asked: list[EvalQuestion], said: list[str]) -> float:
 
 
 def normalize_answer(text: str) -> str:
+    """Remove case, whitespace and the final punctuation mark."""
     return re.sub(r"\s+|[.。!！?？]+$", "", process_response(text).strip().lower())

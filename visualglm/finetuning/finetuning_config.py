@@ -1,7 +1,4 @@
-"""A TOML file, or flags, -> typed settings of one fine-tuning run; unknown keys are errors.
-
-Knows nothing about how they are carried out.
-"""
+"""Typed settings of a fine-tuning run, read from TOML and flags; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ SHARDINGS = ("ddp", "fsdp")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 LEARNING_RATES = {"lora": 1e-3, "qlora": 1e-3, "ptuning": 1e-2, "full": 5e-5}
 LANGUAGE = {"lora": "lora", "qlora": "lora", "ptuning": "prefix", "full": "full"}
-"""How each method trains the language model unless told otherwise; the picture's road is frozen."""
+"""Method -> how it trains the language model by default; the vision-side modules are frozen by default."""
 POSITIVE_SETTINGS = (
     *("epochs", "batch", "accumulate", "keep", "max_new_tokens"),
     *("lora.rank", "lora.alpha", "ptuning.tokens"),
@@ -32,12 +29,12 @@ NON_NEGATIVE_SETTINGS = (
 )
 FRACTION_SETTINGS = ("validation_share", "warmup", "lora.dropout")
 SEEDS = 2**32
-"""NumPy's, which are seeded too."""
+"""Number of seeds that NumPy accepts; it is seeded too."""
 
 
 @dataclass(frozen=True)
 class TrainedModules:
-    """How each network trains: `frozen`, `lora` or `full`. `language` empty: as the method has it."""
+    """How each network trains: `frozen`, `lora` or `full`. An empty `language` takes the default of the method."""
 
     language: str = ""
     qformer: str = "frozen"
@@ -46,14 +43,17 @@ class TrainedModules:
 
     @property
     def picture_trains(self) -> bool:
-        """Whether anything on the picture's way to the language model does."""
+        """True if any vision-side module trains."""
         return {self.qformer, self.projection, self.vision} != {"frozen"}
 
 
 @dataclass(frozen=True)
 class Lora:
-    """`targets` are linear layers of every block of the language model; `layers` its blocks, such as `0-13,27` (empty:
-    all). Of the Q-Former and the ViT, all linear layers are adapted. `alpha / rank` scales what is added."""
+    """Settings of LoRA.
+
+    `targets` are linear layers in each block of the language model; `layers` selects blocks, such as `0-13,27` (empty:
+    all). In the Q-Former and the vision encoder all linear layers are adapted. `alpha / rank` scales the update.
+    """
 
     rank: int = 16
     alpha: float = 32.0
@@ -65,8 +65,10 @@ class Lora:
 
 @dataclass(frozen=True)
 class PTuning:
-    """`tokens` virtual tokens in front of every block's keys; with `reparameterise` a network of `width` (0: the
-    model's) makes them while training."""
+    """Settings of P-tuning v2: `tokens` virtual tokens in front of the keys of every block.
+
+    With `reparameterise`, a network of hidden size `width` (0: the model's) generates them during training.
+    """
 
     tokens: int = 32
     reparameterise: bool = False
@@ -75,16 +77,16 @@ class PTuning:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """One run. Paths are relative to the working directory; 0 or an empty text means: choose.
+    """Settings of one run. Paths are relative to the working directory; 0 or an empty text chooses automatically.
 
-    `data` and `validation` are files (see `rows`); without `validation`, `validation_share` of the rows is held out.
-    A step learns from `batch * accumulate` answers (and as many per further process). The rate rises over `warmup` of
-    the steps and falls to nothing as a cosine. Every `save_steps` (0: each epoch) the run is saved and validated, the
-    newest `keep` checkpoints stay, and after `early_stop` validations without a better one it ends (0: never).
-    `dtype` is what frozen weights are held and passes computed in; what trains is held in float32. `max_tokens` is the
-    longest row (0: the model's). `answers` held-out rows are answered before and after, and shown in the report.
-    `workers` processes decode pictures beside the training (0: itself). Of several processes (torchrun), each holds the
-    whole model where `sharding` is `ddp`, and with `fsdp`, which is for method full, a part of it.
+    `data` and `validation` are files (formats: `data_files.py`). Without `validation`, the fraction `validation_share`
+    of the rows is held out. A step trains on `batch * accumulate` answers per process. The learning rate rises for the
+    fraction `warmup` of the steps, then falls to 0 as a cosine. Every `save_steps` steps (0: each epoch) the run is
+    saved and validated. The newest `keep` checkpoints are kept. After `early_stop` validations without improvement the
+    run ends (0: never). `dtype` is the dtype of frozen weights and of the computation; trained weights are float32.
+    `max_tokens` limits a row (0: the model's limit). `answers` held-out rows are answered before and after training
+    and shown in the report. `workers` processes decode images (0: the training process). Of several processes
+    (torchrun), each holds the whole model with `sharding` `ddp`, or a shard of it with `fsdp` (method `full` only).
     """
 
     data: str
@@ -122,20 +124,20 @@ class Finetuning:
 
     @property
     def caches(self) -> bool:
-        """Whether each picture is encoded once; not where anything that encodes it trains."""
+        """True if each image is encoded once and cached: only possible if all vision-side modules are frozen."""
         return self.cache_features and not self.parts.picture_trains
 
     @property
     def rate(self) -> float:
-        """The highest learning rate."""
+        """The peak learning rate."""
         return self.learning_rate or LEARNING_RATES[self.method]
 
 
 def read_finetuning(path: str | Path | None, changes: tuple[str, ...] = (), **given: Any) -> Finetuning:
-    """A recipe (or none), then `changes` (`key=value`, as in TOML), then what was `given` as flags.
+    """Read a recipe (or None), then apply `changes` (`key=value`, as in TOML), then the flags in `given`.
 
     Raises:
-        UsageError: an unknown, missing or impossible setting.
+        UsageError: a setting is unknown, missing or out of range.
     """
     table = {**read_table(path, changes), **{key: value for key, value in given.items() if value is not None}}
     lora = table.get("lora", {})
@@ -146,59 +148,61 @@ def read_finetuning(path: str | Path | None, changes: tuple[str, ...] = (), **gi
     table["ptuning"] = fill_settings(PTuning, table.get("ptuning", {}), "ptuning")
     for needed in ("data", "output"):
         if not table.get(needed):
-            raise UsageError(f"{needed} is not set: give --{needed}, or a recipe that has it.")
-    return checked(fill_settings(Finetuning, table, "the recipe"))
+            raise UsageError(f"{needed} is not set. Give --{needed}, or a recipe that has it.")
+    return validate(fill_settings(Finetuning, table, "the recipe"))
 
 
-def checked(recipe: Finetuning) -> Finetuning:
-    """The recipe with the language model's way filled in.
+def validate(recipe: Finetuning) -> Finetuning:
+    """Check the settings and fill in how the language model trains.
 
     Raises:
-        UsageError: its settings contradict each other.
+        UsageError: a setting is out of range, or settings contradict each other.
     """
-    _one_of("method", recipe.method, METHODS)
-    _one_of("dtype", recipe.dtype, DTYPES)
-    _one_of("sharding", recipe.sharding, SHARDINGS)
-    _one_of("language", recipe.language, ("auto", "zh", "en"))
+    _check_choice("method", recipe.method, METHODS)
+    _check_choice("dtype", recipe.dtype, DTYPES)
+    _check_choice("sharding", recipe.sharding, SHARDINGS)
+    _check_choice("language", recipe.language, ("auto", "zh", "en"))
     parts = replace(recipe.parts, language=recipe.parts.language or LANGUAGE[recipe.method])
-    for part, way in vars(parts).items():
-        if (part, way, recipe.method) != ("language", "prefix", "ptuning"):
-            _one_of(f"parts.{part}", way, TRAIN_MODES)
-    _check_ways(recipe.method, vars(parts))
+    for part, mode in vars(parts).items():
+        if (part, mode, recipe.method) != ("language", "prefix", "ptuning"):
+            _check_choice(f"parts.{part}", mode, TRAIN_MODES)
+    _check_modes(recipe.method, vars(parts))
     if recipe.sharding == "fsdp" and recipe.method != "full":
         raise UsageError(
-            f"sharding fsdp is for method full; of {recipe.method} little trains: leave sharding out (ddp)."
+            f"sharding fsdp is for method full, not {recipe.method}. Remove sharding (the default is ddp)."
         )
-    _check_numbers(recipe)
+    _check_ranges(recipe)
     _check_targets(recipe.lora.targets)
     return replace(recipe, parts=parts)
 
 
-def _check_ways(method: str, ways: dict[str, str]) -> None:
-    chosen = set(ways.values())
+def _check_modes(method: str, modes: dict[str, str]) -> None:
+    chosen = set(modes.values())
     if method == "full" and ("lora" in chosen or "full" not in chosen):
-        raise UsageError("method full trains whole parts: set each of parts to full or frozen, one at least to full.")
-    if method in ("lora", "qlora") and ("lora" not in chosen or ways["language"] == "full"):
         raise UsageError(
-            f"method {method} adapts at least one part by lora, and the language model by lora or not at all: set "
-            'parts so, or method = "full".'
+            "method full trains whole parts. Set each of parts to full or frozen, and at least one to full."
         )
-    if method == "ptuning" and (ways["language"] != "prefix" or chosen != {"prefix", "frozen"}):
-        raise UsageError("method ptuning trains a prefix of the language model and nothing else: leave parts out.")
+    if method in ("lora", "qlora") and ("lora" not in chosen or modes["language"] == "full"):
+        raise UsageError(
+            f"method {method} needs lora for at least one of parts, and lora or frozen for the language model. Change "
+            'parts, or set method = "full".'
+        )
+    if method == "ptuning" and (modes["language"] != "prefix" or chosen != {"prefix", "frozen"}):
+        raise UsageError("method ptuning trains only a prefix of the language model. Remove parts.")
 
 
-def _check_numbers(recipe: Finetuning) -> None:
+def _check_ranges(recipe: Finetuning) -> None:
     for name, value in _values(recipe, POSITIVE_SETTINGS).items():
         if not 0 < value < math.inf:
-            raise UsageError(f"{name} is {value}: give a number above 0.")
+            raise UsageError(f"{name} is {value}. Give a number above 0.")
     for name, value in _values(recipe, NON_NEGATIVE_SETTINGS).items():
         if not 0 <= value < math.inf:
-            raise UsageError(f"{name} is {value}: give 0 or a number above it.")
+            raise UsageError(f"{name} is {value}. Give 0 or more.")
     for name, value in _values(recipe, FRACTION_SETTINGS).items():
         if not 0 <= value < 1:
-            raise UsageError(f"{name} is {value}: it is a share, so give 0 or more and less than 1.")
+            raise UsageError(f"{name} is {value}. Give a fraction of at least 0 and less than 1.")
     if recipe.seed >= SEEDS:
-        raise UsageError(f"seed is {recipe.seed}: give a number below {SEEDS}.")
+        raise UsageError(f"seed is {recipe.seed}. Give a number below {SEEDS}.")
 
 
 def _values(recipe: Finetuning, names: tuple[str, ...]) -> dict[str, float]:
@@ -206,23 +210,23 @@ def _values(recipe: Finetuning, names: tuple[str, ...]) -> dict[str, float]:
 
 
 def _check_targets(targets: Any) -> None:
-    """Raises `UsageError` unless they are names, one at least."""
+    """Raise `UsageError` unless `targets` is a tuple of at least one name."""
     if not isinstance(targets, tuple) or not targets or not all(isinstance(target, str) for target in targets):
         given = list(targets) if isinstance(targets, tuple) else targets
-        raise UsageError(f"lora.targets is {given!r}: give a list of linear layers, e.g. ['attention.dense'].")
+        raise UsageError(f"lora.targets is {given!r}. Give a list of linear layers, e.g. ['attention.dense'].")
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         like = nearest_word(value, known)
-        raise UsageError(f"{name} is {value!r}: choose from {', '.join(known)}; did you mean {like}?")
+        raise UsageError(f"{name} is {value!r}; did you mean {like}? Choose from {', '.join(known)}.")
 
 
 def layer_numbers(text: str, count: int) -> list[int]:
-    """`0-13,27` -> the numbers, ranges inclusive; empty: all `count` of them.
+    """Parse `0-13,27` as block numbers, ranges inclusive; an empty text selects all `count` blocks.
 
     Raises:
-        UsageError: it is no list of ranges, or names a block that is not there.
+        UsageError: the text is not a list of ranges, or names a block that does not exist.
     """
     if not text:
         return list(range(count))
@@ -230,9 +234,9 @@ def layer_numbers(text: str, count: int) -> list[int]:
     for piece in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", piece)
         if match is None:
-            raise UsageError(f"lora.layers is {text!r}: write blocks and ranges, e.g. 0-13,27.")
+            raise UsageError(f"lora.layers is {text!r}. Write blocks and ranges, e.g. 0-13,27.")
         first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last < count:
-            raise UsageError(f"lora.layers is {text!r}, but the model's blocks are 0 to {count - 1}.")
+            raise UsageError(f"lora.layers is {text!r}. The model's blocks are 0 to {count - 1}; name some of these.")
         numbers |= set(range(first, last + 1))
     return sorted(numbers)

@@ -1,8 +1,8 @@
-"""Method `full` with every weight, gradient and moment in parts, one a process (FSDP2).
+"""Method `full` with weights, gradients and optimizer moments sharded over the processes (FSDP2).
 
-In: a model made ready, in a group of processes. Out: a `FinetuneTrainer` over it. torch's `fully_shard` does the
-work, and Trainer is told to leave the model as it is: its own `fsdp` becomes data parallel on a CPU without a word.
-Checkpoints hold whole weights, and of the optimizer one file a process. Knows nothing about data.
+In: a prepared model, in a group of processes. Out: a `FinetuneTrainer` over it. torch's `fully_shard` shards the model.
+Trainer's own `fsdp` is not used, because it silently degrades to data parallel on a CPU. Checkpoints hold whole
+weights, and one file of optimizer moments per process.
 """
 
 from __future__ import annotations
@@ -24,37 +24,36 @@ from ..training.optimizer_state import moments, restore
 from .trainer import FinetuneTrainer
 
 MOMENTS, SCHEDULER = "moments-{}.safetensors", "scheduler.json"
-ACCELERATES = "ACCELERATE_USE_FSDP"
+ACCELERATE_VARIABLE = "ACCELERATE_USE_FSDP"
 
 
 def check_accelerate_fsdp_off() -> None:
-    """Raises `UsageError` where the environment asks Trainer to shard by itself."""
-    if os.environ.get(ACCELERATES, "").lower() in ("1", "true"):
+    """Raise `UsageError` if the environment makes Trainer shard the model."""
+    if os.environ.get(ACCELERATE_VARIABLE, "").lower() in ("1", "true"):
         raise UsageError(
-            f"{ACCELERATES} is set, but Trainer's own FSDP becomes data parallel on a CPU without a word and was never "
-            'run with this program: start with torchrun, and for method full set sharding = "fsdp".'
+            f"{ACCELERATE_VARIABLE} is set, but Trainer's own FSDP silently degrades to data parallel on a CPU. Unset "
+            'it, start with torchrun, and for method full set sharding = "fsdp".'
         )
 
 
 class FsdpTrainer(FinetuneTrainer):
-    """`FinetuneTrainer` over a model that it shards before the optimizer is made."""
+    """`FinetuneTrainer` that shards the model before it creates the optimizer."""
 
     def __init__(self, tuned: Any, **kwargs: Any) -> None:
         shard(tuned.model)
         super().__init__(tuned, **kwargs)
-        self.accelerator.prepare_model = partial(
-            self.accelerator.prepare_model, evaluation_mode=True
-        )  # no DDP around it
+        # evaluation mode keeps accelerate from wrapping the model in DDP
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Every process helps to put the weights together; the first one writes them."""
+        """Gather the weights from all processes; rank 0 writes them."""
         self.tuned.save_state(Path(output_dir or str(self.args.output_dir)), self.state.global_step)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         held = moments(self.optimizer, self.tuned.parameters)
-        save_file({name: _part(value) for name, value in held.items()}, folder / MOMENTS.format(rank()))
+        save_file({name: _local_shard(value) for name, value in held.items()}, folder / MOMENTS.format(rank()))
         if rank() == 0:
             (folder / SCHEDULER).write_text(json.dumps(self.lr_scheduler.state_dict()), encoding="utf-8")
 
@@ -64,22 +63,24 @@ class FsdpTrainer(FinetuneTrainer):
         folder = Path(checkpoint)
         processes = len(list(folder.glob(MOMENTS.format("*"))))
         if processes != world():
-            raise UsageError(f"{folder} was saved by {processes} processes: resume with as many (now {world()}).")
+            raise UsageError(
+                f"{folder} was saved by {processes} processes, but now there are {world()}. Resume with {processes}."
+            )
         named = self.tuned.parameters
         parts = load_file(folder / MOMENTS.format(rank()))
-        restore(self.optimizer, named, {path: _as_its_parameter(path, part, named) for path, part in parts.items()})
+        restore(self.optimizer, named, {path: _shard_like_parameter(path, part, named) for path, part in parts.items()})
         self.lr_scheduler.load_state_dict(read_json(folder / SCHEDULER))
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
 
 
-def _part(value: Tensor) -> Tensor:
-    """What this process holds of a tensor."""
+def _local_shard(value: Tensor) -> Tensor:
+    """Return this process's shard of a tensor."""
     return value.to_local().contiguous() if isinstance(value, DTensor) else value
 
 
-def _as_its_parameter(path: str, part: Tensor, named: dict[str, Any]) -> Tensor:
-    """A moment's part, sharded as its parameter; a count of steps is whole."""
+def _shard_like_parameter(path: str, part: Tensor, named: dict[str, Any]) -> Tensor:
+    """Return a moment as a DTensor sharded like its parameter; step counts are not sharded."""
     name, _, key = path.rpartition("/")
     parameter = named[name]
     if key == "step" or not isinstance(parameter, DTensor):

@@ -1,7 +1,7 @@
-"""`report.html`: loss curves, the score before and after, and held-out rows with both answers.
+"""`report.html`: loss curves, scores, and held-out rows with the answers before and after training.
 
-One file without scripts, fonts or addresses of anything else; pictures are inside it. Everything that came from data or
-a model is escaped. Knows nothing about training.
+The page is one file: images are embedded, and there are no scripts, fonts or links. All text from data or models is
+escaped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Answered:
-    """What was asked, and the answers before and after."""
+    """Questions, and their answers before and after training."""
 
     asked: list[EvalQuestion]
     before: list[str]
@@ -38,7 +38,7 @@ class Answered:
 def write_report(
     file: Path, metrics: list[dict[str, Any]], facts: list[str], held_out: Answered, probe: Answered
 ) -> None:
-    """Writes the page."""
+    """Write the page."""
     pieces = [f'<!doctype html><meta charset="utf-8"><title>Fine-tuning report</title><style>{STYLE}</style>']
     pieces.append("<h1>Fine-tuning report</h1>" + "".join(f"<p>{html.escape(fact)}</p>" for fact in facts))
     pieces.append("<h2>Loss</h2>" + curves(metrics))
@@ -48,30 +48,32 @@ def write_report(
 
 
 def curves(metrics: list[dict[str, Any]]) -> str:
-    """Training (blue) and validation (orange) loss over steps, as a drawing."""
+    """Draw training loss (blue) and validation loss (orange) over steps as SVG."""
     lines = {"loss": "#2266cc", "eval_loss": "#dd7711"}
     points = {key: [(row["step"], row[key]) for row in metrics if key in row] for key in lines}
-    every = [point for line in points.values() for point in line]
-    if not every:
+    all_points = [point for line in points.values() for point in line]
+    if not all_points:
         return "<p>no losses were logged</p>"
-    last, top = max(step for step, _ in every), max(loss for _, loss in every) or 1.0
-    drawn = []
+    last, top = max(step for step, _ in all_points), max(loss for _, loss in all_points) or 1.0
+    polylines = []
     for key, line in points.items():
-        place = " ".join(f"{WIDTH * step / max(1, last):.1f},{HEIGHT * (1 - loss / top):.1f}" for step, loss in line)
-        drawn.append(f'<polyline fill="none" stroke="{lines[key]}" stroke-width="2" points="{place}"/>')
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">{"".join(drawn)}</svg>'
+        coordinates = " ".join(
+            f"{WIDTH * step / max(1, last):.1f},{HEIGHT * (1 - loss / top):.1f}" for step, loss in line
+        )
+        polylines.append(f'<polyline fill="none" stroke="{lines[key]}" stroke-width="2" points="{coordinates}"/>')
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">{"".join(polylines)}</svg>'
     return f"{svg}<p>blue: training, orange: validation; 0 to {top:.3g} over {last} steps</p>"
 
 
 def _table(answered: Answered) -> str:
     rows = zip(answered.asked, answered.before, answered.after, strict=True)
     body = "".join(_row(*row) for row in rows)
-    heads = "".join(f"<th>{head}</th>" for head in ("pictures", "question", "wanted", "before", "after"))
+    heads = "".join(f"<th>{head}</th>" for head in ("images", "question", "expected", "before", "after"))
     return f"<table><tr>{heads}</tr>{body}</table>"
 
 
 def _row(asked: EvalQuestion, before: str, after: str) -> str:
-    cells = [f"<td>{''.join(_pictures(asked.pictures))}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
+    cells = [f"<td>{''.join(_thumbnails(asked.pictures))}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
     cells.append(f"<td>{html.escape(asked.wanted or '')}</td>")
     for said in (before, after):
         mark = (
@@ -85,7 +87,7 @@ def _row(asked: EvalQuestion, before: str, after: str) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _pictures(paths: list[str]) -> Iterator[str]:
+def _thumbnails(paths: list[str]) -> Iterator[str]:
     for path in paths:
         picture = open_image(path)
         picture.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -1,7 +1,7 @@
-"""What frozen networks make of the pictures, computed once and kept in a file.
+"""Image features of frozen vision-side modules, computed once and kept in a file.
 
-In: a model whose picture road is frozen, and paths. Out: path -> [image_length, hidden], read from disk as it is asked
-for, so memory stays flat. The loss is the same as with pixels. Knows nothing about steps.
+In: a model whose vision-side modules are frozen, and paths. Out: path -> [image_length, hidden], read from disk on
+demand, so memory stays flat. The loss equals that with pixels.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .trainable_model import IMAGE_ENCODER_PREFIX
 
 
 def describe_image_handling(recipe: Finetuning) -> str:
-    """What the plan says about them."""
+    """Describe for the plan how images are encoded."""
     if recipe.caches:
-        return "pictures: each is encoded once, and its vectors are kept on disk while training"
+        return "images: each is encoded once, and its features are kept on disk during training"
     training = [part for part in IMAGE_ENCODER_PREFIX if getattr(recipe.parts, part) != "frozen"]
     reason = f"{' and '.join(training)} train" if training else "cache_features is off"
-    return f"pictures: encoded at every step, because {reason}"
+    return f"images: encoded at every step, because {reason}"
 
 
 class ImageFeatureCache:
-    """The vectors of each picture, in the dtype that the model computes in."""
+    """Features of each image, in the compute dtype of the model."""
 
     def __init__(self, table: np.ndarray, numbers: dict[str, int], dtype: torch.dtype) -> None:
         self.table, self.numbers, self.dtype = table, numbers, dtype
@@ -46,8 +46,10 @@ class ImageFeatureCache:
 def computed(model: Any, images: VisualGLMImageProcessor, paths: Iterable[str], file: Path) -> ImageFeatureCache:
     """Encodes every picture once, into a new file of float32 numbers (they hold any narrower dtype exactly).
 
+    The file is written before it is mapped, so that a full disk is an error instead of a crash.
+
     Raises:
-        UsageError: the disk is too small. (The file is written before it is mapped: a full disk is an error then.)
+        UsageError: the disk is too small.
     """
     unique = list(dict.fromkeys(paths))
     shape = (max(1, len(unique)), model.config.image_length, model.config.hidden_size)

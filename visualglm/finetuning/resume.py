@@ -1,7 +1,7 @@
-"""An output folder -> whether a run may begin or go on there, and from which checkpoint.
+"""Start or resume of a run in an output folder.
 
-`recipe.json` holds the recipe and what the data files were (size and sha256); `before.json` the questions and their
-untrained answers. Knows nothing about models.
+`recipe.json` holds the recipe, and size and sha256 of the data files. `before.json` holds the evaluation questions and
+the answers before training.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ MAY_CHANGE = ("output", "answers", "keep", "tensorboard", "workers")
 
 
 def is_first() -> bool:
-    """Of several processes, the one that speaks and writes."""
+    """Return True in the process that prints and writes (rank 0)."""
     return rank() == 0
 
 
 def checkpoint_to_resume(
     recipe: Finetuning, output: Path, resume: bool, say: Callable[[str], None] = lambda line: None
 ) -> str | None:
-    """The checkpoint to go on from, or None.
+    """Return the checkpoint to resume from, or None for a new run.
 
     Raises:
-        UsageError: there is a run already, or none to resume, or it had other settings or other data.
+        UsageError: the folder is not empty (new run), or (resume) has no complete checkpoint or one of another run.
     """
     if not resume:
         if is_first() and output.exists() and any(output.iterdir()):
-            raise UsageError(f"{output} is not empty: go on with its run by --resume, or give another --output.")
+            raise UsageError(f"{output} is not empty. Continue its run with --resume, or give another --output.")
         return None
     checkpoints = newest_first(output)
     checkpoint = next((folder for folder in checkpoints if is_whole(folder)), None)
     if checkpoint is None:
-        raise UsageError(f"{output} has no complete checkpoint to resume from: delete it, and run without --resume.")
+        raise UsageError(f"{output} has no complete checkpoint to resume from. Delete it, and run without --resume.")
     if checkpoint != checkpoints[0]:
-        say(f"{checkpoints[0]} is damaged or was not saved to its end: going on from {checkpoint}")
+        say(f"{checkpoints[0]} is damaged or incomplete; resuming from {checkpoint}")
     _require_same_run(recipe, output)
     return str(checkpoint)
 
@@ -55,57 +55,59 @@ def checkpoint_to_resume(
 def _require_same_run(recipe: Finetuning, output: Path) -> None:
     stored = _stored(output / RECIPE)
     if not isinstance(stored, dict) or not isinstance(stored.get(FILES, {}), dict):
-        raise UsageError(f"{output} has no {RECIPE} that says what its run was: begin anew with another --output.")
+        raise UsageError(
+            f"{output} has no {RECIPE} with the settings of its run. Start a new run with another --output."
+        )
     now = json.loads(json.dumps(asdict(recipe)))
     other = [key for key, value in now.items() if stored.get(key) != value and key not in MAY_CHANGE]
     if other:
-        raise UsageError(f"{', '.join(other)} differ from the run in {output}: resume with the recipe it began with.")
+        raise UsageError(f"{', '.join(other)} differ from the run in {output}. Resume with the recipe of that run.")
     were = stored.get(FILES, {})  # earlier versions did not keep it
-    changed = [file for file, content in _contents(recipe).items() if were.get(file, content) != content]
+    changed = [file for file, content in _describe_data(recipe).items() if were.get(file, content) != content]
     if changed:
         raise UsageError(
-            f"{changed[0]} changed since the run in {output} began, and rows that it held out would be learned from: "
-            "put the file back as it was, or begin anew with another --output."
+            f"{changed[0]} changed since the run in {output} began, so held-out rows could be trained on. "
+            "Restore the file, or start a new run with another --output."
         )
 
 
 def write_recipe(recipe: Finetuning, output: Path) -> None:
-    """The folder, and in it what a resumed run is compared with."""
+    """Create the output folder and store what a resumed run is compared with."""
     with explain_write_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    _write(output / RECIPE, {**asdict(recipe), FILES: _contents(recipe)}, indent=2)
+    _write(output / RECIPE, {**asdict(recipe), FILES: _describe_data(recipe)}, indent=2)
 
 
-def _contents(recipe: Finetuning) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of the data files that are there."""
+def _describe_data(recipe: Finetuning) -> dict[str, dict[str, Any]]:
+    """Return size and sha256 of the data files that exist."""
     found = {}
     for file in (recipe.data, recipe.validation):
-        if not Path(file).is_file():  # no validation, or what reading the rows says later
+        if not Path(file).is_file():  # no validation file, or an error that reading the rows reports later
             continue
         found[file] = describe(Path(file))
     return found
 
 
 def write_before(output: Path, asked: list[list[EvalQuestion]], said: list[list[str]]) -> None:
-    """The untrained answers, with what was asked."""
+    """Store the answers before training, with their questions."""
     _write(output / BEFORE, {"asked": [[asdict(one) for one in them] for them in asked], "answers": said})
 
 
 def read_before(output: Path, asked: list[list[EvalQuestion]]) -> list[list[str]] | None:
-    """The untrained answers to the same questions, None where there are none or they were others."""
+    """Return the stored answers before training, or None if there are none for the same questions."""
     stored = _stored(output / BEFORE)
     now = json.loads(json.dumps([[asdict(one) for one in them] for them in asked]))
     same = isinstance(stored, dict) and stored.get("asked") == now
     answers = stored.get("answers") if same else stored  # earlier versions kept the answers alone
-    return answers if _answer(answers, asked) else None
+    return answers if _has_texts(answers, asked) else None
 
 
-def _answer(said: Any, asked: list[list[EvalQuestion]]) -> bool:
-    """Whether it is a text for each question."""
-    if not isinstance(said, list) or not all(isinstance(texts, list) for texts in said):
+def _has_texts(stored: Any, asked: list[list[EvalQuestion]]) -> bool:
+    """True if `stored` holds one text per question."""
+    if not isinstance(stored, list) or not all(isinstance(texts, list) for texts in stored):
         return False
-    all_text = all(isinstance(text, str) for texts in said for text in texts)
-    return all_text and [len(texts) for texts in said] == [len(them) for them in asked]
+    all_text = all(isinstance(text, str) for texts in stored for text in texts)
+    return all_text and [len(texts) for texts in stored] == [len(them) for them in asked]
 
 
 def _write(file: Path, content: Any, **options: Any) -> None:

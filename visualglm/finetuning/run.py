@@ -27,7 +27,7 @@ from ..preprocessing.processor import VisualGLMProcessor
 from ..training.distributed import join, world
 from .data_report import findings
 from .dataset import Collator
-from .evaluation import EvalQuestion, answers, probes, share_right
+from .evaluation import EvalQuestion, answers, fraction_correct, probes
 from .finetuning_config import Finetuning
 from .fsdp_trainer import FsdpTrainer, check_accelerate_fsdp_off
 from .html_report import Answered, write_report
@@ -68,11 +68,11 @@ def check(recipe: Finetuning, say: Say) -> int:
 
 
 def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "auto") -> bool:
-    """The whole run; False where SIGTERM ended it early (then `resume` goes on).
+    """Run a fine-tuning. Returns False if SIGTERM stopped it early; then `resume` continues it.
 
     Raises:
-        UsageError: the recipe, the data or the output folder cannot be used, or training learns nothing.
-        CheckpointError: the base model cannot be opened.
+        UsageError: the recipe, the data or the output folder cannot be used, or the loss shows no progress.
+        CheckpointError: the base model cannot be loaded.
     """
     check_accelerate_fsdp_off()
     require_tensorboard(recipe)
@@ -82,7 +82,7 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
         join(device)
     model = _opened(recipe, device)
     ready = prepare_for_training(model.model, recipe, base_of(recipe.model or packed_model()))
-    plan = _planned(ready, sides)
+    plan = _make_plan(ready, sides)
     for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)
     if not is_first():
@@ -90,14 +90,14 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     return run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
 
 
-def _planned(ready: TrainableModel, sides: DataSplits) -> RunPlan:
+def _make_plan(ready: TrainableModel, sides: DataSplits) -> RunPlan:
     lengths = [sides.learned.samples.lengths[index] for index in sides.learned.indices]
     return plan_of(ready, lengths, len(sides.held_out) if sides.held_out else 0, world())
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is trained, from what, how long, and the checkpoint that it goes on from."""
+    """A model to train, its data, its plan, and the checkpoint to resume from."""
 
     ready: TrainableModel
     sides: DataSplits
@@ -105,19 +105,19 @@ class TrainingJob:
     checkpoint: str | None
 
 
-def run_main_process(one: TrainingJob, model: VisualGLM, say: Say, device: str) -> bool:
-    """The run of the process that writes: untrained answers, training, and what came of it."""
-    recipe, ready = one.ready.recipe, one.ready
+def run_main_process(job: TrainingJob, model: VisualGLM, say: Say, device: str) -> bool:
+    """Run rank 0: answer before training, train, save the result, evaluate and report."""
+    recipe, ready = job.ready.recipe, job.ready
     output = Path(recipe.output)
     write_recipe(recipe, output)
-    asked = held_out_questions(one.sides, recipe.answers)
-    before = _before(output, ready, model, asked, one.checkpoint is not None)
-    end = _trained(ready, one.sides, one.plan, one.checkpoint)
+    asked = held_out_questions(job.sides, recipe.answers)
+    before = _before(output, ready, model, asked, job.checkpoint is not None)
+    end = _trained(ready, job.sides, job.plan, job.checkpoint)
     if not end.finished:
-        say(f"stopped at step {end.step} and saved; the same command with --resume goes on")
+        say(f"Stopped at step {end.step} and saved. Run the same command with --resume to continue.")
         return False
-    if end.numbers is not None:
-        model, ready = _whole_again(recipe, device, ready.base, end.numbers)
+    if end.weights is not None:
+        model, ready = _load_unsharded(recipe, device, ready.base, end.weights)
     save_result(ready, end.step)
     evaluate_and_report(output, ready, model, asked, before, say)
     return True
@@ -136,42 +136,39 @@ def _reader(recipe: Finetuning) -> tuple[VisualGLMProcessor, int]:
 
 
 def _opened(recipe: Finetuning, device: str) -> VisualGLM:
-    """The base model, in the dtype of the recipe, 4-bit for QLoRA.
+    """Load the base model in the dtype of the recipe, or in 4 bits for QLoRA.
 
     Raises:
-        UsageError: bitsandbytes is not installed, the method needs a base that is not quantized, or float16 is asked
-            for on a CPU.
+        UsageError: bitsandbytes is not installed, the method needs an unquantized base, or float16 was set on a CPU.
     """
-    _refuse_few_bits(recipe)
+    _check_base_not_quantized(recipe)
     dtype = "bfloat16" if recipe.dtype == "auto" and torch.cuda.is_available() and device != "cpu" else recipe.dtype
     options: dict[str, Any] = {}
     if recipe.method == "qlora":
         options["quantization_config"] = four_bit()
     model = load(recipe.model or None, tokenizer=recipe.tokenizer or None, device=device, dtype=dtype, **options)
     if model.model.device.type == "cpu" and model.model.transformer.final_layernorm.weight.dtype == torch.float16:
-        raise UsageError("float16 does not train on a CPU: set dtype to bfloat16 or float32.")
+        raise UsageError("float16 does not train on a CPU. Set dtype to bfloat16 or float32.")
     for module in model.model.modules():
-        if hasattr(
-            module, BNB_AVX512_FLAG
-        ):  # an answer would pack the 4-bit weights for inference, and there is no way back
+        if hasattr(module, BNB_AVX512_FLAG):  # else the first answer packs the 4-bit weights for inference for good
             setattr(module, BNB_AVX512_FLAG, False)
     return model
 
 
-def _refuse_few_bits(recipe: Finetuning) -> None:
-    """Raises `UsageError` where stored bits would have to train, or be quantized once more."""
+def _check_base_not_quantized(recipe: Finetuning) -> None:
+    """Raise `UsageError` if the base is quantized and the method would train or quantize it."""
     if recipe.method not in ("full", "qlora"):
         return
     stored = plan_of_config(read_config(local_folder(recipe.model or packed_model())))
     if stored is not None:
         raise UsageError(
-            f"{recipe.model} is in {stored.bits} bits already, and method {recipe.method} needs the unquantized base: "
-            "give that one, or method lora or ptuning."
+            f"{recipe.model} is in {stored.bits} bits already, and method {recipe.method} needs the unquantized base. "
+            "Give that one, or use method lora or ptuning."
         )
 
 
 def four_bit() -> Any:
-    """NF4 for the language model's blocks; pictures and the head stay as they are.
+    """Configure NF4 for the language model's blocks; vision-side modules and LM head stay unquantized.
 
     Raises:
         UsageError: bitsandbytes is not installed.
@@ -187,38 +184,38 @@ def four_bit() -> Any:
 def _before(
     output: Path, ready: TrainableModel, model: VisualGLM, asked: list[EvalQuestion], resume: bool
 ) -> list[list[str]]:
-    """The untrained answers to held-out rows and probes; a resumed run has them in a file."""
+    """Return the answers before training to held-out rows and probes; a resumed run reads them from a file."""
     stored = read_before(output, [asked, probes()]) if resume else None
     if stored is not None:
         return stored
     prefix = ready.model.get_mixin(ADAPTER) if ADAPTER in ready.model.mixins else None
     if prefix is not None:  # an untrained prefix already changes answers; untrained LoRA does not
         ready.model.del_mixin(ADAPTER)
-    said = _both(model, asked, ready)
+    said = _answer_all(model, asked, ready)
     if prefix is not None:
         ready.model.add_mixin(ADAPTER, prefix)
     write_before(output, [asked, probes()], said)
     return said
 
 
-def _both(model: VisualGLM, asked: list[EvalQuestion], ready: TrainableModel) -> list[list[str]]:
+def _answer_all(model: VisualGLM, asked: list[EvalQuestion], ready: TrainableModel) -> list[list[str]]:
     language: Any = ready.recipe.language
     return [answers(model, them, language, ready.recipe.max_new_tokens, ready.dtype) for them in (asked, probes())]
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How training ended: after which step, to its end or by SIGTERM, and of a sharded model what was trained."""
+    """The step of the model's weights, False if SIGTERM stopped the run, and the trained weights of a sharded model."""
 
     step: int
     finished: bool
-    numbers: dict[str, torch.Tensor] | None = None
+    weights: dict[str, torch.Tensor] | None = None
 
 
 def _trained(ready: TrainableModel, sides: DataSplits, plan: RunPlan, checkpoint: str | None) -> TrainingResult:
-    """Trainer's loop, to its end or to SIGTERM."""
+    """Train to the end or until SIGTERM."""
     recipe, inside = ready.recipe, ready.model
-    with scratch_folder(Path(recipe.output).parent, "features") as scratch:  # each process has its own
+    with scratch_folder(Path(recipe.output).parent, "features") as scratch:  # one per process
         features = _features(ready, sides, scratch / "features.bin")
         used = sides.with_pixels(features is None)
         interrupt = SigtermCallback()
@@ -232,21 +229,21 @@ def _trained(ready: TrainableModel, sides: DataSplits, plan: RunPlan, checkpoint
             callbacks=callbacks(recipe, plan, interrupt),
         )
         without_printing(loop).train(resume_from_checkpoint=checkpoint)
-    return TrainingResult(last_step(loop), not interrupt.asked, ready.trained() if sharded else None)
+    return TrainingResult(last_step(loop), not interrupt.asked, ready.trained_weights() if sharded else None)
 
 
-def _whole_again(
-    recipe: Finetuning, device: str, base: Base, numbers: dict[str, Any]
+def _load_unsharded(
+    recipe: Finetuning, device: str, base: Base, weights: dict[str, Any]
 ) -> tuple[VisualGLM, TrainableModel]:
-    """The model in one piece, with what the processes trained together."""
+    """Load the unsharded model with the trained weights."""
     model = _opened(recipe, device)
     ready = prepare_for_training(model.model, recipe, base)
-    ready.take(numbers)
+    ready.load_weights(weights)
     return model, ready
 
 
 def _features(ready: TrainableModel, sides: DataSplits, file: Path) -> ImageFeatureCache | None:
-    """Every picture's vectors, where nothing that makes them trains."""
+    """Compute the features of every image, if the recipe caches them."""
     if not ready.recipe.caches:
         return None
     inside = ready.model
@@ -255,7 +252,7 @@ def _features(ready: TrainableModel, sides: DataSplits, file: Path) -> ImageFeat
 
 
 def save_result(ready: TrainableModel, step: int) -> None:
-    """The result: an adapter, or where whole parts trained a model in the layout of this package."""
+    """Save the result: an adapter, or for method full a model in the native format."""
     with install_files(Path(ready.recipe.output), ADVICE) as folder:
         if ready.config is not None:
             ready.save_adapter(folder, step)
@@ -269,19 +266,17 @@ def save_result(ready: TrainableModel, step: int) -> None:
 def evaluate_and_report(
     output: Path, ready: TrainableModel, model: VisualGLM, asked: list[EvalQuestion], before: list[list[str]], say: Say
 ) -> None:
-    """Answers again, and writes what changed."""
-    after = _both(model, asked, ready)
-    scores = [share_right(asked, said[0]) for said in (before, after)]
+    """Answer after training, and write `result.json` and `report.html`."""
+    after = _answer_all(model, asked, ready)
+    scores = [fraction_correct(asked, said[0]) for said in (before, after)]
     kept = sum(a == b for a, b in zip(before[1], after[1], strict=True)) / max(1, len(before[1]))
-    facts = [f"answers outside the data that did not change: {100 * kept:.0f} % of {len(after[1])}"]
+    facts = [f"unchanged answers outside the data: {100 * kept:.0f} % of {len(after[1])}"]
     if asked:
-        facts.insert(
-            0, f"held-out answers that are right: before {scores[0]:.1%}, after {scores[1]:.1%} of {len(asked)}"
-        )
+        facts.insert(0, f"correct held-out answers: before {scores[0]:.1%}, after {scores[1]:.1%} of {len(asked)}")
     for fact in facts:
         say(fact)
     result = {"asked": len(asked), "right_before": scores[0], "right_after": scores[1], "probe_unchanged": kept}
     write_file(output / RESULT, json.dumps(result, indent=2) + "\n")
-    held_out, probe = (Answered(them, before[place], after[place]) for place, them in enumerate((asked, probes())))
+    held_out, probe = (Answered(them, before[index], after[index]) for index, them in enumerate((asked, probes())))
     write_report(output / REPORT, read_metrics(output / METRICS), facts, held_out, probe)
     say(f"written: {output / REPORT}")

@@ -1,7 +1,4 @@
-"""What a run is going to do and need, said before it begins.
-
-Knows nothing about data beyond lengths.
-"""
+"""Plan of a run, printed before it starts: samples, steps, trainable parameters, memory."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from .training_memory import TrainingMemory, estimate_training_memory
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Counts of a run, and the memory it is foretold to take."""
+    """Counts of a run, and its estimated memory."""
 
     learned: int
     held_out: int
@@ -28,21 +25,22 @@ class RunPlan:
     memory: TrainingMemory
 
     def lines(self) -> Iterator[str]:
-        """What a user reads before the work."""
-        yield f"samples: {self.learned} to learn from, {self.held_out} held out"
-        yield f"steps: {self.steps_per_epoch} an epoch, {self.steps} in all, {self.warmup} of them warm-up"
+        """Yield the lines that a user reads before training."""
+        yield f"samples: {self.learned} to train on, {self.held_out} held out"
+        yield f"steps: {self.steps_per_epoch} per epoch, {self.steps} in total, {self.warmup} of them warm-up"
         parts = ", ".join(f"{part} {count:,}" for part, count in self.trained.items() if count)
         trained = sum(self.trained.values())
-        yield f"trained: {trained:,} of {self.total:,} numbers ({100 * trained / self.total:.2f} %): {parts}"
+        yield f"trainable parameters: {trained:,} of {self.total:,} ({100 * trained / self.total:.2f} %): {parts}"
         memory = self.memory
         yield (
-            f"memory, about {in_words(memory.total)} beside the program: weights {in_words(memory.weights)}, "
-            f"gradients and optimizer {in_words(memory.training)}, a pass {in_words(memory.one_pass)}"
+            f"memory: about {in_words(memory.total)}, excluding the program itself: weights "
+            f"{in_words(memory.weights)}, gradients and optimizer {in_words(memory.training)}, activations "
+            f"{in_words(memory.one_pass)}"
         )
 
 
 def plan_of(tuned: TrainableModel, lengths: list[int], held_out: int, world: int) -> RunPlan:
-    """The plan of a run over samples of these lengths (tokens), in `world` processes."""
+    """Plan a run over samples of these lengths (tokens) in `world` processes."""
     recipe = tuned.recipe
     batches = math.ceil(len(lengths) / (recipe.batch * world))
     per_epoch = math.ceil(batches / recipe.accumulate)

@@ -1,7 +1,7 @@
-"""The folder of one training checkpoint: begun empty, sealed when everything is on the disk.
+"""Folders of training checkpoints that tell whether they are complete.
 
-`files.json`, written last, says how long each file is and its sha256: a folder without it, or of other content, was not
-saved to its end or was damaged since. Knows nothing about what the files hold.
+`files.json` is written last, with the size and sha256 of every file. A folder without it, or with other content, is
+incomplete or damaged.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ..files.atomic import explain_write_errors, remove, sync_tree, write_file
 from ..files.reading import open_regular, read_json
 
 SEAL = "files.json"
-ADVICE = "make room or allow it there, and the same command with --resume goes on from the checkpoint before"
+ADVICE = "free some space or change permissions, then resume from the previous checkpoint with --resume"
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """A new, empty folder in this place, which the block fills; sealed at the end, gone again if something fails.
+    """Create an empty folder for the block to fill; seal it at the end, or remove it after an error.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: the folder cannot be written.
     """
     with explain_write_errors(folder, ADVICE):
         remove(folder)
@@ -41,7 +41,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def seal(folder: Path) -> None:
-    """Put all files on the disk, then write what they are."""
+    """Sync all files to disk, then write their sizes and checksums."""
     sync_tree(folder)
     contents = {path.name: describe(path) for path in sorted(folder.iterdir())}
     write_file(folder / SEAL, json.dumps(contents, indent=1) + "\n")
@@ -57,13 +57,13 @@ def is_whole(folder: Path) -> bool:
 
 
 def describe(file: Path) -> dict[str, Any]:
-    """Size and sha256 of a file."""
+    """Return size and sha256 of a file."""
     with open_regular(file) as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]
         return {"bytes": os.fstat(opened.fileno()).st_size, "sha256": digest}
 
 
 def newest_first(output: Path) -> list[Path]:
-    """The checkpoints of a run, whole or not."""
+    """List the checkpoints of a run, newest first, complete or not."""
     folders = [path for path in output.glob(f"{CHECKPOINT}*") if path.name[len(CHECKPOINT) :].isdigit()]
     return sorted(folders, key=lambda path: int(path.name[len(CHECKPOINT) :]), reverse=True)

@@ -1,7 +1,4 @@
-"""A recipe's data -> what is learned from, what is held out, and the questions asked of the latter.
-
-Two parts of one file, or of two. Knows nothing about training.
-"""
+"""Split of a recipe's data into training and validation samples, and the questions asked before and after."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from .finetuning_config import Finetuning
 
 @dataclass(frozen=True)
 class DataSplits:
-    """What is learned from and what is held out: two parts of one file, or of two."""
+    """Samples to train on and samples held out, from one file or from two."""
 
     learned: SubsetDataset
     held_out: SubsetDataset | None
@@ -71,7 +68,7 @@ def sides_of(
 
 
 def held_out_questions(sides: DataSplits, count: int) -> list[EvalQuestion]:
-    """The first held-out dialogues, as many as will be asked before and after."""
+    """Return the first `count` held-out chats as questions to ask before and after training."""
     if sides.held_out is None:
         return []
     chosen = []

@@ -1,7 +1,7 @@
-"""Is a text file UTF-8, and if not, what it is likely to be and how it becomes UTF-8.
+"""Check that a text file is UTF-8; name its likely encoding otherwise.
 
-Spreadsheets write others: Excel's "Unicode text" is UTF-16, its CSV on a Chinese Windows GBK. Looks at the beginning
-only; a broken byte further on is a matter of its row. Knows nothing about rows.
+Spreadsheets write other encodings: Excel's "Unicode text" is UTF-16, and its CSV on a Chinese Windows is GBK. Only the
+beginning of the file is read; an invalid byte further on is reported with its row.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from pathlib import Path
 
 from ..errors import UsageError
 
-LOOKED_AT = 1 << 20
-WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+PREFIX_BYTES = 1 << 20
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
 def require_utf8(path: Path) -> None:
-    """Raises `UsageError` where the file says that it is UTF-16, or is no UTF-8 and reads as Chinese in GBK."""
+    """Raise `UsageError` if the file begins as UTF-16, or is not UTF-8 but Chinese text in GBK."""
     with path.open("rb") as file:
-        beginning = file.read(LOOKED_AT)
-    likely = "UTF-16" if beginning.startswith(WIDE) else "GBK" if _is_gbk(beginning) else None
+        beginning = file.read(PREFIX_BYTES)
+    likely = "UTF-16" if beginning.startswith(UTF16_MARKS) else "GBK" if _is_gbk(beginning) else None
     if likely is not None:
         raise UsageError(
-            f"{path} is not UTF-8 but, it seems, {likely}: save it as UTF-8 (Excel: “CSV UTF-8”), or convert it with "
+            f"{path} is not UTF-8 but probably {likely}. Save it as UTF-8 (Excel: “CSV UTF-8”), or convert it with "
             f"iconv -f {likely.replace('GBK', 'GB18030')} -t UTF-8."
         )
 
 
 def _is_gbk(beginning: bytes) -> bool:
-    return _decoded(beginning, "utf-8") is None and bool(CHINESE.search(_decoded(beginning, "gb18030") or ""))
+    return _decode(beginning, "utf-8") is None and bool(CHINESE.search(_decode(beginning, "gb18030") or ""))
 
 
-def _decoded(beginning: bytes, encoding: str) -> str | None:
-    """The text, whose last character may be cut; None where it is not of that encoding."""
+def _decode(beginning: bytes, encoding: str) -> str | None:
+    """Decode a beginning whose last character may be incomplete; return None if the encoding does not fit."""
     try:
         return codecs.getincrementaldecoder(encoding)().decode(beginning)
     except UnicodeDecodeError:

@@ -1,10 +1,10 @@
-"""A recipe's method -> a model in which the right parameters train, and how they are saved and read.
+"""Preparation of a model for a fine-tuning method; saving and loading of what trains.
 
-    lora, qlora   PEFT's layers in the chosen linear ones; a part that trains `full` is PEFT's `modules_to_save`
+    lora, qlora   PEFT's layers in the selected linear layers; a module that trains `full` is in `modules_to_save`
     ptuning       a prefix mixin with PEFT's encoder
-    full          the parts' own parameters
+    full          the modules' own parameters
 
-What trains is held in float32 whatever the rest is held in, 8 and 4 bits included. Knows nothing about data or steps.
+Trained parameters are float32, whatever the dtype or quantization of the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NAME = "default"
 
 @dataclass
 class TrainableModel:
-    """A model made ready; `dtype` is what passes compute in, `config` PEFT's, None where whole parts train."""
+    """A prepared model; `dtype` is the compute dtype, `config` PEFT's configuration (None for method full)."""
 
     model: Any
     recipe: Finetuning
@@ -52,58 +52,58 @@ class TrainableModel:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What trains, by name."""
+        """The trainable parameters by name."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
     def counts(self) -> dict[str, int]:
-        """How many numbers train in each part."""
+        """Count the trainable parameters of each part."""
         counts = dict.fromkeys(MODULES, 0)
         for name, value in self.parameters.items():
             counts[part_of(name)] += value.numel()
         return counts
 
     def save_state(self, folder: Path, step: int) -> None:
-        """A checkpoint: the trained numbers for going on, and the adapter for use where there is one.
+        """Write a checkpoint: the trained weights for resuming, and the adapter (if any) for use.
 
-        Where the model is sharded, every process must call it, and the first one writes.
+        If the model is sharded, every process must call this; rank 0 writes.
         """
-        numbers = self.trained()
+        weights = self.trained_weights()
         if rank():
             return
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(numbers, folder / TRAINED)
+        save_file(weights, folder / TRAINED)
         if self.config is not None:
             self.save_adapter(folder, step)
 
-    def trained(self) -> dict[str, Tensor]:
-        """The trained numbers on the CPU; of processes that share a sharded model, only the first one keeps them."""
-        numbers = {}
+    def trained_weights(self) -> dict[str, Tensor]:
+        """Return the trained weights on the CPU. If the model is sharded, only rank 0 keeps them."""
+        weights = {}
         for name, value in self.parameters.items():
-            put_together = gather_full_tensor(value)
+            full = gather_full_tensor(value)
             if rank() == 0:
-                numbers[name] = put_together
-        return numbers
+                weights[name] = full
+        return weights
 
     def load_state(self, folder: Path) -> None:
-        """Reads what `save_state` wrote.
+        """Load what `save_state` wrote.
 
         Raises:
-            UsageError: the checkpoint is of another method, or of other parts.
+            UsageError: the checkpoint belongs to another method or other modules.
         """
         stored = load_file(folder / TRAINED)
-        wrong = sorted(set(stored) ^ set(self.parameters))
-        if wrong:
-            raise UsageError(f"{folder} was trained with other settings ({wrong[0]}): resume with the same recipe.")
-        self.take(stored)
+        differing = sorted(set(stored) ^ set(self.parameters))
+        if differing:
+            raise UsageError(f"{folder} was trained with other settings ({differing[0]}). Resume with the same recipe.")
+        self.load_weights(stored)
 
     @torch.no_grad()
-    def take(self, numbers: dict[str, Tensor]) -> None:
-        """Puts `trained` numbers into the model."""
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Copy the result of `trained_weights` into the model."""
         for name, value in self.parameters.items():
-            value.copy_(shard_like(numbers[name], value))
+            value.copy_(shard_like(weights[name], value))
 
     def save_adapter(self, folder: Path, step: int) -> None:
-        """PEFT's two files and the description of the base."""
+        """Write PEFT's two files and the description of the base model."""
         folder.mkdir(parents=True, exist_ok=True)
         self.config.base_model_name_or_path = self.base.name
         self.config.save_pretrained(str(folder))
@@ -120,39 +120,39 @@ class TrainableModel:
 
 
 def is_four_bit(parameter: Any) -> bool:
-    """Whether a byte of it holds two numbers (bitsandbytes' class, which need not be installed)."""
+    """Return True for bitsandbytes' 4-bit parameters (two weights per byte), without importing bitsandbytes."""
     return type(parameter).__name__ == "Params4bit"
 
 
 def is_quantized_base(module: nn.Module) -> bool:
-    """Whether weights in it are stored in 8 or 4 bits of our own, which no gradient reaches."""
+    """Return True if the module holds weights in our 8-bit or 4-bit format, which cannot train."""
     return any(isinstance(inner, STORED) for inner in module.modules())
 
 
 def num_parameters(model: nn.Module) -> int:
-    """How many numbers a model has, whatever each is held in."""
+    """Count the parameters of a model, quantized ones included."""
     stored = [module for module in model.modules() if isinstance(module, STORED)]
-    numbers = sum(parameter.numel() * (2 if is_four_bit(parameter) else 1) for parameter in model.parameters())
-    return numbers + sum(int(module.in_features * module.out_features) for module in stored)
+    count = sum(parameter.numel() * (2 if is_four_bit(parameter) else 1) for parameter in model.parameters())
+    return count + sum(int(module.in_features * module.out_features) for module in stored)
 
 
 def part_of(name: str) -> str:
-    """The part that a parameter belongs to; a prefix is the language model's."""
+    """Return the part that a parameter belongs to; a prefix belongs to the language model."""
     return next((part for part in IMAGE_ENCODER_PREFIX if name.startswith(MODULES[part])), "language")
 
 
 def prepare_for_training(model: Any, recipe: Finetuning, base: Base) -> TrainableModel:
-    """Makes the model ready for a method: adapters laid on, everything else frozen.
+    """Prepare the model for a method: freeze it, then attach adapters or unfreeze modules.
 
     Raises:
-        UsageError: peft is not installed, or the recipe names layers that are not there or cannot train.
+        UsageError: peft is not installed, or the recipe names layers that do not exist or cannot train.
     """
     model.requires_grad_(False)
-    dtype = model.transformer.final_layernorm.weight.dtype  # numbers in every base; the head may be in 8 bits
-    torch.manual_seed(recipe.seed)  # the adapters' first values
+    dtype = model.transformer.final_layernorm.weight.dtype  # a float in every base; the LM head may be in 8 bits
+    torch.manual_seed(recipe.seed)  # initial values of the adapters
     config = None
     if recipe.method == "full":
-        for module in _modules(model, "full", recipe):
+        for module in _modules_with_mode(model, "full", recipe):
             module.requires_grad_(True)
     elif recipe.method == "ptuning":
         settings = recipe.ptuning
@@ -168,9 +168,9 @@ def prepare_for_training(model: Any, recipe: Finetuning, base: Base) -> Trainabl
     return TrainableModel(model, recipe, base, dtype, config)
 
 
-def _modules(model: Any, way: str, recipe: Finetuning) -> list[nn.Module]:
+def _modules_with_mode(model: Any, mode: str, recipe: Finetuning) -> list[nn.Module]:
     return [
-        model.get_submodule(name) for part in MODULES if getattr(recipe.parts, part) == way for name in MODULES[part]
+        model.get_submodule(name) for part in MODULES if getattr(recipe.parts, part) == mode for name in MODULES[part]
     ]
 
 
@@ -180,43 +180,47 @@ def _with_lora(model: Any, recipe: Finetuning) -> Any:
     from peft import LoraConfig
 
     whole = [name for part in IMAGE_ENCODER_PREFIX if getattr(recipe.parts, part) == "full" for name in MODULES[part]]
-    _require_numbers(model, whole, recipe)
+    _check_not_quantized(model, whole, recipe)
     settings = recipe.lora
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_dora=settings.dora,
-        target_modules=_targets(model, recipe),
+        target_modules=_target_pattern(model, recipe),
         modules_to_save=whole or None,
     )
     inject(model, config, NAME)
     return config
 
 
-def _require_numbers(model: Any, whole: list[str], recipe: Finetuning) -> None:
-    """Raises `UsageError` where stored bits would have to be numbers: in what trains whole, and everywhere for DoRA."""
+def _check_not_quantized(model: Any, whole: list[str], recipe: Finetuning) -> None:
+    """Raise `UsageError` if a module that trains `full` is quantized, or any module with DoRA."""
     stored = next((name for name in whole if is_quantized_base(model.get_submodule(name))), None)
     if stored is not None:
         raise UsageError(
-            f"parts.{part_of(stored)} is full, but the base holds it in 8 or 4 bits, which take no gradient: give lora "
-            "or frozen there, or the unquantized base."
+            f"parts.{part_of(stored)} is full, but the base holds it in 8 or 4 bits, which cannot train. Set it to "
+            "lora or frozen, or give the unquantized base."
         )
     if recipe.lora.dora and is_quantized_base(model):
-        raise UsageError("lora.dora needs 16-bit weights, and the base is in 8 or 4 bits: leave it out.")
+        raise UsageError(
+            "lora.dora needs 16-bit weights, but the base is in 8 or 4 bits. Remove it, or give the unquantized base."
+        )
 
 
-def _targets(model: Any, recipe: Finetuning) -> str:
-    """An expression for the whole names of the adapted layers; a list would match endings in other parts too.
+def _target_pattern(model: Any, recipe: Finetuning) -> str:
+    """Return a regular expression for the full names of the adapted layers.
+
+    PEFT matches the entries of a list as endings of names, which would also match layers in other parts.
 
     Raises:
-        UsageError: a block or a target is not there.
+        UsageError: a block or a target does not exist.
     """
     parts = recipe.parts
     names: list[str] = []
     if parts.language == "lora":
         for target in recipe.lora.targets:
-            _require_linear(model, target)
+            _check_target(model, target)
         layers = "|".join(map(str, layer_numbers(recipe.lora.layers, model.config.num_layers)))
         targets = "|".join(re.escape(target) for target in recipe.lora.targets)
         names.append(rf"transformer\.layers\.({layers})\.({targets})")
@@ -228,8 +232,8 @@ def _targets(model: Any, recipe: Finetuning) -> str:
     return "|".join(names)
 
 
-def _require_linear(model: Any, target: str) -> None:
+def _check_target(model: Any, target: str) -> None:
     block = model.transformer.layers[0]
     known = [name for name, module in block.named_modules() if isinstance(module, LINEARS)]
     if target not in known:
-        raise UsageError(f"lora.targets has {target!r}: the linear layers of a block are {', '.join(known)}.")
+        raise UsageError(f"lora.targets has {target!r}. Choose from the linear layers of a block: {', '.join(known)}.")

@@ -1,6 +1,7 @@
-"""Transformers' Trainer, saving only what trains, with our alarms, SIGTERM, and a log a program reads.
+"""Training loop on transformers' Trainer.
 
-Knows nothing about files of data or about methods: a `TrainableModel` model says what is saved and how it is read back.
+It saves only trained weights, stops on divergence or SIGTERM, and writes `metrics.jsonl`. `TrainableModel` defines what
+is saved and how it is loaded.
 """
 
 from __future__ import annotations
@@ -35,23 +36,23 @@ FLAT_LOGS = 30
 
 
 class FinetuneTrainer(Trainer):
-    """Trainer whose checkpoints hold what trains, and nothing else of the model."""
+    """Trainer whose checkpoints hold only the trained weights."""
 
     def __init__(self, tuned: TrainableModel, **kwargs: Any) -> None:
         self.tuned = tuned
         super().__init__(model=tuned.model, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Trainer's; however it ends, what the callbacks took from the process is given back."""
+        """Train as Trainer does; release the callbacks' resources however it ends."""
         try:
             return super().train(*args, **kwargs)
         finally:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, ResourceCallback):
-                    callback.give_back()
+                    callback.release()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Trainer's; older checkpoints go once the new one is whole and on the disk."""
+        """Save as Trainer does, but delete older checkpoints only after the new one is complete on disk."""
         run = self._get_output_dir(trial)
         folder = Path(run) / f"{CHECKPOINT}{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
@@ -77,15 +78,15 @@ class FinetuneTrainer(Trainer):
 
 
 class ResourceCallback(TrainerCallback):
-    """A callback that takes something of the process while training."""
+    """Callback that holds a process-wide resource (signal handler, terminal) and releases it at the end."""
 
-    def give_back(self) -> None:
-        """Called once training ended or failed, even where it never began."""
+    def release(self) -> None:
+        """Release the resource. Called after training or an error, also if training never began."""
         raise NotImplementedError
 
 
 class SigtermCallback(ResourceCallback):
-    """SIGTERM, which clusters send before they take a machine away: saves after the step and ends."""
+    """Save after the current step and stop on SIGTERM, which clusters send before they reclaim a machine."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -98,27 +99,27 @@ class SigtermCallback(ResourceCallback):
         self.asked = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.asked = _anywhere(self.asked, args.device)
+        self.asked = _any_process(self.asked, args.device)
         if self.asked:
             control.should_save = control.should_training_stop = True
 
-    def give_back(self) -> None:
-        """The handler that was there before."""
+    def release(self) -> None:
+        """Restore the previous signal handler."""
         if self.before is not None:
             signal.signal(signal.SIGTERM, self.before)
 
 
-def _anywhere(flag: bool, device: torch.device) -> bool:
-    """Whether it is so in any process; all must stop after the same step."""
+def _any_process(flag: bool, device: torch.device) -> bool:
+    """Return True if the flag is set in any process: all must stop after the same step."""
     if not torch.distributed.is_initialized():
         return flag
-    word = torch.tensor(int(flag), device=device)
-    torch.distributed.all_reduce(word, op=torch.distributed.ReduceOp.MAX)
-    return bool(word)
+    flags = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+    return bool(flags)
 
 
 class DivergenceCallback(TrainerCallback):
-    """Stops a run that learns nothing, and says what is likely wrong."""
+    """Stop a run whose loss shows that it learns nothing, and name the likely cause."""
 
     def __init__(self) -> None:
         self.losses: deque[float] = deque(maxlen=FLAT_LOGS)
@@ -127,18 +128,20 @@ class DivergenceCallback(TrainerCallback):
         if "loss" not in (logs or {}):
             return
         loss = logs["loss"]
-        where = f"training stopped at step {state.global_step}: the loss is"
+        stopped = f"Training stopped at step {state.global_step}: the loss is"
         if not math.isfinite(loss):
-            raise UsageError(f"{where} {loss}: lower learning_rate, or compute in bfloat16 or float32.")
+            raise UsageError(f"{stopped} {loss}. Lower learning_rate, or set dtype to bfloat16 or float32.")
         if loss == 0:
-            raise UsageError(f"{where} exactly 0: nothing is left to learn, or no answer is trained; see --check.")
+            raise UsageError(
+                f"{stopped} exactly 0. Check with --check that the data has answers that the model does not know yet."
+            )
         self.losses.append(loss)
         if len(self.losses) == FLAT_LOGS and max(self.losses) - min(self.losses) < 1e-6 * max(self.losses):
-            raise UsageError(f"{where} flat for {FLAT_LOGS} logs: raise learning_rate, or adapt more layers.")
+            raise UsageError(f"{stopped} flat for {FLAT_LOGS} logs. Raise learning_rate, or adapt more layers.")
 
 
 class JsonlLogCallback(TrainerCallback):
-    """One JSON object a log, appended to `metrics.jsonl`; a resumed run forgets what came after its checkpoint."""
+    """Append each log to `metrics.jsonl` as one line. A resumed run drops the lines after its checkpoint."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -176,14 +179,14 @@ def _parse_line(line: str) -> dict[str, Any]:
 
 
 class ProgressCallback(ResourceCallback):
-    """A bar with loss, learning rate, samples a second and the time left."""
+    """Progress bar with loss, learning rate, samples per second and remaining time."""
 
     def __init__(self, samples_per_step: int) -> None:
         self.samples_per_step = samples_per_step
         columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
         self.progress = Progress(TextColumn("step {task.completed:.0f}/{task.total:.0f}"), *columns)
         self.task: TaskID | None = None
-        self.said = ""
+        self.metrics = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -192,33 +195,33 @@ class ProgressCallback(ResourceCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
-            self.said = f"loss {logs['loss']:.4f}  rate {logs['learning_rate']:.1e}"
+            self.metrics = f"loss {logs['loss']:.4f}  rate {logs['learning_rate']:.1e}"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.task is not None:
             speed = (self.progress.tasks[0].speed or 0) * self.samples_per_step
-            said = f"{self.said}  {speed:.1f} samples/s"
-            self.progress.update(self.task, completed=state.global_step, description=said)
+            description = f"{self.metrics}  {speed:.1f} samples/s"
+            self.progress.update(self.task, completed=state.global_step, description=description)
 
-    def give_back(self) -> None:
-        """The terminal, and the thread that draws."""
+    def release(self) -> None:
+        """Stop the drawing thread and restore the terminal."""
         self.progress.stop()
 
 
 def last_step(loop: FinetuneTrainer) -> int:
-    """The step whose numbers the model holds after training: the best one's, where those were loaded."""
+    """Return the step whose weights the model holds after training: the best step if its weights were loaded."""
     best = loop.state.best_global_step if loop.args.load_best_model_at_end else None
     return int(best or loop.state.global_step)
 
 
 def require_tensorboard(recipe: Finetuning) -> None:
-    """Raises `UsageError` where TensorBoard's files are wanted and no package writes them."""
+    """Raise `UsageError` if the recipe asks for TensorBoard files and no package can write them."""
     if recipe.tensorboard and not is_tensorboard_available():
-        raise UsageError("tensorboard = true needs a package that writes its files: pip install tensorboard.")
+        raise UsageError("tensorboard = true needs the package tensorboard. Run pip install tensorboard.")
 
 
-def arguments(recipe: Finetuning, plan: RunPlan, computed_in: torch.dtype, device: torch.device) -> TrainingArguments:
-    """The recipe in transformers' words."""
+def arguments(recipe: Finetuning, plan: RunPlan, dtype: torch.dtype, device: torch.device) -> TrainingArguments:
+    """Convert the recipe to transformers' arguments; `dtype` is the compute dtype."""
     return TrainingArguments(
         output_dir=recipe.output,
         seed=recipe.seed,
@@ -228,12 +231,12 @@ def arguments(recipe: Finetuning, plan: RunPlan, computed_in: torch.dtype, devic
         **_steps(recipe, plan),
         **_optimizer(recipe, plan),
         **_saving(recipe, plan),
-        **_computing(recipe, computed_in, device),
+        **_compute(recipe, dtype, device),
     )
 
 
 def _steps(recipe: Finetuning, plan: RunPlan) -> dict[str, Any]:
-    """What a step takes, and how many there are."""
+    """Return the arguments of batches and steps."""
     return {
         "max_steps": plan.steps,
         "per_device_train_batch_size": recipe.batch,
@@ -258,34 +261,34 @@ def _optimizer(recipe: Finetuning, plan: RunPlan) -> dict[str, Any]:
 
 
 def _saving(recipe: Finetuning, plan: RunPlan) -> dict[str, Any]:
-    """When it is saved, validated and logged."""
-    validated, every = plan.held_out > 0, recipe.save_steps or plan.steps_per_epoch
-    when: dict[str, Any] = {"save_strategy": "steps", "save_steps": every, "save_total_limit": recipe.keep}
-    if validated:
-        when |= {"eval_strategy": "steps", "eval_steps": every, "metric_for_best_model": "eval_loss"}
-    return when | {
-        "load_best_model_at_end": validated and recipe.early_stop > 0,
+    """Return the arguments of saving, validation and logging."""
+    validates, interval = plan.held_out > 0, recipe.save_steps or plan.steps_per_epoch
+    options: dict[str, Any] = {"save_strategy": "steps", "save_steps": interval, "save_total_limit": recipe.keep}
+    if validates:
+        options |= {"eval_strategy": "steps", "eval_steps": interval, "metric_for_best_model": "eval_loss"}
+    return options | {
+        "load_best_model_at_end": validates and recipe.early_stop > 0,
         "greater_is_better": False,
         "logging_steps": max(1, plan.steps // LOGS),
         "logging_nan_inf_filter": False,
     }
 
 
-def _computing(recipe: Finetuning, computed_in: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """Device, precision and processes."""
+def _compute(recipe: Finetuning, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Return the arguments of device, precision and processes."""
     cpu = device.type == "cpu"
-    chosen: dict[str, Any] = {"use_cpu": cpu, "dataloader_pin_memory": device.type == "cuda"}
-    chosen |= {"bf16": computed_in == torch.bfloat16, "fp16": computed_in == torch.float16}
+    options: dict[str, Any] = {"use_cpu": cpu, "dataloader_pin_memory": device.type == "cuda"}
+    options |= {"bf16": dtype == torch.bfloat16, "fp16": dtype == torch.float16}
     if recipe.gradient_checkpointing:
-        chosen |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    return chosen | {
+        options |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    return options | {
         "ddp_backend": "gloo" if cpu and world() > 1 else None,
         "ddp_find_unused_parameters": recipe.parts.picture_trains,
     }
 
 
 def callbacks(recipe: Finetuning, plan: RunPlan, interrupt: SigtermCallback) -> list[TrainerCallback]:
-    """Ours; early stopping is transformers'."""
+    """Return our callbacks, and transformers' early stopping if the recipe asks for it."""
     chosen: list[TrainerCallback] = [interrupt, DivergenceCallback(), JsonlLogCallback(Path(recipe.output) / METRICS)]
     chosen.append(ProgressCallback(recipe.batch * recipe.accumulate * world()))
     if recipe.early_stop and plan.held_out:
@@ -294,6 +297,6 @@ def callbacks(recipe: Finetuning, plan: RunPlan, interrupt: SigtermCallback) -> 
 
 
 def without_printing(loop: FinetuneTrainer) -> FinetuneTrainer:
-    """Takes out the callback that prints every log as a dictionary; the bar and the log file say it."""
+    """Remove the callback that prints every log as a dictionary: the bar and `metrics.jsonl` show the same."""
     loop.remove_callback(PrinterCallback)
     return loop

@@ -1,1 +1,1 @@
-"""Devices, memory, threads, and the report of the machine."""
+"""Devices, dtypes, memory and threads of this machine."""

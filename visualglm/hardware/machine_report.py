@@ -1,6 +1,6 @@
-"""What figures are measured on: processor, memory, versions, bandwidth; seconds and bytes of a call.
+"""Measurement of calls (seconds, peak memory) and description of the machine for benchmark results.
 
-Linux' own files say what is in use; elsewhere those fields are zero or unknown. Knows nothing about models.
+Memory and processor come from Linux' files in /proc; on other systems these fields are zero or unknown.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from ..kernels import cpu_backend
 from .memory import anonymous_memory, status_field
 
 PROBE_BYTES = 256 << 20
-"""Larger than any cache, so that the probe reads memory."""
+"""Bytes; larger than any CPU cache, so that the probe reads memory."""
 
 
 def timed(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
-    """The result and the seconds it took."""
+    """Return the result of a call and its wall-clock seconds."""
     start = time.perf_counter()
     result = call(*args, **kwargs)
     return result, time.perf_counter() - start
 
 
 def timed_alone(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
-    """`timed`; where one thread computes, the seconds that it had the processor, which neighbours do not lengthen."""
+    """Like `timed`, but return CPU seconds if one thread computes: other processes do not lengthen them."""
     if torch.get_num_threads() > 1 or torch.cuda.is_available():
         return timed(call, *args, **kwargs)
     start = time.process_time()
@@ -43,7 +43,7 @@ def timed_alone(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[An
 
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """A list whose only element is the largest anonymous memory seen inside the block, in bytes."""
+    """Yield a list whose only element is the peak anonymous memory inside the block, in bytes, sampled every 10 ms."""
     peak, done = [anonymous_memory()], threading.Event()
 
     def sample() -> None:
@@ -60,7 +60,7 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the processor, threads, memory and load of this machine."""
     model = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "unknown")
     total = status_field("/proc/meminfo", "MemTotal")
     return {
@@ -73,13 +73,13 @@ def machine() -> dict[str, Any]:
 
 
 def cpu_lines() -> list[str]:
-    """Linux' description of the processors."""
+    """Return the lines of /proc/cpuinfo, or none on other systems."""
     file = Path("/proc/cpuinfo")
     return file.read_text().splitlines() if file.exists() else []
 
 
 def versions() -> dict[str, str]:
-    """Of what computes."""
+    """Return the versions of the software that computes."""
     return {
         "visualglm": __version__,
         "torch": torch.__version__,
@@ -89,12 +89,12 @@ def versions() -> dict[str, str]:
 
 
 class BandwidthProbe:
-    """Reads a block of memory larger than every cache, with the threads that torch computes with."""
+    """Measures memory bandwidth by reading a block larger than every cache, with torch's number of threads."""
 
     def __init__(self) -> None:
         self.block = torch.ones(PROBE_BYTES // 8, dtype=torch.int64)
 
     def measure(self) -> float:
-        """Bytes per second of one pass: by the compiled kernel, or by a sum in torch, which comes close."""
+        """Return bytes per second of one pass, by the compiled kernel or a nearly as fast sum in torch."""
         read = (lambda: cpu_backend.read(self.block)) if cpu_backend.available() else self.block.sum
         return PROBE_BYTES / timed_alone(read)[1]

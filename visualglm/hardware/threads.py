@@ -1,6 +1,6 @@
-"""How many threads compute: what is asked for, else what this process may use.
+"""Number of CPU threads: as requested, else the limit of the container.
 
-A container may see all cores of its machine and be allowed the time of two: more threads than that wait for each other.
+A container may see all cores of a machine but get the CPU time of two. More threads than that wait for each other.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def set_threads(threads: int | None) -> None:
-    """Tells torch; without a number, torch's own choice (`OMP_NUM_THREADS`, the cores) within the container's limit."""
+    """Set torch's threads. None keeps torch's choice (`OMP_NUM_THREADS` or the cores) within the container's limit."""
     import torch
 
     if threads is None and "OMP_NUM_THREADS" in os.environ:
         return
     allowed = allowed_processors(CGROUPS)
-    wanted = threads or min(torch.get_num_threads(), allowed or torch.get_num_threads())
-    if wanted != torch.get_num_threads():
-        torch.set_num_threads(wanted)
+    count = threads or min(torch.get_num_threads(), allowed or torch.get_num_threads())
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)
 
 
 def allowed_processors(cgroups: Path) -> int | None:
-    """Processors whose time this container is given, rounded up; None where nothing limits it."""
+    """Return the processors whose CPU time the container may use, rounded up, or None without a limit."""
     limit, period = _version_2(cgroups) or _version_1(cgroups) or (0.0, 1.0)
     return max(1, math.ceil(limit / period)) if limit > 0 else None
 
