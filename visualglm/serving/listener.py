@@ -175,6 +175,7 @@ def make_server(app: FastAPI, limits: ConnectionLimits, host: str, port: int, gr
         log_level="info",
     )
     logging.getLogger("uvicorn.access").addFilter(shorten_path)
+    logging.getLogger("uvicorn.error").addFilter(drop_cancelled)
     server = BoundedServer(config, app)
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, server.handle_exit)
@@ -187,3 +188,8 @@ def shorten_path(record: logging.LogRecord) -> bool:
         client, method, path, *rest = record.args
         record.args = (client, method, re.split("[?=]|%3D", str(path))[0][:LOGGED_PATH], *rest)
     return True
+
+
+def drop_cancelled(record: logging.LogRecord) -> bool:
+    """Leave out the requests that the server itself cancels when it ends."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
