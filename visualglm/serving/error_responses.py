@@ -23,6 +23,7 @@ from .job import QueueTimeoutError
 
 logger = logging.getLogger("visualglm.serving")
 
+FAILED = "The server failed to answer this: the operator's log says why."
 MAX_MESSAGE = 500
 """Characters of an error that leave the server."""
 MAX_PARAM = 100
@@ -87,7 +88,7 @@ def explain(error: BaseException) -> JSONResponse:
         return error_reply(400, str(error))
     if isinstance(error, QueueFullError | QueueTimeoutError):
         return error_reply(503, f"Busy: {error}", code="busy")
-    return error_reply(500, "The server failed to answer this: the operator's log says why.")
+    return error_reply(500, FAILED)
 
 
 def client_closed_response() -> Response:
@@ -118,8 +119,10 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        detail = f"{error.detail}: {request.method} {request.url.path[:100]} is nothing that this server answers."
-        reply = error_reply(error.status_code, detail if error.status_code in (404, 405) else f"{error.detail}.")
+        detail = f"{error.detail.rstrip('.')}."
+        if error.status_code in (404, 405):
+            detail = f"{error.detail}: {request.method} {request.url.path[:100]} is nothing that this server answers."
+        reply = error_reply(error.status_code, detail)
         reply.headers.update(error.headers or {})
         return reply
 

@@ -40,6 +40,11 @@ LOGGED_PATH = 200
 READ_BYTES = 16_384
 """Of one read. h11 handles all of a read before any other connection gets its turn: 256 KB hold 40,000 chunks of one
 byte, which take half a second."""
+DENSE_READ_BYTES = 512
+"""Of a read after one of short lines, as tiny chunks have; it doubles until there are none. They are so slow to take
+apart that ten connections of them, at 16 KB a turn, would keep everybody else waiting for seconds."""
+SHORT_LINE = 32
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class BoundedConnection(H11Protocol):
         self.most = most
         self.idle_since = self.loop.time()
         self.unread_timer: asyncio.TimerHandle | None = None
+        self.read_bytes = READ_BYTES
 
     @property
     def idle(self) -> bool:
@@ -79,9 +85,8 @@ class BoundedConnection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        stream: Any = transport
-        stream.max_size = READ_BYTES  # asyncio's own socket transport reads by it; another one keeps its own
         super().connection_made(transport)
+        self._read_at_most(READ_BYTES)
         self._limit_head()
         if len(self.connections) > self.most:
             idle = [other for other in self.connections if isinstance(other, BoundedConnection) and other.idle]
@@ -90,9 +95,15 @@ class BoundedConnection(H11Protocol):
             oldest.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        dense = data.count(b"\n") * SHORT_LINE > len(data)
+        self._read_at_most(DENSE_READ_BYTES if dense else min(2 * self.read_bytes, READ_BYTES))
         super().data_received(data)
         if self.idle and not self.transport.is_closing():
             self._limit_head()
+
+    def _read_at_most(self, count: int) -> None:
+        stream: Any = self.transport
+        stream.max_size = self.read_bytes = count  # asyncio's own transport reads by it; another one keeps its own
 
     def on_response_complete(self) -> None:
         self.idle_since = self.loop.time()
@@ -164,6 +175,7 @@ def make_server(app: FastAPI, limits: ConnectionLimits, host: str, port: int, gr
         log_level="info",
     )
     logging.getLogger("uvicorn.access").addFilter(shorten_path)
+    logging.getLogger("uvicorn.error").addFilter(drop_cancelled)
     server = BoundedServer(config, app)
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, server.handle_exit)
@@ -176,3 +188,8 @@ def shorten_path(record: logging.LogRecord) -> bool:
         client, method, path, *rest = record.args
         record.args = (client, method, re.split("[?=]|%3D", str(path))[0][:LOGGED_PATH], *rest)
     return True
+
+
+def drop_cancelled(record: logging.LogRecord) -> bool:
+    """Leave out the requests that the server itself cancels when it ends."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .error_responses import error_reply
+from .error_responses import client_closed_response, error_reply
 
 OPEN_PATHS = ("/health",)
 BUSY = "Busy: the server has too many requests. Try again in a moment."
@@ -108,7 +108,7 @@ class BodyLimitMiddleware:
         return error_reply(413, f"The body has more than {self.byte_limit} bytes: send smaller pictures.")
 
     async def _read(self, receive: Receive, messages: list[Message]) -> ASGIApp | None:
-        """Add the body's messages; an error reply if it grows too large."""
+        """Add the body's messages; another answer if it grows too large, or the client leaves before its end."""
         size = 0
         while True:
             message = await receive()
@@ -119,7 +119,9 @@ class BodyLimitMiddleware:
                 return self._too_large()
             if self.held > BODIES_AT_ONCE * self.byte_limit:
                 return error_reply(503, BUSY, code="busy")
-            if message["type"] != "http.request" or not message.get("more_body"):
+            if message["type"] != "http.request":
+                return client_closed_response()
+            if not message.get("more_body"):
                 return None
 
 

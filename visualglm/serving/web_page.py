@@ -8,12 +8,14 @@ reported to anybody.
 from __future__ import annotations
 
 import html
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")  # it sums up all of these after each
 
 import gradio
 from fastapi import FastAPI
@@ -24,12 +26,16 @@ from ..errors import ImageError, VisualGLMError
 from ..inference.generation_settings import generation_settings
 from ..preprocessing.prompt import Turn
 from .engine import Engine, QueueFullError
+from .error_responses import FAILED
 from .job import QueueTimeoutError
 from .model_ids import ModelIds
 from .openai_schema import sampled
+from .web_page_dialogues import Dialogues, explain_failures
 from .web_page_routes import PageRoutes
 from .web_page_texts import EXAMPLES, WORDS
 from .web_page_uploads import Uploads
+
+logger = logging.getLogger("visualglm.serving")
 
 UPLOADED_BODIES = 16
 """Uploads that are kept, in bodies of the largest size."""
@@ -52,6 +58,7 @@ def mount_page(app: FastAPI, engine: Engine, served: ModelIds, body_limit: int) 
     uploads = Uploads(UPLOADED_BODIES * body_limit)
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)  # gradio's own is one folder for every user of the machine
     blocks = _blocks(engine, served, words, uploads)
+    explain_failures(blocks)
     blocks.has_launched = True  # mounting never sets it, and without it gradio checks no path
     gradio.mount_gradio_app(
         app,
@@ -71,7 +78,7 @@ def mount_page(app: FastAPI, engine: Engine, served: ModelIds, body_limit: int) 
     uploads.keep_samples()
     mounted = app.routes[-1]
     assert isinstance(mounted, Mount)
-    mounted.app = PageRoutes(mounted.app, uploads, blocks.fns)
+    mounted.app = PageRoutes(mounted.app, uploads, Dialogues(blocks), blocks.fns)
     return uploads
 
 
@@ -145,6 +152,9 @@ def _answerer(engine: Engine, served: ModelIds, uploads: Uploads) -> Callable[..
                 job.cancel()
         except (VisualGLMError, QueueFullError, QueueTimeoutError) as error:
             raise gradio.Error(html.escape(str(error)), duration=None, print_exception=False) from error
+        except Exception as error:
+            logger.exception("An answer on the page failed.")
+            raise gradio.Error(FAILED, duration=None, print_exception=False) from error
 
     return answer
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Collection
 from typing import Any, NoReturn
 
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import ImageError, UsageError
 from .error_responses import error_reply, explain
+from .web_page_dialogues import Dialogues
 from .web_page_uploads import Uploads
 
 API = "/gradio_api/"
@@ -29,7 +32,11 @@ DROPPED_HEADERS = (b"x-forwarded-host", b"x-gradio-server")
 
 BODY_LIMIT = 1_000_000
 """Bytes of a dialogue without its images."""
+OBJECT_LIMIT = 10_000
+"""Lists and objects, by their brackets: the framework takes a tenth of a millisecond for each."""
 DEPTH_LIMIT = 20
+SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
+"""The name that a browser gives itself; the framework keeps it."""
 FILES_AT_ONCE = 64
 KEYS = {
     *("session_hash", "fn_index", "trigger_id", "event_id", "event_data", "data", "batched", "simple_format"),
@@ -42,11 +49,12 @@ its components with any arguments, is not among them."""
 
 
 class PageRoutes:
-    """Wraps the framework's app, whose dialogues may name what `uploads` holds; `handlers`: its functions' numbers."""
+    """Wraps the framework's app; its `dialogues` may name what `uploads` holds; `handlers`: its functions' numbers."""
 
-    def __init__(self, app: ASGIApp, uploads: Uploads, handlers: Collection[int]) -> None:
+    def __init__(self, app: ASGIApp, uploads: Uploads, dialogues: Dialogues, handlers: Collection[int]) -> None:
         self.app = app
         self.uploads = uploads
+        self.dialogues = dialogues
         self.handlers = tuple(handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +64,7 @@ class PageRoutes:
             return await send({"type": "websocket.close", "code": 1008})
         method, path = "GET" if scope["method"] == "HEAD" else scope["method"], scope["path"]
         if method == "GET" and (path in PASSED or (path.startswith(PASSED_BELOW) and ".." not in path)):
-            return await self.app(_reduced(scope), receive, send)
+            return await self._get(scope, receive, send)
         if method == "POST" and path in POSTED:
             return await self._post(scope, receive, send)
         request = Request(scope, receive)
@@ -68,6 +76,15 @@ class PageRoutes:
             reply = error_reply(404, "The page has no such address.")
         return await reply(scope, receive, send)
 
+    async def _get(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on a request; the framework's stream for a session that it does not know ends, and is no failure."""
+        try:
+            await self.app(_reduced(scope), receive, send)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, HTTPException):
+                raise
+            await send({"type": "http.response.body", "body": b""})
+
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a dialogue to the framework, once nothing in it names anything but stored images."""
         request = Request(scope, receive)
@@ -75,14 +92,19 @@ class PageRoutes:
             if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
                 raise UsageError("The body is not JSON. Reload the page.")
             body = await request.body()
-            if len(body) > BODY_LIMIT:
+            if len(body) > BODY_LIMIT or body.count(b"{") + body.count(b"[") > OBJECT_LIMIT:
                 raise UsageError("The dialogue is too long. Clear it and start again.")
             value = _read_json(body)
             if not isinstance(value, dict) or value.get("fn_index", self.handlers[0]) not in self.handlers:
                 raise UsageError("The page has no such function. Reload the page.")
+            session = value.get("session_hash")
+            if session is not None and not (isinstance(session, str) and SESSION.fullmatch(session)):
+                raise UsageError("The dialogue belongs to no session. Reload the page.")
             checked = json.dumps(self._checked(value)).encode()
         except UsageError as error:
             return await explain(error)(scope, receive, send)
+        if session is not None:
+            await self.dialogues.admit(session, len(body))
         messages = iter([{"type": "http.request", "body": checked, "more_body": False}])
 
         async def replay() -> Message:
