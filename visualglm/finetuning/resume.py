@@ -39,6 +39,8 @@ def checkpoint_to_resume(
         UsageError: there is a run already, or none to resume, or it had other settings or other data.
     """
     if not resume:
+        if output.exists() and not output.is_dir():
+            raise UsageError(f"{output} is no folder: give another --output.")
         if is_first() and output.exists() and any(output.iterdir()):
             raise UsageError(f"{output} is not empty: go on with its run by --resume, or give another --output.")
         return None

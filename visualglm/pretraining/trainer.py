@@ -27,6 +27,7 @@ from ..files.atomic import append_line
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from ..training.distributed import broadcast_object, join, leave, rank, shard, whole_state, world, wrapped
 from ..training.optimizer_state import moments, restore
+from ..training.worker_errors import plain_worker_errors
 from .batches import Batch, BatchShare, PromptBuilder
 from .build_model import build_initial_model
 from .caption_batches import CaptionBatches
@@ -108,7 +109,8 @@ class BaseTrainer(ABC, Generic[R]):
         if self.stage_index >= len(self.recipe.stages) and not rank():
             self.report(f"{self.folder} is finished already: add a stage, or give another output.")
         while self.stage_index < len(self.recipe.stages):
-            self._run_stage(self.recipe.stages[self.stage_index])
+            with plain_worker_errors():
+                self._run_stage(self.recipe.stages[self.stage_index])
             self.stage_index, self.step, self.seconds = self.stage_index + 1, 0, 0.0
             self.save()
             self.optimizer_file.unlink(missing_ok=True)
