@@ -32,7 +32,7 @@ from .web import web
 
 ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT), "make room or allow it"),
-    errno.ENAMETOOLONG: "give the path of a file or folder that is there",
+    errno.ENAMETOOLONG: "give a shorter path",
 }
 """What to do about an error of the system that no verb explains."""
 
