@@ -495,6 +495,10 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "parameters": {"target_parameters": ["x"]},
     "everything": {"target_modules": ".*"},
     "a kind": {"peft_type": ["LORA"]},
+    "a bias of numbers": {"bias": -1},
+    "a bias of tables": {"bias": {}},
+    "an alpha of text": {"lora_alpha": "x"},
+    "a flag of text": {"use_dora": "x"},
 }
 
 

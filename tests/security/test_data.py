@@ -14,16 +14,19 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 import visualglm
 from visualglm.captioning import sources
 from visualglm.captioning.sources import read_source
-from visualglm.errors import UsageError
+from visualglm.errors import ImageError, UsageError
 from visualglm.finetuning.data_files import DataFile, RowError
 from visualglm.finetuning.dataset import FinetuningDataset
 from visualglm.finetuning.finetuning_config import layer_numbers, read_finetuning
+from visualglm.preprocessing.images import open_image
 from visualglm.pretraining.caption_batches import CaptionBatches
 from visualglm.training.toml_settings import read_table
+from visualglm.training.worker_errors import plain_worker_errors
 
 ROW = {"img": "", "prompt": "q", "label": "a"}
 UNENDED = {
@@ -223,3 +226,19 @@ def test_a_dialogue_of_thousands_of_turns(tmp_path: Path, opened: visualglm.Visu
 def test_a_name_that_no_file_can_have(command: tuple[str, ...], program: Callable[..., CompletedProcess]) -> None:
     done = program(*(part.format(long="a" * 300, mini=visualglm.packed_model()) for part in command))
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+class _Pipes(Dataset[Any]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Any:
+        return open_image("/dev/zero")
+
+
+def test_an_error_of_a_worker_is_one_sentence() -> None:
+    with pytest.raises(ImageError) as caught, plain_worker_errors():
+        next(iter(DataLoader(_Pipes(), num_workers=1)))
+    with pytest.raises(ImageError) as here, plain_worker_errors():
+        open_image("/dev/zero")
+    assert str(caught.value) == str(here.value) and "Traceback" not in str(here.value)

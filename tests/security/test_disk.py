@@ -475,6 +475,13 @@ def test_a_recipe_of_something_else_costs_one_sentence(begun: Any, content: str)
         checkpoint_to_resume(begun, Path(begun.output), True)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, Path.touch])
+def test_an_output_that_is_no_folder(begun: Any, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is no folder"):
+        checkpoint_to_resume(begun, tmp_path / "pipe", False)
+
+
 def test_untrained_answers_that_were_torn_are_asked_again(tmp_path: Path) -> None:
     for content in ("", '{"asked": [[], []]}', "\0\0", "[5, 5]", '[["x"], []]', '{"asked": [[], []], "answers": 5}'):
         (tmp_path / "before.json").write_text(content)

@@ -29,6 +29,8 @@ KEPT = (
     *("r", "lora_alpha", "target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern"),
     *("layers_to_transform", "layers_pattern", "bias", "lora_bias", "fan_in_fan_out", "use_rslora", "use_dora"),
 )
+BIASES = ("none", "all", "lora_only")
+FLAGS = ("lora_bias", "fan_in_fan_out", "use_rslora", "use_dora")
 IGNORED = (
     *("peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "task_type"),
     *("inference_mode", "lora_dropout", "init_lora_weights", "ensure_weight_tying", "qalora_group_size"),
@@ -75,6 +77,11 @@ def _known_settings(stored: dict[str, Any], folder: Path) -> dict[str, Any]:
     if other:
         raise CheckpointError(f"{where} sets {', '.join(other[:8])[:200]}, which is not supported: merge it with PEFT.")
     raw = {key: stored[key] for key in KEPT if stored.get(key) is not None}
+    wrong = [key for key in FLAGS if not isinstance(raw.get(key, False), bool)]
+    wrong += ["bias"] if raw.get("bias", BIASES[0]) not in BIASES else []
+    wrong += ["lora_alpha"] if type(raw.get("lora_alpha", 1)) not in (int, float) else []
+    if wrong:
+        raise CheckpointError(f"{where} has a {wrong[0]} of another kind than PEFT writes: copy the adapter again.")
     for key in ("exclude_modules", "modules_to_save", "layers_pattern", "target_modules"):
         value = raw.get(key, [])
         if isinstance(value, str) and key in ("target_modules", "layers_pattern"):

@@ -33,7 +33,7 @@ from .web import web
 
 ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT), "Free some space or change permissions"),
-    errno.ENAMETOOLONG: "Give the path of an existing file or folder",
+    errno.ENAMETOOLONG: "Give a shorter path",
 }
 """The remedy for each operating-system error that no verb explains."""
 

@@ -39,6 +39,8 @@ def checkpoint_to_resume(
         UsageError: the folder is not empty (new run), or (resume) has no complete checkpoint or one of another run.
     """
     if not resume:
+        if output.exists() and not output.is_dir():
+            raise UsageError(f"{output} is no folder: give another --output.")
         if is_first() and output.exists() and any(output.iterdir()):
             raise UsageError(f"{output} is not empty. Continue its run with --resume, or give another --output.")
         return None

@@ -25,6 +25,7 @@ from ..errors import UsageError
 from ..files.atomic import append_line, explain_write_errors, write_file
 from ..files.reading import parse_json, read_bytes
 from ..training.distributed import barrier, rank, world
+from ..training.worker_errors import plain_worker_errors
 from .finetuning_config import Finetuning
 from .run_plan import RunPlan
 from .saved_checkpoint import ADVICE, writing
@@ -45,7 +46,8 @@ class FinetuneTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as Trainer does; release the callbacks' resources however it ends."""
         try:
-            return super().train(*args, **kwargs)
+            with plain_worker_errors():
+                return super().train(*args, **kwargs)
         finally:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, ResourceCallback):

@@ -29,6 +29,7 @@ from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from ..training.distributed import broadcast_object, join, leave, rank, shard, whole_state, world, wrap_data_parallel
 from ..training.optimizer_state import moments, restore
+from ..training.worker_errors import plain_worker_errors
 from .batches import Batch, BatchShare, PromptBuilder
 from .build_model import build_initial_model
 from .caption_batches import CaptionBatches
@@ -111,7 +112,8 @@ class BaseTrainer(ABC, Generic[R]):
         if self.stage_index >= len(self.recipe.stages) and not rank():
             self.report(f"{self.folder} is already finished. Add a stage, or give another output.")
         while self.stage_index < len(self.recipe.stages):
-            self._run_stage(self.recipe.stages[self.stage_index])
+            with plain_worker_errors():
+                self._run_stage(self.recipe.stages[self.stage_index])
             self.stage_index, self.step, self.seconds = self.stage_index + 1, 0, 0.0
             self.save()
             self.optimizer_file.unlink(missing_ok=True)
