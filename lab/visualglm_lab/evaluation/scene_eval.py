@@ -111,7 +111,7 @@ def agreement(asked: Sequence[AskedQuestion]) -> dict[str, Any]:
     return {**fraction_of([hit for _, hit in hits]), "tasks": tasks}
 
 
-def wrong(asked: Sequence[AskedQuestion], each: int = 3) -> list[dict[str, Any]]:
+def wrong_answers(asked: Sequence[AskedQuestion], each: int = 3) -> list[dict[str, Any]]:
     """Return the first wrong answers of every task and language."""
     shown: dict[tuple[str, Language], list[dict[str, Any]]] = {}
     for a in asked:

@@ -35,7 +35,7 @@ from visualglm.pretraining.batches import (
 
 from ..scenes.cutouts import Album
 from ..scenes.patch_labels import patch_labels, zone_labels
-from ..scenes.text_only_scenes import known, tellable, told, told_scene
+from ..scenes.text_only_scenes import describable_tasks, described_question, described_scene, fact_question
 from .config import SceneStage
 
 # How often each task is asked: finding the object that the question names is what takes the longest to learn.
@@ -151,7 +151,7 @@ class SceneBatches(IterableDataset[Batch]):
         """Build the batch of these seeds, with what the stage needs: labels, questions, captions."""
         stage = self.stage
         if stage.kind == "text":
-            return SceneBatch(None, self._blocks([(0, e) for seed in chosen for e in self._told(seed)]))
+            return SceneBatch(None, self._blocks([(0, e) for seed in chosen for e in self._text_questions(seed)]))
         scenes = [scene_of(seed, stage.most, stage.least, on_white, self.album, stage.mix) for seed in chosen]
         pixel_values = self.images([render_scene(scene) for scene in scenes], return_tensors="pt")["pixel_values"]
         if stage.kind == "representation":
@@ -196,14 +196,14 @@ class SceneBatches(IterableDataset[Batch]):
             asked += [exchange] if exchange else []
         return asked[: self.stage.rows]
 
-    def _told(self, seed: int) -> list[QAPair]:
+    def _text_questions(self, seed: int) -> list[QAPair]:
         """Generate rows of the text stage: questions about a described scene, and about facts on kinds."""
-        scene, rng = told_scene(seed, self.stage.most, self.stage.least), np.random.default_rng(seed + 2)
+        scene, rng = described_scene(seed, self.stage.most, self.stage.least), np.random.default_rng(seed + 2)
         made: list[QAPair | None] = []
-        for task in rng.choice(tellable(), size=self.stage.rows + 2, replace=False):
-            made.append(told(str(task), scene, "zh" if rng.random() < 0.5 else "en", rng))
+        for task in rng.choice(describable_tasks(), size=self.stage.rows + 2, replace=False):
+            made.append(described_question(str(task), scene, "zh" if rng.random() < 0.5 else "en", rng))
         asked = [exchange for exchange in made if exchange][: self.stage.rows - 2]
-        return [*asked, known("zh", rng), known("en", rng)]
+        return [*asked, fact_question("zh", rng), fact_question("en", rng)]
 
 
 def _caption(scene: Scene) -> str:
@@ -218,7 +218,7 @@ def _caption(scene: Scene) -> str:
 def _one(rng: Generator, task: str, scene: Scene) -> QAPair | None:
     language: Language = "zh" if rng.random() < 0.5 else "en"
     if rng.random() < WITHOUT_IMAGE:
-        return without_image(language, rng) if rng.random() < 0.5 else known(language, rng)
+        return without_image(language, rng) if rng.random() < 0.5 else fact_question(language, rng)
     exchange = exchange_of(task, scene, language, rng)
     if exchange is None or exchange.history or rng.random() > LATER:
         return exchange
