@@ -26,7 +26,7 @@ from .scene_batches import SceneBatch
 from .weight_init import compare
 
 KIND_HEAD, COLOUR_HEAD = 0, 1
-"""The heads of the first block that look for the kind and for the colour that a question names."""
+"""Indices of the heads of the first block that find the kind and the colour named in a question."""
 
 
 @torch.no_grad()

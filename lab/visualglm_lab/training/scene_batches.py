@@ -38,7 +38,7 @@ from ..scenes.patch_labels import patch_labels, zone_labels
 from ..scenes.text_only_scenes import describable_tasks, described_question, described_scene, fact_question
 from .config import SceneStage
 
-# How often each task is asked: finding the object that the question names is what takes the longest to learn.
+# Relative frequency of each task: finding the object named in a question takes the longest to learn.
 WEIGHTS = {
     "exists": 3.0,
     "colour": 2.5,
@@ -61,7 +61,7 @@ WEIGHTS = {
     "height": 1.5,
 }
 WITHOUT_IMAGE = 0.02
-LATER = 0.3  # how often a question comes after others; else every second turn would be taken for one about "it"
+LATER = 0.3  # fraction of questions asked after others, so that not every second turn is about "it"
 
 
 @dataclass
@@ -92,7 +92,7 @@ class SceneBatch(Batch):
     labels: Labels | None = None
 
     def to(self, device: torch.device) -> SceneBatch:
-        """The same batch on a device."""
+        """Copy the batch to a device."""
         labels = (
             Labels(**{name: value.to(device) for name, value in vars(self.labels).items()}) if self.labels else None
         )
@@ -101,16 +101,16 @@ class SceneBatch(Batch):
 
 
 def weigh_fact(row: TokenRow, truth: str, tokenizer: ChatGLMTokenizer, weight: float) -> TokenRow:
-    """Gives the tokens of an answer that state the fact `weight` times the weight of the others."""
+    """Give the tokens of an answer that state the fact `weight` times the weight of the others."""
     fact = fact_of(row.answer, truth, tokenizer)
-    return replace(row, weights=[weight if place in fact else 1.0 for place in range(len(row.answer))])
+    return replace(row, weights=[weight if index in fact else 1.0 for index in range(len(row.answer))])
 
 
 def fact_of(answer: list[int], truth: str, tokenizer: ChatGLMTokenizer) -> range:
-    """Which ids of an answer state its truth."""
+    """Find the ids of an answer that state its truth."""
     ids = tokenizer.encode_plain(truth)
     if ids[:1] == [tokenizer.convert_tokens_to_ids("▁")]:
-        ids = ids[1:]  # a text begins with a space of its own, before Chinese as a piece of its own
+        ids = ids[1:]  # the tokenizer adds a leading space, which is a separate piece before Chinese
     return _where_in(answer, ids)
 
 
