@@ -1,4 +1,4 @@
-"""Fixtures of the laboratory's tests: the packed model, and a tiny album of drawn things."""
+"""Fixtures of the laboratory's tests: the packed model, and a tiny album of drawn kinds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def cut_out(key: str, tone: tuple[int, int, int]) -> np.ndarray:
-    """[128, 128, 4], transparent around the thing."""
+    """Draw a kind on a transparent background, [128, 128, 4]."""
     canvas, mask = Image.new("RGB", (128, 128)), Image.new("L", (128, 128))
     draw_kind(ImageDraw.Draw(canvas), key, tone, (64, 64), (50, 50))
     stamp_kind(ImageDraw.Draw(mask), key, 255, (64, 64), (50, 50))
@@ -52,7 +52,7 @@ def cut_out(key: str, tone: tuple[int, int, int]) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight kinds in every split; held-out ones twice, as near-duplicates; photographs may not all be passed on."""
+    """Eight kinds in every split; held-out ones twice, as near-duplicates; not all photographs may be redistributed."""
     folder, pixels, rows = tmp_path_factory.mktemp("album"), [], []
     for split, tones in SPLITS.items():
         for number, tone in enumerate(tones):
@@ -80,5 +80,5 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model() -> VisualGLM:
-    """The packed model. Shared: tests must leave it as it was."""
+    """The packed model; shared, so tests must not change it."""
     return visualglm.load(device="cpu")

@@ -1,4 +1,4 @@
-"""The laboratory is apart from the product: no import of it, and nothing of it in the product's wheel."""
+"""The product neither imports nor packages the laboratory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples that show: one answer on four roads, and English answers without Chinese."""
+"""The examples: one answer through four interfaces, and English answers without Chinese."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def example(name: str) -> ModuleType:
 
 @pytest.mark.parametrize("question", ["描述这张图片。", "What is in the picture?"])
 def test_one_answer_on_four_roads(question: str) -> None:
-    """Same marks, pixels and penalty: the same answer through HF-style and sat-style chat, Conversation and `ask`."""
+    """With the same prompt, pixels and penalty, HF-style and sat-style chat, Conversation and `ask` answer the same."""
     packed = visualglm.packed_model()
     picture = sorted((packed / "samples").glob("*.png"))[0]
     four_ways = example("four_ways")
@@ -37,6 +37,6 @@ def test_one_answer_on_four_roads(question: str) -> None:
 
 
 def test_english_answers_have_no_chinese_characters() -> None:
-    """`python examples/english_only.py` does it with 200 questions."""
+    """`python examples/english_only.py` does the same with 200 questions."""
     found = example("english_only").count(8, str(visualglm.packed_model()))
     assert found["with_chinese"] == 0 and found["answers"] == 16

@@ -1,4 +1,4 @@
-"""Upstream's sat interface: its README's snippet, what its scripts call, and its files, fine-tuned ones too."""
+"""Upstream's sat interface: its README's snippet, the calls of its scripts, and its files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def referenced(tokenizer: ChatGLMTokenizer) -> tuple[Any, ChatGLMTokenizer]:
 
 @pytest.mark.parametrize("folder", [PACKED, REFERENCE / "sat"], ids=["packed", "sat"])
 def test_the_snippet_of_upstreams_readme(folder: Path, tmp_path: Path) -> None:
-    """Only its import lines are changed; SAT_HOME holds the model, as sat's downloads would lie there."""
+    """Only its import lines are changed; SAT_HOME contains the model, as sat's downloads do."""
     home = tmp_path / "home"
     shutil.copytree(folder, home / "visualglm-6b")
     shutil.copyfile(REFERENCE / "hf" / "ice_text.model", tmp_path / "ice_text.model")
@@ -87,7 +87,7 @@ print(*end, file=open('end', 'w'))
 
 
 def test_sats_ids_and_logits(referenced: Any, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The prompt that `chat` asks with is upstream's, pad ids in the slots, and so are the numbers that follow."""
+    """The prompt of `chat` is upstream's, with pad ids as placeholders, and so are the logits."""
     model, tokenizer = referenced
     asked: dict[str, Any] = {}
     generate = model.generate
@@ -113,7 +113,7 @@ def test_sats_ids_and_logits(referenced: Any, reference: Reference, monkeypatch:
 
 @pytest.mark.parametrize("arguments", [{}, {"top_p": 0.4, "top_k": 100, "temperature": 0.8}, {"top_k": 0}])
 def test_sats_sampling_token_by_token(packed: Any, arguments: dict[str, Any]) -> None:
-    """`chat` draws what a loop draws that follows the text of sat's `BaseStrategy`, from the same seed."""
+    """With the same seed, `chat` samples the tokens of a loop that follows the code of sat's `BaseStrategy`."""
     model, tokenizer = packed
     numbers = {"top_p": 0.7, "top_k": 30, "temperature": 0.95, "repetition_penalty": 1.2, **arguments}
     invalid = [slice(20, 30)]
@@ -152,7 +152,7 @@ def drawn(
 
 
 def test_the_second_turn_reads_no_file(packed: Any, tmp_path: Path) -> None:
-    """It goes on from `cache_image`, and answers as a model that was shown the picture and the dialogue."""
+    """It uses `cache_image`, and answers like a model that gets the image and the dialogue."""
     model, tokenizer = packed
     picture = tmp_path / "picture.png"
     shutil.copyfile(SAMPLE, picture)
@@ -249,7 +249,7 @@ def stored_logits(kind: str, name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["sat-lora", "sat-qlora"])
 def test_lora_beside_the_weights_and_merged(kind: str, tmp_path: Path) -> None:
-    """Upstream's recipe for merging, its imports changed; both states have the logits of sat's own."""
+    """Upstream's recipe for merging with changed imports; both states have sat's logits."""
     pytest.importorskip("peft")
     model, args = sat.FineTuneVisualGLMModel.from_pretrained(
         FINE_TUNED / kind, args=argparse.Namespace(fp16=False, skip_init=True, device="cpu")
@@ -297,7 +297,7 @@ def test_a_base_with_new_adapters(tmp_path: Path) -> None:
 
 
 def test_quantize_takes_the_model_or_its_transformer() -> None:
-    """As upstream's scripts call it; twice is once, other bits afterwards are refused."""
+    """As upstream's scripts call it; a second call does nothing, other bits are rejected."""
     one, _ = sat.VisualGLMModel.from_pretrained(REFERENCE / "sat", argparse.Namespace(device="cpu"))
     other, _ = sat.VisualGLMModel.from_pretrained(REFERENCE / "sat", argparse.Namespace(device="cpu"))
     sat.quantize(one, 4)

@@ -1,4 +1,4 @@
-"""The page "Coming from upstream": the right side of every row runs, and both languages have the same rows."""
+"""The page "Coming from upstream": the new code of every row runs, in both languages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROW = re.compile(r"^\| (?P<old>[^|]+) \| (?P<new>`[^|]+`) \|$", re.MULTILINE)
 
 
 def rows(language: str) -> list[str]:
-    """The right sides that are code."""
+    """Return the new code of each row."""
     page = (DOCS / language / "upstream.md").read_text(encoding="utf-8")
     return [match["new"].strip("`") for match in ROW.finditer(page)]
 
@@ -43,7 +43,7 @@ def test_commands(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_lines_of_python() -> None:
-    """One after the other, with what the page's first block has defined."""
+    """Run the lines in order, after the page's first block."""
     page = (DOCS / "en" / "upstream.md").read_text(encoding="utf-8")
     first = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
     known: dict[str, Any] = {}

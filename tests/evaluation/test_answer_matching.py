@@ -1,4 +1,4 @@
-"""Which fact an answer states."""
+"""Facts that answers state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shares and their intervals, against known values."""
+"""Fractions and their intervals, against known values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upstream's configuration files, with what they may leave out, and what is refused."""
+"""Upstream's configuration files: optional keys, and what is rejected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RAW = json.loads((REFERENCE / "hf" / "config.json").read_text(encoding="utf-8"))
 
 
 def read(**qformer: Any) -> VisualGLMConfig:
-    """The reference set's file with these keys of `qformer_config` (None: taken out)."""
+    """Read the reference set's file with these keys of `qformer_config`; None removes a key."""
     raw = copy.deepcopy(RAW)
     raw["qformer_config"] |= qformer
     raw["qformer_config"] = {key: value for key, value in raw["qformer_config"].items() if value is not None}

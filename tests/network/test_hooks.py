@@ -1,4 +1,4 @@
-"""Hook points: each place can be wrapped and replaced; changes are taken back, saved, restored; nothing leaks."""
+"""Hooks: each hook point can be wrapped and replaced; mixins are removed, saved, restored; nothing leaks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOOK_POINTS = ["word_embedding_forward", *LAYER_HOOKS, "final_forward"]
 
 @pytest.fixture(scope="module")
 def opened() -> VisualGLMForConditionalGeneration:
-    """Shared: tests take back what they add."""
+    """The model; shared, so tests must remove what they add."""
     return open_reference()
 
 
@@ -33,7 +33,7 @@ def logits(model: VisualGLMForConditionalGeneration, **kwargs: Any) -> Tensor:
 
 
 class Noting(BaseMixin):
-    """Notes its calls at one place and changes what comes out by a factor."""
+    """Records its calls at one hook point and scales its output."""
 
     def __init__(self, place: str, factor: float = 1.0) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class WithBranch(VisualGLMForConditionalGeneration):
 
 
 def test_saved_and_restored(opened: Any, tmp_path: Path) -> None:
-    """By the class that adds it; any other class says what is in its way."""
+    """The class that adds the mixin restores it; any other class raises an error."""
     opened.add_mixin("branch", Branch(opened.config))
     changed = logits(opened)
     opened.save_pretrained(tmp_path)

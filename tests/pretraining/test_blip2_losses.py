@@ -1,4 +1,4 @@
-"""The Q-Former's text branch: masks let through what they should, and the three losses fall."""
+"""BLIP-2 losses: the masks hide what they should, and the losses decrease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Your own pictures: read, shuffled the same way every time, trained from a checkpoint."""
+"""Your own images: read, shuffled reproducibly, trained from a checkpoint."""
 
 from __future__ import annotations
 

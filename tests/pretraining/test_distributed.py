@@ -1,4 +1,4 @@
-"""Several processes: batches are shared, and data parallel and sharded training on captions save a whole model."""
+"""Several processes share batches, and train and save a whole model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder: one state at a time, whenever it is killed; another recipe does not go on with it."""
+"""A run's folder: consistent after a kill at any time; another recipe cannot resume it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def save(folder: Path, text: str) -> None:
 
 
 def test_a_kill_at_any_call_leaves_one_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second save is killed before its first, second, ... change of a name, until one passes."""
+    """Kill the second save before its first, second, ... rename, until one save completes."""
     seen, killed = set(), True
     real = {name: getattr(os, name) for name in CALLS}
     while killed:

@@ -1,4 +1,4 @@
-"""Fixtures for what needs vLLM: questions, and what transformers answers to them. Elsewhere it is skipped."""
+"""Fixtures for tests with vLLM: dialogues, and the answers of transformers. Skipped without vLLM."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ DIALOGUES: dict[str, list[dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What transformers says: the prompt's ids, the new ids, the text, and the log probability of each new id."""
+    """An answer of transformers: the prompt's ids, the new ids, the text, and the log probability of each new id."""
 
     prompt: list[int]
     ids: list[int]
@@ -74,7 +74,7 @@ class Answer:
 
 
 class Oracle:
-    """Answers dialogues with our transformers model, each alone, greedily, in float32."""
+    """Answers dialogues with our transformers model, one by one, greedily, in float32."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.opened = visualglm.load(folder, device="cpu", dtype="float32")
@@ -95,7 +95,7 @@ class Oracle:
 
 
 def check(output: Any, answer: Answer) -> None:
-    """vLLM's output, with log probabilities, is what transformers says."""
+    """Check that vLLM's output, with log probabilities, equals the answer of transformers."""
     said = output.outputs[0]
     assert output.prompt_token_ids == answer.prompt
     assert list(said.token_ids) == answer.ids
@@ -111,14 +111,14 @@ def oracle() -> Oracle:
 
 @pytest.fixture(scope="session")
 def expected(oracle: Oracle) -> dict[str, Answer]:
-    """The answers to DIALOGUES."""
+    """The answers of transformers to DIALOGUES."""
     with torch.inference_mode():
         return {name: oracle.answer(messages) for name, messages in DIALOGUES.items()}
 
 
 @pytest.fixture
 def quantized_folder(tmp_path: Path) -> Path:
-    """The configuration of what `visualglm quantize --quantize-vocabulary 8` makes; no one gets as far as weights."""
+    """The configuration of a checkpoint with a quantized vocabulary; it has no weights."""
     raw = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     quantized = {**raw, "quantization_config": plan(4, vocabulary=8).to_dict()}
     (tmp_path / "config.json").write_text(json.dumps(quantized), encoding="utf-8")

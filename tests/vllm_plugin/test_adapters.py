@@ -1,4 +1,4 @@
-"""LoRA inside vLLM: each request's answer is that of transformers and PEFT with its adapter alone, in any batch."""
+"""LoRA inside vLLM: each answer equals that of transformers and PEFT, in any batch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def answers(adapters: dict[str, Path]) -> dict[tuple[str | None, str], Answer]:
-    """What transformers says to each dialogue with each adapter and with none."""
+    """The answers of transformers to each dialogue, with each adapter and without."""
     oracle, found = Oracle(), {}
     for name in KINDS:
         oracle.opened.add_adapter(adapters[name], name)
@@ -67,7 +67,7 @@ def llm() -> Iterator[Any]:
 def test_a_batch_with_and_without_adapters_equals_peft(
     llm: Any, adapters: dict[str, Path], answers: dict[tuple[str | None, str], Answer]
 ) -> None:
-    """vLLM's products on a CPU alone would give the bare requests of such a batch the last adapter's."""
+    """On a CPU, vLLM alone would apply the last adapter to the requests without one."""
     requests: dict[str | None, Any] = {None: None}
     requests |= {name: LoRARequest(name, number, str(adapters[name])) for number, name in enumerate(KINDS, 1)}
     asked = [(name, dialogue) for dialogue in DIALOGUES for name in requests]

@@ -1,4 +1,4 @@
-"""VisualGLM inside vLLM: the same greedy tokens as transformers, whatever the engine does with a batch."""
+"""VisualGLM inside vLLM: the same greedy tokens as transformers, however requests are batched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GREEDY = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, logprobs=0)
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Callable[..., Any]]:
-    """Opens engines in this process, one at a time."""
+    """Open engines in this process, one at a time."""
     running: list[Any] = []
 
     def start(**options: Any) -> Any:
@@ -50,7 +50,7 @@ def started() -> Iterator[Callable[..., Any]]:
 )
 @pytest.mark.parametrize("delta", [True, False])
 def test_a_stop_string_at_the_very_end_is_cut(text: str, stop: str, shown: str, delta: bool) -> None:
-    """What the decoder holds back until it knows what follows may complete one."""
+    """Text that the decoder holds back may complete a stop string."""
     tokenizer = ChatGLMTokenizer.from_pretrained(FOLDER)
     for ids, ended in ((tokenizer.encode_plain(text), False), ([*tokenizer.encode_plain(text), 3], True)):
         request = SimpleNamespace(sampling_params=SamplingParams(stop=[stop]))
@@ -66,7 +66,7 @@ def test_a_stop_string_at_the_very_end_is_cut(text: str, stop: str, shown: str, 
 
 @pytest.fixture(scope="module")
 def llm(started: Callable[..., Any]) -> Any:
-    """Default flags."""
+    """An engine with default flags."""
     return started()
 
 
@@ -76,7 +76,7 @@ def test_default_flags_turn_off_what_would_split_a_prompt(llm: Any) -> None:
 
 
 def test_a_ragged_batch_equals_transformers(llm: Any, expected: dict[str, Answer]) -> None:
-    """0 to 3 pictures, many turns, both languages, long and short, in one batch."""
+    """0 to 3 images, many turns, both languages, long and short prompts, in one batch."""
     outputs = llm.chat(list(DIALOGUES.values()), GREEDY, use_tqdm=False)
     for output, (name, answer) in zip(outputs, expected.items(), strict=True):
         check(output, answer)
@@ -86,7 +86,7 @@ def test_a_ragged_batch_equals_transformers(llm: Any, expected: dict[str, Answer
 def test_again_and_with_a_longer_dialogue_equals_transformers(
     llm: Any, oracle: Oracle, expected: dict[str, Answer]
 ) -> None:
-    """The same beginning once more: pictures are remembered, keys and values are not."""
+    """The same beginning again: image embeddings are cached, keys and values are not."""
     first = DIALOGUES["one, Chinese"]
     longer = [*first, assistant(expected["one, Chinese"].text), user("What is the background?")]
     outputs = llm.chat([first, longer], GREEDY, use_tqdm=False)
@@ -95,7 +95,7 @@ def test_again_and_with_a_longer_dialogue_equals_transformers(
 
 
 def test_a_text_prompt_is_the_processors(llm: Any, oracle: Oracle) -> None:
-    """`LLM.generate` with a question and a picture is the single turn."""
+    """`LLM.generate` with a question and an image equals a single turn."""
     from visualglm.preprocessing.images import open_image
 
     prompt = {"prompt": "What is this?", "multi_modal_data": {"image": open_image(SAMPLES[0])}}
@@ -108,7 +108,7 @@ def test_ids_without_the_end_of_a_prompt_are_refused(llm: Any) -> None:
 
 
 def test_beam_search_which_prolongs_prompts_is_refused(llm: Any, expected: dict[str, Answer]) -> None:
-    """Its beams come to the engine as prompts with a part of the answer behind `<sop>`."""
+    """The engine gets its beams as prompts with a part of the answer after `<sop>`."""
     prompt = {"prompt_token_ids": expected["no picture"].prompt}
     with pytest.raises(ValueError, match="Beam search"):
         llm.beam_search([prompt], BeamSearchParams(beam_width=2, max_tokens=3))
@@ -125,7 +125,7 @@ def test_nothing_is_opened_that_a_message_names(llm: Any, url: str) -> None:
 
 
 def test_preempted_requests_equal_transformers(started: Callable[..., Any], expected: dict[str, Answer]) -> None:
-    """A cache too small for all: some are thrown out and read again, with what they had said."""
+    """The cache is too small for all: preempted requests are prefilled again, with their answer so far."""
     small = started(max_model_len=512, block_size=32, num_gpu_blocks_override=24, disable_log_stats=False)
     fitting = [name for name in DIALOGUES if len(expected[name].prompt) <= 512 - NEW_TOKENS] * 2
     outputs = small.chat([DIALOGUES[name] for name in fitting], GREEDY, use_tqdm=False)

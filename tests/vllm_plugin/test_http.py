@@ -1,4 +1,4 @@
-"""`visualglm serve --engine vllm`: vLLM's server in a process of its own, asked over HTTP with OpenAI's client."""
+"""`visualglm serve --engine vllm`: vLLM's server in its own process, tested with OpenAI's client."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, adapter: Path) -> Iterator[
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Returns when the server is healthy; it has no event to tell us by."""
+    """Poll until the server is healthy."""
     while server.poll() is None:
         try:
             if httpx.get(url, timeout=60).status_code == 200:

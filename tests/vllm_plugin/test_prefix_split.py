@@ -1,4 +1,4 @@
-"""The arithmetic of prefixes: the engine's sequences see what GLM's mask shows, at GLM's positions. Needs no vLLM."""
+"""Prefix split: the engine's sequences have GLM's mask and positions. Needs no vLLM."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GMASK, SOP = 130001, 130004
 
 
 def seen_by_segments(split: list[AttentionSegment], request: int, computed: int, end: int) -> torch.Tensor:
-    """[rows, keys] True where a kernel that takes the segments one by one lets a row see a key."""
+    """[rows, keys]: True where a row attends to a key, if a kernel computes the segments one by one."""
     seen = torch.zeros(end - computed, end, dtype=torch.bool)
     row = 0
     for piece in (piece for piece in split if piece.request == request):
@@ -34,13 +34,13 @@ def seen_by_segments(split: list[AttentionSegment], request: int, computed: int,
 
 
 def seen_in_glm(prompt: int, computed: int, end: int) -> torch.Tensor:
-    """[rows, keys] of the prefix-LM mask: causal, and everything before `<sop>` sees itself."""
+    """[rows, keys] of the prefix-LM mask: causal, and bidirectional before `<sop>`."""
     row, key = torch.arange(end)[:, None], torch.arange(end)
     return ((key <= row) | ((row < prompt - 1) & (key < prompt - 1)))[computed:]
 
 
 def test_every_row_sees_what_glms_mask_shows() -> None:
-    """Prompts read afresh, read again after a preemption, and single steps, in one pass and any order."""
+    """New prompts, prompts after a preemption, and decoding steps, in one pass and any order."""
     chance = random.Random(0)
     for _ in range(50):
         requests = []

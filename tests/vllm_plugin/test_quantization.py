@@ -1,4 +1,4 @@
-"""Layers in 8 and 4 bits inside vLLM: the greedy tokens of transformers with the same bits in the same places."""
+"""8-bit and 4-bit layers inside vLLM: the greedy tokens of transformers with the same weights."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def is_language_linear(module: torch.nn.Module, name: str) -> bool:
 
 @pytest.fixture(scope="module", params=[8, 4])
 def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `visualglm quantize` makes of the packed model."""
+    """The packed model, quantized by `visualglm quantize`."""
     target = tmp_path_factory.mktemp("quantized") / "stored"
     return convert(str(FOLDER), target, quantize=quantization_plan(request.param), with_golden=False)
 
 
 def answered(folder: Path, **options: Any) -> list[Any]:
-    """vLLM's outputs for DIALOGUES."""
+    """Return vLLM's outputs for DIALOGUES."""
     llm = LLM(str(folder), dtype="float32", **options)
     sampling = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, logprobs=0)
     outputs: list[Any] = llm.chat(list(DIALOGUES.values()), sampling, use_tqdm=False)
@@ -49,7 +49,7 @@ def compare(outputs: list[Any], oracle: Oracle) -> None:
 
 
 def test_our_own_bits_equal_transformers(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By torch's product: our kernel rounds activations, and a rounding may go the other way where sums differ."""
+    """With torch's product: our kernel rounds activations, so tiny differences of sums may change a rounding."""
     monkeypatch.setattr(cpu_backend, "available", lambda: False)
     compare(answered(stored), Oracle(stored))
 
@@ -82,7 +82,7 @@ def test_torchaos_8_bits_equal_transformers() -> None:
 
 
 def test_torchaos_configuration_of_transformers_works_too() -> None:
-    """Without vLLM: its weights stand in our linears, which then leave the product to it."""
+    """Without vLLM: the weights are in our linear layers, which then leave the product to torchao."""
     pytest.importorskip("torchao", reason="make test-vllm installs it")
     from torchao.quantization import Int8WeightOnlyConfig
     from transformers import TorchAoConfig

@@ -1,4 +1,4 @@
-"""vLLM's `run-batch` with the packed model: a file of requests becomes a file of answers, those of transformers."""
+"""vLLM's `run-batch`: a file of requests gets the answers of transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Two processes with half of the heads each give the answers of one, with an adapter and without, also in 4 bits."""
+"""Two processes with half of the heads each give the answers of one process.
+
+With and without an adapter, also in 4 bits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the plugin says before vLLM has a word: versions, flags, layouts. Needs no vLLM."""
+"""Checks of the plugin before vLLM starts: versions, flags, layouts. Needs no vLLM."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_arguments_are_safe_by_default() -> None:
 
 
 def middleware(arguments: Sequence[str]) -> list[str]:
-    """What every request passes on its way to vLLM."""
+    """Return the middlewares of vLLM's server."""
     return [arguments[place + 1] for place, argument in enumerate(arguments) if argument == "--middleware"]
 
 
@@ -113,7 +113,7 @@ def test_keys_never_stand_in_the_arguments() -> None:
 
 
 def test_a_key_is_wanted_beyond_v1_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """vLLM asks for one below /v1 alone, and answers dialogues at /invocations, too."""
+    """vLLM requires a key only below /v1, but also answers dialogues at /invocations."""
     monkeypatch.setenv(KEYS_VARIABLE, '["secret"]')
     paths = ("/invocations", "/v1/models", "/metrics", "/health")
     app = Starlette(routes=[Route(path, lambda request: PlainTextResponse("hello")) for path in paths])

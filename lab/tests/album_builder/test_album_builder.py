@@ -1,4 +1,4 @@
-"""Pictures: files are drawn alike, near-duplicates found, no cluster in training and in a test, two builds agree."""
+"""Album builder: rendering, near-duplicates, splits without overlap, reproducible builds."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from visualglm_lab.album_builder.build import build
 from visualglm_lab.album_builder.candidates import plain_code
 from visualglm_lab.album_builder.config import AlbumRecipe, EmojiSource, Splits, read_album_recipe
 from visualglm_lab.album_builder.near_duplicates import clusters, perceptual_hash
-from visualglm_lab.album_builder.normalise import UnsuitableImageError, rendered
-from visualglm_lab.album_builder.packages import opened, parsed
+from visualglm_lab.album_builder.normalise import UnsuitableImageError, render
+from visualglm_lab.album_builder.packages import open_package, parse_address
 from visualglm_lab.album_builder.qt_resources import read_rcc
 from visualglm_lab.album_builder.splits import DROPPED, Placed, split, unseen_concepts
 from visualglm_lab.album_builder.write_album import Row
@@ -32,7 +32,7 @@ EMOJI = {"1f41c": "ant", "1f987": "bat", "1f43b": "bear", "1f9a1": "badger"}
 
 
 def svg(seed: int, size: str = 'viewBox="0 0 100 50"', ground: str = "") -> bytes:
-    """A drawing of twelve rectangles; another for every seed."""
+    """Return an SVG of twelve rectangles, different for every seed."""
     rng = np.random.default_rng(seed)
     boxes = "".join(
         f'<rect x="{x}" y="{y}" width="{w}" height="{h}" fill="rgb({r},{g},{b})"/>'
@@ -50,7 +50,7 @@ def png(image: Image.Image) -> bytes:
 def test_a_cut_out_is_cropped_and_centred_with_straight_alpha() -> None:
     image = Image.new("RGBA", (200, 100), (255, 0, 0, 0))
     ImageDraw.Draw(image).rectangle((20, 30, 99, 69), fill=(10, 200, 30, 255))
-    drawn = rendered(png(image), "a.png")
+    drawn = render(png(image), "a.png")
     rows, columns = np.nonzero(drawn.pixels[..., 3] > 8)
     assert drawn.cutout and drawn.pixels.shape == (128, 128, 4)
     assert (columns.min(), columns.max(), rows.min(), rows.max()) == (2, 125, 33, 94)
@@ -62,7 +62,7 @@ def test_a_photo_becomes_its_central_square() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
     noise[:, 20:80] = (0, 0, 255)
     noise[:30, 20:80] = (0, 99, 255)
-    drawn = rendered(png(Image.fromarray(noise)), "a.png")
+    drawn = render(png(Image.fromarray(noise)), "a.png")
     assert not drawn.cutout and (drawn.pixels[..., 3] == 255).all()
     assert (drawn.pixels[5:-5, 5:-5, 2] > 250).all()
 
@@ -70,14 +70,14 @@ def test_a_photo_becomes_its_central_square() -> None:
 def test_a_drawing_on_an_even_ground_is_centred_on_it() -> None:
     image = Image.new("RGB", (300, 200), "white")
     ImageDraw.Draw(image).rectangle((10, 10, 69, 69), fill="red")
-    drawn = rendered(png(image), "a.png")
+    drawn = render(png(image), "a.png")
     assert not drawn.cutout and drawn.pixels[64, 64].tolist() == [255, 0, 0, 255]
     assert drawn.pixels[0, 0].tolist() == [255, 255, 255, 255]
 
 
 @pytest.mark.parametrize("size", ['viewBox="0 0 100 50"', 'viewBox="0 0 50 100"', 'width="100" height="50"'])
 def test_an_svg_is_drawn_whole(size: str) -> None:
-    drawn = rendered(svg(1, size), "a.svg")
+    drawn = render(svg(1, size), "a.svg")
     seen = drawn.pixels[..., 3] > 8
     assert drawn.cutout and max(seen.any(0).sum(), seen.any(1).sum()) == 124
 
@@ -88,22 +88,22 @@ def test_an_svg_is_drawn_whole(size: str) -> None:
 )
 def test_what_shows_nothing_is_refused(content: bytes, name: str) -> None:
     with pytest.raises(UnsuitableImageError):
-        rendered(content, name)
+        render(content, name)
 
 
 def test_a_recoloured_drawing_is_a_near_duplicate_and_another_is_not() -> None:
-    first = rendered(svg(1), "a.svg").pixels
+    first = render(svg(1), "a.svg").pixels
     lighter = first.copy()
     lighter[..., :3] = lighter[..., :3] // 2 + 60
     lighter[lighter[..., 3] == 0] = 0
-    others = [rendered(svg(seed), "a.svg").pixels for seed in (2, 3)]
+    others = [render(svg(seed), "a.svg").pixels for seed in (2, 3)]
     hashes = np.stack([perceptual_hash(pixels) for pixels in (first, lighter, *others)])
     assert clusters(hashes, 56, ["", "", "", ""]).tolist() == [0, 0, 1, 2]
     assert clusters(hashes, 56, ["", "x", "", "x"]).tolist() == [0, 0, 1, 0]
 
 
 def placed(count: int = 400) -> list[Placed]:
-    """Pictures of 20 concepts in clusters of one to three, one in ten of another style, one in 25 a photo."""
+    """Images of 20 concepts in clusters of one to three; one in ten of another style, one in 25 a photo."""
     rng = np.random.default_rng(0)
     roles = ["photos" if i % 25 == 0 else "unseen_style" if i % 10 == 1 else "train" for i in range(count)]
     return [Placed(f"c{rng.integers(20)}", role, int(rng.integers(200)), str(i)) for i, role in enumerate(roles)]
@@ -131,7 +131,7 @@ def test_more_pictures_leave_the_draw_as_it_was() -> None:
 
 
 def written(folder: Path) -> AlbumRecipe:
-    """A recipe whose packages are already in its downloads: two styles, one never trained, and labelled files."""
+    """A recipe whose packages are already downloaded: two styles, one never trained, and labelled files."""
     icons = {name: {"body": svg(seed).decode()} for seed, name in enumerate(EMOJI.values())}
     names = folder / "npm-names-1.0" / "package"
     names.mkdir(parents=True)
@@ -172,13 +172,13 @@ def test_an_album_is_built_alike_twice_and_read_back(tmp_path: Path) -> None:
 
 
 def test_packages_are_named_with_their_versions(tmp_path: Path) -> None:
-    assert str(parsed("npm:@scope/name@1.0")) == "npm:@scope/name@1.0"
-    assert parsed("deb:name=1:2.0-1").version == "1:2.0-1" and parsed("pypi:name==3").name == "name"
+    assert str(parse_address("npm:@scope/name@1.0")) == "npm:@scope/name@1.0"
+    assert parse_address("deb:name=1:2.0-1").version == "1:2.0-1" and parse_address("pypi:name==3").name == "name"
     with pytest.raises(UsageError, match="is not a package address"):
-        parsed("npm:name")
+        parse_address("npm:name")
     written(tmp_path)
     with pytest.raises(UsageError, match="has no file package/none"):
-        opened("npm:names@1.0", tmp_path).read("package/none")
+        open_package("npm:names@1.0", tmp_path).read("package/none")
 
 
 def test_code_sequences_are_compared_in_one_spelling() -> None:

@@ -1,4 +1,4 @@
-"""The cards show the figures that were measured, for the weights that ship."""
+"""The model cards show the results of the packed weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single pictures: which are shown, which names count, when an answer is kept back, what the neighbours say."""
+"""Naming of single images: choice of images, right names, withheld answers, nearest neighbours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from visualglm.evaluation.scenes.concepts import by_key
 from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm_lab.evaluation.album_pictures import AlbumImages, Shown
 from visualglm_lab.evaluation.naming_eval import WHAT, Named, given_at, threshold
-from visualglm_lab.evaluation.nearest_neighbour import best_memory
+from visualglm_lab.evaluation.nearest_neighbour import best_index
 
 HOUSE, TREE = by_key()["house"], by_key()["tree"]
 
@@ -85,7 +85,7 @@ def test_a_training_picture_is_its_own_neighbour(model: VisualGLM, album: Path) 
     gallery = AlbumImages(album)
     train, validation = gallery.of("train"), gallery.of("validation")
     seen = encode(model, gallery.images(train))
-    found, tried = best_memory(seen, train, encode(model, gallery.images(validation)), validation)
+    found, tried = best_index(seen, train, encode(model, gallery.images(validation)), validation)
     assert found.nearest(seen) == [row.kinds[0] for row in train]
     assert len(set(found.nearest_mean(seen))) > 4
     assert tried[found.feature] == max(tried.values())
@@ -93,7 +93,7 @@ def test_a_training_picture_is_its_own_neighbour(model: VisualGLM, album: Path) 
 
 
 def test_probabilities_are_computed_on_the_models_device() -> None:
-    """A stand-in on the device that computes nothing."""
+    """On the meta device, which computes nothing."""
 
     class Network(torch.nn.Module):
         device, config = torch.device("meta"), SimpleNamespace(pad_token_id=3)

@@ -1,4 +1,4 @@
-"""The whole evaluation, small: figures, goals, cards and the page come out of the packed model and a tiny album."""
+"""The whole evaluation with few scenes and a tiny album: results, goals, cards, gallery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Albums: real pictures are pasted where the scene says, in the colour that is told, and only from the asked splits."""
+"""Albums: images are pasted where the scene says, with the stated colour, from the given splits only."""
 
 from __future__ import annotations
 

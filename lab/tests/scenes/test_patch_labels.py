@@ -1,4 +1,4 @@
-"""Labels of patches and zones: they say what the picture shows where they are."""
+"""Labels of patches and zones match the image."""
 
 from __future__ import annotations
 

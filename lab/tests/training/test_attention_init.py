@@ -1,4 +1,4 @@
-"""Zones get channels of their own: whoever reads a vector can tell where it stands, and all else stays as it was."""
+"""Zone initialization: embeddings encode their zone, and everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from visualglm_lab.training.attention_init import KIND_HEAD, compare_words, tell
 from visualglm_lab.training.config import SceneStage, SceneTrainingConfig
 from visualglm_lab.training.position_init import (
     carry_zones,
+    least_varying_directions,
+    null_space,
     pass_zones,
     project_zones,
-    quietest,
-    telling_zones,
-    unnoticed,
+    zone_directions,
 )
 from visualglm_lab.training.scene_batches import SceneBatch
 from visualglm_lab.training.trainer import SceneTrainer
@@ -37,16 +37,16 @@ SIZES = ModelSizes(
 
 
 def in_zones(whisper: float, seed: int = 0) -> Tensor:
-    """Vectors [pictures, zones, size]: loud about what stands there, `whisper` about where."""
+    """Embeddings [images, zones, size] with large content and a small (`whisper`) zone signal."""
     torch.manual_seed(seed)
     things = torch.randn(PICTURES, ZONES, SIZE - 40) @ torch.eye(SIZE)[: SIZE - 40]  # forty directions are silent
     return things + whisper * WHERE
 
 
 def told_apart(vectors: Tensor) -> float:
-    """How many zones a linear probe, fitted to three quarters of the pictures, tells in the rest."""
+    """Accuracy of a linear zone probe, fitted to three quarters of the images, on the rest."""
     train, rest = vectors[: PICTURES * 3 // 4], vectors[PICTURES * 3 // 4 :]
-    mean, reading = telling_zones(train)
+    mean, reading = zone_directions(train)
     centres = ((train - mean) @ reading).mean(dim=0)
     nearest = torch.cdist((rest - mean) @ reading, centres).argmin(dim=-1)
     return float((nearest == torch.arange(ZONES)).float().mean())
@@ -72,11 +72,11 @@ def test_an_mlp_that_drowned_the_zones_passes_them_on() -> None:
 def test_a_projection_hands_the_zones_on_where_nobody_looks() -> None:
     torch.manual_seed(2)
     vectors, reader = in_zones(0.0), torch.randn(64, SIZE)
-    arriving = quietest(vectors.flatten(0, 1), ZONES - 1)
+    arriving = least_varying_directions(vectors.flatten(0, 1), ZONES - 1)
     zones = torch.randn(ZONES, ZONES - 1) @ arriving.T
     projection = torch.nn.Linear(SIZE, SIZE)
     written = projection(vectors)
-    project_zones(projection, arriving, written.flatten(0, 1), unnoticed(reader))
+    project_zones(projection, arriving, written.flatten(0, 1), null_space(reader))
     assert told_apart(projection(vectors + zones)) > 0.95
     seen, other = projection(vectors) @ reader.T, projection(vectors + zones) @ reader.T
     assert torch.allclose(seen, other, atol=1e-3)
@@ -91,7 +91,7 @@ def test_a_head_carries_the_zone_and_what_it_carried_before() -> None:
     before, others = carried(made, 1, vectors), [carried(made, head, vectors) for head in (0, 2)]
     carry_zones(made, 1, vectors)
     after = carried(made, 1, vectors)
-    zones = (vectors - vectors.mean(dim=(0, 1))) @ telling_zones(vectors)[1]
+    zones = (vectors - vectors.mean(dim=(0, 1))) @ zone_directions(vectors)[1]
     added = (after - after.mean(dim=(0, 1))) - (before - before.mean(dim=(0, 1)))
     assert torch.corrcoef(torch.stack([added.norm(dim=-1).flatten(), zones.norm(dim=-1).flatten()]))[0, 1] > 0.9
     assert told_apart(added) > 0.95
@@ -100,7 +100,7 @@ def test_a_head_carries_the_zone_and_what_it_carried_before() -> None:
 
 
 def carried(attention: GLMAttention, head: int, vectors: Tensor) -> Tensor:
-    """What a head writes when it looks at each of the vectors alone."""
+    """Return the output of a head that attends to each of the vectors alone."""
     dim = attention.head_dim
     rows = slice((3 * head + 2) * dim, (3 * head + 3) * dim)
     values = F.linear(vectors, attention.query_key_value.weight[rows], attention.query_key_value.bias[rows])

@@ -1,4 +1,4 @@
-"""The small vocabulary has the real one's layout, and what users write rarely falls apart into bytes."""
+"""The small vocabulary: the real one's layout, and few byte fallbacks for users' wording."""
 
 from __future__ import annotations
 

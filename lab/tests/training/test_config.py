@@ -1,4 +1,4 @@
-"""Recipes: the shipped one reads, and a misspelt key is an error that names the nearest known one."""
+"""Recipes: the shipped one is valid, and a misspelt key is an error with the nearest known one."""
 
 from __future__ import annotations
 

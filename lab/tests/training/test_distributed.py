@@ -1,4 +1,4 @@
-"""Several processes: data parallel and sharded training of scenes save a whole model."""
+"""Several processes: data-parallel and sharded training of scenes saves a whole model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smoke recipe: every kind of stage, from noise, in under two minutes; and what it learned beats chance."""
+"""The smoke recipe: every kind of stage, in under two minutes; the result is better than chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training: a few steps of every kind of stage lower the loss, and a run goes on where it stopped."""
+"""Training: a few steps of every stage reduce the loss, and an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_facts_weigh_more_where_the_stage_says_so(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
-    """Killed at step 2 of 4 and resumed equals never killed, bit for bit."""
+    """Interrupted at step 2 of 4 and resumed equals uninterrupted, bit for bit."""
     whole, halves = recipe(tmp_path / "whole", "zones"), recipe(tmp_path / "halves", "zones")
     four = (replace(STAGES["zones"], steps=4),)
     SceneTrainer(replace(whole, stages=four), lambda line: None).run()
@@ -139,7 +139,7 @@ def _steps(run: SceneTrainer, stage: SceneStage, optimizer: torch.optim.Optimize
 
 
 def test_the_last_stage_of_small_batches_validates(tmp_path: Path) -> None:
-    """Its seeds stay in the split, though validation batches are larger than its own."""
+    """Its seeds stay in the split, although validation batches are larger than its own."""
     run = trainer(tmp_path, *["text"] * MAX_STAGES)
     run.stage_index = MAX_STAGES - 1
     stage = replace(STAGES["text"], pictures=2)

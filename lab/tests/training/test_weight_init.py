@@ -1,4 +1,4 @@
-"""A head that compares: a word looks at the picture vector that is like it, from where words stand, or at itself."""
+"""The comparing head: a word attends to a similar image embedding, or else to itself."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def attention(words: Tensor) -> GLMAttention:
 
 
 def slots(shown: Tensor) -> Tensor:
-    """Picture vectors: what they show, half as loud as the word for it, and what all of them have in common."""
+    """Image embeddings: half the embedding of the shown word, plus a common part."""
     common = torch.linspace(-1, 1, HIDDEN).roll(7)
     return torch.nn.functional.layer_norm(0.7 * shown + common + 0.3 * torch.randn(shown.shape), (HIDDEN,))
 
 
 @torch.no_grad()
 def looks(attention: GLMAttention, word: Tensor, zones: Tensor) -> Tensor:
-    """How much a word looks at each slot, and at itself, [slots + 1]."""
+    """Return the attention of a word to each placeholder, and to itself, [placeholders + 1]."""
     seen = torch.cat([zones, slots(torch.zeros(OTHERS, HIDDEN)), word[None]])
     position = torch.tensor([*range(len(seen) - 1), ASKED_AT])
     cos_sin = rotary_cos_sin(torch.stack([position, torch.zeros_like(position)])[None], 64, "exact", torch.float32)

@@ -17,7 +17,7 @@ def main() -> None:
     try:
         _build(arguments.recipe)
     except VisualGLMError as error:
-        sys.exit(_told(error))
+        sys.exit(_report(error))
 
 
 def _build(path: str) -> None:
@@ -31,7 +31,7 @@ def _build(path: str) -> None:
     print(f"{summary['pictures']} pictures:", ", ".join(f"{name} {n}" for name, n in sorted(summary["splits"].items())))
 
 
-def _told(error: VisualGLMError) -> int:
+def _report(error: VisualGLMError) -> int:
     print(error, file=sys.stderr)
     return 2
 

@@ -23,8 +23,8 @@ from visualglm.evaluation.scenes.kinds import KINDS
 from .candidates import Candidate, candidates
 from .config import AlbumRecipe, Splits
 from .near_duplicates import clusters, perceptual_hash
-from .normalise import UnsuitableImageError, rendered
-from .packages import opened
+from .normalise import UnsuitableImageError, render
+from .packages import open_package
 from .splits import DROPPED, Placed, split, unseen_concepts
 from .teacher_features import write_features
 from .write_album import SUMMARY, Row, write_album
@@ -59,7 +59,7 @@ def build(recipe: AlbumRecipe) -> dict[str, Any]:
     rows = [_row(new, drawn[old], int(groups[old]), places[old]) for new, old in enumerate(kept)]
     write_album(Path(recipe.output), [drawn[index].pixels for index in kept], rows)
     if recipe.teacher:
-        weights = opened(recipe.teacher, Path(recipe.downloads)).folder / recipe.teacher_file
+        weights = open_package(recipe.teacher, Path(recipe.downloads)).folder / recipe.teacher_file
         write_features(Path(recipe.output), [row.split == "train" for row in rows], weights)
     summary = _summary(rows, [drawn[i].candidate for i, place in enumerate(places) if place == DROPPED], failed, unseen)
     (Path(recipe.output) / SUMMARY).write_text(json.dumps(summary, ensure_ascii=False, indent=2) + "\n", "utf-8")
@@ -74,7 +74,7 @@ def draw(found: Sequence[Candidate]) -> tuple[list[Drawn], Counter[str]]:
     for candidate in track(found, "Drawing", disable=not sys.stderr.isatty()):
         try:
             content = candidate.package.read(candidate.file)
-            image = rendered(content, candidate.file)
+            image = render(content, candidate.file)
         except UnsuitableImageError as error:
             failed[f"{candidate.source}: {error}"] += 1
             continue

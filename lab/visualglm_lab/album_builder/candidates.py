@@ -17,7 +17,7 @@ from pathlib import Path
 from visualglm.errors import UsageError
 
 from .config import AlbumRecipe, EmojiSource
-from .packages import Package, opened, parsed
+from .packages import Package, open_package, parse_address
 
 CODE = "([0-9a-fA-F]+(?:-[0-9a-fA-F]+)*)"
 NAME = r"([\w-]+?)(?:-\d+)?"
@@ -51,10 +51,10 @@ class Candidate:
 def candidates(recipe: AlbumRecipe, concept_of: dict[str, str]) -> list[Candidate]:
     """List every file of the recipe that shows a concept, in its order; `concept_of` maps emoji to concepts."""
     downloads = Path(recipe.downloads)
-    names = emoji_names(opened(recipe.names, downloads))
+    names = emoji_names(open_package(recipe.names, downloads))
     found = [one for source in recipe.emoji for one in _emoji(source, downloads, concept_of, names)]
     if recipe.labels and Path(recipe.labels).exists():
-        found += labelled(Path(recipe.labels), downloads)
+        found += read_labels(Path(recipe.labels), downloads)
     return found
 
 
@@ -81,7 +81,7 @@ def emoji_names(package: Package) -> dict[str, str]:
 def _emoji(
     source: EmojiSource, downloads: Path, concept_of: dict[str, str], names: dict[str, str]
 ) -> Iterator[Candidate]:
-    package = opened(source.package, downloads)
+    package = open_package(source.package, downloads)
     files = _files_by_code(source.files, package.beside(source.files), names)
     for emoji, concept in concept_of.items():
         drawing = source.family and f"{source.family} {plain_code(emoji)}"
@@ -103,7 +103,7 @@ def _files_by_code(pattern: str, files: list[str], names: dict[str, str]) -> dic
     return found
 
 
-def labelled(path: Path, downloads: Path) -> Iterator[Candidate]:
+def read_labels(path: Path, downloads: Path) -> Iterator[Candidate]:
     """Read labels.tsv; rows of the split `photos` are never trained on. Several concepts are joined by `;`.
 
     Raises:
@@ -113,9 +113,9 @@ def labelled(path: Path, downloads: Path) -> Iterator[Candidate]:
     for row in _rows(path):
         address = row["package"]
         if address not in packages:
-            packages[address] = opened(address, downloads)
+            packages[address] = open_package(address, downloads)
         role = "photos" if row.get("split") == "photos" else "train"
-        source = row.get("source") or parsed(address).name
+        source = row.get("source") or parse_address(address).name
         concept, *also = row["concept"].split(";")
         yield Candidate(
             concept, source, packages[address], row["file"], row["licence"], row["style"], role, also=tuple(also)

@@ -41,16 +41,16 @@ class Rendered:
     cutout: bool
 
 
-def rendered(content: bytes, name: str) -> Rendered:
+def render(content: bytes, name: str) -> Rendered:
     """Render an image file at the album's size.
 
     Raises:
         UnsuitableImageError: it cannot be opened or shows too little.
     """
-    image = _opened(content, name)
+    image = _open(content, name)
     alpha = np.asarray(image)[..., 3]
     cutout = bool((alpha <= VISIBLE).any())
-    square = _centred(image, _box(alpha > VISIBLE), CLEAR) if cutout else _opaque(image)
+    square = _centre(image, _box(alpha > VISIBLE), CLEAR) if cutout else _crop_opaque(image)
     pixels = np.array(square)
     pixels[pixels[..., 3] == 0] = 0
     if cutout and (pixels[..., 3] > VISIBLE).mean() < 0.01:
@@ -60,17 +60,17 @@ def rendered(content: bytes, name: str) -> Rendered:
     return Rendered(pixels, cutout)
 
 
-def _opened(content: bytes, name: str) -> Image.Image:
+def _open(content: bytes, name: str) -> Image.Image:
     try:
         if name.lower().endswith((".svg", ".svgz")):
-            content = _svg_drawn(content)
+            content = _render_svg(content)
         with Image.open(io.BytesIO(content)) as image:
             return image.convert("RGBA")
     except (OSError, ValueError, SyntaxError) as error:
         raise UnsuitableImageError(f"cannot be drawn ({type(error).__name__})") from error
 
 
-def _svg_drawn(content: bytes) -> bytes:
+def _render_svg(content: bytes) -> bytes:
     import resvg_py
 
     text = content.decode("utf-8")
@@ -90,7 +90,7 @@ def _box(seen: np.ndarray) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _centred(image: Image.Image, box: Box, ground: RGBA) -> Image.Image:
+def _centre(image: Image.Image, box: Box, ground: RGBA) -> Image.Image:
     """Crop to the box and fit its longer side between the margins."""
     inner = SIDE - 2 * MARGIN
     scale = inner / max(box[2] - box[0], box[3] - box[1])
@@ -101,7 +101,7 @@ def _centred(image: Image.Image, box: Box, ground: RGBA) -> Image.Image:
     return square
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def _crop_opaque(image: Image.Image) -> Image.Image:
     image.putalpha(255)
     pixels = np.asarray(image)[..., :3].astype(int)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
@@ -109,7 +109,7 @@ def _opaque(image: Image.Image) -> Image.Image:
     if np.percentile(np.abs(border - ground).max(axis=-1), 90) <= EVEN:
         seen = np.abs(pixels - ground).max(axis=-1) > 2 * EVEN
         red, green, blue = (int(value) for value in ground)
-        return _centred(image, _box(seen), (red, green, blue, 255))
+        return _centre(image, _box(seen), (red, green, blue, 255))
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)

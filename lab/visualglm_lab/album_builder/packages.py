@@ -73,7 +73,7 @@ class Package:
         return sorted(str(parent / entry.name) for entry in (self.folder / parent).iterdir() if entry.is_file())
 
 
-def parsed(address: str) -> Address:
+def parse_address(address: str) -> Address:
     """Parse `npm:@scope/name@1.0` into its three parts.
 
     Raises:
@@ -87,24 +87,24 @@ def parsed(address: str) -> Address:
     return Address(*match.groups())
 
 
-def opened(address: str, downloads: Path) -> Package:
+def open_package(address: str, downloads: Path) -> Package:
     """Fetch and unpack a package, unless that was done before.
 
     Raises:
         UsageError: its client is missing, or fails.
     """
-    where = parsed(address)
+    where = parse_address(address)
     folder = downloads / re.sub(r"[^\w.+-]+", "-", str(where))
     if not folder.exists():
         fresh = folder.with_name(folder.name + ".part")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        _unpack(_fetched(where, fresh), fresh)
+        _unpack(_fetch(where, fresh), fresh)
         fresh.rename(folder)
     return Package(where, folder)
 
 
-def _fetched(address: Address, folder: Path) -> Path:
+def _fetch(address: Address, folder: Path) -> Path:
     command = {
         "npm": ["npm", "pack", "--silent", f"{address.name}@{address.version}"],
         "deb": ["apt-get", "download", "-q", f"{address.name}={address.version}"],

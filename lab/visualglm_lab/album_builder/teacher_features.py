@@ -86,7 +86,7 @@ def album_features(folder: Path, weights: Weights) -> NDArray[np.float32]:
     return torch.cat(parts).numpy()
 
 
-def whitened(found: NDArray[np.float32], train: NDArray[np.bool_]) -> NDArray[np.float16]:
+def whiten_features(found: NDArray[np.float32], train: NDArray[np.bool_]) -> NDArray[np.float16]:
     """Whiten features along the leading principal directions of training images, rows of length 1: [N, 256]."""
     centred = found - found[train].mean(axis=0)
     _, spread, directions = np.linalg.svd(centred[train], full_matrices=False)
@@ -97,4 +97,4 @@ def whitened(found: NDArray[np.float32], train: NDArray[np.bool_]) -> NDArray[np
 
 def write_features(folder: Path, train: Sequence[bool], weights: Path) -> None:
     """Write `features.npy` beside an album; whitening uses its training images only."""
-    np.save(folder / "features.npy", whitened(album_features(folder, read_weights(weights)), np.array(train)))
+    np.save(folder / "features.npy", whiten_features(album_features(folder, read_weights(weights)), np.array(train)))

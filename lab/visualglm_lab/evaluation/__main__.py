@@ -32,7 +32,7 @@ from ..scenes.cutouts import Album
 from .album_pictures import AlbumImages
 from .dialogue_eval import evaluate_dialogues
 from .naming_eval import Named, evaluate_names, wrong_names
-from .scene_eval import UNSEEN, evaluate_scenes, pasted_scenes, wrong
+from .scene_eval import UNSEEN, evaluate_scenes, pasted_scenes, wrong_answers
 from .targets import as_rows, leaks
 
 T = TypeVar("T")
@@ -60,15 +60,15 @@ class Evaluation:
 
     def _scenes(self, part: str, scenes: list[Scene]) -> None:
         answered: list[AskedQuestion]
-        images = self._timed(f"pictures, {part}", lambda: encode_scenes(self.model, scenes))
-        self.figures[part], answered = self._timed(part, lambda: evaluate_scenes(self.model, scenes, images))
-        table, _ = self._timed(f"follow-up, {part}", lambda: evaluate_dialogues(self.model, scenes, images))
+        images = self._time(f"pictures, {part}", lambda: encode_scenes(self.model, scenes))
+        self.figures[part], answered = self._time(part, lambda: evaluate_scenes(self.model, scenes, images))
+        table, _ = self._time(f"follow-up, {part}", lambda: evaluate_dialogues(self.model, scenes, images))
         self.figures.setdefault("follow-up", {})[part] = table
-        self.wrong[part] = wrong(answered)
+        self.wrong[part] = wrong_answers(answered)
 
     def _names(self, gallery: AlbumImages) -> None:
         said: dict[str, list[Named]]
-        run = self._timed("names", lambda: evaluate_names(self.model, gallery, self.images))
+        run = self._time("names", lambda: evaluate_names(self.model, gallery, self.images))
         self.figures["names"], said = run
         self.wrong |= {split: wrong_names(rows) for split, rows in said.items() if split != "validation"}
 
@@ -81,7 +81,7 @@ class Evaluation:
         total = sum(part["n"] for part in parts)
         return dict(fraction_of([i < right for i in range(total)]))
 
-    def _timed(self, name: str, work: Callable[[], T]) -> T:
+    def _time(self, name: str, work: Callable[[], T]) -> T:
         started = time.perf_counter()
         result = work()
         self.seconds[name] = round(time.perf_counter() - started, 1)

@@ -59,7 +59,7 @@ def later_questions(scenes: Sequence[Scene], tasks: Sequence[str] = LATER) -> li
     return asked
 
 
-def speak(model: VisualGLM, asked: Sequence[AskedQuestion], images: Tensor) -> list[Spoken]:
+def run_dialogues(model: VisualGLM, asked: Sequence[AskedQuestion], images: Tensor) -> list[Spoken]:
     """Run every dialogue turn by turn, with the model's own answers as history."""
     went: list[tuple[tuple[str, str], ...]] = [() for _ in asked]
     for turn in range(max(len(a.exchange.history) for a in asked)):
@@ -84,10 +84,10 @@ def evaluate_dialogues(
 
     Later questions are asked about half of the scenes.
     """
-    spoken = speak(model, follow_ups(scenes), images)
+    spoken = run_dialogues(model, follow_ups(scenes), images)
     right = [s.asked for s in spoken if s.before_right]
     other = answer_all(model, right, images, shift=1)
-    later = speak(model, later_questions(scenes[: -(-len(scenes) // 2)]), images)
+    later = run_dialogues(model, later_questions(scenes[: -(-len(scenes) // 2)]), images)
     table: dict[str, Any] = {}
     for language in LANGUAGES:
         rows = [a for a in right if a.exchange.language == language]

@@ -21,7 +21,7 @@ from visualglm.evaluation.scenes.kinds import LANGUAGES, Kind, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
 
 from .album_pictures import AlbumImages, Shown
-from .nearest_neighbour import NeighbourIndex, best_memory
+from .nearest_neighbour import NeighbourIndex, best_index
 
 SPLITS = ("validation", "held_out", "unseen_style", "unseen_concept", "photos")
 WHAT: dict[Language, str] = {"zh": "这是什么？", "en": "What is this?"}
@@ -57,7 +57,7 @@ def evaluate_names(
     shelves = {split: _shelf(model, gallery, gallery.of(split, most)) for split in SPLITS}
     shelves = {split: shelf for split, shelf in shelves.items() if shelf.rows}
     validation = shelves["validation"]
-    remembered, tried = best_memory(encode(model, gallery.images(train)), train, validation.seen, validation.rows)
+    remembered, tried = best_index(encode(model, gallery.images(train)), train, validation.seen, validation.rows)
     table: dict[str, Any] = {"vectors": {"chosen": remembered.feature, "validation": tried}, "training": len(train)}
     for split, shelf in shelves.items():
         table[split] = _figures(model, shelf, remembered)

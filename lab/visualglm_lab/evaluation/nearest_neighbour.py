@@ -47,7 +47,7 @@ class NeighbourIndex:
         return normalize(FEATURES[self.feature](seen).float(), dim=-1)
 
 
-def memory(feature: str, seen: EncodedImages, rows: Sequence[Shown]) -> NeighbourIndex:
+def build_index(feature: str, seen: EncodedImages, rows: Sequence[Shown]) -> NeighbourIndex:
     """Index training images by one of the model's features."""
     vectors = normalize(FEATURES[feature](seen).float(), dim=-1)
     shows = tuple(row.kinds[0] for row in rows)
@@ -58,13 +58,13 @@ def memory(feature: str, seen: EncodedImages, rows: Sequence[Shown]) -> Neighbou
     return NeighbourIndex(feature, vectors, shows, kinds, normalize(sums, dim=-1))
 
 
-def best_memory(
+def best_index(
     train: EncodedImages, train_rows: Sequence[Shown], validation: EncodedImages, validation_rows: Sequence[Shown]
 ) -> tuple[NeighbourIndex, dict[str, float]]:
     """Choose the feature whose nearest neighbours name validation images best; also return all accuracies."""
     found: dict[str, tuple[NeighbourIndex, float]] = {}
     for feature in FEATURES:
-        one = memory(feature, train, train_rows)
+        one = build_index(feature, train, train_rows)
         hits = [row.is_called(k) for row, k in zip(validation_rows, one.nearest(validation), strict=True)]
         found[feature] = one, round(sum(hits) / max(1, len(hits)), 4)
     best = max(found, key=lambda feature: found[feature][1])

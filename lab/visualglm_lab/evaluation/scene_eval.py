@@ -27,7 +27,7 @@ from ..scenes.cutouts import Album
 CONTROLLED = ("name", "colour", "total", "count", "where", "relation", "exists", "category", "any")
 CUT_OUTS = SceneMix(pasted=0.8, themes=0.1)
 UNSEEN = ("held_out", "unseen_style")
-# facts of which one question allows only some: the commonest answer is that of each group
+# tasks whose questions allow only some of the facts; each group has its own commonest answer
 GROUPS = ("colour", "where", "category")
 
 
@@ -111,7 +111,7 @@ def agreement(asked: Sequence[AskedQuestion]) -> dict[str, Any]:
     return {**fraction_of([hit for _, hit in hits]), "tasks": tasks}
 
 
-def wrong(asked: Sequence[AskedQuestion], each: int = 3) -> list[dict[str, Any]]:
+def wrong_answers(asked: Sequence[AskedQuestion], each: int = 3) -> list[dict[str, Any]]:
     """Return the first wrong answers of every task and language."""
     shown: dict[tuple[str, Language], list[dict[str, Any]]] = {}
     for a in asked:

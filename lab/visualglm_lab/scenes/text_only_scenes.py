@@ -21,12 +21,12 @@ ANYTHING = SceneMix(anything=True)
 UNTOLD = ("size", "off topic", "describe")  # what a description does not tell, or what it is
 
 
-def told_scene(seed: int, most: int, least: int) -> Scene:
+def described_scene(seed: int, most: int, least: int) -> Scene:
     """Generate a scene of arbitrary kinds, with colours as if drawn; it is described, never rendered."""
     return scene_of(seed, most, least, mix=ANYTHING)
 
 
-def told(task: str, scene: Scene, language: Language, rng: Generator) -> QAPair | None:
+def described_question(task: str, scene: Scene, language: Language, rng: Generator) -> QAPair | None:
     """Generate a question about a scene, with the scene's description in place of its image."""
     exchange = None if task in UNTOLD else exchange_of(task, scene, language, rng)
     if exchange is None:
@@ -38,7 +38,7 @@ def told(task: str, scene: Scene, language: Language, rng: Generator) -> QAPair 
     return replace(exchange, history=((text + question, answer), *later), with_image=False)
 
 
-def known(language: Language, rng: Generator) -> QAPair:
+def fact_question(language: Language, rng: Generator) -> QAPair:
     """Ask for the category of a kind, or for its name in the other language."""
     kind = pick(rng, kinds())
     noun = answers.noun(kind, language)
@@ -51,6 +51,6 @@ def known(language: Language, rng: Generator) -> QAPair:
     return QAPair("called", language, question, answer, truth, (), False)
 
 
-def tellable() -> tuple[str, ...]:
+def describable_tasks() -> tuple[str, ...]:
     """List the tasks that can be asked about a described scene."""
     return tuple(task for task in TASKS if task not in UNTOLD)

@@ -15,11 +15,11 @@ from .config import SceneTrainingConfig, read_scene_config
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train, or with `--dry-run` print the plan; a user's mistake is one line on stderr and exit code 2."""
+    """Train, or with `--check` print the plan; a user's mistake is one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m visualglm_lab.training", description=__doc__)
     parser.add_argument("recipe", help="TOML file: sizes, data and stages; see lab/recipes/")
     parser.add_argument("--set", action="append", default=[], help="change a setting, e.g. 'seed=3'; repeatable")
-    parser.add_argument("--check", action="store_true", help="read the recipe, say what would be done, and stop")
+    parser.add_argument("--check", action="store_true", help="check the recipe, print its stages, and stop")
     options = parser.parse_args(arguments)
     try:
         plan = read_scene_config(options.recipe, tuple(options.set))

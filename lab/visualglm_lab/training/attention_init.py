@@ -21,12 +21,12 @@ from visualglm.network.qformer import QFormerLayer
 from visualglm.training.distributed import broadcast_parameters
 
 from .losses import SceneObjective
-from .position_init import carry_zones, pass_zones, project_zones, unnoticed
+from .position_init import carry_zones, null_space, pass_zones, project_zones
 from .scene_batches import SceneBatch
 from .weight_init import compare
 
 KIND_HEAD, COLOUR_HEAD = 0, 1
-"""The heads of the first block that look for the kind and for the colour that a question names."""
+"""Indices of the heads of the first block that find the kind and the colour named in a question."""
 
 
 @torch.no_grad()
@@ -57,11 +57,11 @@ def tell_zones(model: VisualGLMForConditionalGeneration, images: list[Tensor]) -
     encoder, block = model.image_encoder, _first_block(model)
     layer = cast(QFormerLayer, encoder.qformer.transformer.layers[-1])
     norm, projection = encoder.qformer.transformer.final_layernorm, encoder.glm_proj
-    hidden, written = _around(layer.mlp, model, images)
+    hidden, written = _record_mlp(layer.mlp, model, images)
     vectors = projection(norm(written))
     added = pass_zones(layer, hidden, written)
     arriving = norm.weight[:, None] * added / written.std(dim=-1).mean()
-    project_zones(projection, arriving, vectors.flatten(0, 1), unnoticed(_compared(block)))
+    project_zones(projection, arriving, vectors.flatten(0, 1), null_space(_read_directions(block)))
     told = torch.cat([model.encode_images(pixels)[:, : len(ZONES)] for pixels in images])
     carry_zones(block.attention, KIND_HEAD, block.input_layernorm(told))
     for module in (layer.mlp, projection, block.attention):
@@ -77,7 +77,9 @@ def _first_block(model: VisualGLMForConditionalGeneration) -> GLMBlock:
     return cast(GLMBlock, model.transformer.layers[0])
 
 
-def _around(mlp: nn.Module, model: VisualGLMForConditionalGeneration, images: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _record_mlp(
+    mlp: nn.Module, model: VisualGLMForConditionalGeneration, images: list[Tensor]
+) -> tuple[Tensor, Tensor]:
     """Return the input of an MLP for the zones and the output of its layer, each [P, Z, size]."""
     read: list[Tensor] = []
     written: list[Tensor] = []
@@ -94,7 +96,7 @@ def _around(mlp: nn.Module, model: VisualGLMForConditionalGeneration, images: li
     return torch.cat(read), torch.cat(written)
 
 
-def _compared(block: GLMBlock) -> Tensor:
+def _read_directions(block: GLMBlock) -> Tensor:
     """Return the directions of image embeddings that the keys of the comparing heads read, [rows, hidden]."""
     weight = block.attention.query_key_value.weight.unflatten(0, (-1, 3, block.attention.head_dim))
     return weight[[KIND_HEAD, COLOUR_HEAD], 1].flatten(0, 1) * block.input_layernorm.weight

@@ -25,7 +25,7 @@ from visualglm.evaluation.scenes.questions import TASKS, WORDS, exchanges, witho
 from visualglm.evaluation.scenes.scene import SceneMix, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
 
-from ..scenes.text_only_scenes import known
+from ..scenes.text_only_scenes import fact_question
 from .common_characters import CHARACTERS, ENGLISH
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
@@ -49,7 +49,7 @@ def dialogue_lines(scenes: int) -> Iterator[tuple[str, str]]:
     for seed in islice(seeds(Split.TRAIN), scenes):
         scene, rng = scene_of(seed, most=6, mix=MIX), np.random.default_rng(seed)
         for language in ("zh", "en"):
-            without = (without_image(language, rng), *(known(language, rng) for _ in range(3)))
+            without = (without_image(language, rng), *(fact_question(language, rng) for _ in range(3)))
             for exchange in (*exchanges(scene, language, rng, TASKS), *without):
                 form = "问:{}" if language == "zh" else "Q:{}"
                 yield language, form.format(exchange.question)

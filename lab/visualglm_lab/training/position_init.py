@@ -24,14 +24,14 @@ def pass_zones(layer: QFormerLayer, hidden: Tensor, written: Tensor, scale: floa
     since gelu(x) - gelu(-x) = x. Returns what is added to the layer's output [size, Z - 1] for a step of one
     standard deviation.
     """
-    mean, reading = telling_zones(hidden)
+    mean, reading = zone_directions(hidden)
     count = reading.shape[1]
     up, down = layer.mlp.dense_h_to_4h, layer.mlp.dense_4h_to_h
     units = F.gelu(up(hidden.flatten(0, 1)))
     spare = (units.std(dim=0) * down.weight.norm(dim=0)).argsort()[: 2 * count]
     down.bias.add_(down.weight[:, spare] @ units[:, spare].mean(dim=0))
     length = scale * written.norm(dim=-1).mean() / count**0.5
-    added = length * quietest(written.flatten(0, 1), count)
+    added = length * least_varying_directions(written.flatten(0, 1), count)
     for of_one_sign, sign in zip(spare.split(count), (1, -1), strict=True):
         up.weight[of_one_sign], up.bias[of_one_sign] = sign * reading.T, -sign * (mean @ reading)
         down.weight[:, of_one_sign] = sign * added
@@ -46,7 +46,7 @@ def project_zones(projection: nn.Linear, arriving: Tensor, vectors: Tensor, unre
     its previous outputs, `unread` [hidden, m] an orthonormal basis of the subspace that may be written to.
     """
     count = arriving.shape[1]
-    room = quietest(vectors, count, unread)
+    room = least_varying_directions(vectors, count, unread)
     length = scale * vectors.norm(dim=-1).mean() / count**0.5
     projection.weight += (length * room - projection.weight @ arriving) @ torch.linalg.pinv(arriving)
 
@@ -58,7 +58,7 @@ def carry_zones(attention: GLMAttention, head: int, vectors: Tensor, scale: floa
     `vectors` [P, Z, hidden] are the outputs of the block's first norm. The head's other directions are kept, except
     for the Z - 1 with the smallest variance.
     """
-    mean, reading = telling_zones(vectors)
+    mean, reading = zone_directions(vectors)
     dim, count = attention.head_dim, reading.shape[1]
     values, outputs = slice((3 * head + 2) * dim, (3 * head + 3) * dim), slice(head * dim, (head + 1) * dim)
     weight, bias = attention.query_key_value.weight[values], attention.query_key_value.bias[values]
@@ -72,7 +72,7 @@ def carry_zones(attention: GLMAttention, head: int, vectors: Tensor, scale: floa
     attention.dense.weight[:, outputs] = torch.cat([left * strengths.sqrt(), scale * free], dim=1)
 
 
-def telling_zones(vectors: Tensor, ridge: float = 1e-2) -> tuple[Tensor, Tensor]:
+def zone_directions(vectors: Tensor, ridge: float = 1e-2) -> tuple[Tensor, Tensor]:
     """Find what distinguishes the zones of [P, Z, size]: mean [size], directions [size, Z - 1] of unit deviation."""
     images, zones, size = vectors.shape
     flat = vectors.flatten(0, 1)
@@ -84,7 +84,7 @@ def telling_zones(vectors: Tensor, ridge: float = 1e-2) -> tuple[Tensor, Tensor]
     return flat.mean(dim=0), found / (centred @ found).std(dim=0)
 
 
-def quietest(vectors: Tensor, count: int, within: Tensor | None = None) -> Tensor:
+def least_varying_directions(vectors: Tensor, count: int, within: Tensor | None = None) -> Tensor:
     """Return the orthonormal directions [size, count] in which [M, size] varies least, inside the span of `within`."""
     covariance = torch.cov(vectors.T)
     if within is None:
@@ -92,6 +92,6 @@ def quietest(vectors: Tensor, count: int, within: Tensor | None = None) -> Tenso
     return within @ torch.linalg.eigh(within.T @ covariance @ within)[1][:, :count]
 
 
-def unnoticed(weight: Tensor) -> Tensor:
+def null_space(weight: Tensor) -> Tensor:
     """Return an orthonormal basis [in, in - out] of the null space of `weight` [out, in]."""
     return torch.linalg.svd(weight)[2][len(weight) :].T

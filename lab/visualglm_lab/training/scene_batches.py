@@ -34,10 +34,10 @@ from visualglm.pretraining.batches import (
 
 from ..scenes.cutouts import Album
 from ..scenes.patch_labels import patch_labels, zone_labels
-from ..scenes.text_only_scenes import known, tellable, told, told_scene
+from ..scenes.text_only_scenes import describable_tasks, described_question, described_scene, fact_question
 from .config import SceneStage
 
-# How often each task is asked: finding the object that the question names is what takes the longest to learn.
+# Relative frequency of each task: finding the object named in a question takes the longest to learn.
 WEIGHTS = {
     "exists": 3.0,
     "colour": 2.5,
@@ -60,7 +60,7 @@ WEIGHTS = {
     "height": 1.5,
 }
 WITHOUT_IMAGE = 0.02
-LATER = 0.3  # how often a question comes after others; else every second turn would be taken for one about "it"
+LATER = 0.3  # fraction of questions asked after others, so that not every second turn is about "it"
 
 
 @dataclass
@@ -91,7 +91,7 @@ class SceneBatch(Batch):
     labels: Labels | None = None
 
     def to(self, device: torch.device) -> SceneBatch:
-        """The same batch on a device."""
+        """Copy the batch to a device."""
         labels = (
             Labels(**{name: value.to(device) for name, value in vars(self.labels).items()}) if self.labels else None
         )
@@ -100,16 +100,16 @@ class SceneBatch(Batch):
 
 
 def weigh_fact(row: TokenRow, truth: str, tokenizer: ChatGLMTokenizer, weight: float) -> TokenRow:
-    """Gives the tokens of an answer that state the fact `weight` times the weight of the others."""
+    """Give the tokens of an answer that state the fact `weight` times the weight of the others."""
     fact = fact_of(row.answer, truth, tokenizer)
-    return replace(row, weights=[weight if place in fact else 1.0 for place in range(len(row.answer))])
+    return replace(row, weights=[weight if index in fact else 1.0 for index in range(len(row.answer))])
 
 
 def fact_of(answer: list[int], truth: str, tokenizer: ChatGLMTokenizer) -> range:
-    """Which ids of an answer state its truth."""
+    """Find the ids of an answer that state its truth."""
     ids = tokenizer.encode_plain(truth)
     if ids[:1] == [tokenizer.convert_tokens_to_ids("▁")]:
-        ids = ids[1:]  # a text begins with a space of its own, before Chinese as a piece of its own
+        ids = ids[1:]  # the tokenizer adds a leading space, which is a separate piece before Chinese
     return _where_in(answer, ids)
 
 
@@ -149,7 +149,7 @@ class SceneBatches(IterableDataset[Batch]):
         """Build the batch of these seeds, with what the stage needs: labels, questions, captions."""
         stage = self.stage
         if stage.kind == "text":
-            return SceneBatch(None, self._blocks([(0, e) for seed in chosen for e in self._told(seed)]))
+            return SceneBatch(None, self._blocks([(0, e) for seed in chosen for e in self._text_questions(seed)]))
         scenes = [scene_of(seed, stage.most, stage.least, on_white, self.album, stage.mix) for seed in chosen]
         pixel_values = self.images([render_scene(scene) for scene in scenes], return_tensors="pt")["pixel_values"]
         if stage.kind == "representation":
@@ -194,14 +194,14 @@ class SceneBatches(IterableDataset[Batch]):
             asked += [exchange] if exchange else []
         return asked[: self.stage.rows]
 
-    def _told(self, seed: int) -> list[QAPair]:
+    def _text_questions(self, seed: int) -> list[QAPair]:
         """Generate rows of the text stage: questions about a described scene, and about facts on kinds."""
-        scene, rng = told_scene(seed, self.stage.most, self.stage.least), np.random.default_rng(seed + 2)
+        scene, rng = described_scene(seed, self.stage.most, self.stage.least), np.random.default_rng(seed + 2)
         made: list[QAPair | None] = []
-        for task in rng.choice(tellable(), size=self.stage.rows + 2, replace=False):
-            made.append(told(str(task), scene, "zh" if rng.random() < 0.5 else "en", rng))
+        for task in rng.choice(describable_tasks(), size=self.stage.rows + 2, replace=False):
+            made.append(described_question(str(task), scene, "zh" if rng.random() < 0.5 else "en", rng))
         asked = [exchange for exchange in made if exchange][: self.stage.rows - 2]
-        return [*asked, known("zh", rng), known("en", rng)]
+        return [*asked, fact_question("zh", rng), fact_question("en", rng)]
 
 
 def _caption(scene: Scene) -> str:
@@ -216,7 +216,7 @@ def _caption(scene: Scene) -> str:
 def _one(rng: Generator, task: str, scene: Scene) -> QAPair | None:
     language: Language = "zh" if rng.random() < 0.5 else "en"
     if rng.random() < WITHOUT_IMAGE:
-        return without_image(language, rng) if rng.random() < 0.5 else known(language, rng)
+        return without_image(language, rng) if rng.random() < 0.5 else fact_question(language, rng)
     exchange = exchange_of(task, scene, language, rng)
     if exchange is None or exchange.history or rng.random() > LATER:
         return exchange

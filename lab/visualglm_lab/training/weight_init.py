@@ -84,14 +84,14 @@ def compare(
         compared = slice(first + half, first + half + len(directions))
         weight[compared], bias[compared] = scale * directions, -scale * (directions @ centre)
     strength = math.sqrt(shown * math.sqrt(dim))
-    direction, offset = _told_apart(vectors, others, words)
+    direction, offset = _separate(vectors, others, words)
     bias[query + dim - 1] = strength
     weight[key + dim - 1], bias[key + dim - 1] = strength * direction, strength * offset
     waves = torch.tensor(FAR_WAVES)
     bias[query + waves], bias[key + waves] = -math.sqrt(far * math.sqrt(dim)), math.sqrt(far * math.sqrt(dim))
 
 
-def _told_apart(vectors: Tensor, others: Tensor, words: Tensor) -> tuple[Tensor, float]:
+def _separate(vectors: Tensor, others: Tensor, words: Tensor) -> tuple[Tensor, float]:
     """Fit the linear function closest to 1 on `vectors`, -1 on `others` and 0 on `words`: weights and offset."""
     groups = ((vectors, 1.0, 2.0), (others, -1.0, 1.0), (words, 0.0, 0.5))
     seen = torch.cat([group for group, _, _ in groups]).double()

@@ -1,4 +1,4 @@
-"""Questions about drawn scenes: every answer is true, and yes and no are asked for evenly."""
+"""Questions about drawn scenes: answers are true, and yes and no are equally frequent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawn scenes: the same seed is the same picture, the truth is what is drawn, and no split sees another's seeds."""
+"""Drawn scenes: reproducible, rendered as described, with disjoint seeds per split."""
 
 from __future__ import annotations
 
