@@ -46,7 +46,7 @@ def recipe(tmp_path: Path) -> Any:
 def models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The model that a run makes ready, with its weights as they were before."""
     seen: list[Any] = []
-    make = run.tuned
+    make = run.prepare_for_training
 
     def noted(*args: Any) -> Any:
         ready = make(*args)

@@ -63,7 +63,7 @@ def test_killed_and_resumed_equals_never_killed(recipe: Any, monkeypatch: pytest
     whole, parts = recipe(method, *changes, output="whole"), recipe(method, *changes, output="parts")
     assert run.finetune(whole, silent, device="cpu")
 
-    begun = run.Interrupt.on_step_end
+    begun = run.SigtermCallback.on_step_end
 
     def killed(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 3:
@@ -71,7 +71,7 @@ def test_killed_and_resumed_equals_never_killed(recipe: Any, monkeypatch: pytest
         begun(self, args, state, control, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.Interrupt, "on_step_end", killed)
+        patch.setattr(run.SigtermCallback, "on_step_end", killed)
         assert not run.finetune(parts, silent, device="cpu")
     with pytest.raises(UsageError, match="--resume"):
         run.finetune(parts, silent, device="cpu")
