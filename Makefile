@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test lint types bench bench-caption bench-serve bench-hostile bench-batching bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray test-security test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray test-security test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -38,6 +38,16 @@ finetune-demo-ptuning: .venv/.all
 # fine-tuning's memory against the plan, at the packed size and at the 6B's width, and what cached features save
 bench-finetune: .venv/.all
 	$(BIN)/python benchmarks/finetuning.py
+
+# lint, types and the fast tests of the product: about two minutes on two cores
+check: .venv/.all lint types
+	$(BIN)/python -m pytest tests -m "not slow and not docs" -n logical --maxprocesses 4 --dist worksteal
+
+# branch coverage of the product by everything that `make test` runs; files that need vLLM, Ray or a GPU are listed apart
+coverage: .venv/.all
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --max-worker-restart 0 --cov --cov-report=
+	$(BIN)/python -m coverage report --sort=cover --skip-covered --omit "visualglm/vllm_plugin/*,visualglm/captioning/ray_engine.py,visualglm/network/cuda_graph_thread.py,visualglm/kernels/torch_backend.py"
+	$(BIN)/python -m coverage report --include "visualglm/vllm_plugin/*,visualglm/captioning/ray_engine.py,visualglm/network/cuda_graph_thread.py,visualglm/kernels/torch_backend.py"
 
 # a process for each core, but not more than memory likes; a test that hangs ends the run (pyproject.toml says when)
 test: .venv/.all lint types
@@ -82,6 +92,10 @@ bench-vllm: .venv-vllm/.all .venv/.all
 lint: .venv/.all
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 types: .venv/.all
 	$(BIN)/python -m mypy
@@ -95,6 +109,10 @@ bench-caption: .venv/.all
 # how often a batch changes an answer, and by how little
 bench-batching: .venv/.all
 	$(BIN)/python benchmarks/batching.py
+
+# an image file of 12 megapixels to pixel_values, beside the way through arrays
+bench-image: .venv/.all
+	$(BIN)/python benchmarks/image_input.py
 
 # answers, perplexity and logits in 8 and 4 bits
 bench-quantization: .venv/.all

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from record import RESULTS, origin, store
+from transformers import LogitsProcessorList
 
 import visualglm
 from visualglm.evaluation.scenes import Split, render_scene, scene_of, seeds
 from visualglm.inference.batch_generation import GenerationRow, _processors, generate_batch
-from visualglm.inference.image_features import encode_image
+from visualglm.network.sampling import SeededDraw
 
 QUESTIONS = ("这张图片里有什么？", "What is in the picture?", "描述这张图片。", "How many objects are there?")
 SAMPLINGS: tuple[dict[str, Any], ...] = ({}, {"do_sample": True, "temperature": 1.0}, {"do_sample": True, "top_p": 0.8})
@@ -57,7 +58,7 @@ def main() -> None:
 def make_row(model: visualglm.VisualGLM, number: int) -> GenerationRow:
     """One of many requests: picture, question, sampling and seed follow from its number."""
     seed = next(itertools.islice(seeds(Split.TEST), number // 4, None))
-    embeds = encode_image(model.model, render_scene(scene_of(seed)))
+    embeds = model.encode(render_scene(scene_of(seed)))
     question, sampling = QUESTIONS[number % len(QUESTIONS)], SAMPLINGS[number % len(SAMPLINGS)]
     return model.row(embeds, question, seed=number, **sampling)
 
@@ -67,7 +68,7 @@ def gap(model: visualglm.VisualGLM, together: GenerationRow, alone: GenerationRo
     place = next(i for i, pair in enumerate(zip(together.ids, alone.ids, strict=False)) if pair[0] != pair[1])
     scores = row_scores(model.model, alone, place).log_softmax(-1)
     if alone.settings.config.do_sample:
-        noise = torch.Generator(model.model.device).manual_seed(alone.seed)
+        noise = torch.Generator(model.model.device).manual_seed(alone.settings.seed)
         for _ in range(place + 1):  # one draw for each token, as `torch.multinomial` makes it
             drawn = torch.empty_like(scores).exponential_(generator=noise)
         scores = scores - drawn.log()
@@ -80,7 +81,8 @@ def row_scores(model: Any, row: GenerationRow, place: int) -> torch.Tensor:
     """The processed scores [1, vocabulary] from which a finished row took its token number `place`."""
     ids = torch.tensor([row.input_ids + row.ids[:place]], device=model.device)
     logits = model(input_ids=ids, image_embeds=row.image_embeds, logits_to_keep=1, use_cache=False).logits
-    return _processors(model, row)(ids, logits[:, -1].float())  # type: ignore[no-any-return]
+    processors = [one for one in _processors(model, row) if not isinstance(one, SeededDraw)]
+    return LogitsProcessorList(processors)(ids, logits[:, -1].float())  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

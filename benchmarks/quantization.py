@@ -60,9 +60,9 @@ def measure(name: str | None, count: int, most: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for form, options in FORMS.items():
         model = calibrated(name, **options) if "calibrate" in options else visualglm.load(name, device="cpu", **options)
-        pictures = encode_scenes(model, scenes)
-        said = answer_all(model, asked, pictures)
-        logits, nats = read_truth(model, asked, pictures)
+        images = encode_scenes(model, scenes)
+        said = answer_all(model, asked, images)
+        logits, nats = read_truth(model, asked, images)
         if not answers:
             answers, wanted = [a.answer for a in said], logits
         same = sum(a.answer == b for a, b in zip(said, answers, strict=True))
@@ -81,15 +81,15 @@ def measure(name: str | None, count: int, most: int) -> dict[str, Any]:
 
 def calibrated(name: str | None, calibrate: int) -> VisualGLM:
     """In 4 bits whose scales were chosen on so many training scenes."""
-    pictures = [render_scene(scene) for scene in drawn_scenes(calibrate, Split.TRAIN)]
+    images = [render_scene(scene) for scene in drawn_scenes(calibrate, Split.TRAIN)]
     with tempfile.TemporaryDirectory() as folder:
         source, plan = name or visualglm.packed_model(), quantization_plan(4)
-        made = convert(source, Path(folder) / "q", quantize=plan, calibrate=pictures, with_golden=False)
+        made = convert(source, Path(folder) / "q", quantize=plan, calibrate=images, with_golden=False)
         return visualglm.load(made, device="cpu")
 
 
 @torch.no_grad()
-def read_truth(model: VisualGLM, asked: list[AskedQuestion], pictures: Tensor) -> tuple[list[Tensor], float]:
+def read_truth(model: VisualGLM, asked: list[AskedQuestion], images: Tensor) -> tuple[list[Tensor], float]:
     """Logits [tokens, vocabulary] at each token of each true answer, and the mean of its negative log probability."""
     config, logits, nats = model.model.config, [], []
     for start in range(0, len(asked), BATCH):
@@ -102,7 +102,7 @@ def read_truth(model: VisualGLM, asked: list[AskedQuestion], pictures: Tensor) -
         ids = torch.full((len(part), longest), config.pad_token_id)
         for row, prompt, truth in zip(ids, prompts, truths, strict=True):
             row[longest - len(prompt) - len(truth) :] = torch.tensor(prompt + truth)
-        shown = pictures[torch.tensor([a.picture for a in part])]
+        shown = images[torch.tensor([a.image for a in part])]
         read = model.model(ids, attention_mask=(ids != config.pad_token_id).long(), image_embeds=shown).logits.float()
         for row, numbers, truth in zip(ids, read, truths, strict=True):
             kept = numbers[-len(truth) - 1 : -1]

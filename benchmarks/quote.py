@@ -1,12 +1,16 @@
-"""Quotes figures in README and docs from files in the repository, between `<!-- name -->` marks.
+"""Keep the figures in README and docs equal to the files of results in the repository.
 
-`python benchmarks/quote.py` rewrites the pages; `--check` only compares, and exits 1 where a page says something else.
+Tables stand between `<!-- name -->` and `<!-- /name -->`, and `python benchmarks/quote.py` rewrites them. Sentences are
+written by hand between `<!-- figures FILE.json -->` and `<!-- /figures -->`: each number there must be one of that file
+(rounded, or as a percentage), else it is listed. `--check` changes nothing. Exits 1 where a page and a file differ.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +26,7 @@ PAGES += [(language, page) for language in ("en", "zh") for page in sorted((ROOT
 
 def full_size(language: str, name: str = "full_size") -> str:
     """The table of `make full-size`, or of `make full-size-4bit`."""
-    words, result = WORDS[language], stored(name)
-    rows = table([("", ""), ("---",) * 2, *full_size_rows(words, language, result)])
-    facts = facts_of(result)
-    return f"{rows}\n\n{words['from'].format(**facts)}"
+    return table([("", ""), ("---",) * 2, *full_size_rows(WORDS[language], language, stored(name))])
 
 
 def full_size_rows(words: dict[str, str], language: str, result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -43,50 +44,15 @@ def full_size_rows(words: dict[str, str], language: str, result: dict[str, Any])
 
 def demo(language: str) -> str:
     """What `make demo` says in the page's language; the same on every machine, since the packed model is greedy."""
-    sample = json.loads((ROOT / "benchmarks/results/demo.json").read_text("utf-8"))
+    sample = stored("demo")
     lines = [line for turn in sample["turns"] for line in (f"> {turn['question']}", turn["answer"])]
     picture = Path(sample["picture"])
     return f"![{picture.stem}]({picture.as_posix()})\n\n```text\n" + "\n".join(lines) + "\n```"
 
 
-def captioning(language: str) -> str:
-    """What `make bench-caption` measured."""
-    result = json.loads((ROOT / "benchmarks/results/captioning.json").read_text("utf-8"))
-    facts = facts_of(result)
-    facts |= {"one": result["images_per_second_at_batch_1"], "eight": result["images_per_second_at_batch_8"]}
-    return WORDS[language]["captioning"].format(**facts)
-
-
-def batching(language: str) -> str:
-    """What `make bench-batching` measured."""
-    result = json.loads((ROOT / "benchmarks/results/batching.json").read_text("utf-8"))
-    dtype = result["dtype"].removeprefix("torch.")
-    return WORDS[language]["batching"].format(**{**facts_of(result), "dtype": dtype})
-
-
-def serving(language: str) -> str:
-    """What `make bench-serve` measured under load.
-
-    Raises:
-        ValueError: there were other statuses than 200 and 503, of which the sentence would say nothing.
-    """
-    result = json.loads((ROOT / "benchmarks/results/serving.json").read_text("utf-8"))
-    load = result["load"]
-    statuses = load["answers_by_status"]
-    if set(statuses) - {"200", "503"}:
-        raise ValueError(f"the load test got {statuses}: say so in the docs")
-    facts = {**facts_of(result), **load, "unlike": load["answers_unlike_alone"]}
-    facts |= {"answered": statuses["200"], "refused": statuses.get("503", 0)}
-    for name, key in (("first", "first_token_seconds"), ("total", "total_seconds")):
-        facts |= {f"{name}_{share}": round(load[key][share], 1) for share in ("p50", "p95")}
-    return WORDS[language]["serving"].format(**facts)
-
-
 def finetune_demo(language: str) -> str:
     """What the recipes of the background example reached."""
     words, result = WORDS[language], stored("finetune_demo")
-    if not result:
-        return words["later"].format("make finetune-demo")
     rows = [words["demo_row"].format(method=method, **found) for method, found in result["methods"].items()]
     return "\n".join([words["demo_head"], "| --- | --- | --- | --- | --- |", *rows])
 
@@ -101,36 +67,13 @@ def finetune_memory(language: str) -> str:
         if kind in result
         for method, found in result[kind]["methods"].items()
     ]
-    if not rows:
-        return words["later"].format("make bench-finetune")
     return "\n".join([words["memory_head"], "| --- | --- | --- | --- | --- |", *rows])
 
 
-def finetune_cache(language: str) -> str:
-    """What cached features save."""
-    words, result = WORDS[language], stored("finetuning").get("cache")
-    if not result:
-        return words["later"].format("make bench-finetune")
-    return words["cache"].format(**facts_of(result))
-
-
 def stored(name: str) -> dict[str, Any]:
-    """A file of results, empty where it was not measured yet."""
-    file = ROOT / "benchmarks" / "results" / f"{name}.json"
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
-
-
-def ray_captioning(language: str) -> str:
-    """What `make bench-ray` measured."""
-    result = stored("ray_captioning")
-    if not result:
-        return WORDS[language]["later"].format("make bench-ray")
-    facts = facts_of(result)
-    facts |= {"start": result["ray_start_seconds"], "local": result["local"]["images_per_second"]}
-    for name, actors in (("one", "ray_1"), ("two", "ray_2")):
-        facts[name] = result[actors]["images_per_second"]
-        facts[f"first_{name}"] = result[actors]["first_part_seconds"]
-    return WORDS[language]["ray_captioning"].format(**facts)
+    """A file of results."""
+    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+    return found
 
 
 PICTURES_TO_SCALE, TOKENS_TO_SCALE = 1_000_000, 40
@@ -156,42 +99,34 @@ def scale(language: str) -> str:
         line = f"| {words[name]} | {words['scale_hours']} |"
         rows.append(line.format(count=PICTURES_TO_SCALE, each=each, **facts, **shares))
     head = words["scale_head"].format(count=PICTURES_TO_SCALE)
-    lines = "\n".join([head, "| --- | --- | --- | --- | --- |", *rows])
-    return f"{words['scale'].format(count=PICTURES_TO_SCALE)}\n\n{lines}"
+    return "\n".join([head, "| --- | --- | --- | --- | --- |", *rows])
 
 
 def vllm(language: str) -> str:
     """What `make bench-vllm` measured."""
     words, result = WORDS[language], stored("vllm_throughput")
-    if not result:
-        return words["later"].format("make bench-vllm")
-    facts = facts_of(result)
     ours, theirs = (result["engines"][name]["clients"] for name in ("transformers", "vllm"))
     cell = "{requests_per_second} ({tokens_per_second})"
-    rows = [[name.format(**facts) for name in words["vllm_rows"]], ["---"] * 3]
+    rows = [[name.format(**result["versions"]) for name in words["vllm_rows"]], ["---"] * 3]
     rows += [[clients, cell.format(**ours[clients]), cell.format(**theirs[clients])] for clients in ours]
-    return f"{words['vllm'].format(**facts)}\n\n{table(rows)}\n\n{words['vllm_end'].format(**facts)}"
+    return table(rows)
 
 
 def quantization(language: str) -> str:
     """The table of `make bench-quantization`."""
-    words, result = (
-        WORDS[language],
-        json.loads((ROOT / "benchmarks/results/quantization_quality.json").read_text("utf-8")),
-    )
+    words, result = WORDS[language], stored("quantization_quality")
     rows = [words["quantization"], ("---",) * 6]
     for form, found in result["forms"].items():
         shares = (f"{100 * found[name]:.1f} %" for name in ("unchanged", "right"))
         apart = f"{100 * found['logit_distance']:.1f} %"
         name, size = words["forms"].get(form, form), f"{found['weights_mb']:.1f} MB"
         rows.append((name, size, *shares, f"{found['perplexity']:.3f}", apart))
-    asked = next(iter(result["forms"].values()))["questions"]
-    return f"{table(rows)}\n\n{words['asked'].format(questions=asked, model=result['model'], date=result['date'][:10])}"
+    return table(rows)
 
 
 def linear(language: str) -> str:
     """The table of `make bench-linear`."""
-    words, result = WORDS[language], json.loads((ROOT / "benchmarks/results/linear.json").read_text("utf-8"))
+    words, result = WORDS[language], stored("linear")
     rows = [words["linear"], ("---",) * 5]
     for found in result["kernels"]:
         one, eight, many = (found["rows"][count] for count in ("1", "8", "64"))
@@ -199,14 +134,12 @@ def linear(language: str) -> str:
         rows.append(
             (words["kernels"][found["name"]], f"{one['milliseconds']:.2f}", f"{one['of_bandwidth']:.2f}", *speeds)
         )
-    return f"{table(rows)}\n\n{words['linear_from'].format(**facts_of(result))}"
+    return table(rows)
 
 
 def bench_6b(language: str) -> str:
     """What `make bench-6b` measured on random weights of the full size."""
-    words, found = WORDS[language], [report for bits in (4, 8) if (report := stored(f"bench_6b_{bits}"))]
-    if not found:
-        return words["later"].format("make bench-6b")
+    words, found = WORDS[language], [stored(f"bench_6b_{bits}") for bits in (4, 8)]
     rows = [tuple(head.format(found[0]["prompt_tokens"]) for head in words["bench_6b"]), ("---",) * 7]
     for report in found:
         one, eight = report["decode"]
@@ -214,19 +147,12 @@ def bench_6b(language: str) -> str:
         seconds = [words["seconds"].format(round(report[f"{part}_seconds"], 2)) for part in ("picture", "prompt")]
         speeds = [words["bench_6b_speed"].format(round(row["tokens_per_second"], 2)) for row in (one, eight)]
         rows.append((form, peak, *seconds, speeds[0], f"{one['of_bandwidth']:.2f}", speeds[1]))
-    last = found[-1]
-    facts = {**facts_of(last), "bandwidth": last["decode"][0]["bandwidth_gb_per_second"]}
-    return f"{table(rows)}\n\n{words['bench_6b_from'].format(**facts)}"
-
-
-FORMS = ("bfloat16", "int8", "int4")
+    return table(rows)
 
 
 def peers(language: str) -> str:
     """What `make bench-peers` measured beside chatglm.cpp."""
     words, result = WORDS[language], stored("peers_chatglm_cpp")
-    if not result:
-        return words["later"].format("make bench-peers")
     rows = [words["peers"], ("---",) * 5]
     for bits in (4, 8):
         found = result[f"int{bits}"]
@@ -237,14 +163,12 @@ def peers(language: str) -> str:
             ratio = f"{found['times_as_fast'][request]:.2f}"
             share = shares if request == "token" else ""
             rows.append((name.format(bits, result["prompt_tokens"]), *cells, ratio, share))
-    return f"{table(rows)}\n\n{words['peers_from'].format(**paired_facts(result))}"
+    return table(rows)
 
 
 def upstream(language: str) -> str:
     """What `make bench-upstream` measured beside upstream's own code."""
     words, result = WORDS[language], stored("peers_upstream")
-    if not result:
-        return words["later"].format("make bench-upstream")
     rows = [tuple(head.format(result["prompt_tokens"]) for head in words["upstream"]), ("---",) * 4]
     for form, name in words["upstream_form"].items():
         found = result[form]
@@ -253,19 +177,7 @@ def upstream(language: str) -> str:
             seconds = (round(found["seconds"][request][side], 3) for side in ("ours", "upstream"))
             cells.append(words["upstream_cell"].format(*seconds, f"{found['times_as_fast'][request]:.2f}"))
         rows.append((name, *cells))
-    return f"{table(rows)}\n\n{words['upstream_from'].format(**paired_facts(result))}"
-
-
-def paired_facts(result: dict[str, Any]) -> dict[str, Any]:
-    """Where a paired run was made, and between what memory's bandwidth was during it."""
-    found = sorted(form["bandwidth_gb_per_second"] for name, form in result.items() if name in FORMS)
-    bandwidth = f"{found[0]} - {found[-1]}"
-    return {**facts_of(result), "bandwidth": bandwidth}
-
-
-def facts_of(result: dict[str, Any]) -> dict[str, Any]:
-    """All that a record says, with its machine, versions and day at hand by their own names."""
-    return {**result["machine"], **result.get("versions", {}), **result, "date": result["date"][:10]}
+    return table(rows)
 
 
 def table(rows: list[Any]) -> str:
@@ -281,14 +193,9 @@ QUOTES = {
     "full_size": full_size,
     "full_size_4bit": partial(full_size, name="full_size_4bit"),
     "demo": demo,
-    "captioning": captioning,
-    "batching": batching,
-    "serving": serving,
     "quantization": quantization,
     "finetune_demo": finetune_demo,
     "finetune_memory": finetune_memory,
-    "finetune_cache": finetune_cache,
-    "ray_captioning": ray_captioning,
     "scale": scale,
     "vllm": vllm,
 }
@@ -304,17 +211,39 @@ def quoted(page: str, language: str) -> str:
     return page
 
 
+SENTENCES = re.compile(r"<!-- figures (\w+)\.json -->\n(.*?)<!-- /figures -->", re.DOTALL)
+NUMBER = re.compile(r"(?<![A-Za-z0-9_.])\d(?:[\d.,-]*\d)?(?![A-Za-z])")
+"""A figure, a version or a date; not the 6 of 6B."""
+
+
+def unknown_numbers(page: str) -> Iterator[str]:
+    """Each number of a page's sentences that the file named beside them does not have; code spans are left out."""
+    for name, text in SENTENCES.findall(page):
+        recorded = re.findall(r"\d(?:[\d.,-]*\d)?", json.dumps(stored(name)))
+        values = [float(number) for number in recorded if re.fullmatch(r"\d+(\.\d+)?", number)]
+        for number in NUMBER.findall(re.sub(r"`[^`]*`", "", text)):
+            decimals = len(number.partition(".")[2])
+            rounded = {f"{value * scale:.{decimals}f}" for value in values for scale in (1, 100)}
+            if number not in recorded and number.replace(",", "") not in rounded:
+                yield f"{number} ({name}.json)"
+
+
 def main() -> int:
-    """Rewrites or checks the pages."""
-    stale = []
+    """Rewrite the tables of all pages, or only check; list the numbers in sentences that no file has."""
+    check, wrong = "--check" in sys.argv, []
     for language, path in PAGES:
         page = path.read_text("utf-8")
         if (new := quoted(page, language)) != page:
-            stale.append(path.name)
-            if "--check" not in sys.argv:
+            print(f"{path.name}: {'stale' if check else 'rewritten'}")
+            wrong += [path.name] if check else []
+            if not check:
                 path.write_text(new, "utf-8")
-    print(f"{'stale' if '--check' in sys.argv else 'rewritten'}: {stale}" if stale else "every figure is as quoted")
-    return 1 if stale and "--check" in sys.argv else 0
+        for number in unknown_numbers(new):
+            print(f"{path.name}: no such figure as {number}; write the sentence again")
+            wrong.append(path.name)
+    if not wrong:
+        print("every figure is as recorded")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ torch.set_num_threads(1)
 transformers.logging.disable_progress_bar()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow tests first, so that no process waits for the last of them alone."""
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("slow", "docs", "lab")))
+
+
 class Reference:
     """What upstream's code computed, by case (see reference/README.md)."""
 

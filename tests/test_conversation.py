@@ -158,7 +158,7 @@ def test_more_room_for_the_answer_never_makes_it_shorter(opened: visualglm.Visua
     for wished in (100, 800, 1900, 5000):
         settings = generation_settings(opened.model, max_new_tokens=wished)
         turns = [*conversation.turns, Turn(QUESTION, pictures=1)]
-        prompt = ask_prompt(opened.model, opened.tokenizer, turns, "zh", settings.limits)
+        prompt = ask_prompt(opened.processor, turns, "zh", settings.limits)
         config = settings.arguments(len(prompt.input_ids))["generation_config"]
         lengths.append(config.max_length - len(prompt.input_ids))
     assert lengths == sorted(lengths)

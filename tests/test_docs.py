@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import visualglm
+
+pytestmark = pytest.mark.docs
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "en").glob("*.md"))
@@ -99,6 +102,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_quoted_figures_are_those_of_the_files() -> None:
     done = subprocess.run([sys.executable, "benchmarks/quote.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_figure_that_rots_in_a_sentence_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    quote = importlib.import_module("quote")
+    page = (ROOT / "docs" / "en" / "captioning.md").read_text("utf-8")
+    rate = str(round(quote.stored("captioning")["images_per_second_at_batch_8"], 2))
+    assert rate in page and not list(quote.unknown_numbers(page))
+    assert list(quote.unknown_numbers(page.replace(rate, "99.87"))) == ["99.87 (captioning.json)"]
 
 
 def test_the_quoted_demo_is_what_the_model_says() -> None:

@@ -12,6 +12,8 @@ import pytest
 import visualglm
 import visualglm.auto  # registers
 
+pytestmark = pytest.mark.slow
+
 FOLDER = visualglm.packed_model()
 SAMPLE = sorted((FOLDER / "samples").glob("*.png"))[0]
 QUESTION = "描述这张图片。"

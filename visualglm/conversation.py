@@ -23,12 +23,12 @@ from .errors import TokenizerError, UsageError, VisualGLMError
 from .hardware.devices import cpu_dtype, resolve_device, validate_dtype
 from .inference.batch_generation import GenerationRow, generate_batch
 from .inference.generation_settings import generation_settings
-from .inference.image_features import ImageFeatures, encode_image, image_pixels
+from .inference.image_features import ImageFeatures, encode_pixels
 from .inference.prompting import ask_prompt, start_reply
 from .inference.streaming_reply import FinishReason, StreamingReply
 from .model import VisualGLMForConditionalGeneration
 from .preprocessing.chinese_token_filter import forbid_chinese_tokens
-from .preprocessing.images import ImageSource
+from .preprocessing.images import ImageSource, VisualGLMImageProcessor
 from .preprocessing.processor import VisualGLMProcessor
 from .preprocessing.prompt import Language, Turn
 from .preprocessing.tokenizer import ChatGLMTokenizer, process_response
@@ -93,7 +93,7 @@ class Conversation:
             ImageError: the picture cannot be opened.
         """
         self._switch()
-        picture = ImageFeatures(image_pixels(self.model.model, image, self.model.upstream_images))
+        picture = ImageFeatures(self.model.pixel_values(image))
         picture.embeds(self.model.model)
         self._pictures.append(picture)
         self._shown += 1
@@ -146,7 +146,7 @@ class Conversation:
         embeds = torch.cat(self._image_embeds) if self._pictures else None
         turns = [*self.turns, asked]
         sampling = forbid_chinese_tokens(self.model.tokenizer, self.language, sampling)
-        return start_reply(self.model.model, self.model.tokenizer, turns, embeds, self.language, **sampling)
+        return start_reply(self.model.model, self.model.processor, turns, embeds, self.language, **sampling)
 
     @property
     def _image_embeds(self) -> list[Tensor]:
@@ -218,12 +218,31 @@ class VisualGLM:
                 f"no vocabulary file (ice_text.model) lies beside the weights in {self.model.name_or_path}, so text "
                 "cannot be read: give one with tokenizer=... (--tokenizer on the command line)."
             )
+        images, own = self._processor.image_processor, VisualGLMImageProcessor.for_config(self.model.config)
+        if images.size != own.size:  # the model was resized since
+            images.size = own.size
         return self._processor
 
     @property
     def tokenizer(self) -> ChatGLMTokenizer:
         """Raises `TokenizerError` where no vocabulary file was found or given."""
         return self.processor.tokenizer
+
+    def pixel_values(self, image: ImageSource) -> Tensor:
+        """`pixel_values` [1, 3, H, W] of any image.
+
+        Raises:
+            ImageError: it cannot be opened.
+        """
+        return self.processor.image_processor.read(image, self.upstream_images)
+
+    def encode(self, image: ImageSource) -> Tensor:
+        """The vectors of an image's placeholder tokens [1, image_length, hidden], for `row`.
+
+        Raises:
+            ImageError: it cannot be opened.
+        """
+        return encode_pixels(self.model, self.pixel_values(image))
 
     def conversation(
         self, image: ImageSource | None = None, language: Language = "auto", adapter: str | None = None
@@ -262,10 +281,7 @@ class VisualGLM:
         self, images: Sequence[ImageSource], question: str, language: Language, sampling: dict[str, Any]
     ) -> list[Answer]:
         started = time.perf_counter()
-        rows = [
-            self.row(encode_image(self.model, image, self.upstream_images), question, language, **sampling)
-            for image in images
-        ]
+        rows = [self.row(self.encode(image), question, language, **sampling) for image in images]
         generate_batch(self.model, rows)
         seconds = time.perf_counter() - started
         return [self.row_answer(row, seconds) for row in rows]
@@ -275,7 +291,6 @@ class VisualGLM:
         image_embeds: Tensor | None,
         question: str,
         language: Language = "auto",
-        seed: int | None = None,
         **sampling: Any,
     ) -> GenerationRow:
         """A question about an encoded picture [1, image_length, hidden], or about none, for `generate_batch`.
@@ -285,8 +300,8 @@ class VisualGLM:
         """
         settings = generation_settings(self.model, **forbid_chinese_tokens(self.tokenizer, language, sampling))
         turn = Turn(question, pictures=0 if image_embeds is None else 1)
-        prompt = ask_prompt(self.model, self.tokenizer, [turn], language, settings.limits)
-        return GenerationRow(prompt.input_ids, image_embeds, settings, seed)
+        prompt = ask_prompt(self.processor, [turn], language, settings.limits)
+        return GenerationRow(prompt.input_ids, image_embeds, settings)
 
     def row_answer(self, row: GenerationRow, seconds: float = 0.0) -> Answer:
         """What a finished row says."""

@@ -7,6 +7,7 @@ everything else keeps its traceback.
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
 
@@ -56,3 +57,10 @@ class QuantizationError(VisualGLMError, ValueError):
 
 class UsageError(VisualGLMError, ValueError):
     """Options that contradict each other, or a missing optional package."""
+
+
+def require_extra(extra: str, purpose: str, *packages: str) -> None:
+    """Raise `UsageError` where one of `packages`, which `visualglm[EXTRA]` installs, is missing; `purpose` needs it."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise UsageError(f'{purpose} needs {missing[0]}: run pip install "visualglm[{extra}]".')

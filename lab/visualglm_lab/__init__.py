@@ -1,1 +1,4 @@
-"""The laboratory of the packed model: its images, training and figures. Depends on visualglm, never the reverse."""
+"""Laboratory of the packed model: training data, training, evaluation.
+
+It depends on visualglm; visualglm never imports it.
+"""

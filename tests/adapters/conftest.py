@@ -12,7 +12,6 @@ import visualglm
 from visualglm.adapters.files import base_of
 from visualglm.finetuning.finetuning_config import read_finetuning
 from visualglm.finetuning.trainable_model import prepare_for_training
-from visualglm.inference.image_features import encode_image
 
 from ..conftest import REFERENCE
 
@@ -39,7 +38,7 @@ def logits(model: visualglm.VisualGLM) -> torch.Tensor:
     ids = [inner.config.image_token_id] * inner.config.image_length + [5, 6, 7]
     prompt = torch.tensor([[*ids, inner.config.gmask_token_id, inner.config.bos_token_id]])
     with torch.no_grad():
-        return inner(prompt, image_embeds=encode_image(inner, PICTURES[0])).logits
+        return inner(prompt, image_embeds=model.encode(PICTURES[0])).logits
 
 
 @pytest.fixture(scope="session")

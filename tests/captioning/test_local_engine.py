@@ -22,6 +22,8 @@ from visualglm.captioning.local_engine import CaptionPlan, CaptionRun, check_sid
 from visualglm.captioning.sources import read_source
 from visualglm.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = sorted((visualglm.packed_model() / "samples").glob("*.png"))
 QUESTION = "What is in the picture?"
 

@@ -25,7 +25,10 @@ from visualglm.network.configuration import ChatGLMConfig
 
 from .conftest import ODD_CONFIG
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux' /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux' /proc"),
+]
 
 LARGE = ODD_CONFIG | {"vocab_size": 32000, "hidden_size": 1024, "num_attention_heads": 8, "inner_hidden_size": 4096}
 LARGE |= {"num_layers": 10, "bos_token_id": 31004, "mask_token_id": 31000, "gmask_token_id": 31001}

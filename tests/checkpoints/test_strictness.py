@@ -84,11 +84,11 @@ CONFIGS = {
     "ChatGLM2": ({"multi_query_attention": True, "padded_vocab_size": 65024}, "ChatGLM2 or ChatGLM3"),
     "ChatGLM3": ({"kv_channels": 128, "ffn_hidden_size": 13696}, "ChatGLM2 or ChatGLM3"),
     "ChatGLM-6B": ({"eva_config": None, "qformer_config": None}, "text-only ChatGLM-6B"),
-    "oblong pictures": ({"eva_config": {"image_size": [224, 336]}}, r"\[224, 336\]: the ViT reads square"),
-    "one position channel": ({"position_encoding_2d": False}, "has two channels"),
+    "oblong pictures": ({"eva_config": {"image_size": [224, 336]}}, r"\[224, 336\]. The ViT needs square"),
+    "one position channel": ({"position_encoding_2d": False}, "has two position channels"),
     "size that is none": ({"hidden_size": "48"}, "hidden_size is '48': write a whole number above 0"),
     "heads": ({"num_attention_heads": 7}, "which 7 attention heads cannot share evenly in parts of 4"),
-    "slots": ({"image_length": 5}, "each query fills one image slot"),
+    "slots": ({"image_length": 5}, "each query fills one image placeholder"),
 }
 
 

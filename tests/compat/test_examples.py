@@ -10,6 +10,8 @@ import pytest
 
 import visualglm
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -20,10 +20,13 @@ from torch.nn import functional as F
 import visualglm
 from visualglm.compat import sat
 from visualglm.errors import CheckpointError, ImageError, UsageError
-from visualglm.inference.image_features import encode_image
+from visualglm.inference.image_features import encode_pixels
+from visualglm.preprocessing.images import VisualGLMImageProcessor
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 from ..conftest import REFERENCE, Reference
+
+pytestmark = pytest.mark.slow
 
 PACKED = visualglm.packed_model()
 FINE_TUNED = Path(__file__).parents[1] / "fine_tuned"
@@ -159,7 +162,7 @@ def test_the_second_turn_reads_no_file(packed: Any, tmp_path: Path) -> None:
         None, model, tokenizer, "它是什么颜色的？", history=history, image=cache, **GREEDY
     )
     assert torch.equal(cache, again) and [question for question, _ in history] == [QUESTION, "它是什么颜色的？"]
-    embeds = encode_image(model, SAMPLE)
+    embeds = encode_pixels(model, VisualGLMImageProcessor.for_config(model.config).read(SAMPLE))
     assert history[1][1] == second
     assert torch.allclose(embeds, model.encode_images(cache.float()), atol=0.05), "float16 pixels are all that differs"
 
@@ -182,7 +185,7 @@ def test_mistakes_with_pictures(packed: Any) -> None:
     model, tokenizer = packed
     with pytest.raises(ImageError, match="open_url"):
         sat.chat("http://somewhere/a.png", model, tokenizer, QUESTION)
-    with pytest.raises(UsageError, match="leave image out"):
+    with pytest.raises(UsageError, match="pass only image_path"):
         sat.chat(str(SAMPLE), model, tokenizer, QUESTION, image=SAMPLE)
     with pytest.raises(ImageError, match="third value"):
         sat.chat(None, model, tokenizer, QUESTION, image=torch.zeros(1, 3, 5, 5))

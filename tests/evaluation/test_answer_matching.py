@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from visualglm.evaluation.answer_matching import facts, named_kinds, same_fact, stated
+from visualglm.evaluation.answer_matching import facts, named_kind, same_fact, stated_fact
 from visualglm.evaluation.scenes import answers
 from visualglm.evaluation.scenes.concepts import kinds
 from visualglm.evaluation.scenes.kinds import COLOURS, Language
@@ -51,7 +51,7 @@ from visualglm.evaluation.scenes.kinds import COLOURS, Language
     ],
 )
 def test_stated(task: str, language: Language, answer: str, fact: str | None) -> None:
-    assert stated(task, language, answer) == fact
+    assert stated_fact(task, language, answer) == fact
 
 
 def test_both_languages_have_the_same_facts() -> None:
@@ -65,7 +65,7 @@ def test_every_name_is_found_in_its_answer(language: Language) -> None:
         for number, item_colour in ((1, None), (1, COLOURS[1])):
             phrase = answers.counted(number, kind, item_colour, language)
             answer = f"这是{phrase}。" if language == "zh" else f"It is {phrase}."
-            assert named_kinds(answer, language) == kind, answer
+            assert named_kind(answer, language) == kind, answer
 
 
 def test_the_same_fact_in_both_languages() -> None:

@@ -24,6 +24,8 @@ from visualglm.finetuning.trainer import read_metrics
 
 from .conftest import BASE, rows, written
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PRELOADED = ["torch", "peft", "transformers.trainer", "visualglm.finetuning.run"]
 

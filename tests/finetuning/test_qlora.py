@@ -15,6 +15,8 @@ from visualglm.finetuning.trainer import read_metrics
 
 from .conftest import BASE, PICTURES
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("bitsandbytes", reason="pip install 'visualglm[qlora]'")
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 3}
 

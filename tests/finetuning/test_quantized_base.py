@@ -20,6 +20,8 @@ from visualglm.quantization import QuantizedLinear
 
 from .conftest import BASE, PICTURES, written
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ("batch=8", "validation_share=0.0", "answers=0", "max_new_tokens=1", "save_steps=1000")
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 3}
 

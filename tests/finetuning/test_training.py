@@ -22,6 +22,8 @@ from visualglm.finetuning.trainer import DivergenceCallback, read_metrics
 
 from .conftest import BASE, rows, written
 
+pytestmark = pytest.mark.slow
+
 WAYS = [
     ("lora", (), {"language"}),
     ("lora", ("lora.dora=true", "lora.layers='0-1'", "gradient_checkpointing=true"), {"language"}),
@@ -229,3 +231,15 @@ def test_a_flat_loss_stops_the_run() -> None:
     falling = DivergenceCallback()
     for step in range(100):
         falling.on_log(None, State, None, {"loss": 2.5 - step / 1000})
+
+
+def test_the_data_is_checked_before_a_model_is_opened(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong row should not cost the minutes that a 6B takes to open; `--check` opens none at all."""
+    monkeypatch.setattr(run, "load", lambda *_, **__: pytest.fail("the model was opened"))
+    good = recipe()
+    bad = recipe(data=written(Path(good.data).parent, [*rows(3), {"img": "gone.png"}], "bad.json"))
+    with pytest.raises(UsageError, match="row 4"):
+        run.finetune(bad, silent, device="cpu")
+    said: list[str] = []
+    assert run.check(good, said.append) == 0 and run.check(bad, said.append) == 1
+    assert any("row 4" in line for line in said)

@@ -9,7 +9,6 @@ import pytest
 import visualglm
 from visualglm.errors import UsageError
 from visualglm.inference.batch_generation import GenerationRow, generate_batch, padded
-from visualglm.inference.image_features import encode_image
 
 SAMPLES = sorted((visualglm.packed_model() / "samples").glob("*.png"))
 ASKED: list[tuple[int | None, str, dict[str, Any]]] = [
@@ -23,7 +22,7 @@ ASKED: list[tuple[int | None, str, dict[str, Any]]] = [
 
 
 def rows(opened: visualglm.VisualGLM) -> list[GenerationRow]:
-    pictures = [None if place is None else encode_image(opened.model, SAMPLES[place]) for place, _, _ in ASKED]
+    pictures = [None if place is None else opened.encode(SAMPLES[place]) for place, _, _ in ASKED]
     return [
         opened.row(embeds, question, **sampling)
         for embeds, (_, question, sampling) in zip(pictures, ASKED, strict=True)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import visualglm
 from visualglm.kernels import cpu_backend
 from visualglm.kernels.cpu_backend import MAX_FAST_ROWS
-from visualglm.kernels.fast_linear import FastLinear
+from visualglm.kernels.fast_linear import FastLinear, use_fast_linear
 
 
 class Seen(TorchDispatchMode):
@@ -73,6 +73,23 @@ def test_a_loaded_model_has_them_and_a_built_one_torchs() -> None:
     for model in (visualglm.load(device="cpu", dtype="float32").model, type(loaded)(loaded.config)):
         assert {type(m) for m in model.modules() if isinstance(m, nn.Linear)} == {nn.Linear}
         assert [*model.state_dict()] == [*loaded.state_dict()]
+
+
+def test_modules_are_replaced_and_parameters_shared() -> None:
+    """A module that somebody else holds or has hooked stays what it was."""
+    plain, tied, hooked, wrapped, wide = (nn.Linear(8, 8).bfloat16() for _ in range(5))
+    tied.weight = plain.weight
+    hooked.register_forward_hook(lambda module, args, output: output + 1)
+    wrapped.forward = lambda x: x  # type: ignore[method-assign]  # as accelerate's and our mixins' are
+    model = nn.Sequential(plain, nn.Sequential(tied), hooked, wrapped, wide.float(), nn.Linear(8, 8, False).bfloat16())
+    model.eval().requires_grad_(False)
+    before, random = model.state_dict(), torch.get_rng_state()
+    assert use_fast_linear(model) is model and torch.equal(torch.get_rng_state(), random)
+    assert [type(model[place]) is FastLinear for place in range(6)] == [True, False, False, False, False, True]
+    assert type(plain) is nn.Linear and type(model[1][0]) is FastLinear and not model[0].training
+    assert model[0].weight is plain.weight is model[1][0].weight and model[5].bias is None
+    after = model.state_dict()
+    assert [*after] == [*before] and all(after[name].data_ptr() == before[name].data_ptr() for name in before)
 
 
 def test_no_rows_wrong_widths_and_odd_tensors(linear: FastLinear) -> None:

@@ -14,6 +14,8 @@ from visualglm.evaluation.answering import AskedQuestion, answer_all
 from visualglm.evaluation.drawn_scenes import encode_scenes, questions
 from visualglm.evaluation.scenes import Split, scene_of, seeds
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = sorted((packed_model() / "samples").glob("*.png"))
 # share of right answers on 60 test scenes; the commonest answer alone reaches about .08, .14, .3, .14, .3 and .13
 BOUNDS = {"name": 0.9, "colour": 0.85, "total": 0.85, "where": 0.85, "relation": 0.85, "background": 0.9}

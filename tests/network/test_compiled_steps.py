@@ -15,6 +15,8 @@ import visualglm
 from visualglm.benchmarking.throughput import random_prompt
 from visualglm.network.cuda_graph_thread import in_one_thread
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=[None, 4], ids=["float32", "4 bits"])
 def model(request: pytest.FixtureRequest) -> Any:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from visualglm.errors import CheckpointError, UsageError
 from visualglm.model import VisualGLMForConditionalGeneration
-from visualglm.network.hooks import LAYER_PLACES, BaseMixin
+from visualglm.network.hooks import LAYER_HOOKS, BaseMixin
 from visualglm.network.prefix_tuning import PrefixMixin
 
 from ..conftest import REFERENCE, open_reference
 
 IDS = torch.tensor([[9, 10, 11, 401, 404]])
-PLACES = ["word_embedding_forward", *LAYER_PLACES, "final_forward"]
+HOOK_POINTS = ["word_embedding_forward", *LAYER_HOOKS, "final_forward"]
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +47,14 @@ class Noting(BaseMixin):
         setattr(self, place, called)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", HOOK_POINTS)
 def test_every_place_is_called_once_and_its_answer_counts(opened: Any, place: str) -> None:
     before = logits(opened)
     mixin = Noting(place, 1.5)
     opened.add_mixin("noting", mixin)
     assert not torch.equal(logits(opened), before)
     opened.del_mixin("noting")
-    layers = list(range(opened.config.num_layers)) if place in LAYER_PLACES else [-1]
+    layers = list(range(opened.config.num_layers)) if place in LAYER_HOOKS else [-1]
     assert mixin.calls == layers and torch.equal(logits(opened), before)
 
 

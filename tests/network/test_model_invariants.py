@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from transformers.cache_utils import DynamicCache, StaticCache
+from transformers.exporters.exporter_dynamo import _pytree_flatten, _pytree_unflatten
 
 from visualglm import VisualGLMConfig, VisualGLMForConditionalGeneration
 from visualglm.errors import ImageError, PromptError
@@ -140,6 +142,27 @@ def test_a_cache_that_was_cut_goes_on_where_it_ends(model: Any, reference: Refer
         cache.crop(-6)
         with pytest.raises(PromptError, match="cut within the prompt"):
             model(input_ids=ids[0], past_key_values=cache)
+
+
+def exported(cache: DynamicCache) -> DynamicCache:
+    """What comes out of a program that transformers exported, where a cache goes in."""
+    return _pytree_unflatten(*_pytree_flatten(cache))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, exported])
+@pytest.mark.parametrize("given", [DynamicCache, None])
+def test_a_copied_cache_goes_on_as_the_first(copied: Any, given: Any) -> None:
+    model = tiny()
+    batch = padded([prompt(0, [20, 21]), prompt(0, [30, 31, 32, 33])])
+    new, mask = torch.tensor([[40], [41]]), torch.cat([batch["attention_mask"], torch.ones(2, 1).long()], dim=1)
+    with torch.no_grad():
+        cache = model(**batch, past_key_values=given and given(), use_cache=True).past_key_values
+        twin = copied(cache)
+        one, other = (model(new, attention_mask=mask, past_key_values=c).logits for c in (cache, twin))
+        assert torch.equal(one, other)
+        twin.batch_select_indices(torch.tensor([1]))
+        with pytest.raises(PromptError, match="2 prompts and there are 1 rows now"):
+            model(new[1:], past_key_values=twin)
 
 
 @pytest.mark.parametrize("change", ["reset", "static reset", "reorder", "select", "crop to nothing"])

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ..conftest import REFERENCE
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import json, os, sys

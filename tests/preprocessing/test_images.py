@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import io
 import struct
 import zlib
@@ -16,8 +17,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
+from transformers.image_processing_backends import PilBackend
 
+import visualglm
 from visualglm.errors import ImageError
+from visualglm.preprocessing import images
 from visualglm.preprocessing.images import PIXEL_LIMIT, ROWS_PER_STRIP, VisualGLMImageProcessor, open_image
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -304,3 +308,64 @@ def test_damaged_files_never_end_in_another_error(kind: str, data: st.DataObject
         assert open_image(bytes(content)).mode == "RGB"
     except ImageError as error:
         assert "\n" not in str(error)
+
+
+class ThroughArrays(VisualGLMImageProcessor):
+    """Resizes as transformers does, from an array of the whole image."""
+
+    def process_image(self, image: Any, **kwargs: Any) -> np.ndarray:
+        return np.moveaxis(np.asarray(open_image(image)), -1, 0)
+
+    resize = PilBackend.resize
+
+
+@pytest.mark.parametrize("options", [{}, {"size": {"shortest_edge": 30}}, {"do_resize": False}, {"resample": 2}])
+@pytest.mark.parametrize("shape", [(224, 224), (1, 1), (3, 500), (701, 223), (224, 225), (900, 1300)])
+def test_resizing_without_an_array_gives_the_same_bits(shape: tuple[int, int], options: dict[str, Any]) -> None:
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8))
+    ours, theirs = VisualGLMImageProcessor(), ThroughArrays()
+    assert torch.equal(
+        ours(image, return_tensors="pt", **options)["pixel_values"],
+        theirs(image, return_tensors="pt", **options)["pixel_values"],
+    )
+
+
+def test_an_image_is_decoded_once_resized_once_and_never_copied(
+    program: Any, opened: visualglm.VisualGLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, done = tmp_path / "photo.png", collections.Counter[str]()
+    Image.new("RGB", (640, 480), "red").save(path)
+
+    def counted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            done[name] += 1
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counted(images, "decode_image")
+    for name in ("resize", "convert", "copy", "tobytes"):
+        counted(Image.Image, name)
+    assert program("ask", str(path), "?", "--max-new-tokens", "1", "--device", "cpu").returncode == 0
+    once = {"decode_image": 1, "resize": 1, "tobytes": 1}  # the last is the small one, for numpy
+    assert done == once, "by the command line"
+    done.clear()
+    opened.caption([path], "?", max_new_tokens=1)
+    assert done == once, "by caption"
+
+
+def test_a_broken_image_of_pil_is_one_sentence() -> None:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(file, "PNG")
+    cut = Image.open(io.BytesIO(file.getvalue()[:-4000]))  # not decoded yet
+    with pytest.raises(ImageError, match="cannot become RGB"):
+        open_image(cut)
+
+
+def test_a_model_that_was_resized_reads_its_new_size() -> None:
+    opened = visualglm.load(device="cpu")
+    side = opened.model.config.vision.image_size + opened.model.config.vision.patch_size
+    opened.model.resize_image_size(side)
+    assert opened.pixel_values(Image.new("RGB", (9, 9))).shape == (1, 3, side, side)

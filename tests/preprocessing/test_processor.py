@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer, pipeline
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # 5.16's public name wants torchvision
 
-import visualglm.auto  # noqa: F401  (registers)
+import visualglm.auto  # registers
 from visualglm.errors import ImageError, PromptError, TokenizerError
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.configuration import VisualGLMConfig
 from visualglm.preprocessing.chat_messages import CHAT_TEMPLATE
 from visualglm.preprocessing.images import VisualGLMImageProcessor
 from visualglm.preprocessing.processor import VisualGLMProcessor
-from visualglm.preprocessing.prompt import Turn, build_prompt
+from visualglm.preprocessing.prompt import Turn, build_prompt, build_training_row
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -264,3 +265,25 @@ def test_the_pipeline_answers_chats(model: VisualGLMForConditionalGeneration) ->
     other = [{"role": "user", "content": [{"type": "image", "image": RGB}, {"type": "text", "text": "What?"}]}]
     both = ask(text=[ASKED, other], batch_size=2)
     assert [row[0]["generated_text"] for row in both] == [expected, ask(text=other)[0]["generated_text"]]
+
+
+def test_nothing_else_builds_prompts_or_image_processors_by_hand() -> None:
+    """The processor has the tokenizer, the placeholder tokens and the image size of its model."""
+    package = Path(visualglm.__file__).parent
+    files = {*package.rglob("*.py"), *(package.parent / "lab").rglob("visualglm_lab/**/*.py")}
+    by_hand = re.compile(r"(?<!\.)\bbuild_(prompt|training_row)\(|VisualGLMImageProcessor\(size")
+    offenders = {file.name for file in files if by_hand.search(file.read_text(encoding="utf-8"))}
+    assert offenders == {"prompt.py", "processor.py"}
+
+
+@pytest.mark.parametrize("language", ["auto", "zh", "en"])
+def test_the_processors_prompt_is_that_of_its_facts(language: Any) -> None:
+    turns = [Turn("一" * 30, "二", pictures=1), Turn("three?")]
+    facts = {"language": language, "image_token_id": SLOT, "image_length": 32}
+    assert PROCESSOR.build_prompt(turns, language) == build_prompt(PROCESSOR.tokenizer, turns, **facts)
+    short = PROCESSOR.build_prompt(turns, language, max_tokens=60)
+    assert short == build_prompt(PROCESSOR.tokenizer, turns, **facts, max_tokens=60) and short.dropped_turns == 1
+    answered = [*turns[:1], Turn("three?", "four")]
+    assert PROCESSOR.build_training_row(answered, language) == build_training_row(
+        PROCESSOR.tokenizer, answered, **facts
+    )

@@ -175,8 +175,8 @@ def _cut(size: int) -> bytes:
     ("content", "says"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer"),
-        (b"<!DOCTYPE html><html></html>", "not a SentencePiece vocabulary"),
-        (b"", "lacks|not a SentencePiece"),
+        (b"<!DOCTYPE html><html></html>", "is a web page"),
+        (b"", "is empty"),
         (_cut(2_000), "lacks|not a SentencePiece"),
         (_cut(100_000), "lacks|not a SentencePiece"),
     ],

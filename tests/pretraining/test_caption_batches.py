@@ -54,14 +54,14 @@ def test_every_line_is_met_once_a_round_and_validation_lines_never(captions: Pat
 @pytest.mark.parametrize(
     ("data", "line", "said"),
     [
-        ("", 'album = "runs/pictures"', "album in the recipe is not a setting; did you mean .*visualglm_lab.training"),
+        ("", 'album = "runs/pictures"', "album in the recipe is not a setting. Did you mean .*visualglm_lab.training"),
         ("", "", "captions.*visualglm_lab.training"),
-        ("", '[[stages]]\nname = "a"\nkind = "patches"\nsteps = 1', "patches is no kind of stage.*visualglm_lab"),
+        ("", '[[stages]]\nname = "a"\nkind = "patches"\nsteps = 1', "Unknown kind of stage patches.*visualglm_lab"),
         ("", '[[stages]]\nname = "a"\nkind = "dialogue"\nzones_after = 1', "zones_after in stages .*visualglm_lab"),
         (
             'captions = "c"',
             '[[stages]]\nname = "a"\nkind = "dialogue"\nmost = 1',
-            "most in stages.*did you mean [a-z_]+.$",
+            "most in stages.*Did you mean [a-z_]+.$",
         ),
     ],
 )
@@ -75,12 +75,12 @@ def test_settings_of_scenes_are_refused_with_where_they_belong(tmp_path: Path, d
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "line 1 .* is no JSON"),
-        ('{"image": "a.png"}', "line 1 .* needs image and zh, en"),
-        ('{"image": "a.png", "zh": "一只猫。", "question": "Which?"}', "line 1 .* needs image and zh, en"),
-        ('{"image": "a.png", "en": 1}', "line 1 .* needs image and zh, en"),
-        ("[]", "line 1 .* needs image and zh, en"),
-        ('{"image": "a.png", "en": "A cat."}', "too few lines: it needs two"),
+        ("{", "Line 1 .* is not JSON"),
+        ('{"image": "a.png"}', "Line 1 .* needs image, and either zh or en"),
+        ('{"image": "a.png", "zh": "一只猫。", "question": "Which?"}', "Line 1 .* needs image, and either zh or en"),
+        ('{"image": "a.png", "en": 1}', "Line 1 .* needs image, and either zh or en"),
+        ("[]", "Line 1 .* needs image, and either zh or en"),
+        ('{"image": "a.png", "en": "A cat."}', "too few lines. Give at least two"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, text: str, said: str) -> None:

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 from visualglm.conversation import packed_model
 from visualglm.pretraining.batches import BatchShare
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 output = "{output}"
 vocabulary = "{vocabulary}"
@@ -50,7 +52,7 @@ class Places(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         self.share = share
 
     def __iter__(self):  # type: ignore[no-untyped-def]
-        return (self.share.batch(place) for place, _ in zip(self.share.places(), range(3), strict=False))
+        return (self.share.batch(index) for index, _ in zip(self.share.indices(), range(3), strict=False))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

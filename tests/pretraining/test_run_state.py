@@ -79,7 +79,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> PretrainingConfig:
 def test_a_run_that_has_ended_says_so(ended: PretrainingConfig) -> None:
     said: list[str] = []
     Trainer(ended, said.append).run()
-    assert len(said) == 1 and "finished already" in said[0]
+    assert len(said) == 1 and "already finished" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -110,5 +110,5 @@ def test_progress_from_before_the_recipe_was_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", '{"stages": 1}'])
 def test_broken_progress_costs_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "progress.json").write_text(content)
-    with pytest.raises(UsageError, match="is broken"):
+    with pytest.raises(UsageError, match="is damaged"):
         read_run_state(tmp_path, {})

@@ -11,14 +11,18 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
+import visualglm
 from visualglm.captioning import sources
 from visualglm.captioning.sources import read_source
 from visualglm.errors import UsageError
 from visualglm.finetuning.data_files import DataFile, RowError
+from visualglm.finetuning.dataset import FinetuningDataset
 from visualglm.finetuning.finetuning_config import layer_numbers, read_finetuning
+from visualglm.pretraining.caption_batches import CaptionBatches
 from visualglm.training.toml_settings import read_table
 
 ROW = {"img": "", "prompt": "q", "label": "a"}
@@ -127,6 +131,16 @@ def test_tars(tmp_path: Path, case: str) -> None:
     assert time.process_time() - started < 5
 
 
+def test_a_glob_that_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(*_: object) -> None:
+        raise OSError(22, "Invalid argument", "net")
+
+    (tmp_path / "a").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UsageError, match="cannot be searched"):
+        read_source(f"{tmp_path}/**/*.png")
+
+
 def test_a_tar_of_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as made:
         for number in range(30):
@@ -154,3 +168,58 @@ def test_layers_of_a_recipe(layers: str) -> None:
     with pytest.raises(UsageError):
         layer_numbers(layers, 28)
     assert layer_numbers("0-2, 5", 28) == [0, 1, 2, 5]
+
+
+def test_a_key_of_thousands_of_parts(tmp_path: Path) -> None:
+    """tomllib takes quadratic time: 13 s for 50 KB."""
+    (tmp_path / "r.toml").write_bytes(b"a" + b".a" * 25_000 + b" = 1")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_table(tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b'{"image":' + b"1" * 5000 + b"}", b"a" * (1 << 20)])
+def test_captions_to_pretrain_on(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "c.jsonl").write_bytes(content)
+    with pytest.raises(UsageError, match="line 1 of "):
+        captions(tmp_path / "c.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero", "folder"])
+def test_captions_that_never_end(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "c.jsonl"
+    {"fifo": os.mkfifo, "/dev/zero": lambda file: file.symlink_to(kind), "folder": os.mkdir}[kind](file)
+    with pytest.raises(UsageError, match="cannot be read"):
+        captions(file)
+
+
+def captions(file: Path) -> CaptionBatches:
+    nothing: Any = None
+    return CaptionBatches(str(file), nothing, nothing, 8, False, nothing)
+
+
+def test_a_dialogue_of_thousands_of_turns(tmp_path: Path, opened: visualglm.VisualGLM) -> None:
+    """Is measured whole before its beginnings are, which takes quadratic time."""
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant")] * 10_000
+    (tmp_path / "d.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    started = time.process_time()
+    with pytest.raises(RowError, match="nothing is cut"):
+        FinetuningDataset(DataFile(tmp_path / "d.jsonl"), opened.processor, 512)
+    assert time.process_time() - started < 20
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("caption", "{long}", "-o", "out.jsonl"),
+        ("caption", "{mini}", "-o", "{long}"),
+        ("caption", "{mini}", "-o", ""),
+        ("finetune", "{long}"),
+        ("finetune", "--data", "{long}"),
+        ("convert", "{mini}", "{long}"),
+        ("convert", "{long}", "out"),
+        ("fit", "--model", "{long}"),
+    ],
+)
+def test_a_name_that_no_file_can_have(command: tuple[str, ...], program: Callable[..., CompletedProcess]) -> None:
+    done = program(*(part.format(long="a" * 300, mini=visualglm.packed_model()) for part in command))
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr

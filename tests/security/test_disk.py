@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,13 +33,15 @@ from visualglm.finetuning import image_feature_cache, trainable_model
 from visualglm.finetuning.finetuning_config import read_finetuning
 from visualglm.finetuning.html_report import Answered, curves, write_report
 from visualglm.finetuning.resume import checkpoint_to_resume, read_before, write_recipe
-from visualglm.finetuning.saved_checkpoint import SEAL, writing
+from visualglm.finetuning.saved_checkpoint import SEAL, describe, is_whole, writing
 from visualglm.finetuning.trainable_model import TRAINED
 from visualglm.finetuning.trainer import METRICS, read_metrics
 from visualglm.hardware.memory import in_words
 from visualglm.pretraining.run_state import SAVING, read_run_state, saving
 
 from ..conftest import REFERENCE
+
+pytestmark = pytest.mark.slow
 
 PACKAGE = Path(visualglm.__file__).parent
 SECRET = "somebody's own"
@@ -450,13 +453,41 @@ def test_a_damaged_checkpoint_is_passed_over(begun: Any, name: str, damage: str)
         checkpoint_to_resume(begun, out, True, said.append)
 
 
+@pytest.mark.parametrize("name", [SEAL, TRAINED])
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero"])
+def test_a_checkpoint_of_pipes_is_passed_over(begun: Any, name: str, kind: str) -> None:
+    out = Path(begun.output)
+    (out / "checkpoint-4" / name).unlink()
+    os.mkfifo(out / "checkpoint-4" / name) if kind == "fifo" else (out / "checkpoint-4" / name).symlink_to(kind)
+    assert checkpoint_to_resume(begun, out, True) == str(out / "checkpoint-2")
+
+
+def test_a_seal_reads_its_own_folder_alone(begun: Any, victim: Path) -> None:
+    folder = Path(begun.output) / "checkpoint-4"
+    (folder / SEAL).write_text(json.dumps({str(victim): describe(victim)}))
+    assert not is_whole(folder)
+
+
+@pytest.mark.parametrize("content", ['{"files": []}', "[]", "1" * 5000, "[" * 100_000])
+def test_a_recipe_of_something_else_costs_one_sentence(begun: Any, content: str) -> None:
+    (Path(begun.output) / "recipe.json").write_text(content)
+    with pytest.raises(UsageError, match="begin anew"):
+        checkpoint_to_resume(begun, Path(begun.output), True)
+
+
 def test_untrained_answers_that_were_torn_are_asked_again(tmp_path: Path) -> None:
-    for content in ("", '{"asked": [[], []]}', "\0\0"):
+    for content in ("", '{"asked": [[], []]}', "\0\0", "[5, 5]", '[["x"], []]', '{"asked": [[], []], "answers": 5}'):
         (tmp_path / "before.json").write_text(content)
         assert read_before(tmp_path, [[], []]) is None
 
 
-@pytest.mark.parametrize("content", ["", "\0" * 30, "{", "[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "\0" * 30, "{", "[" * 100_000, '{"stage": "x"}', '{"stage": -1}', '{"step": []}', '{"stages": 1}'),
+        *('{"recipe": 5}', '{"recipe": {}}', '{"seconds": null}', '{"step": ' + "1" * 5000 + "}"),
+    ],
+)
 def test_torn_progress_costs_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "progress.json").write_text(content)
     with pytest.raises(UsageError, match="is broken"):
@@ -544,20 +575,21 @@ def test_vectors_of_pictures_need_room_before_they_are_made(
 ) -> None:
     """They were written through a mapping: a full disk was SIGBUS."""
     monkeypatch.setattr(
-        image_feature_cache, "encode_image", lambda model, path: torch.ones(1, 32, model.config.hidden_size)
+        image_feature_cache, "encode_pixels", lambda model, pixels: torch.ones(1, 32, model.config.hidden_size)
     )
-    made = image_feature_cache.computed(opened.model, ["a", "b", "a"], tmp_path / "file")
+    images: Any = SimpleNamespace(read=lambda path: path)
+    made = image_feature_cache.computed(opened.model, images, ["a", "b", "a"], tmp_path / "file")
     assert torch.equal(made["b"], torch.ones(made["b"].shape)) and len(made.numbers) == 2
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
     try:
         with pytest.raises(UsageError, match="other cannot be written"):
-            image_feature_cache.computed(opened.model, ["a"], tmp_path / "other")
+            image_feature_cache.computed(opened.model, images, ["a"], tmp_path / "other")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1}))
     with pytest.raises(UsageError, match="free on its disk"):
-        image_feature_cache.computed(opened.model, ["a"], tmp_path / "third")
+        image_feature_cache.computed(opened.model, images, ["a"], tmp_path / "third")
 
 
 def test_an_error_of_something_else_keeps_its_traceback(tmp_path: Path) -> None:

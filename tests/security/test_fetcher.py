@@ -201,7 +201,7 @@ def test_fetching_has_threads_of_its_own() -> None:
         seen.append(threading.current_thread().name)
         return b"x"
 
-    assert asyncio.run(inputs.PictureReader(fetch_slowly).read_all(["http://a/b"])) == [b"x"]
+    assert asyncio.run(inputs.ImageReader(fetch_slowly).read_all(["http://a/b"])) == [b"x"]
     assert seen[0].startswith("fetcher")
 
 
@@ -215,5 +215,5 @@ def test_all_images_of_a_request_together_are_limited(monkeypatch: pytest.Monkey
         return b"x" * 100
 
     with pytest.raises(ImageError, match="250 bytes"):
-        asyncio.run(inputs.PictureReader(fetch_large).read_all(["http://a/b"] * 10))
+        asyncio.run(inputs.ImageReader(fetch_large).read_all(["http://a/b"] * 10))
     assert len(fetched) == 3

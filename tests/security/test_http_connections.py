@@ -19,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 from visualglm.serving import listener
 from visualglm.serving.listener import BoundedConnection
 
+pytestmark = pytest.mark.slow
+
 CHUNK = b"x" * 65_536
 CHUNKS = 200
 """More than the buffers of the kernel hold."""

@@ -28,6 +28,8 @@ from visualglm.serving.app import ServerSettings, create_app
 
 from ..serving.conftest import SAMPLES, Server, serve
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["serve"]
 SECRET = "planted-secret-4711"
 API = "/gradio_api/"

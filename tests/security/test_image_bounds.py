@@ -48,6 +48,14 @@ def test_the_sentence_says_what_to_do(name: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("size", [(1, 500_000), (500_000, 1)])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM"])
+def test_a_side_without_end(size: tuple[int, int], kind: str) -> None:
+    """Few pixels to decode, but the first pass of a resize keeps the new width of every row."""
+    with pytest.raises(ImageError, match=r"too large to decode safely .* a side"):
+        open_image(encoded(Image.new("1", size), kind))
+
+
 def test_the_work_of_scans_is_bounded_by_pixels_too() -> None:
     decoder_bytes(jpeg_scans(20))
     with pytest.raises(CostlyError, match="scans"):

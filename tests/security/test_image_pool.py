@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -9,11 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import visualglm
 from visualglm.errors import ImageError
 from visualglm.preprocessing.image_pool import EndedError, Ending, ImagePool
 from visualglm.preprocessing.images import VisualGLMImageProcessor, open_image
@@ -184,3 +187,19 @@ def test_mutants_are_images_or_sentences(pool: ImagePool, kind: str) -> None:
             assert pool.decode(content, (8, 8)).shape == (8, 8, 3)
         except ImageError as error:
             assert "\n" not in str(error)
+
+
+def test_a_child_imports_by_the_names_that_its_parent_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's own folder on the path would give every file of it a second, short name."""
+    seen, real = [], subprocess.Popen
+
+    def start(command: list[str], **more: Any) -> Any:
+        seen.append(more["env"]["PYTHONPATH"].split(os.pathsep))
+        return real(command, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    pool = ImagePool(1, 60)
+    pool.decode(IMAGES[0].read_bytes(), SIZE)
+    pool.close()
+    package = Path(visualglm.__file__).parent
+    assert str(package) not in seen[0] and seen[0][0] == str(package.parent)

@@ -197,7 +197,7 @@ def test_one_poisoned_request_harms_no_other(opened: visualglm.VisualGLM, gate: 
     real = gate.real
 
     def poisoned(model: Any, rows: Any) -> None:
-        if any(row.seed == 666 for row in rows):
+        if any(row.settings.seed == 666 for row in rows):
             raise RuntimeError("poison")
         real(model, rows)
 

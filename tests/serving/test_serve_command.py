@@ -18,6 +18,8 @@ import visualglm
 
 from .conftest import SAMPLES, asked
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 

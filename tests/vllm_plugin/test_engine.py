@@ -120,7 +120,7 @@ def test_beam_search_which_prolongs_prompts_is_refused(llm: Any, expected: dict[
 )
 def test_nothing_is_opened_that_a_message_names(llm: Any, url: str) -> None:
     part = {"type": "image_url", "image_url": {"url": url}}
-    with pytest.raises(ValueError, match="picture"):
+    with pytest.raises(ValueError, match=r"picture|image"):
         llm.chat([{"role": "user", "content": [part, {"type": "text", "text": "?"}]}], GREEDY, use_tqdm=False)
 
 
@@ -143,7 +143,7 @@ def test_a_local_file_is_read_only_below_the_allowed_folder(started: Callable[..
     )
     said = opened.chat([by_file, by_data], GREEDY, use_tqdm=False)
     assert said[0].outputs[0].token_ids == said[1].outputs[0].token_ids
-    with pytest.raises(ValueError, match="reads no such file"):
+    with pytest.raises(ValueError, match="does not read this file"):
         opened.chat(outside, GREEDY, use_tqdm=False)
 
 

@@ -12,16 +12,16 @@ from visualglm.network.glm import prefix_positions
 from visualglm.vllm_plugin.prefix_split import (
     AttentionSegment,
     SplitPromptError,
-    pieces,
     prefix_of_rows,
     rotary_positions,
+    split_requests,
 )
 
 GMASK, SOP = 130001, 130004
 
 
-def seen_by_pieces(split: list[AttentionSegment], request: int, computed: int, end: int) -> torch.Tensor:
-    """[rows, keys] True where a kernel that takes the pieces one by one lets a row see a key."""
+def seen_by_segments(split: list[AttentionSegment], request: int, computed: int, end: int) -> torch.Tensor:
+    """[rows, keys] True where a kernel that takes the segments one by one lets a row see a key."""
     seen = torch.zeros(end - computed, end, dtype=torch.bool)
     row = 0
     for piece in (piece for piece in split if piece.request == request):
@@ -49,9 +49,9 @@ def test_every_row_sees_what_glms_mask_shows() -> None:
             end = prompt + said
             requests.append((prompt, end - 1 if said and chance.random() < 0.5 else 0, end))
         prompts, computed, ends = zip(*requests, strict=True)
-        split = pieces([end - before for before, end in zip(computed, ends, strict=True)], ends, prompts)
+        split = split_requests([end - before for before, end in zip(computed, ends, strict=True)], ends, prompts)
         for request, (prompt, before, end) in enumerate(requests):
-            assert torch.equal(seen_by_pieces(split, request, before, end), seen_in_glm(prompt, before, end))
+            assert torch.equal(seen_by_segments(split, request, before, end), seen_in_glm(prompt, before, end))
 
 
 def test_positions_are_glms() -> None:
@@ -69,4 +69,4 @@ def test_rows_of_padding_have_no_prefix() -> None:
 @pytest.mark.parametrize(("rows", "end"), [(4, 4), (4, 8), (9, 9)])
 def test_a_part_of_a_prefix_is_refused(rows: int, end: int) -> None:
     with pytest.raises(SplitPromptError, match="prefix caching and chunked prefill"):
-        pieces([rows], [end], [10])
+        split_requests([rows], [end], [10])

@@ -59,13 +59,13 @@ def test_our_kernel_computes_and_nothing_is_held_twice(stored: Path) -> None:
     llm = LLM(str(stored), dtype="float32")
     llm.chat(DIALOGUES["two"], SamplingParams(temperature=0, max_tokens=4), use_tqdm=False)
     dense = llm.apply_model(lambda model: model.transformer.layers[0].attention.dense)[0]
-    assert dense.stored.arranged is not None
-    assert dense.stored.weight.is_meta and not dense.weight.numel()
+    assert dense.quantized_linear.arranged is not None
+    assert dense.quantized_linear.weight.is_meta and not dense.weight.numel()
 
 
 def test_parts_of_a_group_are_refused() -> None:
     method = StoredLinearMethod(4, 256)
-    with pytest.raises(UsageError, match="128 inputs for each process are no whole groups of 256"):
+    with pytest.raises(UsageError, match="128 inputs per process do not split into whole groups of 256"):
         method.create_weights(torch.nn.Module(), 128, [64], 256, 64, torch.float32)
 
 

@@ -22,8 +22,8 @@ from starlette.testclient import TestClient
 
 from visualglm.cli.serve import ServerAddress
 from visualglm.vllm_plugin.server import (
-    KEYS,
-    TRUSTED,
+    KEYS_VARIABLE,
+    TRUSTED_HOSTS_VARIABLE,
     LoopbackHostMiddleware,
     VllmApiKeyMiddleware,
     VLLMServer,
@@ -114,7 +114,7 @@ def test_keys_never_stand_in_the_arguments() -> None:
 
 def test_a_key_is_wanted_beyond_v1_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM asks for one below /v1 alone, and answers dialogues at /invocations, too."""
-    monkeypatch.setenv(KEYS, '["secret"]')
+    monkeypatch.setenv(KEYS_VARIABLE, '["secret"]')
     paths = ("/invocations", "/v1/models", "/metrics", "/health")
     app = Starlette(routes=[Route(path, lambda request: PlainTextResponse("hello")) for path in paths])
     app.add_middleware(VllmApiKeyMiddleware)
@@ -124,7 +124,7 @@ def test_a_key_is_wanted_beyond_v1_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_keys_no_door_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(KEYS, raising=False)
+    monkeypatch.delenv(KEYS_VARIABLE, raising=False)
     with pytest.raises(KeyError):
         VllmApiKeyMiddleware(Starlette())
 
@@ -145,7 +145,7 @@ def test_without_the_keys_no_door_is_open(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_what_our_flags_say_is_refused_behind_their_back(argument: str, ours: str) -> None:
-    with pytest.raises(UsageError, match=f"may not stand in --vllm-args: give .*{ours}") as found:
+    with pytest.raises(UsageError, match=f"is not allowed in --vllm-args. Use .*{ours}") as found:
         server(more=["--seed", "1", *argument.split()]).arguments()
     assert "s3cret" not in str(found.value)
 
@@ -168,7 +168,7 @@ def test_names_are_answered_as_by_our_own_server(
     host: str, keys: tuple[str, ...], answered: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trusted = ServerAddress(host, 80, keys).trusted_hosts
-    monkeypatch.setenv(TRUSTED, " ".join(trusted))
+    monkeypatch.setenv(TRUSTED_HOSTS_VARIABLE, " ".join(trusted))
     app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("hello"))])
     if any("LoopbackHostMiddleware" in argument for argument in server(trusted_hosts=trusted).arguments()):
         app.add_middleware(LoopbackHostMiddleware)
@@ -199,7 +199,7 @@ def test_other_layouts_are_to_be_converted(layout: str) -> None:
 
 
 def test_a_vocabulary_in_8_bits_is_refused(quantized_folder: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has transformer.word_embeddings in few bits, .* --quantize-vocabulary"):
+    with pytest.raises(CheckpointError, match=r"has a quantized transformer.word_embeddings, .* --quantize-vocabulary"):
         native_folder(quantized_folder)
 
 

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 
 from ..checkpoints import LowRank
-from ..errors import UsageError
+from ..errors import UsageError, require_extra
 from ..network.hooks import BaseMixin
 from ..quantization import QuantizedLinear
-from .peft_layers import require_peft
 
 NAME = "default"
 SATS_LINEARS = ("attention.dense", "attention.query_key_value")
@@ -92,7 +91,7 @@ def low_rank_config(targets: Mapping[str, tuple[int, float]]) -> Any:
     Raises:
         UsageError: peft is not installed.
     """
-    require_peft("LoRA beside the weights")
+    require_extra("train", "LoRA beside the weights", "peft")
     from peft import LoraConfig
 
     rank, alpha = next(iter(targets.values()))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..checkpoints import Checkpoint
 from ..checkpoints.save_sat import ADAPTER
-from ..errors import UsageError
+from ..errors import UsageError, require_extra
 from ..inference.streaming_reply import is_generating
 from ..network.prefix_tuning import PrefixMixin
 from ..quantization import QuantizedLinear
@@ -19,7 +19,7 @@ from . import sat_adapters
 from .files import adapter_folder, read_adapter_config, read_adapter_weights, require_same_base
 from .lora import inject
 from .lora_config import stored_lora
-from .peft_layers import require_peft, rollback_on_error
+from .peft_layers import rollback_on_error
 from .prefix_adapter import stored_prefix
 
 WRAPPED = "base_model.model."
@@ -117,7 +117,7 @@ def attach_adapter(model: Any, folder: Path, name: str) -> Any:
         UsageError: peft is not installed, the adapter cannot lie beside those that are there, or it needs weights that
             are in 8 or 4 bits.
     """
-    require_peft("an adapter")
+    require_extra("train", "an adapter", "peft")
     from peft import set_peft_model_state_dict
 
     tensors = {key.removeprefix(WRAPPED): value for key, value in read_adapter_weights(folder).items()}

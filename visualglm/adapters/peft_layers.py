@@ -13,14 +13,6 @@ from typing import Any
 from ..errors import CheckpointError, UsageError, VisualGLMError
 
 
-def require_peft(purpose: str) -> None:
-    """Raises `UsageError` where the optional package is not installed; `purpose` begins the sentence."""
-    try:
-        import peft  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"{purpose} needs peft: pip install 'visualglm[train]'.") from error
-
-
 @contextmanager
 def rollback_on_error(model: Any, name: str, source: Any) -> Iterator[None]:
     """Lays on, inside, the adapter `name` from the folder `source`; on any error the model is as it was before.

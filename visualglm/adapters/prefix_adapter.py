@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import CheckpointError, UsageError
+from ..errors import CheckpointError, UsageError, require_extra
 from ..network.prefix_tuning import INITIAL_STD, PrefixMixin
 from .files import WEIGHTS, read_adapter_weights
-from .peft_layers import require_peft
 
 TENSOR = "prompt_embeddings"
 
@@ -47,7 +46,7 @@ class EncodedTables(nn.Module):
 
 def new_prefix(model: Any, tokens: int, reparameterise: bool, width: int) -> tuple[PrefixMixin, Any]:
     """A prefix to train, not yet in the model, and its PEFT configuration."""
-    require_peft("training a prefix")
+    require_extra("train", "training a prefix", "peft")
     from peft import PrefixEncoder, PrefixTuningConfig
 
     config = PrefixTuningConfig(

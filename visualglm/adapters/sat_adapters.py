@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
+from ..checkpoints.formats.detect import SAT_WEIGHTS
 from ..errors import CheckpointError, UsageError
 from ..network.prefix_tuning import PrefixMixin
 from .files import QUANTIZABLE, fingerprint, is_quantized, split_step
@@ -19,7 +20,6 @@ from .lora import fill, inject, low_rank_config, ranks_of
 from .peft_layers import rollback_on_error
 from .prefix_adapter import filled_prefix
 
-STEP_FILE = "mp_rank_00_model_states.pt"
 PREFIX_TABLES = "mixins.ptuning.prefix.{}"
 ADDED = r"mixins\.ptuning\..*"
 QUANTIZED = r"transformer\.layers\.\d+\..*\.weight"
@@ -30,7 +30,7 @@ def upstream_folder(place: str | Path) -> Path | None:
     """The folder of `DIR` or `DIR@STEP` where it is sat's, else None."""
     folder, step = split_step(place)
     folder /= step
-    there = (folder / STEP_FILE).is_file() or any(folder.glob(f"*/{STEP_FILE}"))
+    there = (folder / SAT_WEIGHTS).is_file() or any(folder.glob(f"*/{SAT_WEIGHTS}"))
     return folder if there else None
 
 

@@ -21,7 +21,7 @@ from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
 from ..files.atomic import leftovers, remove, write_file
 from ..inference.batch_generation import GenerationRow, generate_batch
-from ..inference.image_features import encode_pixels, image_pixels
+from ..inference.image_features import encode_pixels
 from ..preprocessing.image_pool import ImagePool
 from ..preprocessing.prompt import Language
 from .result_store import encodable
@@ -147,7 +147,7 @@ class CaptionRun:
         try:
             side = self.model.model.config.vision.image_size
             pixels = pool.decode(item.read(), (side, side), self.model.upstream_images)
-            return image_pixels(self.model.model, pixels)
+            return self.model.pixel_values(pixels)
         except (ImageError, OSError) as error:
             return str(error)
         except MemoryError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from ..errors import UsageError
+from ..errors import UsageError, require_extra
 from ..preprocessing.image_files import read_image
 
 
@@ -101,10 +101,9 @@ def arrow() -> ModuleType:
     Raises:
         UsageError: it is not installed.
     """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise UsageError('Parquet needs pyarrow: run pip install "visualglm[ray]".') from error
+    require_extra("ray", "Parquet", "pyarrow")
+    import pyarrow
+
     return pyarrow  # type: ignore[no-any-return]
 
 

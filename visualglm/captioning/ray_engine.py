@@ -9,7 +9,6 @@ share.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import logging
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..errors import UsageError, VisualGLMError
+from ..errors import UsageError, VisualGLMError, require_extra
 from .parquet_results import ParquetResults, write_part
 from .sources import CaptionItem
 
@@ -169,8 +168,7 @@ def connected(address: str | None) -> Iterator[None]:
 
 def require_ray() -> None:
     """Raises `UsageError` where the packages of `[ray]` are missing."""
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
-        raise UsageError('--engine ray needs Ray: run pip install "visualglm[ray]".')
+    require_extra("ray", "--engine ray", "ray", "pyarrow")
 
 
 def ray_data() -> ModuleType:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import write_file
+from ..files.reading import read_json
 from .sources import CaptionItem
 
 
@@ -81,11 +82,11 @@ def _read_note(note: Path) -> dict[str, Any]:
         UsageError: the file is damaged.
     """
     try:
-        before = json.loads(note.read_text(encoding="utf-8"))
+        before = read_json(note)
         if isinstance(before, dict):
             return before
         reason = "it holds no settings"
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error)
     raise UsageError(
         f"{note} is damaged ({reason}), so nothing says what the run was: delete it to go on with the same source and "

@@ -138,7 +138,11 @@ def _glob(pattern: str) -> Iterator[CaptionItem]:
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if WILD.search(part))
     root = Path(*parts[:fixed])
-    for match in sorted(root.glob(str(Path(*parts[fixed:])))):
+    try:
+        matches = sorted(root.glob(str(Path(*parts[fixed:]))))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{pattern[:200]} cannot be searched ({error}): name a folder, or another glob.") from error
+    for match in matches:
         name = match.relative_to(root).as_posix()
         if match.is_file():
             yield from _parquet(match, f"{name}/") if match.suffix.lower() == ".parquet" else _file(match, name)

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..inference.image_features import image_pixels
 from ..preprocessing.images import ImageSource
 from ..preprocessing.processor import VisualGLMProcessor
-from ..preprocessing.prompt import Turn, build_prompt
+from ..preprocessing.prompt import Turn
 from .checkpoint import Checkpoint
 from .layerwise_forward import run
 
@@ -41,17 +40,12 @@ def importance(checkpoint: Checkpoint, pictures: Sequence[ImageSource], vocabula
     if vocabulary is None:
         raise UsageError("calibrating asks about pictures, which needs ice_text.model: name it with --tokenizer.")
     found: Importance = {}
-    pixel_values = torch.cat([image_pixels(checkpoint, picture) for picture in pictures])
-    ids = torch.tensor([_question(checkpoint, vocabulary)]).repeat(len(pictures), 1)
+    processor = VisualGLMProcessor.for_config(checkpoint.config, vocabulary)
+    pixel_values = torch.cat([processor.image_processor.read(picture) for picture in pictures])
+    prompt = processor.build_prompt([Turn(QUESTION, pictures=1)])
+    ids = torch.tensor([prompt.input_ids]).repeat(len(pictures), 1)
     run(checkpoint, ids, pixel_values, watch=partial(_listen, found))
     return found
-
-
-def _question(checkpoint: Checkpoint, vocabulary: Path) -> list[int]:
-    config = checkpoint.config
-    tokenizer = VisualGLMProcessor.for_config(config, vocabulary).tokenizer
-    turns, slot, length = [Turn(QUESTION, pictures=1)], config.image_token_id or 0, config.image_length
-    return build_prompt(tokenizer, turns, language="zh", image_token_id=slot, image_length=length).input_ids
 
 
 def _listen(found: Importance, model: nn.Module) -> None:

@@ -18,7 +18,7 @@ from ..errors import CheckpointError, UsageError
 from ..hardware.memory import in_words
 from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.images import ImageSource, VisualGLMImageProcessor
-from ..preprocessing.sentencepiece_vocabulary import open_vocabulary
+from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE, open_vocabulary
 from ..quantization import QuantizationConfig
 from . import fingerprint, tensor_check
 from .calibration import importance
@@ -31,7 +31,7 @@ from .open import open_checkpoint
 from .quantize import plan_of_config, quantized, with_default_modules
 from .storage.atomic_folder import atomic_folder, check_free_space, check_not_nested, validate_target
 from .storage.read import read_json, readable
-from .vocabulary_file import VOCABULARY, find_vocabulary, resolve_vocabulary
+from .vocabulary_file import find_vocabulary, resolve_vocabulary
 
 MAX_SHARD_SIZE = 3_500_000_000  # five files at full size, as upstream published it
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -160,11 +160,10 @@ def _take_along(folder: Path, checkpoint: Checkpoint, to: Layout, vocabulary: Pa
     if not (folder / GENERATION_CONFIG).exists():
         defaults.save_pretrained(folder)
     if to == "native" and not any((folder / name).exists() for name in PICTURE_CONFIGS):
-        size = checkpoint.config.vision.image_size
-        VisualGLMImageProcessor(size={"height": size, "width": size}).save_pretrained(folder)
+        VisualGLMImageProcessor.for_config(checkpoint.config).save_pretrained(folder)
     if vocabulary is None:
         return
-    shutil.copyfile(vocabulary, folder / VOCABULARY)
+    shutil.copyfile(vocabulary, folder / VOCABULARY_FILE)
     settings = vocabulary.parent / TOKENIZER_CONFIG
     raw = read_json(settings) if settings.is_file() else {"tokenizer_class": "ChatGLMTokenizer", "num_image_tokens": 0}
     if (checkpoint.layout, to) != ("hf", "hf"):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from .formats.detect import SAT_WEIGHTS
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 METADATA_PATTERNS = ["*.json", "*.model", "*.jinja", "latest"]
@@ -26,7 +27,7 @@ DISK_ERRNOS = (
     errno.EEXIST,
     errno.ENOTDIR,
 )
-UNSHARDED = ["model.safetensors", "pytorch_model.bin", "*/mp_rank_00_model_states.pt", "carried/*"]
+UNSHARDED = ["model.safetensors", "pytorch_model.bin", f"*/{SAT_WEIGHTS}", "carried/*"]
 
 
 def local_folder(name_or_dir: str | Path, **options: Any) -> Path:

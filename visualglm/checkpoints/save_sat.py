@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE
 from ..quantization.hf_quantizer import WRAPPERS
 from .checkpoint import Checkpoint
 from .formats import sat
@@ -18,7 +19,7 @@ from .formats.detect import detect_layout
 from .quantize import plan_of_config
 from .storage.atomic_folder import atomic_folder, check_free_space, validate_target
 from .storage.lazy_tensor import LazyTensor
-from .vocabulary_file import VOCABULARY, find_vocabulary
+from .vocabulary_file import find_vocabulary
 
 ADAPTER = "adapter"
 """The name under which `adapters/manager.py` puts a prefix to work, a mixin."""
@@ -56,5 +57,5 @@ def save_sat(model: Any, folder: str | Path, step: str = "1") -> Path:
     with atomic_folder(place, overwrite=False) as new:
         sat.write(new, source, step)
         if vocabulary is not None:
-            shutil.copyfile(vocabulary, new / VOCABULARY)
+            shutil.copyfile(vocabulary, new / VOCABULARY_FILE)
     return place

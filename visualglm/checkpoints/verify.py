@@ -84,7 +84,9 @@ def _numbers(checkpoint: Checkpoint) -> Check:
 
 
 def _finite(tensor: LazyTensor) -> bool:
-    return all(bool(torch.isfinite(piece).all()) for piece in tensor.read().flatten().split(PIECE))
+    pieces = tensor.read().flatten().split(PIECE)
+    # torch has no isfinite for float8
+    return all(bool(torch.isfinite(piece.float() if piece.itemsize == 1 else piece).all()) for piece in pieces)
 
 
 def _golden(checkpoint: Checkpoint, measured: ForwardRecord) -> Check:

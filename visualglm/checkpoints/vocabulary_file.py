@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import TokenizerError
-
-VOCABULARY = "ice_text.model"
+from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE
+from .formats.detect import SAT_WEIGHTS
 
 
 def find_vocabulary(folder: str | Path) -> Path | None:
@@ -15,8 +15,8 @@ def find_vocabulary(folder: str | Path) -> Path | None:
     `folder` may be what `open_checkpoint` takes: a file inside the folder, too. Loading the model never needs it.
     """
     folder = Path(folder) if Path(folder).is_dir() else Path(folder).parent
-    places = [folder, folder.parent] if (folder / "mp_rank_00_model_states.pt").exists() else [folder]
-    return next((place / VOCABULARY for place in places if (place / VOCABULARY).is_file()), None)
+    places = [folder, folder.parent] if (folder / SAT_WEIGHTS).exists() else [folder]
+    return next((place / VOCABULARY_FILE for place in places if (place / VOCABULARY_FILE).is_file()), None)
 
 
 def resolve_vocabulary(path: str | Path) -> Path:
@@ -29,7 +29,7 @@ def resolve_vocabulary(path: str | Path) -> Path:
     found = path if path.is_file() else find_vocabulary(path) if path.is_dir() else None
     if found is None:
         raise TokenizerError(
-            f"{path} is no vocabulary file and has no {VOCABULARY}: give the file of VisualGLM or ChatGLM-6B, or its "
-            "folder."
+            f"{path} is no vocabulary file and has no {VOCABULARY_FILE}: give the file of VisualGLM or ChatGLM-6B, "
+            "or its folder."
         )
     return found

@@ -31,6 +31,12 @@ from .quantize import quantize
 from .serve import serve
 from .web import web
 
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT), "Free some space or change permissions"),
+    errno.ENAMETOOLONG: "Give the path of an existing file or folder",
+}
+"""The remedy for each operating-system error that no verb explains."""
+
 app = typer.Typer(
     name="visualglm",
     help="Chat about images in Chinese and English.  用中文和英文与图片对话。",
@@ -66,8 +72,8 @@ def main() -> None:
         sys.stderr.close()  # the reader of our output closed the pipe, as `head` does: no message is needed
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno not in ADVICE:
             raise
-        path = error.filename or "standard output"
-        print(visible(f"visualglm: {error.strerror}: {path}. Free some space or change permissions."), file=sys.stderr)
+        path = str(error.filename or "standard output")[:200]
+        print(visible(f"visualglm: {error.strerror}: {path}. {ADVICE[error.errno]}."), file=sys.stderr)
         sys.exit(2)

@@ -62,7 +62,7 @@ def finetune(
     options.quiet_transformers()
     say = _print_line if is_first() else _print_nothing
     if check:
-        raise typer.Exit(1 if run.check(plan, say, device) else 0)
+        raise typer.Exit(1 if run.check(plan, say) else 0)
     if not run.finetune(plan, say, resume, device):
         raise typer.Exit(143)  # 128 + SIGTERM, as shells report it
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import shlex
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..errors import UsageError
+from ..errors import UsageError, require_extra
 from ..serving.limits import EngineLimits
 from . import options
 from .grouped_help import model_option, performance_option, server_option
@@ -243,17 +242,10 @@ def listening_at(host: str, port: int, key_file: Path | None, insecure: bool) ->
     Raises:
         UsageError: the packages of `[serve]` are missing, the key file cannot be read, or a public address has no key.
     """
-    require_extra()
+    require_extra("serve", "serving", *SERVE_PACKAGES)
     listening = ServerAddress(host, port, read_keys(key_file))
     require_key_beyond_loopback(listening, insecure)
     return listening
-
-
-def require_extra() -> None:
-    """Raises `UsageError` where the packages of `[serve]` are missing."""
-    missing = [name for name in SERVE_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f'{missing[0]} is not installed: run pip install "visualglm[serve]".')
 
 
 def read_keys(file: Path | None) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""Other libraries' names for what this package does, so that their users change an import and nothing else."""
+"""Upstream's sat-style API, so that its users change only an import."""

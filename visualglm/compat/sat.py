@@ -1,13 +1,12 @@
-"""Upstream's sat-style interface: the classes and functions of its repository, and those of sat that its
-scripts call.
+"""Upstream's sat-style API: classes and functions that its scripts call.
 
     model, args = VisualGLMModel.from_pretrained("visualglm-6b", args=argparse.Namespace(fp16=True, skip_init=True))
     model.add_mixin("auto-regressive", CachedAutoregressiveMixin())
     response, history, cache_image = chat(path, model, tokenizer, "描述这张图片。", history=[])
 
-In `from model import ...`, `from finetune_visualglm import ...` and `from sat... import ...` the module becomes this
-one; nothing else changes. Models are this package's own with sat's methods; answers take the road of all answers.
-Sources: upstream's `model/*.py`, `finetune_visualglm.py`; sat 0.4.12 `model/base_model.py`. Knows nothing about files.
+In `from model import ...`, `from finetune_visualglm import ...` and `from sat... import ...`, replace the module by
+this one; nothing else changes. The models are this package's own with sat's methods, and answers are generated as in
+every other interface. Sources: upstream's `model/*.py`, `finetune_visualglm.py`; sat 0.4.12 `model/base_model.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer
 
-from .. import auto  # noqa: F401  registers the tokenizer, which upstream's scripts open through AutoTokenizer
+from .. import auto  # noqa: F401  registers the tokenizer, which upstream's scripts open with AutoTokenizer
 from ..adapters.lora import LoraMixin
 from ..checkpoints import load_model, local_folder, open_checkpoint, quantize_model, sat_arguments, save_sat
 from ..errors import ImageError, UsageError
@@ -35,6 +34,7 @@ from ..model import VisualGLMForConditionalGeneration
 from ..network.hooks import BaseMixin
 from ..network.prefix_tuning import PrefixMixin as PTuningV2Mixin
 from ..preprocessing.images import open_image
+from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE
 from .sat_chat import chat
 
 __all__ = [
@@ -57,7 +57,7 @@ TOKENIZER = "THUDM/chatglm-6b"
 
 
 class CachedAutoregressiveMixin(BaseMixin):
-    """sat's name for "keep keys and values while generating", which every model here does by itself."""
+    """Does nothing: sat's mixin for the KV cache, which every model of this package has already."""
 
 
 class VisualGLMModel(VisualGLMForConditionalGeneration):
@@ -65,14 +65,14 @@ class VisualGLMModel(VisualGLMForConditionalGeneration):
 
     @property
     def image_length(self) -> int:
-        """Slots of one picture."""
+        """Placeholder tokens of one image."""
         return self.config.image_length
 
     def get_mixin(self, name: str) -> Any:
-        """The mixin of that name; `eva` and `chatglm-final`, which are parts of the model itself here, by their names.
+        """Return the mixin of that name; `eva` and `chatglm-final` return the image encoder and the LM head.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is no mixin of that name.
         """
         if name == "eva":
             return SimpleNamespace(model=self.image_encoder)
@@ -88,37 +88,37 @@ class VisualGLMModel(VisualGLMForConditionalGeneration):
         overwrite_args: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> tuple[Any, argparse.Namespace]:
-        """The model and its arguments.
+        """Load a model and return it with its arguments.
 
         Args:
             name: a folder of any layout, or the name of one in `home_path` (else `SAT_HOME`, else ~/.sat_models).
-            args: `fp16`, `bf16` (neither: float32) and `device` are read; the rest comes back as it is.
-            overwrite_args: fields of the returned arguments.
-            kwargs: more arguments of `from_pretrained`; what sat alone has (`url`, `build_only`, ...) is refused.
+            args: `fp16`, `bf16` (neither: float32) and `device` are read; other fields are returned unchanged.
+            overwrite_args: fields to set in the returned arguments.
+            kwargs: other arguments of `from_pretrained`. Arguments that only sat has (`url`, ...) are rejected.
 
         Raises:
-            CheckpointError: there is no such folder, or it is no complete checkpoint.
-            UsageError: an argument that only sat has.
+            CheckpointError: the folder does not exist, or is not a complete checkpoint.
+            UsageError: an argument has no meaning outside sat.
         """
-        folder, given, options = _opening(name, args, home_path, kwargs)
-        model = cls._opened(folder, given, options)
-        return model, _arguments(model, given, overwrite_args)
+        folder, given, options = _load_options(name, args, home_path, kwargs)
+        model = cls._load_folder(folder, given, options)
+        return model, _returned_arguments(model, given, overwrite_args)
 
     @classmethod
-    def _opened(cls, folder: Path, given: argparse.Namespace, options: dict[str, Any]) -> Any:
+    def _load_folder(cls, folder: Path, given: argparse.Namespace, options: dict[str, Any]) -> Any:
         return load_model(cls, folder, **options).eval()
 
 
 class FineTuneVisualGLMModel(VisualGLMModel):
-    """A fine-tuned folder as base and adapter; or a base with a new adapter where `args` asks for one.
+    """Model with an adapter: loaded from a fine-tuned folder, or new on a base model.
 
-    `get_mixin("lora").merge_lora()` puts LoRA into the weights; `get_mixin("ptuning")` is the prefix. In
-    `from_pretrained`, `args.use_lora` (`lora_rank`, `layer_range`) and `args.use_ptuning` (`pre_seq_len`) put a new
-    adapter on a base that has none; LoRA without the optional package peft is a `UsageError`.
+    `get_mixin("lora").merge_lora()` merges LoRA into the weights; `get_mixin("ptuning")` is the prefix. In
+    `from_pretrained`, `args.use_lora` (`lora_rank`, `layer_range`) and `args.use_ptuning` (`pre_seq_len`) attach a new
+    adapter to a base that has none. LoRA requires the optional package peft, else a `UsageError` is raised.
     """
 
     @classmethod
-    def _opened(cls, folder: Path, given: argparse.Namespace, options: dict[str, Any]) -> Any:
+    def _load_folder(cls, folder: Path, given: argparse.Namespace, options: dict[str, Any]) -> Any:
         stored = open_checkpoint(folder, merge=False)
         model = load_model(cls, folder, merge_lora=False, **options).eval()
         if stored.low_rank:
@@ -132,38 +132,38 @@ class FineTuneVisualGLMModel(VisualGLMModel):
 
 
 class AutoModel:
-    """sat's `AutoModel`: the class that fits the folder."""
+    """sat's `AutoModel`: chooses the class that fits the folder."""
 
     @staticmethod
     def from_pretrained(
         name: str | Path, args: argparse.Namespace | None = None, **kwargs: Any
     ) -> tuple[Any, argparse.Namespace]:
-        """`FineTuneVisualGLMModel` for a folder with LoRA or a prefix, `VisualGLMModel` for any other.
+        """Load `FineTuneVisualGLMModel` from a folder with LoRA or a prefix, else `VisualGLMModel`.
 
         Raises:
-            CheckpointError: there is no such folder, or it is no complete checkpoint.
+            CheckpointError: the folder does not exist, or is not a complete checkpoint.
         """
-        stored = open_checkpoint(_folder(name, kwargs.get("home_path")), merge=False)
-        tuned = stored.low_rank or stored.config.prefix_length
-        return (FineTuneVisualGLMModel if tuned else VisualGLMModel).from_pretrained(name, args, **kwargs)
+        stored = open_checkpoint(_find_folder(name, kwargs.get("home_path")), merge=False)
+        has_adapter = stored.low_rank or stored.config.prefix_length
+        return (FineTuneVisualGLMModel if has_adapter else VisualGLMModel).from_pretrained(name, args, **kwargs)
 
 
-def _opening(
+def _load_options(
     name: str | Path, args: argparse.Namespace | None, home_path: str | Path | None, kwargs: dict[str, Any]
 ) -> tuple[Path, argparse.Namespace, dict[str, Any]]:
-    """The folder, the arguments as given, and those of `load_model`."""
-    sats_own = sorted({"url", "prefix", "build_only", "use_node_group"} & set(kwargs))
-    if sats_own:
-        raise UsageError(f"{', '.join(sats_own)}: sat's own, and without a meaning here: leave it out.")
+    """Return the folder, the arguments as given, and the keyword arguments of `load_model`."""
+    unsupported = sorted({"url", "prefix", "build_only", "use_node_group"} & set(kwargs))
+    if unsupported:
+        raise UsageError(f"{', '.join(unsupported)} has no meaning outside sat. Remove it.")
     given = argparse.Namespace() if args is None else args
-    folder = _folder(name, home_path)
+    folder = _find_folder(name, home_path)
     step = kwargs.pop("specific_iteration", None)
     options = {"dtype": _dtype(given), "device_map": _device(given), **kwargs}
     return folder if step is None else folder / str(step), given, options
 
 
-def _folder(name: str | Path, home_path: str | Path | None) -> Path:
-    """The folder itself if it exists, else that of the name in sat's home."""
+def _find_folder(name: str | Path, home_path: str | Path | None) -> Path:
+    """Return the folder `name` if it exists, else the one of that name in sat's home."""
     if home_path is not None and not Path(name).exists():
         return local_folder(Path(home_path).expanduser() / name)
     return local_folder(name)
@@ -182,20 +182,21 @@ def _device(args: argparse.Namespace) -> str:
     return f"cuda:{device}" if isinstance(device, int) else str(device)
 
 
-def _arguments(model: Any, given: argparse.Namespace, overwrite: dict[str, Any] | None) -> argparse.Namespace:
-    """What was given, with the checkpoint's configuration and `overwrite` on top, as sat updates its arguments."""
-    known = {**vars(given), **sat_arguments(model.config), **(overwrite or {})}
-    return argparse.Namespace(**{"device": str(model.device), **known})
+def _returned_arguments(model: Any, given: argparse.Namespace, overwrite: dict[str, Any] | None) -> argparse.Namespace:
+    """Update the given arguments with the checkpoint's configuration, then with `overwrite`, as sat does."""
+    fields = {**vars(given), **sat_arguments(model.config), **(overwrite or {})}
+    return argparse.Namespace(**{"device": str(model.device), **fields})
 
 
 def quantize(model: Any, weight_bit_width: int) -> Any:
-    """sat's `quantize(model, 8 | 4)`, for the model or its `transformer`: the language model's linears, in place.
+    """Quantize the language model's linear layers in place: sat's `quantize(model, 8 | 4)`.
 
-    sat quantizes the picture's side and the head with a whole model; here they stay as they are.
+    `model` is the model or its `transformer`. With a whole model, sat also quantizes the image encoder and the LM head;
+    here they keep their dtype.
 
     Raises:
-        QuantizationError: other bits, or adapters are laid on the linears: merge or quantize first.
-        UsageError: it is quantized in other bits already.
+        QuantizationError: other bits, or an adapter is attached to the layers.
+        UsageError: the model is already quantized with other bits.
     """
     return quantize_model(model, weight_bit_width)
 
@@ -203,29 +204,29 @@ def quantize(model: Any, weight_bit_width: int) -> Any:
 def get_infer_setting(
     gpu_device: int = 0, quant: int | None = None, *, name: str | Path = "visualglm-6b", tokenizer: str | None = None
 ) -> tuple[Any, Any]:
-    """The model and the tokenizer that upstream's web page and API begin with.
+    """Load model and tokenizer, as upstream's web page and API do.
 
     Args:
-        gpu_device: the only CUDA device that this process will see.
-        quant: 8 or 4.
-        name: another folder than SAT_HOME's visualglm-6b.
-        tokenizer: where the vocabulary is; by default beside the weights, else upstream's THUDM/chatglm-6b.
+        gpu_device: the only CUDA device that is visible to this process.
+        quant: 8 or 4 bits.
+        name: a folder, by default visualglm-6b in SAT_HOME.
+        tokenizer: folder or hub id of the vocabulary; by default the weights' folder, else THUDM/chatglm-6b.
 
     Raises:
-        CheckpointError: there is no such folder, or it is no complete checkpoint.
+        CheckpointError: the folder does not exist, or is not a complete checkpoint.
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu_device)
     model, _ = AutoModel.from_pretrained(name, argparse.Namespace(fp16=True, skip_init=True))
     model.add_mixin("auto-regressive", CachedAutoregressiveMixin())
     if quant is not None:
         model = quantize(model, quant)
-    beside = local_folder(name)
-    found = tokenizer or (beside if (beside / "ice_text.model").is_file() else TOKENIZER)
-    return model, AutoTokenizer.from_pretrained(found, trust_remote_code=True)
+    folder = local_folder(name)
+    source = tokenizer or (folder if (folder / VOCABULARY_FILE).is_file() else TOKENIZER)
+    return model, AutoTokenizer.from_pretrained(source, trust_remote_code=True)
 
 
 def is_chinese(text: str) -> re.Match[str] | None:
-    """Whether there is a Chinese character in the text; upstream's demos choose 问/答 or Q/A by it."""
+    """Find a Chinese character in the text; upstream's demos choose 问/答 or Q/A by it."""
     return CHINESE.search(text)
 
 
@@ -236,31 +237,32 @@ def generate_input(
     input_para: dict[str, Any] | None = None,
     image_is_encoded: bool = True,
 ) -> dict[str, Any]:
-    """Upstream's request: the picture (base64, unless `image_is_encoded` is False) opened, the rest as it came.
+    """Build upstream's request dictionary; the image is decoded from base64 unless `image_is_encoded` is False.
 
     Raises:
-        ImageError: the base64 is broken, or no picture.
+        ImageError: the base64 is invalid, or its content is not an image.
     """
-    image = _decoded(input_image_prompt) if image_is_encoded else input_image_prompt
+    image = _decode_image(input_image_prompt) if image_is_encoded else input_image_prompt
     return {"input_query": input_text, "input_image": image, "history": list(history), "gen_kwargs": input_para}
 
 
-def _decoded(encoded: str | bytes) -> Image.Image:
+def _decode_image(encoded: str | bytes) -> Image.Image:
     try:
         content = base64.b64decode(encoded)
     except (binascii.Error, ValueError) as error:
-        raise ImageError(f"the base64 of the picture is broken ({error}): encode the whole file again.") from error
+        raise ImageError(f"The image's base64 is invalid ({error}). Encode the whole file again.") from error
     return open_image(io.BytesIO(content))
 
 
 def save_checkpoint(iteration: int, model: Any, optimizer: Any, lr_scheduler: Any, args: argparse.Namespace) -> None:
-    """sat's: writes the model as a sat folder `args.save` with the step `iteration`; only the model is stored.
+    """Write the model as step `iteration` of the sat folder `args.save`; only the model is stored.
 
     Raises:
-        UsageError: LoRA is not merged yet, the model is in 8 or 4 bits, or the folder cannot be written.
+        UsageError: LoRA is not merged, an optimizer or scheduler is given, the model is quantized, or the folder
+            cannot be written.
     """
     if "lora" in model.mixins and not model.get_mixin("lora").is_merged:
-        raise UsageError("LoRA is not in the weights yet: call model.get_mixin('lora').merge_lora() first.")
+        raise UsageError("LoRA is not merged into the weights. Call model.get_mixin('lora').merge_lora() first.")
     if optimizer is not None or lr_scheduler is not None:
-        raise UsageError("save_checkpoint stores the model alone: give None for optimizer and lr_scheduler.")
+        raise UsageError("save_checkpoint stores only the model. Pass None for optimizer and lr_scheduler.")
     save_sat(model, args.save, str(iteration))

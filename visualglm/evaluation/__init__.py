@@ -1,1 +1,1 @@
-"""What a model gets right, with sample sizes, intervals and controls."""
+"""Evaluation: drawn scenes, batch answering, answer matching, confidence intervals."""

@@ -1,7 +1,7 @@
-"""A free answer -> the fact that it states, to be compared with the truth.
+"""Compare free-form answers with the truth.
 
-An answer is right when it states exactly one fact of the asked sort (one name, one colour, one number, ...) and it is
-the true one; descriptions and lists are right when they are right to the last character. Knows nothing about models.
+An answer is right if it states exactly one fact of the requested type (one name, one colour, one number, ...) and that
+fact is true. Descriptions and lists are right only if every character matches.
 """
 
 from __future__ import annotations
@@ -15,21 +15,25 @@ from .scenes.kinds import BACKGROUNDS, CATEGORIES, COLOURS, ZONES, Kind, Languag
 from .scenes.qa_pair import QAPair
 from .scenes.question_templates import ZH_NUMBERS
 
-WHOLE = ("describe", "list", "shapes", "off topic", "absent")
+VERBATIM = ("describe", "list", "shapes", "off topic", "absent")
 NAMES = ("name", "size", "odd")
 YES_OR_NO = ("exists", "any", "same colour")
 SIDES: dict[Language, tuple[str, ...]] = {
     "zh": ("左边", "右边", "上面", "下面"),
     "en": ("left", "right", "above", "below"),
 }
-# What comes before the word that decides: of the rest only this counts, for names hold colours and sides (left arrow).
-TOLD_AFTER: dict[Language, str] = {"zh": "[是在]", "en": r"\bis\b"}
-DENIED = re.compile(r"不是| is not ")
+# Only the text after the last of these words is searched: names may contain colours and sides (left arrow).
+VERBS: dict[Language, str] = {"zh": "[是在]", "en": r"\bis\b"}
+NEGATION = re.compile(r"不是| is not ")
 
 
 @lru_cache(maxsize=64)
 def facts(task: str, language: Language) -> tuple[str, ...]:
-    """The facts that an answer to a task may state, in the same order in both languages."""
+    """List the facts that an answer to a task may state, in the same order in both languages.
+
+    Raises:
+        KeyError: the task has no such list.
+    """
     if task in NAMES:
         return tuple(answers.noun(kind, language) for kind in kinds())
     if task == "colour":
@@ -51,42 +55,42 @@ def facts(task: str, language: Language) -> tuple[str, ...]:
     raise KeyError(task)
 
 
-def stated(task: str, language: Language, answer: str) -> str | None:
-    """The one fact that an answer states; None when it states none or several."""
-    if task in WHOLE:
+def stated_fact(task: str, language: Language, answer: str) -> str | None:
+    """Return the one fact that an answer states, or None if it states none or several."""
+    if task in VERBATIM:
         return answer
     if task in YES_OR_NO:
         return _yes_or_no(answer)
     if task in NAMES:
-        kind = named_kinds(DENIED.split(answer)[0], language)
+        kind = named_kind(NEGATION.split(answer)[0], language)
         return answers.noun(kind, language) if kind else None
     if task in ("count", "total") and (answer.startswith("图中没有") or re.search(r"\bno\b", answer)):
         return answers.number(0, language)
-    found = set(_pattern(task, language).findall(_told(task, language, answer)))
+    found = set(_pattern(task, language).findall(_decisive_part(task, language, answer)))
     return found.pop() if len(found) == 1 else None
 
 
 def is_right(exchange: QAPair, answer: str) -> bool:
-    """Whether an answer states the truth of an exchange."""
-    truth = exchange.answer if exchange.task in WHOLE else exchange.truth
-    return stated(exchange.task, exchange.language, answer) == truth
+    """True if the answer states the truth of a question-answer pair."""
+    truth = exchange.answer if exchange.task in VERBATIM else exchange.truth
+    return stated_fact(exchange.task, exchange.language, answer) == truth
 
 
 def same_fact(task: str, zh: str, en: str) -> bool:
-    """Whether a Chinese and an English answer state the same fact."""
+    """True if a Chinese and an English answer state the same fact."""
     pair: tuple[tuple[Language, str], ...] = (("zh", zh), ("en", en))
-    places = [_place(facts(task, language), stated(task, language, answer)) for language, answer in pair]
-    return places[0] == places[1] != -1
+    indices = [_index(facts(task, language), stated_fact(task, language, answer)) for language, answer in pair]
+    return indices[0] == indices[1] != -1
 
 
-def named_kinds(answer: str, language: Language) -> Kind | None:
-    """The one thing that an answer names, by any of its names; a hot dog is no dog."""
+def named_kind(answer: str, language: Language) -> Kind | None:
+    """Return the one kind that an answer names by any of its names, else None; the longest name wins (hot dog)."""
     names = _names(language)
-    found = {names[name] for name in _name_pattern(language).findall(_bare(answer, language))}
+    found = {names[name] for name in _name_pattern(language).findall(_normalize_answer(answer, language))}
     return found.pop() if len(found) == 1 else None
 
 
-def _place(options: tuple[str, ...], fact: str | None) -> int:
+def _index(options: tuple[str, ...], fact: str | None) -> int:
     return options.index(fact) if fact in options else -1
 
 
@@ -96,20 +100,20 @@ def _yes_or_no(answer: str) -> str | None:
     return "yes" if answer.startswith(("有", "是", "一样", "Yes")) else None
 
 
-def _told(task: str, language: Language, answer: str) -> str:
-    """What is said about the thing: numbers and grounds are looked for everywhere."""
+def _decisive_part(task: str, language: Language, answer: str) -> str:
+    """Return the text after the verb; for numbers and backgrounds, the whole answer."""
     if task in ("total", "count", "background"):
         return answer
-    return re.split(TOLD_AFTER[language], answer)[-1]
+    return re.split(VERBS[language], answer)[-1]
 
 
 @lru_cache(maxsize=64)
 def _pattern(task: str, language: Language) -> re.Pattern[str]:
-    """Finds a task's facts, the longest first."""
+    """Compile a pattern that finds a task's facts, the longest first."""
     options = sorted(facts(task, language), key=len, reverse=True)
     before, after = (r"\b", r"\b") if language == "en" else ("", "")
     if task in ("total", "count"):
-        before = "(?<=有)" if language == "zh" else r"(?:(?<=is )|(?<=are ))"  # the ten of 十字形 is no number
+        before = "(?<=有)" if language == "zh" else r"(?:(?<=is )|(?<=are ))"  # the 十 of 十字形 (cross) is not a 10
     return re.compile(f"{before}({'|'.join(map(re.escape, options))}){after}")
 
 
@@ -125,8 +129,11 @@ def _name_pattern(language: Language) -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=2)
-def _beside(language: Language) -> re.Pattern[str]:
-    """Measure words (一头大象 has no head) and colours (an orange fish is no orange), but not those within names."""
+def _modifiers(language: Language) -> re.Pattern[str]:
+    """Compile a pattern of measure words and colours, except those that are part of a name.
+
+    They can look like names: 头 (head) in 一头大象 (an elephant), orange in "an orange fish".
+    """
     if language == "zh":
         measures = "|".join(sorted({kind.measure for kind in kinds()}))
         colours = "|".join(colour.zh for colour in COLOURS)
@@ -136,5 +143,5 @@ def _beside(language: Language) -> re.Pattern[str]:
     return re.compile(rf"\b(?!(?:{'|'.join(coloured)})\b)(?:{colours}) (?=\w)")
 
 
-def _bare(answer: str, language: Language) -> str:
-    return _beside(language).sub("", answer)
+def _normalize_answer(answer: str, language: Language) -> str:
+    return _modifiers(language).sub("", answer)

@@ -1,7 +1,7 @@
-"""Pictures and questions -> greedy answers in batches, and how sure the model is of them.
+"""Answer questions about images in batches, greedily.
 
-In: an opened model, pictures, exchanges. Out: `EncodedImages` (what the networks make of pictures) and
-`AskedQuestion` (a question with its answer). Knows nothing about where pictures come from or what is right.
+In: a model, images, question-answer pairs. Out: `EncodedImages` (features of the images) and `AskedQuestion` (a
+question with the model's answer and its probability).
 """
 
 from __future__ import annotations
@@ -17,103 +17,101 @@ from torch import Tensor
 from ..conversation import VisualGLM
 from ..inference.batch_generation import GenerationRow, generate_batch, padded
 from ..inference.generation_settings import generation_settings
-from ..preprocessing.images import VisualGLMImageProcessor
-from ..preprocessing.prompt import build_prompt
 from .scenes.qa_pair import QAPair
 
-BATCH = 64
-LONGEST = 80  # tokens of an answer; a model in training may not find its end
+BATCH_SIZE = 64
+MAX_ANSWER_TOKENS = 80  # a model in training may never generate the end token
 
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """One question about picture number `picture`, what the model said, and the chance it gave that answer."""
+    """One question about the image with index `image`, the model's answer, and the probability of that answer."""
 
-    picture: int
+    image: int
     exchange: QAPair
     answer: str = ""
-    chance: float = 0.0
+    probability: float = 0.0
 
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Pictures as the model sees them: `slots` [P, image_length, hidden] and the ViT's class token [P, vit hidden]."""
+    """Features of images: `embeds` [P, image_length, hidden] and the ViT's class tokens [P, vit hidden]."""
 
-    slots: Tensor
-    token: Tensor
+    embeds: Tensor
+    class_tokens: Tensor
 
     def __len__(self) -> int:
-        return len(self.slots)
+        return len(self.embeds)
 
 
 @torch.no_grad()
-def encode(model: VisualGLM, pictures: Iterable[Image.Image]) -> EncodedImages:
-    """RGB pictures -> what fills their slots; they are drawn and encoded a batch at a time."""
-    side, network = model.model.config.vision.image_size, model.model
-    images = VisualGLMImageProcessor(size={"height": side, "width": side})
-    slots, tokens = [], []
-    for batch in _batches(pictures):
-        pixel_values = images(batch, return_tensors="pt")["pixel_values"].to(network.device, network.dtype)
+def encode(model: VisualGLM, images: Iterable[Image.Image]) -> EncodedImages:
+    """Encode RGB images batch by batch; a generator of images is consumed lazily."""
+    network, process = model.model, model.processor.image_processor
+    embeds, class_tokens = [], []
+    for batch in _batches(images):
+        pixel_values = process(batch, return_tensors="pt")["pixel_values"].to(network.device, network.dtype)
         patches = network.image_encoder.vit(pixel_values)
         queries, _ = network.image_encoder.qformer(patches, False)
-        slots.append(network.image_encoder.glm_proj(queries))
-        tokens.append(patches[:, 0])
-    return EncodedImages(torch.cat(slots), torch.cat(tokens))
+        embeds.append(network.image_encoder.glm_proj(queries))
+        class_tokens.append(patches[:, 0])
+    return EncodedImages(torch.cat(embeds), torch.cat(class_tokens))
 
 
-def _batches(pictures: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
-    rest = iter(pictures)
-    while batch := list(islice(rest, BATCH)):
+def _batches(images: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
+    rest = iter(images)
+    while batch := list(islice(rest, BATCH_SIZE)):
         yield batch
 
 
 def answer_all(
-    model: VisualGLM, asked: Sequence[AskedQuestion], pictures: Tensor, shift: int = 0, sure: bool = False
+    model: VisualGLM,
+    asked: Sequence[AskedQuestion],
+    image_embeds: Tensor,
+    shift: int = 0,
+    with_probability: bool = False,
 ) -> list[AskedQuestion]:
-    """Greedy answers to every question; `shift` shows each another picture instead (a control).
+    """Answer every question greedily.
 
-    Batches are of questions whose true answers are about as long, for all wait for the longest. With `sure`, the
-    chance of each answer is read too (one more pass).
+    Batches group questions whose true answers have similar lengths, because a batch runs until its longest answer ends.
+
+    Args:
+        image_embeds: embeddings of the images, [P, image_length, hidden].
+        shift: added to each image index, so that every question is asked about a wrong image (a control).
+        with_probability: also compute the probability of each answer, which takes one more forward pass.
     """
-    settings = generation_settings(model.model, do_sample=False, max_new_tokens=LONGEST)
-    shown = ((a.picture + shift) % len(pictures) for a in asked)
-    embeds = (pictures[number : number + 1] for number in shown)
+    settings = generation_settings(model.model, do_sample=False, max_new_tokens=MAX_ANSWER_TOKENS)
+    indices = ((a.image + shift) % len(image_embeds) for a in asked)
+    embeds = (image_embeds[index : index + 1] for index in indices)
     rows = [GenerationRow(prompt_ids(model, a.exchange), e, settings) for a, e in zip(asked, embeds, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: (len(asked[i].exchange.answer) // 8, len(rows[i].input_ids)))
     answered = list(asked)
-    for start in range(0, len(order), BATCH):
-        part = order[start : start + BATCH]
+    for start in range(0, len(order), BATCH_SIZE):
+        part = order[start : start + BATCH_SIZE]
         batch = [rows[i] for i in part]
         generate_batch(model.model, batch)
-        chances = _chances(model, batch) if sure else [0.0] * len(batch)
-        for index, row, chance in zip(part, batch, chances, strict=True):
-            answered[index] = replace(asked[index], answer=model.row_answer(row).text, chance=chance)
+        probabilities = _answer_probabilities(model, batch) if with_probability else [0.0] * len(batch)
+        for index, row, probability in zip(part, batch, probabilities, strict=True):
+            answered[index] = replace(asked[index], answer=model.row_answer(row).text, probability=probability)
     return answered
 
 
 @torch.no_grad()
-def _chances(model: VisualGLM, rows: Sequence[GenerationRow]) -> list[float]:
-    """The probability that the model gives each answer: the product over its tokens."""
+def _answer_probabilities(model: VisualGLM, rows: Sequence[GenerationRow]) -> list[float]:
+    """Return the probability of each generated answer, the product over its tokens."""
     network = model.model
     ids, mask, start = padded(
         [row.input_ids for row in rows], [row.ids for row in rows], int(network.config.pad_token_id or 0)
     )
     ids, mask = ids.to(network.device), mask.to(network.device)
-    shown = torch.cat([row.image_embeds for row in rows if row.image_embeds is not None])
+    embeds = torch.cat([row.image_embeds for row in rows if row.image_embeds is not None])
     kept = ids.shape[1] - start + 1
-    logits = network(ids, attention_mask=mask, image_embeds=shown, logits_to_keep=kept).logits[:, :-1]
-    scores = logits.float().log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0]
-    chances: list[float] = (scores * mask[:, start:]).sum(1).exp().tolist()
-    return chances
+    logits = network(ids, attention_mask=mask, image_embeds=embeds, logits_to_keep=kept).logits[:, :-1]
+    log_probabilities = logits.float().log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0]
+    probabilities: list[float] = (log_probabilities * mask[:, start:]).sum(1).exp().tolist()
+    return probabilities
 
 
 def prompt_ids(model: VisualGLM, exchange: QAPair) -> list[int]:
-    """The prompt of an exchange; its picture stands before the first turn."""
-    config = model.model.config
-    return build_prompt(
-        model.tokenizer,
-        exchange.turns,
-        language=exchange.language,
-        image_token_id=int(config.image_token_id or 0),
-        image_length=config.image_length,
-    ).input_ids
+    """Build the prompt of a question; its image comes before the first turn."""
+    return model.processor.build_prompt(exchange.turns, exchange.language).input_ids

@@ -1,6 +1,6 @@
-"""Test scenes -> every question that they allow, and the vectors of their pictures.
+"""Generate test scenes, their questions, and their image embeddings.
 
-Test seeds only, unless another split is named. Knows nothing about what is right.
+Seeds are those of the test split, unless another split is given.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .scenes.split_seeds import Split, seeds
 TASKS = (
     *("describe", "list", "name", "name by colour", "name by place", "colour", "total", "count", "where"),
     *("side", "height", "exists", "background", "category", "any", "size", "same colour", "odd", "shapes", "off topic"),
-    *("colour", "side", "height", "size", "same colour"),  # again: many scenes do not allow these
+    *("colour", "side", "height", "size", "same colour"),  # asked twice, because many scenes do not allow them
 )
-MOST = 6
+MAX_OBJECTS = 6
 
 
-def drawn_scenes(count: int, split: Split = Split.TEST, most: int = MOST) -> list[Scene]:
-    """Drawn things alone."""
+def drawn_scenes(count: int, split: Split = Split.TEST, most: int = MAX_OBJECTS) -> list[Scene]:
+    """Generate `count` scenes of at most `most` drawn objects."""
     return [scene_of(seed, most=most) for seed in islice(seeds(split), count)]
 
 
 def questions(scenes: Sequence[Scene], tasks: Sequence[str] = TASKS) -> list[AskedQuestion]:
-    """Every task about every scene that allows it, in both languages; no question twice about one scene."""
+    """Ask every task about every scene that allows it, in both languages; duplicates within a scene are dropped."""
     asked: dict[tuple[int, Language, str], AskedQuestion] = {}
     for index, scene in enumerate(scenes):
         for number, task in enumerate(tasks):
@@ -45,5 +45,5 @@ def questions(scenes: Sequence[Scene], tasks: Sequence[str] = TASKS) -> list[Ask
 
 
 def encode_scenes(model: VisualGLM, scenes: Sequence[Scene]) -> Tensor:
-    """The picture vectors of every scene, [scenes, image_length, hidden]."""
-    return encode(model, (render_scene(scene) for scene in scenes)).slots
+    """Render and encode scenes; returns [scenes, image_length, hidden]."""
+    return encode(model, (render_scene(scene) for scene in scenes)).embeds

@@ -57,6 +57,21 @@ def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
     return content
 
 
+def wrong_download(head: bytes) -> str | None:
+    """What a file is that a download left in the place of another, and what to do; None where it may be the right one.
+
+    `head` is the file's beginning, a few hundred bytes of it.
+    """
+    if not head:
+        return "is empty: the download or the copy failed, so get it again."
+    if head.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder."
+    # without the NUL: a safetensors file whose header has 60 bytes begins with "<", too
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" and b"\0" not in head:
+        return "is a web page, not the file itself: the link answered with HTML, so download it from one that works."
+    return None
+
+
 def read_json(path: str | Path, most: int = MOST_BYTES) -> Any:
     """Read a JSON file; see `parse_json` and `read_bytes` for what is refused, and so is half a character."""
     content = read_bytes(path, most)

@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import VisualGLMError
-from ..preprocessing.images import open_image
 from ..preprocessing.processor import VisualGLMProcessor
-from ..preprocessing.prompt import IGNORED_LABEL, Language, Turn, build_training_row
+from ..preprocessing.prompt import IGNORED_LABEL, Language, Turn
 from .data_files import DataFile, DataRow, RowError
 
 
@@ -78,37 +77,29 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
 
     def _lengths(self, number: int, open_pictures: bool) -> list[int]:
         row = self.rows[number]
-        lengths = [len(self._encoded(number, row, turn)[0]) for turn in range(len(row.turns))]
-        if lengths[-1] > self.max_tokens:
+        last = len(row.turns) - 1
+        longest = len(self._encoded(number, row, last)[0])  # first: beginnings of thousands of turns take minutes
+        if longest > self.max_tokens:
             raise RowError(
-                f"{self.rows.path}, row {number + 1}: it takes {lengths[-1]} tokens and max_tokens is "
+                f"{self.rows.path}, row {number + 1}: it takes {longest} tokens and max_tokens is "
                 f"{self.max_tokens}. Shorten it, raise max_tokens, or skip it with --skip-bad."
             )
         if open_pictures:
             for path in row.pictures:
                 self._pixels(number, path)
-        return lengths
+        return [*(len(self._encoded(number, row, turn)[0]) for turn in range(last)), longest]
 
     def _encoded(self, number: int, row: DataRow, turn: int) -> tuple[list[int], list[int]]:
-        processor = self.processor
         try:
-            return build_training_row(
-                processor.tokenizer,
-                row.turns[: turn + 1],
-                language=self.language,
-                image_token_id=processor.image_token_id,
-                image_length=processor.image_length,
-            )
+            return self.processor.build_training_row(row.turns[: turn + 1], self.language)
         except VisualGLMError as error:
             raise RowError(f"{self.rows.path}, row {number + 1}: {error}") from error
 
     def _pixels(self, number: int, path: str) -> Tensor:
         try:
-            picture = open_image(path)
+            return self.processor.image_processor.read(path)[0]
         except VisualGLMError as error:
             raise RowError(f"{self.rows.path}, row {number + 1}: {error}") from error
-        pixels: Tensor = self.processor.image_processor(picture, return_tensors="pt")["pixel_values"][0]
-        return pixels
 
 
 class Collator:

@@ -14,7 +14,6 @@ import torch
 from ..conversation import QUESTIONS, VisualGLM, packed_model
 from ..inference.batch_generation import GenerationRow, generate_batch
 from ..inference.generation_settings import generation_settings
-from ..inference.image_features import encode_image
 from ..inference.prompting import ask_prompt
 from ..preprocessing.prompt import Language, Turn
 from ..preprocessing.tokenizer import process_response
@@ -62,9 +61,9 @@ def answers(
     inside.eval()
     with torch.autocast(inside.device.type, dtype, enabled=dtype != torch.float32):
         for one in asked:
-            embeds = torch.cat([encode_image(inside, path) for path in one.pictures]) if one.pictures else None
+            embeds = torch.cat([model.encode(path) for path in one.pictures]) if one.pictures else None
             turns = [*one.turns[:-1], replace(one.turns[-1], answer=None)]
-            prompt = ask_prompt(inside, model.tokenizer, turns, language, settings.limits)
+            prompt = ask_prompt(model.processor, turns, language, settings.limits)
             row = GenerationRow(prompt.input_ids, embeds, settings)
             generate_batch(inside, [row])
             said.append(model.row_answer(row).text)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ..errors import UsageError
+from ..files.reading import read_json
 from ..training.distributed import rank, shard, world
 from ..training.optimizer_state import moments, restore
 from .trainer import FinetuneTrainer
@@ -68,7 +69,7 @@ class FsdpTrainer(FinetuneTrainer):
         named = self.tuned.parameters
         parts = load_file(folder / MOMENTS.format(rank()))
         restore(self.optimizer, named, {path: _shard_like_parameter(path, part, named) for path, part in parts.items()})
-        self.lr_scheduler.load_state_dict(json.loads((folder / SCHEDULER).read_text(encoding="utf-8")))
+        self.lr_scheduler.load_state_dict(read_json(folder / SCHEDULER))
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
 

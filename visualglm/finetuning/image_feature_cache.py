@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..checkpoints.storage.atomic_folder import check_free_space
 from ..files.atomic import explain_write_errors
-from ..inference.image_features import encode_image
+from ..inference.image_features import encode_pixels
+from ..preprocessing.images import VisualGLMImageProcessor
 from .finetuning_config import Finetuning
 from .trainable_model import IMAGE_ENCODER_PREFIX
 
@@ -42,7 +43,7 @@ class ImageFeatureCache:
 
 
 @torch.no_grad()
-def computed(model: Any, paths: Iterable[str], file: Path) -> ImageFeatureCache:
+def computed(model: Any, images: VisualGLMImageProcessor, paths: Iterable[str], file: Path) -> ImageFeatureCache:
     """Encodes every picture once, into a new file of float32 numbers (they hold any narrower dtype exactly).
 
     The file is written before it is mapped, so that a full disk is an error instead of a crash.
@@ -56,7 +57,7 @@ def computed(model: Any, paths: Iterable[str], file: Path) -> ImageFeatureCache:
     dtype = torch.float32
     with explain_write_errors(file), file.open("xb") as opened:
         for path in unique:
-            embeds = encode_image(model, path)
+            embeds = encode_pixels(model, images.read(path))
             dtype = embeds.dtype
             opened.write(embeds[0].float().cpu().numpy().tobytes())
         opened.truncate(4 * math.prod(shape))

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import explain_write_errors, write_file
+from ..files.reading import read_json
 from ..training.distributed import rank
 from .evaluation import EvalQuestion
 from .finetuning_config import Finetuning
@@ -53,7 +54,7 @@ def checkpoint_to_resume(
 
 def _require_same_run(recipe: Finetuning, output: Path) -> None:
     stored = _stored(output / RECIPE)
-    if not isinstance(stored, dict):
+    if not isinstance(stored, dict) or not isinstance(stored.get(FILES, {}), dict):
         raise UsageError(
             f"{output} has no {RECIPE} with the settings of its run. Start a new run with another --output."
         )
@@ -95,12 +96,18 @@ def write_before(output: Path, asked: list[list[EvalQuestion]], said: list[list[
 def read_before(output: Path, asked: list[list[EvalQuestion]]) -> list[list[str]] | None:
     """Return the stored answers before training, or None if there are none for the same questions."""
     stored = _stored(output / BEFORE)
-    if isinstance(stored, list):  # earlier versions kept the answers alone
-        return stored if [len(said) for said in stored] == [len(them) for them in asked] else None
     now = json.loads(json.dumps([[asdict(one) for one in them] for them in asked]))
     same = isinstance(stored, dict) and stored.get("asked") == now
-    answers: list[list[str]] | None = stored.get("answers") if same else None
-    return answers
+    answers = stored.get("answers") if same else stored  # earlier versions kept the answers alone
+    return answers if _has_texts(answers, asked) else None
+
+
+def _has_texts(stored: Any, asked: list[list[EvalQuestion]]) -> bool:
+    """True if `stored` holds one text per question."""
+    if not isinstance(stored, list) or not all(isinstance(texts, list) for texts in stored):
+        return False
+    all_text = all(isinstance(text, str) for texts in stored for text in texts)
+    return all_text and [len(texts) for texts in stored] == [len(them) for them in asked]
 
 
 def _write(file: Path, content: Any, **options: Any) -> None:
@@ -110,6 +117,6 @@ def _write(file: Path, content: Any, **options: Any) -> None:
 def _stored(file: Path) -> Any:
     """What a file of JSON holds, None where there is none or it was not written to its end."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(file)
+    except (OSError, ValueError):
         return None

@@ -1,6 +1,6 @@
 """A recipe -> a trained adapter or model, with the plan said before and the proof written after.
 
-    data --> samples --> plan --> features --> answers before --> Trainer --> answers after --> adapter, report
+    data --> samples --> model --> plan --> features --> answers before --> Trainer --> answers after --> result, report
 
 Knows nothing about the command line but a function that says a line.
 """
@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from ..adapters.files import Base, base_of
-from ..checkpoints import find_vocabulary, local_folder, read_config
+from ..checkpoints import find_vocabulary, local_folder, read_config, resolve_vocabulary
 from ..checkpoints.quantize import plan_of_config
 from ..checkpoints.save_sat import ADAPTER
 from ..conversation import VisualGLM, load, packed_model
-from ..errors import UsageError
+from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
+from ..preprocessing.processor import VisualGLMProcessor
 from ..training.distributed import join, world
 from .data_report import findings
 from .dataset import Collator
@@ -53,13 +54,13 @@ BNB_AVX512_FLAG = "support_avx512bf16_for_cpu"
 Say = Callable[[str], None]
 
 
-def check(recipe: Finetuning, say: Say, device: str = "auto") -> int:
-    """Says what the data holds; returns how many rows are broken."""
-    model = _opened(recipe, device)
+def check(recipe: Finetuning, say: Say) -> int:
+    """Says what the data holds; returns how many rows are broken. No weights are opened."""
+    reader = _reader(recipe)
     files = [recipe.data, *([recipe.validation] if recipe.validation else [])]
     broken = 0
     for file in files:
-        samples = samples_of(replace(recipe, skip_bad=True), file, model)
+        samples = samples_of(replace(recipe, skip_bad=True), file, *reader)
         broken += len(samples.bad)
         for line in findings(samples):
             say(line)
@@ -76,10 +77,10 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     check_accelerate_fsdp_off()
     require_tensorboard(recipe)
     checkpoint = checkpoint_to_resume(recipe, Path(recipe.output), resume, say)
+    sides = sides_of(recipe, *_reader(recipe), say)  # a broken row should not cost the minutes that opening takes
     if world() > 1:
         join(device)
     model = _opened(recipe, device)
-    sides = sides_of(recipe, model, say)
     ready = prepare_for_training(model.model, recipe, base_of(recipe.model or packed_model()))
     plan = _make_plan(ready, sides)
     for line in (*plan.lines(), describe_image_handling(recipe)):
@@ -122,6 +123,18 @@ def run_main_process(job: TrainingJob, model: VisualGLM, say: Say, device: str) 
     return True
 
 
+def _reader(recipe: Finetuning) -> tuple[VisualGLMProcessor, int]:
+    """What reads the data, and how many tokens a row may have; from the model's small files.
+
+    Raises:
+        TokenizerError: the base has no vocabulary file, and the recipe names none.
+    """
+    folder = local_folder(recipe.model or packed_model())
+    config = read_config(folder)
+    vocabulary = resolve_vocabulary(recipe.tokenizer or (folder if folder.is_dir() else folder.parent))
+    return VisualGLMProcessor.for_config(config, vocabulary), recipe.max_tokens or config.max_sequence_length
+
+
 def _opened(recipe: Finetuning, device: str) -> VisualGLM:
     """Load the base model in the dtype of the recipe, or in 4 bits for QLoRA.
 
@@ -160,12 +173,9 @@ def four_bit() -> Any:
     Raises:
         UsageError: bitsandbytes is not installed.
     """
-    from importlib.util import find_spec
-
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise UsageError("a 4-bit base needs bitsandbytes: pip install 'visualglm[qlora]'.")
+    require_extra("qlora", "a 4-bit base", "bitsandbytes")
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=["image_encoder", "lm_head"]
     )
@@ -238,7 +248,7 @@ def _features(ready: TrainableModel, sides: DataSplits, file: Path) -> ImageFeat
         return None
     inside = ready.model
     with torch.autocast(inside.device.type, ready.dtype, enabled=ready.dtype != torch.float32):
-        return computed(inside, sides.pictures(), file)
+        return computed(inside, sides.image_processor, sides.pictures(), file)
 
 
 def save_result(ready: TrainableModel, step: int) -> None:

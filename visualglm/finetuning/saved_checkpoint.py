@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..adapters.files import CHECKPOINT
 from ..files.atomic import explain_write_errors, remove, sync_tree, write_file
+from ..files.reading import open_regular, read_json
 
 SEAL = "files.json"
 ADVICE = "free some space or change permissions, then resume from the previous checkpoint with --resume"
@@ -48,17 +50,17 @@ def seal(folder: Path) -> None:
 def is_whole(folder: Path) -> bool:
     """Whether every file is there as it was when the folder was sealed."""
     try:
-        contents = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        return all(describe(folder / name) == content for name, content in contents.items())
-    except (OSError, ValueError, AttributeError, RecursionError):
+        contents = read_json(folder / SEAL)
+        return all(describe(folder / Path(name).name) == content for name, content in contents.items())
+    except (OSError, ValueError, AttributeError):
         return False
 
 
 def describe(file: Path) -> dict[str, Any]:
     """Return size and sha256 of a file."""
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return {"bytes": file.stat().st_size, "sha256": digest}
+    with open_regular(file) as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]
+        return {"bytes": os.fstat(opened.fileno()).st_size, "sha256": digest}
 
 
 def newest_first(output: Path) -> list[Path]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..conversation import VisualGLM
 from ..errors import UsageError
+from ..preprocessing.images import VisualGLMImageProcessor
+from ..preprocessing.processor import VisualGLMProcessor
 from .data_files import DataFile
 from .dataset import FinetuningDataset, SubsetDataset, split_dataset
 from .evaluation import EvalQuestion
@@ -27,6 +28,10 @@ class DataSplits:
         assert sides[0] is not None
         return DataSplits(sides[0], sides[1])
 
+    @property
+    def image_processor(self) -> VisualGLMImageProcessor:
+        return self.learned.samples.processor.image_processor
+
     def pictures(self) -> list[str]:
         return [path for part in self._both if part for path in part.samples.picture_paths()]
 
@@ -35,25 +40,26 @@ class DataSplits:
         return self.learned, self.held_out
 
 
-def samples_of(recipe: Finetuning, file: str, model: VisualGLM) -> FinetuningDataset:
+def samples_of(recipe: Finetuning, file: str, processor: VisualGLMProcessor, max_tokens: int) -> FinetuningDataset:
     """The answers of a file, as the recipe reads it."""
-    longest = recipe.max_tokens or model.model.config.max_sequence_length
-    return FinetuningDataset(DataFile(file), model.processor, longest, recipe.language, recipe.skip_bad)  # type: ignore[arg-type]
+    return FinetuningDataset(DataFile(file), processor, max_tokens, recipe.language, recipe.skip_bad)  # type: ignore[arg-type]
 
 
-def sides_of(recipe: Finetuning, model: VisualGLM, say: Callable[[str], None]) -> DataSplits:
+def sides_of(
+    recipe: Finetuning, processor: VisualGLMProcessor, max_tokens: int, say: Callable[[str], None]
+) -> DataSplits:
     """Both sides; rows that were left out are said.
 
     Raises:
         UsageError: no row can be learned from.
     """
-    samples = samples_of(recipe, recipe.data, model)
+    samples = samples_of(recipe, recipe.data, processor, max_tokens)
     for message in samples.bad:
         say(f"left out: {message}")
     if not len(samples):
         raise UsageError(f"{recipe.data} has no row that can be learned from: see visualglm finetune --check.")
     if recipe.validation:
-        others = samples_of(recipe, recipe.validation, model)
+        others = samples_of(recipe, recipe.validation, processor, max_tokens)
         return DataSplits(
             SubsetDataset(samples, list(range(len(samples)))), SubsetDataset(others, list(range(len(others))))
         )

@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from ..adapters.files import WEIGHTS, Base, write_base
 from ..adapters.lora import inject
 from ..adapters.manager import WRAPPED
-from ..adapters.peft_layers import require_peft
 from ..adapters.prefix_adapter import TENSOR, flattened, new_prefix
 from ..checkpoints.save_sat import ADAPTER
-from ..errors import UsageError
+from ..errors import UsageError, require_extra
 from ..quantization import QuantizedEmbedding, QuantizedLinear
 from ..training.distributed import gather_full_tensor, rank, shard_like
 from .finetuning_config import Finetuning, layer_numbers
@@ -177,7 +176,7 @@ def _modules_with_mode(model: Any, mode: str, recipe: Finetuning) -> list[nn.Mod
 
 def _with_lora(model: Any, recipe: Finetuning) -> Any:
     """PEFT's layers in the model; returns its configuration."""
-    require_peft("LoRA")
+    require_extra("train", "LoRA", "peft")
     from peft import LoraConfig
 
     whole = [name for part in IMAGE_ENCODER_PREFIX if getattr(recipe.parts, part) == "full" for name in MODULES[part]]

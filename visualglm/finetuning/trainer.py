@@ -23,6 +23,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from ..adapters.files import CHECKPOINT
 from ..errors import UsageError
 from ..files.atomic import append_line, explain_write_errors, write_file
+from ..files.reading import parse_json, read_bytes
 from ..training.distributed import barrier, rank, world
 from .finetuning_config import Finetuning
 from .run_plan import RunPlan
@@ -163,16 +164,16 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`, none where there is no such file; lines that a power loss tore are left out."""
     if not file.is_file():
         return []
-    lines = file.read_text(encoding="utf-8", errors="replace").replace("\0", "\n").splitlines()
+    lines = read_bytes(file).decode("utf-8", "replace").replace("\0", "\n").splitlines()
     return [row for row in map(_parse_line, lines) if row]
 
 
 def _parse_line(line: str) -> dict[str, Any]:
     """A row, empty where the line is none."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         numbers = (row["step"], row.get("loss", 0.0), row.get("eval_loss", 0.0))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
     return row if all(isinstance(number, (int, float)) for number in numbers) else {}
 

@@ -10,6 +10,7 @@ costs its place until the longest row ends. Knows nothing about text, turns or s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,24 +19,23 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from transformers.generation.streamers import BaseStreamer
 
 from ..errors import UsageError
+from ..network.visualglm import VisualGLMNetwork
 from .generation_settings import GenerationSettings
 
 
 class GenerationRow:
     """One prompt on its way to an answer: `ids` grows, `ended` stops it (anyone may set it, from any thread).
 
-    `image_embeds` [pictures, image_length, hidden] or None; `seed` None draws one.
+    `image_embeds` [pictures, image_length, hidden] or None. Settings without a seed get one, drawn here.
     """
 
-    def __init__(
-        self, input_ids: list[int], image_embeds: Tensor | None, settings: GenerationSettings, seed: int | None = None
-    ) -> None:
+    def __init__(self, input_ids: list[int], image_embeds: Tensor | None, settings: GenerationSettings) -> None:
         if (settings.config.num_beams or 1) > 1:
             raise UsageError("num_beams is above 1, but beam search answers one question at a time: use ask.")
         self.input_ids = input_ids
         self.image_embeds = image_embeds
-        self.settings = settings
-        self.seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
+        seed = int(torch.randint(2**63 - 1, ())) if settings.seed is None else settings.seed
+        self.settings = replace(settings, seed=seed)
         self.room = settings.new_tokens(len(input_ids))
         self.eos = settings.eos
         self.restart()
@@ -51,7 +51,7 @@ class GenerationRow:
         self.ended = self.ended or index in self.eos or len(self.ids) >= self.room
 
 
-def generate_batch(model: Any, rows: Sequence[GenerationRow]) -> None:
+def generate_batch(model: VisualGLMNetwork, rows: Sequence[GenerationRow]) -> None:
     """Fills `ids` of every row that has not ended.
 
     Raises:
@@ -98,30 +98,23 @@ def padded(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], p
 
 
 class PerRowLogitsProcessor(LogitsProcessor):
-    """Each row's own processors; a sampled row's draw becomes the only likely id, so that `generate` takes it."""
+    """Each row's own processors; those of a sampled row end with its draw."""
 
-    def __init__(self, model: Any, rows: Sequence[GenerationRow], pads: Sequence[int]) -> None:
+    def __init__(self, model: VisualGLMNetwork, rows: Sequence[GenerationRow], pads: Sequence[int]) -> None:
         self.rows = rows
         self.pads = pads
         self.processors = [_processors(model, row) for row in rows]
-        self.generators = [torch.Generator(model.device).manual_seed(row.seed) for row in rows]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
         for place, row in enumerate(self.rows):
             if not row.ended:
                 own = slice(place, place + 1)
-                processed = self.processors[place](input_ids[own, self.pads[place] :], scores[own])
-                scores[own] = self._drawn(place, processed) if row.settings.config.do_sample else processed
+                scores[own] = self.processors[place](input_ids[own, self.pads[place] :], scores[own])
         return scores
 
-    def _drawn(self, place: int, scores: Tensor) -> Tensor:
-        """As transformers draws [1, vocabulary], from the row's generator."""
-        drawn = torch.multinomial(scores.softmax(-1), 1, generator=self.generators[place])
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
-
-def _processors(model: Any, row: GenerationRow) -> LogitsProcessorList:
+def _processors(model: VisualGLMNetwork, row: GenerationRow) -> LogitsProcessorList:
     """What `generate` would process this row's scores with, in its order: `generate` itself is asked."""
 
     def hand_over(_: Any, input_ids: Tensor, logits_processor: LogitsProcessorList, **kwargs: Any) -> Any:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList
 
 from ..errors import UsageError
 from ..network import sampling
+from ..network.configuration import VisualGLMConfig
+from ..network.configuration_limits import shown
 from ..network.generation_limits import fault_of_numbers
 
 RESERVED_GENERATE_ARGS = {
@@ -26,6 +29,10 @@ RESERVED_GENERATE_ARGS = {
 
 RESERVED_ANSWER_TOKENS = 64
 """Tokens kept free for the answer where only `max_length` is limited; upstream keeps none and cuts its answers."""
+
+
+SEEDS = (-(2**63), 2**64 - 1)
+"""The least and the greatest seed that torch takes."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,14 @@ class LengthLimits:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How to generate: the config, what `generate` takes beside it (logits processors), and the limits on length."""
+    """How to generate: the config, what `generate` takes beside it (logits processors), the limits on length, and the
+    seed of the draws, or None for torch's global generators as they are."""
 
     config: GenerationConfig
     beside: dict[str, Any]
     limits: LengthLimits
     counts_new_tokens: bool
+    seed: int | None = None
 
     @property
     def eos(self) -> set[int]:
@@ -62,7 +71,7 @@ class GenerationSettings:
         return max(1, min(self.limits.answer, self.limits.total - prompt_tokens))
 
     def arguments(self, prompt_tokens: int) -> dict[str, Any]:
-        """Keyword arguments for `generate` after a prompt of so many tokens.
+        """Keyword arguments for `generate` after a prompt of so many tokens; get new ones for each answer.
 
         Writes the limit where the checkpoint's own config has one: transformers fills what is None from there, and
         warns where both kinds are set.
@@ -74,24 +83,36 @@ class GenerationSettings:
         else:
             config.max_new_tokens, config.max_length = None, prompt_tokens + new_tokens
         config.min_length = min(config.min_length or 0, prompt_tokens + new_tokens)
-        return {"generation_config": config, **self.beside}
+        arguments = {"generation_config": config, **self.beside}
+        if self.seed is not None and config.do_sample:
+            given = self.beside.get("logits_processor", [])
+            arguments["logits_processor"] = LogitsProcessorList([*given, sampling.SeededDraw(self.seed)])
+        return arguments
+
+
+class ConfiguredModel(Protocol):
+    """What the settings of an answer depend on."""
+
+    @property
+    def config(self) -> VisualGLMConfig: ...
+
+    @property
+    def generation_config(self) -> GenerationConfig: ...
 
 
 def generation_settings(
-    model: PreTrainedModel, preset: str | None = None, seed: int | None = None, **arguments: Any
+    model: ConfiguredModel, preset: str | None = None, seed: int | None = None, **arguments: Any
 ) -> GenerationSettings:
     """The checkpoint's generation config with a preset's and the caller's arguments on top.
 
     The limit on length is the smallest of what the caller allows (`max_length`, which counts the prompt,
-    `max_new_tokens`) and `max_sequence_length`. A `seed` seeds torch's global generators now.
+    `max_new_tokens`) and `max_sequence_length`. With a `seed`, an answer draws from a generator of its own.
 
     Raises:
-        UsageError: an argument that has no place in a dialogue, or a length below 1.
+        UsageError: an argument that has no place in a dialogue, a length below 1, or an invalid seed.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     _check_arguments(given)
-    if seed is not None:
-        torch.manual_seed(seed)
     resolved = sampling.resolve(preset, **given)
     fault = fault_of_numbers(resolved)
     if fault is not None:
@@ -103,17 +124,29 @@ def generation_settings(
     beside |= config.update(**resolved)
     if config.eos_token_id is None:
         config.eos_token_id = model.config.eos_token_id
-    return GenerationSettings(
-        config, beside, _limits(model, config), model.generation_config.max_new_tokens is not None
-    )
+    counts_new_tokens = model.generation_config.max_new_tokens is not None
+    seed = None if seed is None else _checked_seed(seed, config)
+    return GenerationSettings(config, beside, _limits(model, config), counts_new_tokens, seed)
 
 
-def _limits(model: PreTrainedModel, config: GenerationConfig) -> LengthLimits:
+def _limits(model: ConfiguredModel, config: GenerationConfig) -> LengthLimits:
     capacity = model.config.max_sequence_length
     total = min(config.max_length or capacity, capacity)
     if config.max_new_tokens is None:
         return LengthLimits(total, total, min(RESERVED_ANSWER_TOKENS, total // 8))
     return LengthLimits(total, config.max_new_tokens, min(config.max_new_tokens, total // 4))
+
+
+def _checked_seed(seed: Any, config: GenerationConfig) -> int:
+    number = operator.index(seed) if hasattr(seed, "__index__") else None
+    if number is None or not SEEDS[0] <= number <= SEEDS[1]:
+        raise UsageError(f"seed is {shown(seed)}: give a whole number from {SEEDS[0]} to {SEEDS[1]}.")
+    if config.do_sample and (config.num_beams or 1) > 1:
+        raise UsageError(
+            "seed is given, but sampled beams (num_beams above 1 with do_sample) draw from torch's global generators: "
+            "leave out seed, num_beams or do_sample."
+        )
+    return number
 
 
 def _check_arguments(arguments: dict[str, Any]) -> None:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import ImageError
-from ..preprocessing.images import ImageSource, VisualGLMImageProcessor, open_image
+from ..network.configuration import VisualGLMConfig
+
+
+class ImageEncodingModel(Protocol):
+    """What encodes images: a model, and the adapter that is switched on."""
+
+    config: VisualGLMConfig
+    adapter_at_work: str | None
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor: ...
 
 
 class ImageFeatures:
@@ -20,7 +32,7 @@ class ImageFeatures:
         self.image_embeds: Tensor | None = None
         self._encoder: Any = None
 
-    def embeds(self, model: Any) -> Tensor:
+    def embeds(self, model: ImageEncodingModel) -> Tensor:
         """Its vectors [1, image_length, hidden]; made anew where another model or another adapter asks.
 
         Raises:
@@ -41,28 +53,8 @@ class ImageFeatures:
         return {"pixel_values": self.pixel_values, "image_embeds": None, "_encoder": None}
 
 
-def encode_image(model: Any, source: ImageSource, upstream: bool = False) -> Tensor:
-    """Any picture -> the vectors of its slots [1, image_length, hidden].
-
-    Raises:
-        ImageError: the picture cannot be opened.
-    """
-    return encode_pixels(model, image_pixels(model, source, upstream))
-
-
-def image_pixels(model: Any, source: ImageSource, upstream: bool = False) -> Tensor:
-    """Any picture -> `pixel_values` [1, 3, H, W] in the model's picture size.
-
-    Raises:
-        ImageError: the picture cannot be opened.
-    """
-    size = model.config.vision.image_size
-    processor = VisualGLMImageProcessor(size={"height": size, "width": size})
-    return processor(open_image(source, upstream=upstream), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
-
-
 @torch.inference_mode(False)
 @torch.no_grad()
-def encode_pixels(model: Any, pixel_values: Tensor) -> Tensor:
+def encode_pixels(model: ImageEncodingModel, pixel_values: Tensor) -> Tensor:
     """`pixel_values` [P, 3, H, W] -> the vectors of their slots [P, image_length, hidden]."""
-    return model.encode_images(pixel_values.to(model.device))  # type: ignore[no-any-return]
+    return model.encode_images(pixel_values.to(model.device))

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.incremental_decoder import IncrementalDecoder
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from .generation_settings import GenerationSettings
@@ -60,7 +61,7 @@ _unread: weakref.WeakSet[StreamingReply] = weakref.WeakSet()
 _unread_lock = threading.Lock()
 
 
-def is_generating(model: Any) -> bool:
+def is_generating(model: object) -> bool:
     """Whether an answer of this model is neither read to its end nor closed."""
     with _unread_lock:
         return any(reply.model is model and reply.finish_reason is None for reply in _unread)
@@ -75,7 +76,7 @@ class StreamingReply(Iterator[str]):
 
     def __init__(
         self,
-        model: Any,
+        model: VisualGLMNetwork,
         tokenizer: ChatGLMTokenizer,
         input_ids: list[int],
         image_embeds: Tensor | None,
@@ -98,7 +99,7 @@ class StreamingReply(Iterator[str]):
             _unread.add(self)
         self._thread.start()
 
-    def _generate(self, model: Any, prompt: Tensor, arguments: dict[str, Any]) -> None:
+    def _generate(self, model: VisualGLMNetwork, prompt: Tensor, arguments: dict[str, Any]) -> None:
         """Runs in the thread. Beam search cannot stream: its ids come all at once."""
         streams = (arguments["generation_config"].num_beams or 1) == 1
         try:

@@ -18,9 +18,10 @@ from torch import Tensor
 from ..errors import PromptError, UsageError
 from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
 from ..preprocessing.images import ImageSource
+from ..preprocessing.processor import VisualGLMProcessor
 from ..preprocessing.prompt import Language, Turn
 from ..preprocessing.tokenizer import ChatGLMTokenizer
-from .image_features import ImageFeatures, image_pixels
+from .image_features import ImageFeatures
 from .prompting import start_reply
 from .streaming_reply import StreamingReply
 
@@ -144,16 +145,18 @@ class UpstreamChat:
             image_path, query = None, _question(image_path)
         past = history if isinstance(history, History) else _checked_history(history or [])
         shown, picture = past.shown, past.picture
+        model: Any = self  # the network that this is mixed into
+        processor = VisualGLMProcessor.for_config(model.config, tokenizer)
         if image_path is not None and not (isinstance(image_path, str) and not image_path.strip()):
-            shown = _identity(image_path, upstream_images, self.config.vision.image_size)  # type: ignore[attr-defined]
+            shown = _identity(image_path, upstream_images, model.config.vision.image_size)
             if shown is None or shown != past.shown:
-                picture = ImageFeatures(image_pixels(self, image_path, upstream_images))
-        image_embeds = None if picture is None else picture.embeds(self)
+                picture = ImageFeatures(processor.image_processor.read(image_path, upstream_images))
+        image_embeds = None if picture is None else picture.embeds(model)
         pictures = 0 if image_embeds is None else 1
         questions = [*((question, answer) for question, answer in past), (query, None)]
         turns = [Turn(q, a, pictures if index == 0 else 0) for index, (q, a) in enumerate(questions)]
         arguments = forbid_chinese_tokens(tokenizer, language, arguments)
-        reply, dropped = start_reply(self, tokenizer, turns, image_embeds, language, **arguments)
+        reply, dropped = start_reply(model, processor, turns, image_embeds, language, **arguments)
         if dropped:
             warnings.warn(f"the dialogue is too long: its {dropped} oldest turns stay out of the prompt", stacklevel=3)
 

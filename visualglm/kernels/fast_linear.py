@@ -15,15 +15,29 @@ from .cpu_backend import MAX_FAST_ROWS
 
 
 def use_fast_linear(model: nn.Module) -> nn.Module:
-    """Make every plain bfloat16 `nn.Linear` of a loaded model a `FastLinear` with the same parameters; return it."""
-    for module in model.modules():
-        if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
-            module.__class__ = FastLinear
+    """Replace every plain bfloat16 `nn.Linear` of a loaded model by a `FastLinear` of its parameters; return the model.
+
+    A linear that another library hooked, to offload it or to split it among processes, stays: the hooks are its own.
+    """
+    for name, module in [*model.named_modules()]:
+        if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16 and not _is_hooked(module):
+            model.set_submodule(name, FastLinear.of(module))
     return model
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
 
 
 class FastLinear(nn.Linear):
     """`nn.Linear` in everything but the road that a few rows in bfloat16 take on a CPU."""
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> FastLinear:
+        """A linear of the same parameters; nothing is copied."""
+        made = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        made.weight, made.bias = linear.weight, linear.bias
+        return made.train(linear.training)
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""

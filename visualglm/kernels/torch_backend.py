@@ -2,7 +2,7 @@
 
 The same functions as `kernel`. Torch's kernels are fast with bfloat16 inputs; scales are rounded to it, and what was
 stored comes back bit for bit. A GPU's kernels are tried on a small matrix before they are trusted with a model: their
-order of the weights is private to torch. Knows nothing about modules.
+order of the weights is private to torch. The GPU's half has never run on a GPU. Knows nothing about modules.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Softmax(q k / sqrt(d)) v through the kernel that the configuration names (eager, sdpa, flex).
+"""Attention kernels, and the image encoder's attention modules.
 
-The one place where the three networks meet transformers' attention kernels, and the two plain attentions of the image
-side: self-attention (ViT, Q-Former) and cross-attention (Q-Former). Heads are [batch, heads, tokens, head_dim];
-the result is [batch, tokens, heads * head_dim]. Knows nothing about positions, caches or masks' meaning.
+`attend` computes softmax(q k / sqrt(d)) v with the implementation that the configuration names (eager, sdpa, flex); all
+three networks use it. The modules are self-attention (ViT, Q-Former) and cross-attention (Q-Former). Query, key and
+value are [batch, heads, tokens, head_dim]; the result is [batch, tokens, heads * head_dim].
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def eager_attention(
     scaling: float,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attention written out; also returns the probabilities [batch, heads, queries, keys].
+    """Compute attention step by step; also return the probabilities [batch, heads, queries, keys].
 
     The query is scaled before the product, and the softmax runs in float32, so that float16 does not overflow.
     """
     scores = (query * scaling) @ key.transpose(-1, -2)
-    if attention_mask is not None and attention_mask.dtype == torch.bool:  # made for sdpa, outside
+    if attention_mask is not None and attention_mask.dtype == torch.bool:  # a caller's mask in sdpa's form
         scores = scores.masked_fill(~attention_mask[..., : key.shape[-2]], torch.finfo(scores.dtype).min)
     elif attention_mask is not None:
         scores = scores + attention_mask[..., : key.shape[-2]]
@@ -53,14 +53,14 @@ def attend(
     attention_mask: Tensor | None = None,
     output_attentions: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention of `query` over `key` and `value`, [batch, heads, tokens, head_dim] each.
+    """Compute attention of `query` over `key` and `value`, [batch, heads, tokens, head_dim] each.
 
-    Without a mask every query sees every key. Returns the context [batch, queries, heads * head_dim] and, where the
-    kernel has them or `output_attentions` asks, the probabilities.
+    Without a mask every query attends to every key. Returns the context [batch, queries, heads * head_dim], and the
+    probabilities if the kernel returns them (eager, or with `output_attentions`).
     """
     name = attention_implementation(module.config._attn_implementation, query.shape[2], output_attentions)  # type: ignore[union-attr,arg-type]
     if attention_mask is None and name == "flex_attention":
-        name = "sdpa"  # nothing to skip without a mask, and flex refuses some head sizes
+        name = "sdpa"  # without a mask flex skips no blocks, and it does not support some head sizes
     scaling = query.shape[-1] ** -0.5
     if name == "sdpa" and decodes_on_cpu(query, key, value):
         return attend_one(query, key, value, attention_mask, scaling).flatten(1)[:, None], None
@@ -70,24 +70,25 @@ def attend(
 
 
 def decodes_on_cpu(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether this is a decoding step for the CPU, where sdpa is ten times slower than need be.
+    """True for one-token steps on a CPU, where our kernel is about 10x faster than sdpa.
 
-    Ours has no derivative; a prefix that is trained gives keys and values one where the query has none.
+    The kernel has no backward pass, so it is skipped if query, key or value requires grad. A trained prefix makes keys
+    and values require grad even where the query does not.
     """
     one = query.shape[2] == 1 and query.device.type == "cpu"
     return one and not any(x.requires_grad for x in (query, key, value)) and not torch.compiler.is_compiling()
 
 
 def attend_one(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float) -> Tensor:
-    """Attention of one query per row, [batch, heads, 1, head_dim], by an operator of ours."""
+    """Compute attention of one query per row, [batch, heads, 1, head_dim], with our own operator."""
     return torch.ops.visualglm.attend_one(query, key, value, attention_mask, scaling)
 
 
 def attention_implementation(configured: str | None, query_length: int, output_attentions: bool) -> str:
-    """The kernel that really runs, and so the form of the mask it reads.
+    """Return the implementation that will run, which also determines the form of its mask.
 
-    Only the eager one has probabilities to hand out. One query has no blocks to skip, and flex compiles anew for every
-    length of the cache, so a decoding step takes sdpa in its place.
+    Only eager returns probabilities. A decoding step uses sdpa instead of flex: one query has no blocks to skip, and
+    flex recompiles for every length of the cache.
     """
     if output_attentions or configured is None:
         return "eager"
@@ -95,7 +96,7 @@ def attention_implementation(configured: str | None, query_length: int, output_a
 
 
 class SelfAttention(nn.Module):
-    """Full self-attention; the fused rows are all queries, then all keys, then all values."""
+    """Self-attention without a mask; the fused rows are all queries, then all keys, then all values."""
 
     def __init__(self, config: VisionConfig | QFormerConfig) -> None:
         super().__init__()
@@ -112,7 +113,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries read the picture; the fused rows of `key_value` are all keys, then all values."""
+    """Cross-attention to image features; the fused rows of `key_value` are all keys, then all values."""
 
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__()

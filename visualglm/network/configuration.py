@@ -1,9 +1,9 @@
-"""The sizes of the three networks, and the ids that give a prompt its structure.
+"""Configuration of the three networks and of structural token ids.
 
 In: keyword arguments, or the dictionary of a `config.json`. Out: `VisualGLMConfig`. Field names are upstream's
 (`num_layers`, `inner_hidden_size`, `layernorm_epsilon`, `max_sequence_length`); transformers' names
 (`num_hidden_layers`, `intermediate_size`, ...) are aliases. Defaults are those of VisualGLM-6B
-(THUDM/visualglm-6b `config.json`). Knows nothing about tensors or files.
+(THUDM/visualglm-6b `config.json`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ RotaryFrequencies = Literal["half", "exact", "by_dtype"]
 
 
 class VisionConfig(PreTrainedConfig):
-    """EVA-CLIP ViT-g: pre-LN blocks over one class token and `(image_size / patch_size)**2` patches.
+    """Configuration of EVA-CLIP ViT-g: pre-LN blocks over one class token and `(image_size / patch_size)**2` patches.
 
-    `layernorm_epsilon` is that of the blocks; `ln_vision`, which ends the network, has its own
-    (`output_layernorm_epsilon`: `nn.LayerNorm`'s default in upstream's `visual.py`).
+    `layernorm_epsilon` is used in the blocks, `output_layernorm_epsilon` in the final norm `ln_vision`
+    (`nn.LayerNorm`'s default in upstream's `visual.py`).
     """
 
     model_type = "visualglm_vision"
@@ -56,14 +56,14 @@ class VisionConfig(PreTrainedConfig):
 
     @property
     def num_positions(self) -> int:
-        """The class token and the patches: 257 for 224 px in patches of 14."""
+        """Number of tokens, one for the class and one per patch: 257 for 224 px in patches of 14."""
         return 1 + (self.image_size // self.patch_size) ** 2
 
 
 class QFormerConfig(PreTrainedConfig):
-    """BLIP-2's Q-Former: `num_queries` learned vectors that read the ViT's tokens by cross-attention.
+    """Configuration of BLIP-2's Q-Former: `num_queries` learned vectors that cross-attend to the ViT's tokens.
 
-    `cross_attention_layers` lists the layers that have it (every second one unless given).
+    `cross_attention_layers` lists the indices of the layers with cross-attention (default: every second one).
     """
 
     model_type = "visualglm_qformer"
@@ -95,13 +95,15 @@ class QFormerConfig(PreTrainedConfig):
 
 
 class VisualGLMConfig(PreTrainedConfig):
-    """The whole model; the fields of the language model (ChatGLM-6B v1) stand at the top level.
+    """Configuration of the whole model; the fields of the language model (ChatGLM-6B v1) are at the top level.
 
-    `image_token_id` marks the picture's slots in `input_ids`; it is a row that the tokenizer never yields
-    (`vocab_size - 1` unless given). `rotary_frequencies` says how the checkpoint's source rounded them: `half`
-    (Hugging Face files: rounded to float16 whatever the compute dtype), `exact` (float32), `by_dtype` (sat: rounded
-    to the compute dtype). `image_length` slots belong to each picture. `prefix_length` virtual tokens of P-tuning v2
-    are in every block's attention (`prefix_tuning.py`); 0 in a model that was not tuned so.
+    Attributes:
+        image_token_id: the placeholder token of images in `input_ids`, an id that the tokenizer never produces (default
+            `vocab_size - 1`).
+        image_length: placeholder tokens per image.
+        rotary_frequencies: rounding of the rotary frequencies in the checkpoint's source: `half` (Hugging Face files:
+            float16 for any compute dtype), `exact` (float32) or `by_dtype` (sat: the compute dtype).
+        prefix_length: virtual tokens of P-tuning v2 in every block (`prefix_tuning.py`), 0 without it.
     """
 
     model_type = "visualglm"
@@ -114,7 +116,7 @@ class VisualGLMConfig(PreTrainedConfig):
         "max_position_embeddings": "max_sequence_length",
     }
     base_model_tp_plan = {
-        "transformer.word_embeddings": "embedding_rowwise",  # as lm_head, which may be tied to it, is split
+        "transformer.word_embeddings": "embedding_rowwise",  # must split like lm_head, which may be tied to it
         "transformer.layers.*.attention.query_key_value": "colwise",
         "transformer.layers.*.attention.dense": "rowwise",
         "transformer.layers.*.mlp.dense_h_to_4h": "colwise",
@@ -160,15 +162,15 @@ class VisualGLMConfig(PreTrainedConfig):
         self._check()
 
     def _check(self) -> None:
-        """Raises `ConfigurationError` where two fields contradict each other."""
+        """Raise `ConfigurationError` if a field is out of range or two fields contradict each other."""
         vision, qformer = self.vision, self.qformer
-        check_sizes("", self, halves=4)  # a head is two halves, each rotated in two parts
+        check_sizes("", self, halves=4)  # rotary embedding splits a head into two halves, and each into two parts
         check_sizes("vision_config.", vision)
         check_sizes("qformer_config.", qformer)
         if self.rotary_frequencies not in get_args(RotaryFrequencies):
             raise ConfigurationError(
-                f"rotary_frequencies is {self.rotary_frequencies!r}: it says how the checkpoint's source rounded its "
-                f"rotary frequencies, so write one of {', '.join(get_args(RotaryFrequencies))}."
+                f"rotary_frequencies is {self.rotary_frequencies!r}, which is not a known rounding of rotary "
+                f"frequencies. Write one of {', '.join(get_args(RotaryFrequencies))}."
             )
         if type(self.prefix_length) is not int or not 0 <= self.prefix_length <= LONGEST_PREFIX:
             raise ConfigurationError(
@@ -179,7 +181,7 @@ class VisualGLMConfig(PreTrainedConfig):
         if qformer.num_queries != self.image_length:
             raise ConfigurationError(
                 f"qformer_config.num_queries is {qformer.num_queries} but image_length is {self.image_length}: "
-                "each query fills one image slot, so make them equal."
+                "each query fills one image placeholder token, so make them equal."
             )
         if qformer.cross_attn_hidden_size != vision.hidden_size:
             raise ConfigurationError(
@@ -191,49 +193,49 @@ class VisualGLMConfig(PreTrainedConfig):
     def get_config_dict(
         cls, pretrained_model_name_or_path: Any, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A folder's or hub repository's `config.json`. transformers would take all defaults where there is none.
+        """Read `config.json` of a folder or hub repository; transformers alone would use defaults if there is none.
 
         Raises:
-            ConfigurationError: there is none, as in a sat folder, or it is that of another model.
+            ConfigurationError: there is no `config.json`, as in a sat folder, or it is that of another model.
         """
-        from ..files.config_json import check_files  # here alone, so that the network itself knows no files
+        from ..files.config_json import check_files  # imported here, so that importing the network imports no file code
 
         check_files(pretrained_model_name_or_path, subfolder=kwargs.get("subfolder") or "")
         stored, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if stored.get("model_type") not in (cls.model_type, ChatGLMConfig.model_type):
             raise ConfigurationError(
-                f"{pretrained_model_name_or_path} has no config.json of VisualGLM (model_type visualglm or chatglm): a "
-                "sat folder is opened by visualglm.load or the model's from_pretrained, or converted by `convert`."
+                f"{pretrained_model_name_or_path} has no config.json of VisualGLM (model_type visualglm or chatglm). "
+                "Open a sat folder with visualglm.load or the model's from_pretrained, or convert it with `convert`."
             )
         return stored, unused
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Our dictionary or upstream's (`model_type: chatglm`) -> configuration, as transformers does it.
+        """Build a configuration from our dictionary or upstream's (`model_type: chatglm`).
 
         Raises:
-            ConfigurationError: the dictionary is that of another model, or contradicts itself.
+            ConfigurationError: the dictionary is that of another model, or invalid.
         """
         try:
             if config_dict.get("model_type") == ChatGLMConfig.model_type:
-                config_dict = _in_our_words(config_dict)
+                config_dict = _translate_upstream(config_dict)
             check_keys(cls, config_dict)
             return super().from_dict(config_dict, **kwargs)
         except ConfigurationError:
             raise
-        except Exception as error:  # a value of a wrong kind fails in every way there is
+        except Exception as error:  # a value of a wrong type may raise any exception inside transformers
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(" .")
-            raise ConfigurationError(f"the configuration makes no sense ({reason}): get {CONFIG} again.") from error
+            raise ConfigurationError(f"The configuration is invalid ({reason}). Get {CONFIG} again.") from error
 
     @property
     def vision(self) -> VisionConfig:
-        """`vision_config`, typed."""
+        """`vision_config` with its type."""
         assert isinstance(self.vision_config, VisionConfig)
         return self.vision_config
 
     @property
     def qformer(self) -> QFormerConfig:
-        """`qformer_config`, typed."""
+        """`qformer_config` with its type."""
         assert isinstance(self.qformer_config, QFormerConfig)
         return self.qformer_config
 
@@ -247,17 +249,17 @@ def _as_config(kind: type[Any], value: Any) -> Any:
 
 
 class ChatGLMConfig(PreTrainedConfig):
-    """Reader of upstream's `config.json` (`model_type: chatglm`): its `from_dict` returns a `VisualGLMConfig`.
+    """Reader of upstream's `config.json` (`model_type: chatglm`); its `from_dict` returns a `VisualGLMConfig`.
 
-    ChatGLM2/3 share that model type, and so does the text-only ChatGLM-6B; both are refused. Keys that are not ours
-    are kept; `auto_map`, which points at code to download, is dropped. Source: upstream `configuration_chatglm.py`.
+    ChatGLM2/3 and the text-only ChatGLM-6B have the same model type; both are rejected. Unknown keys are kept, except
+    `auto_map`, which points to code to download. Source: upstream `configuration_chatglm.py`.
     """
 
     model_type = "chatglm"
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Upstream's dictionary -> `VisualGLMConfig` (and unused keyword arguments, as transformers does).
+        """Upstream's dictionary -> `VisualGLMConfig` (and unused keyword arguments, as in transformers).
 
         Raises:
             ConfigurationError: the dictionary is that of another model.
@@ -266,47 +268,52 @@ class ChatGLMConfig(PreTrainedConfig):
 
 
 NEWER_CHATGLM = ("multi_query_attention", "padded_vocab_size", "kv_channels", "ffn_hidden_size")
-SATS_EPSILON = 1e-5  # sat's default where the file names none; the 6B's files name theirs
-UPSTREAMS_OWN = ("model_type", "architectures", "auto_map", "_name_or_path", "transformers_version")
+SAT_EPSILON = 1e-5  # sat's default for files without an epsilon; the 6B's files have one
+UPSTREAM_ONLY_KEYS = ("model_type", "architectures", "auto_map", "_name_or_path", "transformers_version")
 
 
-def _in_our_words(upstream: dict[str, Any]) -> dict[str, Any]:
+def _translate_upstream(upstream: dict[str, Any]) -> dict[str, Any]:
+    """Upstream's configuration -> our keys.
+
+    Raises:
+        ConfigurationError: it is ChatGLM2/3, the text-only ChatGLM-6B, or has 1-D positions.
+    """
     found = [key for key in NEWER_CHATGLM if key in upstream]
     if found:
         raise ConfigurationError(
-            f"this is a ChatGLM2 or ChatGLM3 checkpoint (its configuration has {', '.join(found)}): it is another "
-            "architecture and has no eyes, so give THUDM/visualglm-6b's files."
+            f"This is a ChatGLM2 or ChatGLM3 checkpoint (its configuration has {', '.join(found)}), another "
+            "architecture without an image encoder. Use THUDM/visualglm-6b's files."
         )
     if not isinstance(upstream.get("eva_config"), dict) or not isinstance(upstream.get("qformer_config"), dict):
         raise ConfigurationError(
-            "this is a text-only ChatGLM-6B checkpoint (its configuration has no eva_config and qformer_config): "
-            "VisualGLM needs the files with the image encoder, THUDM/visualglm-6b's."
+            "This is a text-only ChatGLM-6B checkpoint (its configuration has no eva_config and qformer_config). "
+            "VisualGLM needs an image encoder: use THUDM/visualglm-6b's files."
         )
     if not upstream.get("position_encoding_2d", True):
         raise ConfigurationError(
-            "position_encoding_2d is false in the configuration: VisualGLM has two channels, so set it to true."
+            "position_encoding_2d is false in the configuration. VisualGLM has two position channels: set it to true."
         )
-    ours = {key: value for key, value in upstream.items() if key not in (*UPSTREAMS_OWN, "eva_config")}
-    ours["vision_config"] = _vision_in_our_words(upstream["eva_config"])
-    ours["qformer_config"] = _qformer_in_our_words(upstream["qformer_config"])
+    ours = {key: value for key, value in upstream.items() if key not in (*UPSTREAM_ONLY_KEYS, "eva_config")}
+    ours["vision_config"] = _translate_vision(upstream["eva_config"])
+    ours["qformer_config"] = _translate_qformer(upstream["qformer_config"])
     return ours
 
 
-def _vision_in_our_words(eva: dict[str, Any]) -> dict[str, Any]:
+def _translate_vision(eva: dict[str, Any]) -> dict[str, Any]:
     size = eva.get("image_size", VisionConfig.image_size)
     sides = list(size) if isinstance(size, (list, tuple)) else [size]
     if len(set(sides)) != 1:
-        raise ConfigurationError(f"eva_config.image_size is {size}: the ViT reads square pictures, so make both equal.")
+        raise ConfigurationError(f"eva_config.image_size is {size}. The ViT needs square images: make both equal.")
     hidden_size = eva.get("hidden_size", VisionConfig.hidden_size)
-    defaults = {"inner_hidden_size": 4 * hidden_size, "layernorm_epsilon": SATS_EPSILON}
+    defaults = {"inner_hidden_size": 4 * hidden_size, "layernorm_epsilon": SAT_EPSILON}
     return {**defaults, **eva, "image_size": sides[0]}
 
 
-def _qformer_in_our_words(qformer: dict[str, Any]) -> dict[str, Any]:
+def _translate_qformer(qformer: dict[str, Any]) -> dict[str, Any]:
     own = {key: value for key, value in qformer.items() if key not in ("is_decoder", "vocab_size")}
-    ours = {"layernorm_epsilon": SATS_EPSILON, **own}
+    ours = {"layernorm_epsilon": SAT_EPSILON, **own}
     crossing = qformer.get("is_decoder", False)
-    if not isinstance(crossing, list):  # sat also takes one flag for all layers
+    if not isinstance(crossing, list):  # sat also accepts one flag for all layers
         layers = qformer.get("num_layers", QFormerConfig.num_layers)
         check_size("qformer_config.", "num_layers", layers)
         crossing = [crossing] * layers

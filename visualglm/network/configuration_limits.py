@@ -71,8 +71,8 @@ def check_sizes(where: str, config: Any, halves: int = 1) -> None:
 def check_ids(config: Any) -> None:
     for key in (key for key in vars(type(config)) if key.endswith("_token_id")):
         value = getattr(config, key)
-        ids = value if isinstance(value, list) else [value]
-        if value is not None and not all(type(index) is int and 0 <= index < LARGEST["vocab_size"] for index in ids):
+        ids = value if isinstance(value, list) and value and key == "eos_token_id" else [value]
+        if not all(type(index) is int and 0 <= index < LARGEST["vocab_size"] for index in ids):
             raise ConfigurationError(f"{key} is {shown(value)}: write the number of a token.")
 
 

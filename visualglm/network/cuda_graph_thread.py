@@ -24,6 +24,10 @@ class GraphThread:
     """A thread that begins with the first work given to it; a forked process begins one of its own."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the thread and its work, which a forked process does not have."""
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
         self.waiting: SimpleQueue[Work] = SimpleQueue()
@@ -50,7 +54,7 @@ class GraphThread:
 
 
 GRAPH_THREAD = GraphThread()
-os.register_at_fork(after_in_child=GRAPH_THREAD.__init__)  # type: ignore[misc]  # the child has no thread but its own
+os.register_at_fork(after_in_child=GRAPH_THREAD.reset)
 
 
 def in_one_thread(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:

@@ -63,12 +63,12 @@ class VisualGLMGenerationMixin(GenerationMixin):
         kwargs.pop("position_ids", None)
         cache, attention_mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        end, new_tokens = getattr(cache, "prompt_end", None), model_inputs["input_ids"].shape[1]
+        end, new_tokens = PrefixState.of(cache), model_inputs["input_ids"].shape[1]
         if cache is None or end is None:
             return model_inputs
         if kwargs.get("is_first_iteration") or len(end.rotary) != len(input_ids):
             rotary = prefix_positions(input_ids, attention_mask, self.config).rotary[..., -new_tokens:]
-            cache.prompt_end = PrefixState(rotary[..., -1], cache.get_seq_length() + new_tokens)
+            PrefixState(rotary[..., -1], cache.get_seq_length() + new_tokens).remember(cache)
         else:
             rotary = end.positions_behind(cache.get_seq_length(), new_tokens)
         return {**model_inputs, "rotary_positions": rotary}
@@ -81,7 +81,7 @@ class VisualGLMGenerationMixin(GenerationMixin):
 
         A step over a static cache gets its mask here, in the cache's size: what is compiled may see nothing that grows.
         """
-        if getattr(past_key_values, "prompt_end", None) is None or inputs_embeds.shape[1] > 1:
+        if PrefixState.of(past_key_values) is None or inputs_embeds.shape[1] > 1:
             return attention_mask
         return prefix_mask("sdpa", inputs_embeds, attention_mask, past_key_values, None)
 
@@ -119,7 +119,8 @@ class VisualGLMGenerationMixin(GenerationMixin):
             preallocate(cache)
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Puts upstream's repetition penalty, which knows about picture slots, in the place of transformers'."""
+        """Puts upstream's repetition penalty, which knows about picture slots, in the place of transformers', and a
+        draw behind what transformers adds."""
         model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
         mask = model_kwargs.get("attention_mask")
         padding = None if mask is None or mask.dim() != 2 else (mask != 0).int().argmax(-1)
@@ -134,5 +135,5 @@ class VisualGLMGenerationMixin(GenerationMixin):
             )
             if isinstance(processor, RepetitionPenaltyLogitsProcessor)
             else processor
-            for processor in processors
+            for processor in sorted(processors, key=lambda processor: isinstance(processor, sampling.SeededDraw))
         )

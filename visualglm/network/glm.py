@@ -57,6 +57,26 @@ class PrefixState(NamedTuple):
         steps = behind + torch.arange(1, new_tokens + 1, device=self.rotary.device)
         return torch.stack([self.rotary[:, :1].expand(-1, new_tokens), self.rotary[:, 1:] + steps], dim=1)
 
+    def check_rows(self, rows: int) -> None:
+        """Raise `PromptError` where the rows were chosen or repeated since, so that nobody knows which are which."""
+        if len(self.rotary) not in (1, rows):
+            raise PromptError(
+                f"the cache has read {len(self.rotary)} prompts and there are {rows} rows now: give rotary_positions, "
+                "or read the prompts anew."
+            )
+
+    def remember(self, cache: Cache) -> None:
+        """Keep this with the cache, among its own attributes: what copies or exports a cache takes those along.
+
+        (`copy.deepcopy` and transformers' exporters do; a table beside the caches would forget what is copied.)
+        """
+        cache.prompt_end = self  # type: ignore[attr-defined]
+
+    @staticmethod
+    def of(cache: Cache | None) -> PrefixState | None:
+        """What the cache remembers of its prompt; None where it has read none."""
+        return getattr(cache, "prompt_end", None)
+
 
 def prefix_positions(input_ids: Tensor, attention_mask: Tensor | None, config: VisualGLMConfig) -> PrefixPositions:
     """Both position channels and the prefix of each row [B, T], from the ids alone.

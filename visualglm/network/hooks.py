@@ -1,18 +1,18 @@
-"""Pieces of the model replaced or wrapped from outside, without editing it.
+"""Hooks: replace or wrap parts of the model (sat's mixins).
 
-In: an `nn.Module` whose methods bear the names of places. Out: a model that calls them there. The idea and the names
-are SwissArmyTransformer's; the means are torch's own: a mixin is a submodule (`model.mixins`), so its weights move,
-train and are saved with the model, and nothing is registered anywhere else.
+A mixin is an `nn.Module` with methods named after hook points; the model calls them instead of its own modules. Names
+and idea are SwissArmyTransformer's. A mixin is a submodule (`model.mixins`), so its weights move, train and are saved
+with the model.
 
-    word_embedding_forward   ids [B, T] -> [B, T, hidden], before the pictures' vectors fill their slots
-    layer_forward            one whole block; arguments and results are `GLMBlock.forward`'s
-    attention_forward        its attention, `GLMAttention.forward`'s
+    word_embedding_forward   ids [B, T] -> [B, T, hidden], before image embeddings replace the placeholder tokens
+    layer_forward            one block; arguments and results of `GLMBlock.forward`
+    attention_forward        its attention; arguments and results of `GLMAttention.forward`
     mlp_forward              its feed-forward network, [B, T, hidden] -> [B, T, hidden]
-    final_forward            the head, [B, kept, hidden] -> logits [B, kept, vocabulary]
+    final_forward            the LM head, [B, kept, hidden] -> logits [B, kept, vocab_size]
 
-Each is called with the place's own arguments and two keywords: `old_impl`, what stood there before (call it to wrap, do
-not to replace), and `layer_id` (-1 for the first and the last place). A mixin added later is called first. Knows
-nothing about files; what a checkpoint needs to restore a mixin is a class whose `__init__` adds it.
+Each method gets the arguments of the part and two keywords: `old_impl`, the previous implementation (call it to wrap,
+ignore it to replace), and `layer_id` (-1 for `word_embedding_forward` and `final_forward`). A mixin added later is
+called first. To restore a mixin from a checkpoint, use a model class whose `__init__` adds it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import nn
 
 from ..errors import UsageError
 
-LAYER_PLACES: dict[str, Callable[[Any], nn.Module]] = {
+LAYER_HOOKS: dict[str, Callable[[Any], nn.Module]] = {
     "layer_forward": lambda layer: layer,
     "attention_forward": lambda layer: layer.attention,
     "mlp_forward": lambda layer: layer.mlp,
@@ -34,75 +34,75 @@ WHOLE_MODEL = -1
 
 
 class BaseMixin(nn.Module):
-    """A change to the model: give it methods named after places (see the head of this file)."""
+    """Base class of mixins; subclasses define methods named after hook points (see the module docstring)."""
 
     def reinit(self, parent_model: Any) -> None:
-        """Called by `add_mixin(..., reinit=True)`: sets first values that depend on the model. sat's name."""
+        """Initialize weights that depend on the model; called by `add_mixin(..., reinit=True)`."""
 
 
 class HookableModel:
-    """Methods of a model that takes mixins, under sat's names. The model makes `mixins`, an empty `ModuleDict`."""
+    """Methods of a model with mixins, under sat's names. The model creates `mixins`, an empty `ModuleDict`."""
 
     mixins: nn.ModuleDict
 
     def add_mixin(self, name: str, new_mixin: nn.Module, reinit: bool = False) -> None:
-        """Makes `new_mixin` the submodule `mixins.NAME` and has its methods called.
+        """Add `new_mixin` as submodule `mixins.NAME` and hook its methods.
 
         Raises:
-            UsageError: there is one of that name already.
+            UsageError: a mixin of that name exists.
         """
         if name in self.mixins:
-            raise UsageError(f"there is a mixin {name!r} already: del_mixin it first, or choose another name.")
+            raise UsageError(f"The model already has a mixin {name!r}. Remove it (del_mixin) or choose another name.")
         self.mixins[name] = new_mixin
         self._wrap(new_mixin)
         if reinit and isinstance(new_mixin, BaseMixin):
             new_mixin.reinit(self)
 
     def get_mixin(self, name: str) -> Any:
-        """The mixin of that name.
+        """Return the mixin of that name.
 
         Raises:
-            UsageError: there is none; the message names those that are there.
+            UsageError: there is no mixin of that name; the message lists the existing ones.
         """
         if name not in self.mixins:
-            there = ", ".join(self.mixins) or "none"
-            raise UsageError(f"this model has no mixin {name!r} (it has: {there}): add it with add_mixin.")
+            existing = ", ".join(self.mixins) or "none"
+            raise UsageError(f"This model has no mixin {name!r} (it has: {existing}). Add it with add_mixin.")
         return self.mixins[name]
 
     def del_mixin(self, name: str) -> None:
-        """Takes the mixin out; the model computes as without it.
+        """Remove the mixin and its hooks.
 
         Raises:
-            UsageError: there is none of that name.
+            UsageError: there is no mixin of that name.
         """
         self.get_mixin(name)
         del self.mixins[name]
         self.rewrap()
 
     def rewrap(self) -> None:
-        """Has every mixin called once in every place, those whose modules were replaced included."""
-        for module, _, _ in _places(self):
-            module.forward = _unwrapped(module.forward)  # type: ignore[method-assign]
+        """Hook every mixin exactly once at each hook point, also where modules were replaced."""
+        for module, _, _ in _hook_points(self):
+            module.forward = _unwrap(module.forward)  # type: ignore[method-assign]
         for mixin in self.mixins.values():
             self._wrap(mixin)
 
     def _wrap(self, mixin: nn.Module) -> None:
-        for module, method, layer_id in _places(self):
+        for module, method, layer_id in _hook_points(self):
             if hasattr(mixin, method):
                 changed = partial(getattr(mixin, method), old_impl=module.forward, layer_id=layer_id)
                 module.forward = changed  # type: ignore[method-assign]
 
 
-def _unwrapped(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _unwrap(forward: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(forward, partial) and "old_impl" in forward.keywords:
         forward = forward.keywords["old_impl"]
     return forward
 
 
-def _places(model: Any) -> Iterator[tuple[nn.Module, str, int]]:
-    """The modules that can be changed, the method that changes each, and the number of its block."""
+def _hook_points(model: Any) -> Iterator[tuple[nn.Module, str, int]]:
+    """Yield each hookable module, the mixin method that replaces its forward, and its block index."""
     yield model.transformer.word_embeddings, "word_embedding_forward", WHOLE_MODEL
     for layer_id, layer in enumerate(model.transformer.layers):
-        for method, module_of in LAYER_PLACES.items():
+        for method, module_of in LAYER_HOOKS.items():
             yield module_of(layer), method, layer_id
     yield model.lm_head, "final_forward", WHOLE_MODEL

@@ -1,8 +1,8 @@
-"""P-tuning v2, learned keys and values that the attention of every block sees beside the real ones.
+"""P-tuning v2: a learned prefix of keys and values per block.
 
-In: a block's attention. Out: the same attention over `prefix_length` keys more, which have no position and are in no
-cache. The table's shape and name (`prefix.N`, [2, heads, length, head_dim]: keys, then values) are sat's, so that its
-fine-tuned files need no renaming. Source: sat `model/finetune/prompt_tuning.py`. Knows nothing about files.
+Each block's attention gets `prefix_length` additional keys and values, which have no position and are not in the KV
+cache. The parameters have sat's names and shapes (`prefix.N`, [2, heads, length, head_dim]: keys, then values), so
+sat's fine-tuned files load without renaming. Source: sat `model/finetune/prompt_tuning.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INITIAL_STD = 0.01
 
 
 class PrefixMixin(BaseMixin):
-    """The table of a model with `config.prefix_length` virtual tokens."""
+    """Mixin with the prefixes of a model with `config.prefix_length` virtual tokens."""
 
     def __init__(self, config: VisualGLMConfig) -> None:
         super().__init__()
@@ -42,23 +42,23 @@ class PrefixMixin(BaseMixin):
         old_impl: Callable[..., Any],
         layer_id: int,
     ) -> Any:
-        """Attention with the prefix in front of the keys; every query sees it, as in sat."""
+        """Run the block's attention with the prefix before the keys; every query attends to it, as in sat."""
         key, value = self.prefix[layer_id]
-        mask = _widened(attention_mask, key.shape[1])
+        mask = _pad_mask(attention_mask, key.shape[1])
         return old_impl(hidden_states, rotary, mask, _PrefixedCache(past_key_values, key, value), output_attentions)
 
 
-def _widened(mask: Any, prefix_length: int) -> Tensor | None:
-    """The mask [B, 1, T, keys] with visible columns for the prefix."""
+def _pad_mask(mask: Any, prefix_length: int) -> Tensor | None:
+    """Add visible columns for the prefix to a mask [B, 1, T, keys]."""
     if mask is None:
         return None
     if not isinstance(mask, Tensor):
-        raise UsageError("P-tuning cannot run on flex attention: open the model with attn_implementation='sdpa'.")
+        raise UsageError("P-tuning does not support flex attention. Open the model with attn_implementation='sdpa'.")
     return F.pad(mask, (prefix_length, 0), value=True if mask.dtype == torch.bool else 0.0)
 
 
 class _PrefixedCache:
-    """A cache, or none, that hands out the prefix with what it holds, and stores nothing of it."""
+    """Wraps a cache or None: returns its keys and values after the prefix, without storing the prefix."""
 
     def __init__(self, cache: Cache | None, key: Tensor, value: Tensor) -> None:
         self.cache = cache
@@ -66,11 +66,11 @@ class _PrefixedCache:
         self.value = value
 
     def update(self, key: Tensor, value: Tensor, layer_id: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, heads, T, head_dim] -> the same with the past and the prefix in front."""
+        """Keys and values [B, heads, T, head_dim] -> prefix, cached and new ones."""
         if self.cache is not None:
             key, value = self.cache.update(key, value, layer_id)
-        return _in_front(self.key, key), _in_front(self.value, value)
+        return _prepend(self.key, key), _prepend(self.value, value)
 
 
-def _in_front(prefix: Tensor, states: Tensor) -> Tensor:
+def _prepend(prefix: Tensor, states: Tensor) -> Tensor:
     return torch.cat([prefix.to(states).expand(len(states), -1, -1, -1), states], dim=2)

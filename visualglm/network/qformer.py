@@ -1,11 +1,11 @@
-"""Patch features [pictures, 1 + patches, 1408] -> one vector per query [pictures, 32, 768] (BLIP-2).
+"""Q-Former (BLIP-2): patch features to one vector per query.
 
-    queries [P, 32, 768] -- 12 layers; every second one also reads the patch features by cross-attention -->
+    queries [P, 32, 768] -- 12 layers; every second one cross-attends to patch features [P, 1 + patches, 1408] -->
         final_layernorm --> [P, 32, 768]
 
-The layers are post-LN written so that a layer *opens* with the norm that ends the one before, and residuals start from
-the normalised tensor. Module names are upstream's tensor names. Source: SwissArmyTransformer
-`transformer_defaults.py`, upstream `visual.py`. Knows nothing about pictures' pixels or language.
+P is the number of images. The layers are post-LN, written so that each layer begins with the norm that ends the layer
+before it, and residuals start from the normalised tensor. Module names are upstream's tensor names. Source:
+SwissArmyTransformer `transformer_defaults.py`, upstream `visual.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .vision import FeedForward
 
 
 class QFormerLayer(GradientCheckpointingLayer):
-    """Self-attention, cross-attention where the layer has it, MLP; each residual from the normalised tensor."""
+    """Self-attention, optional cross-attention, MLP; each residual starts from the normalised tensor."""
 
     def __init__(self, config: QFormerConfig, has_cross_attention: bool) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class QFormerLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: Tensor, image_features: Tensor, output_attentions: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """[P, Q, hidden] -> [P, Q, hidden] (the next layer's norm is still to come), cross-attention or None."""
+        """[P, Q, hidden] -> [P, Q, hidden] before the next layer's norm, and cross-attention probabilities or None."""
         hidden_states = self.input_layernorm(hidden_states)
         hidden_states = self.post_attention_layernorm(hidden_states + self.attention(hidden_states))
         probabilities = None
@@ -49,7 +49,7 @@ class QFormerLayer(GradientCheckpointingLayer):
 
 
 class QFormerTransformer(nn.Module):
-    """The learned queries (`word_embeddings`), the layers and the last norm."""
+    """Learned queries (`word_embeddings`), layers and final norm."""
 
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class QFormerTransformer(nn.Module):
 
 
 class QFormer(PreTrainedModel):
-    """The whole Q-Former; see the head of this file for the shapes."""
+    """The complete Q-Former; the module docstring has the shapes."""
 
     config_class = QFormerConfig
     config: QFormerConfig
@@ -86,7 +86,7 @@ class QFormer(PreTrainedModel):
     def forward(
         self, image_features: Tensor, output_attentions: bool = False
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """[P, N, cross] -> [P, Q, hidden] and, if asked, per crossing layer the probabilities [P, heads, Q, N]."""
+        """[P, N, cross] -> [P, Q, hidden]; with `output_attentions` also [P, heads, Q, N] per cross-attention layer."""
         hidden_states = self.transformer.word_embeddings.weight.expand(image_features.shape[0], -1, -1)
         attentions = []
         for layer in self.transformer.layers:

@@ -1,10 +1,10 @@
-"""Pixel_values [pictures, 3, H, W] -> patch features [pictures, 1 + patches, hidden] (EVA-CLIP ViT-g).
+"""Vision encoder (EVA-CLIP ViT-g): pixels to patch features.
 
     pixel_values [P, 3, 224, 224] -- patch_embed, class token, positions --> [P, 257, 1408]
         -- 39 pre-LN blocks --> [P, 257, 1408] -- ln_vision --> [P, 257, 1408], class token included
 
-Module names are upstream's tensor names, so a checkpoint opens without renaming. Source: SwissArmyTransformer
-`vit_model.py`, upstream `visual.py`. Knows nothing about files, prompts or language.
+P is the number of images. Module names are upstream's tensor names, so a checkpoint loads without renaming. Source:
+SwissArmyTransformer `vit_model.py`, upstream `visual.py`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FeedForward(nn.Module):
 
 
 class ViTBlock(GradientCheckpointingLayer):
-    """Pre-LN: x += attention(LN(x)); x += mlp(LN(x))."""
+    """Pre-LN block: x += attention(LN(x)); x += mlp(LN(x))."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class ViTBlock(GradientCheckpointingLayer):
 
 
 class ViTTransformer(nn.Module):
-    """The class token (`word_embeddings`, one row), the position table and the blocks."""
+    """Class token (`word_embeddings`, one row), position embeddings and blocks."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class ViTTransformer(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """A convolution whose stride is its kernel: one vector per patch, row by row."""
+    """Convolution whose stride is its kernel size: one vector per patch, row by row."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class PatchEmbed(nn.Module):
 
 
 class ClassHead(nn.Module):
-    """Upstream's `cls` mixin: only the layer norm over all tokens is left of it."""
+    """Final layer norm, named after upstream's `cls` mixin."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class ClassHead(nn.Module):
 
 
 class VisionTransformer(PreTrainedModel):
-    """The whole ViT; see the head of this file for the shapes."""
+    """The complete vision encoder; the module docstring has the shapes."""
 
     config_class = VisionConfig
     config: VisionConfig
@@ -112,13 +112,13 @@ class VisionTransformer(PreTrainedModel):
         """[P, 3, image_size, image_size] -> [P, 1 + patches, hidden].
 
         Raises:
-            ImageError: the pictures have another size than the position table was made for.
+            ImageError: the images do not have the size of the position embeddings.
         """
         size = self.config.image_size
         if pixel_values.dim() != 4 or tuple(pixel_values.shape[-2:]) != (size, size):
             raise ImageError(
-                f"pixel_values are {list(pixel_values.shape)} but this model reads [pictures, 3, {size}, {size}]: "
-                "let the processor resize them, or call model.resize_image_size(N) for another resolution."
+                f"pixel_values have shape {list(pixel_values.shape)}, but the model needs [images, 3, {size}, {size}]. "
+                "Let the processor resize the images, or call model.resize_image_size(N) for another resolution."
             )
         patch_embed, head = cast(PatchEmbed, self.mixins["patch_embedding"]), cast(ClassHead, self.mixins["cls"])
         patches = patch_embed(pixel_values.to(patch_embed.proj.weight))
@@ -126,14 +126,15 @@ class VisionTransformer(PreTrainedModel):
 
     @torch.no_grad()
     def resize_positions(self, image_size: int) -> None:
-        """Interpolates the position table (bicubic over the patch grid, class token kept) to another `image_size`.
+        """Interpolate the position embeddings to another `image_size`: bicubic over the patches, class token kept.
 
         Raises:
             ImageError: `image_size` is not a multiple of the patch size.
         """
         if image_size <= 0 or image_size % self.config.patch_size:
             raise ImageError(
-                f"image_size {image_size} is not a multiple of the patch size {self.config.patch_size}: choose one."
+                f"image_size {image_size} is not a positive multiple of the patch size. Choose a multiple of "
+                f"{self.config.patch_size}."
             )
         table = self.transformer.position_embeddings.weight
         old_side, new_side = (side // self.config.patch_size for side in (self.config.image_size, image_size))

@@ -192,18 +192,19 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         The cache remembers where its prompt ended, so that a hand-written loop may feed it bare next ids.
 
         Raises:
-            PromptError: the cache was cut within the prompt, and no positions are given.
+            PromptError: no positions are given, and the cache was cut within the prompt or has other rows than it had.
         """
-        end = getattr(past_key_values, "prompt_end", None)
+        end = PrefixState.of(past_key_values)
         if end is not None and past_key_values is not None and not is_empty(past_key_values):
             if rotary_positions is None:
+                end.check_rows(len(input_ids))
                 rotary_positions = end.positions_behind(past_key_values.get_seq_length(), input_ids.shape[1])
             return rotary_positions, None
         derived, prefix_lengths = prefix_positions(input_ids, attention_mask, self.config)
         rotary_positions = derived if rotary_positions is None else rotary_positions
         if past_key_values is not None:
             length = past_key_values.get_seq_length() + input_ids.shape[1]
-            past_key_values.prompt_end = PrefixState(rotary_positions[..., -1], length)  # type: ignore[attr-defined]
+            PrefixState(rotary_positions[..., -1], length).remember(past_key_values)
         return rotary_positions, prefix_lengths
 
     def _fill_slots(

@@ -17,12 +17,16 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
+from ..files.reading import wrong_download
 from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes
+
+SIDE_LIMIT = 1 << 18
+"""Pixels of a width or height: resizing takes tables as long as a side, and a row of the result for each row."""
 
 PIXEL_LIMIT = 178_956_970
 """Larger images are refused from their header: 683 MiB as Pillow stores RGB, its own limit for decompression bombs."""
 
-STRIP = 256
+ROWS_PER_STRIP = 256
 """Rows that are converted at once where a whole copy of a large image would be hundreds of megabytes."""
 
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
@@ -35,7 +39,7 @@ AVIF_BYTES = 20
 """Of dav1d and libavif for a pixel: planes of up to 12 bits and alpha, twice, and RGBA."""
 
 # what Pillow raises for broken files, depending on the format
-BROKEN = (
+PIL_DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
     *(RuntimeError, struct.error, zlib.error),
 )
@@ -46,8 +50,8 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
     """Check what the decoder will need, and only then decode.
 
     Raises:
-        ImageError: it is broken or foreign, or needs more than `PIXEL_LIMIT` pixels, `MEMORY_LIMIT` bytes, or the time
-            that image_limits.py allows.
+        ImageError: it is broken or foreign, or needs more than `PIXEL_LIMIT` pixels, `SIDE_LIMIT` along a side,
+            `MEMORY_LIMIT` bytes, or the time that image_limits.py allows.
     """
     try:
         needed = decoder_bytes(content)
@@ -66,11 +70,12 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
         raise ImageError(f"{name} is too costly to decode ({error}): save it as a plain JPEG or PNG.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name} is too large to decode safely ({error}): shrink it below {PIXEL_LIMIT:,} pixels."
+            f"{name} is too large to decode safely ({error}): shrink it below {PIXEL_LIMIT:,} pixels, and "
+            f"{SIDE_LIMIT:,} a side."
         ) from error
     except MemoryError as error:
         raise ImageError(f"{name} takes more memory to decode than there is: shrink it.") from error
-    except BROKEN as error:
+    except PIL_DECODE_ERRORS as error:
         raise ImageError(_diagnosis(content, name, error)) from error
 
 
@@ -83,11 +88,11 @@ def _check_size(image: Image.Image, decoder: int) -> None:
     """Pixels, decoder and conversion together.
 
     Raises:
-        DecompressionBombError: there are too many pixels.
+        DecompressionBombError: there are too many pixels, in all or along a side.
         CostlyError: they take too much memory.
     """
     pixels = image.width * image.height
-    if pixels > PIXEL_LIMIT:
+    if pixels > PIXEL_LIMIT or max(image.size) > SIDE_LIMIT:
         raise Image.DecompressionBombError(f"{image.width} x {image.height}")
     conversion = 0 if image.mode == "RGB" and "transparency" not in image.info else 5 if _is_deep(image) else 4
     avif = AVIF_BYTES if image.format == "AVIF" else 0
@@ -111,16 +116,13 @@ def _is_deep(image: Image.Image) -> bool:
 def _diagnosis(content: bytes, name: str, error: Exception) -> str:
     """One sentence for a file that Pillow cannot read."""
     head = content[:1024]
-    if not head:
-        return f"{name} is empty: the download or the copy failed, so get it again."
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
         return f"{name} is a HEIC picture, which is not supported: save it as JPEG or PNG."
     if b"<svg" in head.lower():
         return f"{name} is an SVG drawing, not a picture of pixels: export it as PNG."
-    if head.startswith(b"version https://git-lfs"):
-        return f"{name} is a git-lfs pointer, not the picture itself: run `git lfs pull`."
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return f"{name} is a web page, not a picture: download the picture itself."
+    fault = wrong_download(head)
+    if fault is not None:
+        return f"{name} {fault}"
     if isinstance(error, UnidentifiedImageError):
         return f"{name} is not a picture of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
     return f"{name} is broken or cut short ({error}): get a whole copy."
@@ -129,8 +131,9 @@ def _diagnosis(content: bytes, name: str, error: Exception) -> str:
 def as_upstream(image: Image.Image, name: str) -> Image.Image:
     """Plain `convert`: orientation ignored, transparency dropped, deeper greys clipped as Pillow clips them."""
     try:
-        return image.convert("RGB")
-    except BROKEN as error:
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except PIL_DECODE_ERRORS as error:
         raise ImageError(f"{name} cannot become RGB ({error}): save it as PNG or JPEG.") from error
 
 
@@ -138,7 +141,7 @@ def _as_seen(image: Image.Image) -> Image.Image:
     """Upright, over white, in 8 bits."""
     if _is_turned(image):
         _check_memory(2 * image.width * image.height * _pixel_bytes(image))
-        with contextlib.suppress(*BROKEN):  # as below
+        with contextlib.suppress(*PIL_DECODE_ERRORS):  # as below
             image = ImageOps.exif_transpose(image)
     if _is_deep(image):
         image = _eight_bits(image)
@@ -149,7 +152,9 @@ def _as_seen(image: Image.Image) -> Image.Image:
 
 def _is_turned(image: Image.Image) -> bool:
     """Whether it needs turning; an upright image is not copied."""
-    with contextlib.suppress(*BROKEN):  # a broken EXIF block says nothing about the orientation; the pixels are whole
+    with contextlib.suppress(
+        *PIL_DECODE_ERRORS
+    ):  # a broken EXIF block says nothing about the orientation; the pixels are whole
         check_exif(_exif_block(image))
         return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
     return False
@@ -177,8 +182,8 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    for top in range(0, image.height, STRIP):
-        yield top, image.crop((0, top, image.width, min(top + STRIP, image.height)))
+    for top in range(0, image.height, ROWS_PER_STRIP):
+        yield top, image.crop((0, top, image.width, min(top + ROWS_PER_STRIP, image.height)))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -165,7 +165,7 @@ class _Child:
             if self._killed:
                 raise EOFError
             if self._process is None:
-                path = [str(Path(__file__).parents[1]), *filter(None, sys.path)]
+                path = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
                 environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "visualglm.preprocessing.image_worker"],

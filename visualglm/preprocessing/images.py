@@ -6,7 +6,8 @@ models, and never fetches: a URL is refused.
 
 A picture that is opened here (path, bytes, file, data URL) is shown as a viewer would show it: EXIF orientation is
 honoured, transparency lies over white, 16-bit grey is scaled to 8. Upstream did none of these (visual.py: plain
-`convert("RGB")`), which `upstream=True` repeats. A picture already in memory (PIL, array) is taken as it is.
+`convert("RGB")`), which `upstream=True` repeats. An image already in memory (PIL, array) is taken as it is; a PIL image
+in RGB is not copied.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 
 from ..errors import ImageError
-from .image_decoding import PIXEL_LIMIT, STRIP, as_upstream, decode_image
+from ..network.configuration import VisualGLMConfig
+from .image_decoding import PIXEL_LIMIT, ROWS_PER_STRIP, as_upstream, decode_image
 from .image_files import read_image, read_stream
 
 __all__ = [
     "PIXEL_LIMIT",
-    "STRIP",
+    "ROWS_PER_STRIP",
     "ImageSource",
     "VisualGLMImageProcessor",
     "data_url_bytes",
@@ -174,6 +177,20 @@ class VisualGLMImageProcessor(PilBackend):
     do_normalize = True
     model_input_names = ["pixel_values"]
 
+    @classmethod
+    def for_config(cls, config: VisualGLMConfig) -> VisualGLMImageProcessor:
+        """The image processor of a model: its image size."""
+        side = config.vision.image_size
+        return cls(size={"height": side, "width": side})
+
+    def read(self, source: ImageSource, upstream: bool = False) -> Tensor:
+        """Decode one image once, resize it once: `pixel_values` [1, 3, H, W].
+
+        Raises:
+            ImageError: it cannot be opened.
+        """
+        return self(open_image(source, upstream=upstream), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
+
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Opens what transformers would download."""
         if isinstance(image_url_or_urls, (list, tuple)):
@@ -188,6 +205,16 @@ class VisualGLMImageProcessor(PilBackend):
             return [picture for part in images for picture in self._prepare_images_structure(part, expected_ndims)]
         return [images]
 
-    def process_image(self, image: Any, **kwargs: Any) -> np.ndarray:
-        """[3, H, W] uint8, not resized yet."""
-        return np.moveaxis(np.asarray(open_image(image)), -1, 0)
+    def process_image(
+        self, image: Any, do_resize: bool | None = None, size: Any = None, resample: Any = None, **kwargs: Any
+    ) -> np.ndarray:
+        """uint8 [3, H, W], resized here by Pillow: through an array, as transformers does it, 12 megapixels take twice
+        as long; and of many images one at a time is in memory at its full size."""
+        opened = open_image(image)
+        if do_resize and size is not None and size.height and size.width and isinstance(resample, int):
+            opened = opened.resize((size.width, size.height), resample)
+        return np.moveaxis(np.asarray(opened), -1, 0)
+
+    def resize(self, image: np.ndarray, size: Any, **kwargs: Any) -> np.ndarray:
+        """What `process_image` left: a size that is no height and width."""
+        return image if image.shape[-2:] == (size.height, size.width) else super().resize(image, size, **kwargs)

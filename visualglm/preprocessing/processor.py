@@ -21,7 +21,18 @@ from ..network.configuration import VisualGLMConfig
 from .chat_messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, messages_to_turns
 from .images import VisualGLMImageProcessor
 from .processor_config import hub_arguments, picture_settings, slots
-from .prompt import MARKS, Language, Turn, build_prompt, cut_at_pictures, encode_around_pictures, marks_of, write_turns
+from .prompt import (
+    MARKS,
+    Language,
+    Prompt,
+    Turn,
+    build_prompt,
+    build_training_row,
+    cut_at_pictures,
+    encode_around_pictures,
+    marks_of,
+    write_turns,
+)
 from .tokenizer import ChatGLMTokenizer, process_response
 
 logger = logging.getLogger(__name__)
@@ -56,8 +67,7 @@ class VisualGLMProcessor(ProcessorMixin):
         """The processor of a model: its picture size and slots, with a tokenizer or a vocabulary file."""
         if not isinstance(tokenizer, ChatGLMTokenizer):
             tokenizer = ChatGLMTokenizer(vocab_file=str(tokenizer))
-        size = config.vision.image_size
-        images = VisualGLMImageProcessor(size={"height": size, "width": size})
+        images = VisualGLMImageProcessor.for_config(config)
         return cls(images, tokenizer, config.image_length, int(config.image_token_id or 0))
 
     # loading: what a folder does not say, its model's configuration does
@@ -151,6 +161,36 @@ class VisualGLMProcessor(ProcessorMixin):
             data |= self.image_processor(images, return_tensors=return_tensors, **options)
         return BatchFeature(data)
 
+    # turns to ids
+
+    def build_prompt(
+        self,
+        turns: Sequence[Turn],
+        language: Language = "auto",
+        max_tokens: int | None = None,
+        continue_answer: bool = False,
+    ) -> Prompt:
+        """The ids that ask the last of `turns`; arguments and errors are those of `prompt.build_prompt`."""
+        return build_prompt(
+            self.tokenizer,
+            turns,
+            language=language,
+            image_token_id=self.image_token_id,
+            image_length=self.image_length,
+            max_tokens=max_tokens,
+            continue_answer=continue_answer,
+        )
+
+    def build_training_row(self, turns: Sequence[Turn], language: Language = "auto") -> tuple[list[int], list[int]]:
+        """`input_ids` [T] and `labels` [T] of an answered chat; errors are those of `prompt.build_training_row`."""
+        return build_training_row(
+            self.tokenizer,
+            turns,
+            language=language,
+            image_token_id=self.image_token_id,
+            image_length=self.image_length,
+        )
+
     # messages to ids
 
     def apply_chat_template(
@@ -165,7 +205,7 @@ class VisualGLMProcessor(ProcessorMixin):
     ) -> Any:
         """Messages, or a batch of them, to a prompt: text, or with `tokenize=True` what the model takes.
 
-        Tokenized, it is `prompt.build_prompt`: `language` chooses 问/答 or Q/A, more than `max_tokens` lose the oldest
+        Tokenized, it is `build_prompt`: `language` chooses 问/答 or Q/A, more than `max_tokens` lose the oldest
         turns (a warning says how many), and the pictures of the messages are opened (URLs are refused).
         `continue_final_message=True` lets the model go on with the assistant's last message. With `return_dict=True` a
         `BatchFeature` as from a call, else `input_ids` alone. An open question always gets its 答：, so
@@ -205,27 +245,16 @@ class VisualGLMProcessor(ProcessorMixin):
         rows, sources = [], []
         for messages in batch:
             turns, images = messages_to_turns(messages)
-            rows.append(self._build(turns, language, max_tokens, continue_final_message))
+            prompt = self.build_prompt(turns, language, max_tokens, continue_final_message)
+            if prompt.dropped_turns:
+                logger.warning("The dialogue is too long: its %d oldest turns were left out.", prompt.dropped_turns)
+            rows.append(prompt.input_ids)
             sources += images
         if any(source is None for source in sources):
             raise PromptError("A picture of the messages has no source: give it as image, path, url or base64.")
         tensors = None if return_tensors == "auto" else return_tensors
         data = self._pad(rows, tensors, {key: options.pop(key) for key in PADDING if key in options})
         return self._with_pictures(data, sources, tensors, options) if return_dict else data["input_ids"]
-
-    def _build(self, turns: list[Turn], language: Language, max_tokens: int | None, resume: bool) -> list[int]:
-        prompt = build_prompt(
-            self.tokenizer,
-            turns,
-            language=language,
-            image_token_id=self.image_token_id,
-            image_length=self.image_length,
-            max_tokens=max_tokens,
-            continue_answer=resume,
-        )
-        if prompt.dropped_turns:
-            logger.warning("The dialogue is too long: its %d oldest turns were left out.", prompt.dropped_turns)
-        return prompt.input_ids
 
     # ids to answers
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import sentencepiece
 
 from ..errors import TokenizerError
-from ..files.reading import read_bytes
+from ..files.reading import read_bytes, wrong_download
 
 VOCABULARY_FILE = "ice_text.model"
 SPECIAL_TOKENS = {
@@ -41,13 +41,14 @@ def open_vocabulary(path: str | Path | None) -> sentencepiece.SentencePieceProce
     """The vocabulary in a file; `TokenizerError` unless it is a whole one of ChatGLM-6B v1's layout."""
     remedy = "take ice_text.model from THUDM/visualglm-6b."
     if path is None or not Path(path).is_file():
-        raise TokenizerError(f"The vocabulary file {path or 'ice_text.model'} is missing: {remedy}")
+        raise TokenizerError(f"The vocabulary file {path or VOCABULARY_FILE} is missing: {remedy}")
     try:
         data = read_bytes(path)
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
-    if data.startswith(b"version https://git-lfs"):
-        raise TokenizerError(f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull`, or {remedy}")
+    fault = wrong_download(data[:512])
+    if fault is not None:
+        raise TokenizerError(f"{path} {fault}")
     vocabulary = sentencepiece.SentencePieceProcessor()
     try:
         vocabulary.LoadFromSerializedProto(data)

@@ -1,9 +1,9 @@
-"""The Q-Former learns with text, BLIP-2's first stage: contrast, matching, captioning.
+"""BLIP-2's first stage: contrastive, matching and captioning losses.
 
-The Q-Former's own self-attention is shared with a text branch (embeddings, norms and MLPs of its own) that is thrown
-away afterwards. Three masks say who sees whom: queries and text apart (contrast: the query that fits the caption best
-counts), all of both (matching), or text from left to right after all queries (captioning). Source: BLIP-2 (Li et al.
-2023), section 3.2. Knows nothing about data or schedules.
+A text branch (with its own embeddings, norms and MLPs) shares the Q-Former's self-attention and is discarded after
+training. Three attention masks are used. Contrast: queries and text do not see each other, and the query that fits the
+caption best counts. Matching: both see everything. Captioning: text sees all queries and the text to its left. Source:
+BLIP-2 (Li et al. 2023), section 3.2.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ..network.qformer import QFormer, QFormerLayer
 from ..network.vision import FeedForward
 
 PAD = 3
-COMMON = 64  # channels of the space where pictures and captions are compared
+CONTRAST_CHANNELS = 64  # of the space in which images and captions are compared
 
 
 class TextLayer(nn.Module):
-    """What the text branch has of its own in a layer."""
+    """The text branch's own modules in one layer."""
 
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class TextLayer(nn.Module):
 
 
 class TextBranch(nn.Module):
-    """The throw-away text side of the Q-Former, and the three losses."""
+    """Text branch of the Q-Former, used in training only, and the three losses."""
 
     def __init__(self, config: QFormerConfig, vocab_size: int, longest: int = 96) -> None:
         super().__init__()
@@ -44,12 +44,15 @@ class TextBranch(nn.Module):
             nn.init.normal_(table.weight, std=config.initializer_range)
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(size, eps=config.layernorm_epsilon)
-        self.picture_side, self.text_side = nn.Linear(size, COMMON), nn.Linear(size, COMMON)
+        self.image_projection, self.text_projection = (
+            nn.Linear(size, CONTRAST_CHANNELS),
+            nn.Linear(size, CONTRAST_CHANNELS),
+        )
         self.matching = nn.Linear(size, 2)
-        self.temperature = nn.Parameter(torch.tensor([0.07]))  # sharding wants no scalars
+        self.temperature = nn.Parameter(torch.tensor([0.07]))  # one element: sharding does not support scalars
 
     def losses(self, qformer: QFormer, tokens: Tensor, captions: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """ViT tokens [P, N, cross], captions [P, T] padded with 3 -> the sum of the three losses, and each of them."""
+        """ViT tokens [P, N, cross], captions [P, T] padded with 3 -> the sum of the three losses, and a report."""
         captions = captions[:, : self.positions.num_embeddings]
         contrast, similarity = self._contrast(qformer, tokens, captions)
         matching = self._matching(qformer, tokens, captions, similarity)
@@ -63,12 +66,12 @@ class TextBranch(nn.Module):
         }
 
     def _contrast(self, qformer: QFormer, tokens: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures and captions of a batch find each other; similarity [P, P] is the best query's."""
+        """Contrast images with captions of the batch; also return their similarity [P, P], that of the best query."""
         queries, text = self.run(qformer, tokens, captions, "apart")
-        pictures = F.normalize(self.picture_side(queries).float(), dim=-1)
-        words = F.normalize(self.text_side(text[:, 0]).float(), dim=-1)
-        similarity = torch.einsum("pqc,tc->ptq", pictures, words).amax(dim=-1) / self.temperature.clamp(min=0.01)
-        same = (captions[:, None] == captions[None]).all(dim=-1).float()  # equal captions are no mistake
+        images = F.normalize(self.image_projection(queries).float(), dim=-1)
+        words = F.normalize(self.text_projection(text[:, 0]).float(), dim=-1)
+        similarity = torch.einsum("pqc,tc->ptq", images, words).amax(dim=-1) / self.temperature.clamp(min=0.01)
+        same = (captions[:, None] == captions[None]).all(dim=-1).float()  # equal captions both count as right
         target = same / same.sum(dim=1, keepdim=True)
         loss = F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)
         return loss / 2, similarity.detach().masked_fill(
@@ -76,14 +79,14 @@ class TextBranch(nn.Module):
         )
 
     def _matching(self, qformer: QFormer, tokens: Tensor, captions: Tensor, similarity: Tensor) -> Tensor:
-        """Is this the picture's caption? The wrong ones are drawn from those that are most alike."""
+        """Classify whether a caption fits an image; wrong pairs are sampled by similarity (hard negatives)."""
         count = len(captions)
         weights = similarity.softmax(dim=1).masked_fill(torch.eye(count, device=similarity.device).bool(), 0) + 1e-6
         weights.fill_diagonal_(0)
-        wrong_text, wrong_picture = torch.multinomial(weights, 1)[:, 0], torch.multinomial(weights.T, 1)[:, 0]
+        wrong_text, wrong_image = torch.multinomial(weights, 1)[:, 0], torch.multinomial(weights.T, 1)[:, 0]
         queries, _ = self.run(
             qformer,
-            torch.cat([tokens, tokens, tokens[wrong_picture]]),
+            torch.cat([tokens, tokens, tokens[wrong_image]]),
             torch.cat([captions, captions[wrong_text], captions]),
             "together",
         )
@@ -91,26 +94,26 @@ class TextBranch(nn.Module):
         return F.cross_entropy(self.matching(queries).mean(dim=1).float(), truth)
 
     def _captioning(self, qformer: QFormer, tokens: Tensor, captions: Tensor) -> Tensor:
-        """The caption word by word, seen through the queries alone."""
+        """Predict the caption token by token; the text sees the image only through the queries."""
         _, text = self.run(qformer, tokens, captions, "caption")
         logits = F.linear(text[:, :-1], self.words.weight).float()
         targets = captions[:, 1:].masked_fill(captions[:, 1:] == PAD, -100)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def run(self, qformer: QFormer, tokens: Tensor, captions: Tensor, mode: str) -> tuple[Tensor, Tensor]:
-        """Queries [P, Q, hidden] and text [P, T, hidden] after all layers, under one of the three masks."""
+        """Run all layers under one of the three masks; returns queries [P, Q, hidden] and text [P, T, hidden]."""
         queries = qformer.transformer.word_embeddings.weight.expand(len(tokens), -1, -1)
         text = self.words(captions) + self.positions.weight[: captions.shape[1]]
         mask = _mask(queries.shape[1], captions, mode, text.dtype)
         for layer, branch in zip(qformer.transformer.layers, self.layers, strict=True):
-            queries, text = _together(layer, branch, queries, text, tokens, mask)  # type: ignore[arg-type]
+            queries, text = _run_layer(layer, branch, queries, text, tokens, mask)  # type: ignore[arg-type]
         return qformer.transformer.final_layernorm(queries), self.norm(text)
 
 
-def _together(
+def _run_layer(
     layer: QFormerLayer, branch: TextLayer, queries: Tensor, text: Tensor, tokens: Tensor, mask: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One layer over both: shared self-attention; only the queries read the picture."""
+    """Run one layer: shared self-attention; cross-attention to the image for the queries only."""
     queries, text = layer.input_layernorm(queries), branch.input_layernorm(text)
     both = torch.cat([queries, text], dim=1)
     attention = layer.attention
@@ -126,7 +129,7 @@ def _together(
 
 
 def _mask(queries: int, captions: Tensor, mode: str, dtype: torch.dtype) -> Tensor:
-    """[P, 1, Q + T, Q + T], 0 where seen and very negative elsewhere; padding is never seen."""
+    """Build an additive mask [P, 1, Q + T, Q + T]: 0 where visible, -10000 elsewhere; padding is never visible."""
     length = captions.shape[1]
     seen = torch.zeros(len(captions), queries + length, queries + length, dtype=torch.bool, device=captions.device)
     seen[:, :queries, :queries] = True

@@ -1,4 +1,4 @@
-"""Sizes, or checkpoints, and a vocabulary -> the VisualGLM with which a run begins."""
+"""Build the initial model of a pretraining run."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ PARTS = {"vision": "image_encoder.vit.", "qformer": "image_encoder.qformer.", "l
 
 
 def build_initial_model(recipe: RunConfig, tokenizer: ChatGLMTokenizer) -> VisualGLMForConditionalGeneration:
-    """The model of a recipe: new, or a checkpoint's, with parts from other checkpoints where it says so."""
+    """Build a recipe's model from its sizes or a checkpoint, then copy parts of other checkpoints if it names any."""
     start = recipe.start
-    model = _opened(start.model) if start.model else build_model(recipe.model, tokenizer)
-    _take_parts(model, start)
+    model = _load_model(start.model) if start.model else build_model(recipe.model, tokenizer)
+    _copy_parts(model, start)
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model
 
 
-def _opened(folder: str) -> VisualGLMForConditionalGeneration:
+def _load_model(folder: str) -> VisualGLMForConditionalGeneration:
     return VisualGLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
 
 
-def _take_parts(model: VisualGLMForConditionalGeneration, start: Checkpoints) -> None:
-    """Copies the vision, Q-Former and language weights of other checkpoints.
+def _copy_parts(model: VisualGLMForConditionalGeneration, start: Checkpoints) -> None:
+    """Copy the vision, Q-Former and language weights of other checkpoints.
 
     Raises:
-        UsageError: a part does not fit.
+        UsageError: a part has other shapes.
     """
     for part, prefix in PARTS.items():
         folder = getattr(start, part)
         if not folder:
             continue
-        other = _opened(folder).state_dict()
+        other = _load_model(folder).state_dict()
         weights = {name: value for name, value in other.items() if name.startswith(prefix)}
         own = model.state_dict()
         shapes = {name: list(value.shape) for name, value in weights.items()}
-        wanted = {name: list(value.shape) for name, value in own.items() if name.startswith(prefix)}
-        wrong = next((name for name in shapes | wanted if shapes.get(name) != wanted.get(name)), None)
+        expected = {name: list(value.shape) for name, value in own.items() if name.startswith(prefix)}
+        wrong = next((name for name in shapes | expected if shapes.get(name) != expected.get(name)), None)
         if wrong:
             raise UsageError(
-                f"the {part} of {folder} does not fit: {wrong} is {shapes.get(wrong)} there and {wanted.get(wrong)} in "
-                "this recipe's model. Take start.model from the same checkpoint."
+                f"The {part} of {folder} does not fit: {wrong} is {shapes.get(wrong)} there and {expected.get(wrong)} "
+                "in this recipe's model. Take start.model from the same checkpoint."
             )
         model.load_state_dict(weights, strict=False)
 
 
 def build_model(sizes: ModelSizes, tokenizer: ChatGLMTokenizer) -> VisualGLMForConditionalGeneration:
-    """A new model of these sizes with the ids of this vocabulary."""
+    """Build a model with random weights, of the given sizes and with the ids of the vocabulary."""
     piece = tokenizer.sp_model.piece_to_id
     config = VisualGLMConfig(
         vocab_size=sizes.vocab_size,

@@ -1,6 +1,6 @@
-"""A TOML file -> typed settings of a training run; unknown keys are errors.
+"""Settings of a pretraining run, read from a TOML recipe.
 
-Knows nothing about how the stages are run.
+Unknown keys are errors that name the nearest known key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ..errors import UsageError
 from ..training.toml_settings import fill_settings, nearest_word, read_table
 
-MOST_STAGES = 10  # each has rows set aside
+MAX_STAGES = 10  # rows are reserved for each stage (ROWS_PER_STAGE)
 KINDS = ("representation", "alignment", "answers", "dialogue")
 NO_CAPTIONS = (
     "A recipe of drawn scenes, without captions, runs by python -m visualglm_lab.training (see lab/README.md)."
@@ -22,10 +22,10 @@ NO_CAPTIONS = (
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """The three networks; heads have 64 channels each.
+    """Sizes of the three networks; attention heads have 64 channels each.
 
-    `tie_word_embeddings`: one table for reading and for writing words. Names of a thousand things are rare words, and a
-    picture's vector that was drawn to the word for it can then be said as it is.
+    `tie_word_embeddings` shares the table between word embeddings and LM head. This helps with rare names: an image
+    embedding that is close to a word's embedding then already has a high logit for that word.
     """
 
     image_size: int = 144
@@ -44,9 +44,9 @@ class ModelSizes:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Folders of any checkpoint format from which a part begins instead of from noise; empty: from noise.
+    """Checkpoint folders (of any format) with initial weights; an empty path means random weights.
 
-    `model` gives the architecture too; `vision`, `qformer` and `language` then replace its parts.
+    `model` also sets the architecture; `vision`, `qformer` and `language` then replace its parts.
     """
 
     model: str = ""
@@ -57,14 +57,15 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage; `kind` says what is learned and by which part.
+    """One training stage; `kind` sets the losses and the trained parts.
 
-    `representation`: the Q-Former, BLIP-2's contrast, matching and captioning. `alignment`: Q-Former and projection, to
-    the frozen language model. `answers`: the language model, to answer about pictures that the frozen encoder reads.
-    `dialogue`: all, to answer.
+    Kinds: `representation` trains the Q-Former with BLIP-2's contrastive, matching and captioning losses. `alignment`
+    trains Q-Former and projection for the frozen language model. `answers` trains the language model with a frozen
+    image encoder. `dialogue` trains all parts.
 
-    A stage ends after `minutes` of wall-clock or, where given, after `steps`; the cosine spans it, down to `final_rate`
-    of the learning rate. The picture encoder learns at `encoder_rate` of it.
+    A stage ends after `minutes` of wall-clock time or, if given, after `steps`. The learning rate follows a cosine over
+    the stage, down to `final_rate` times its maximum. The image encoder's rate is multiplied by `encoder_rate`.
+    `pictures` is the number of images per batch.
     """
 
     name: str
@@ -81,9 +82,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run, but for its data. Paths are relative to the working directory.
+    """Settings of a run except its data. Paths are relative to the working directory.
 
-    `sharding` is for several processes: `ddp` or `fsdp`.
+    `sharding` is used with several processes: `ddp` or `fsdp`.
     """
 
     output: str
@@ -100,17 +101,17 @@ class RunConfig:
     stages: tuple[Stage, ...] = ()
 
     def summary(self) -> list[str]:
-        """One line a stage: its name, kind and length."""
+        """Describe each stage in one line: name, kind, length, batch size."""
         lengths = [f"{stage.steps} steps" if stage.steps else f"{stage.minutes:g} minutes" for stage in self.stages]
         return [
-            f"{stage.name}: {stage.kind}, {length}, {stage.pictures} pictures a batch"
+            f"{stage.name}: {stage.kind}, {length}, {stage.pictures} images per batch"
             for stage, length in zip(self.stages, lengths, strict=True)
         ]
 
 
 @dataclass(frozen=True)
 class PretrainingConfig(RunConfig):
-    """A run on your own pictures; `captions` is a JSON-lines file of them."""
+    """Settings of a run on your own images; `captions` is a JSON-lines file of image-text pairs."""
 
     captions: str = field(kw_only=True)
 
@@ -120,10 +121,10 @@ S = TypeVar("S", bound=Stage)
 
 
 def read_pretraining_config(path: str | Path, changes: tuple[str, ...] = ()) -> PretrainingConfig:
-    """Reads and checks a recipe; `changes` are `key=value` (values as in TOML), such as `seed=3`.
+    """Read and check a recipe; `changes` are `key=value` (values as in TOML), such as `seed=3`.
 
     Raises:
-        UsageError: no such file, no TOML, an unknown key (the nearest known one is named) or a missing one.
+        UsageError: the file does not exist or is not TOML, or a key is unknown or missing.
     """
     table = read_table(path, changes)
     try:
@@ -137,10 +138,10 @@ def read_pretraining_config(path: str | Path, changes: tuple[str, ...] = ()) -> 
 def fill_run_config(
     kind: type[R], table: dict[str, Any], path: str | Path, read_stage: Callable[[dict[str, Any]], Stage]
 ) -> R:
-    """A run's settings from the table of the recipe at `path`; `read_stage` reads one stage's table.
+    """Build a run's settings from the table of the recipe at `path`; `read_stage` builds one stage.
 
     Raises:
-        UsageError: an unknown key, a missing one, a value of another type, or no stage or too many.
+        UsageError: a key is unknown or missing, a value has another type, or the number of stages is not allowed.
     """
     stages = table.get("stages", [])
     parts = {
@@ -149,20 +150,20 @@ def fill_run_config(
         "stages": tuple(read_stage(stage) for stage in (stages if isinstance(stages, list) else [stages])),
     }
     recipe = fill_settings(kind, {**table, **parts}, "the recipe")
-    if not 0 < len(recipe.stages) <= MOST_STAGES:
-        raise UsageError(f"{path} has {len(recipe.stages)} stages: give 1 to {MOST_STAGES}, each as [[stages]].")
+    if not 0 < len(recipe.stages) <= MAX_STAGES:
+        raise UsageError(f"{path} has {len(recipe.stages)} stages: give 1 to {MAX_STAGES}, each as [[stages]].")
     return recipe
 
 
 def fill_stage(kind: type[S], table: dict[str, Any], kinds: tuple[str, ...]) -> S:
-    """A stage's settings; `kinds` are the kinds of stage that there are.
+    """Build a stage's settings; `kinds` lists the allowed kinds of stage.
 
     Raises:
-        UsageError: an unknown key or kind (the nearest known one is named), or no end.
+        UsageError: a key or kind is unknown (the message names the nearest one), or the stage has no length.
     """
     stage = fill_settings(kind, table, "stages")
     if stage.kind not in kinds:
-        raise UsageError(f"{stage.kind} is no kind of stage; did you mean {nearest_word(stage.kind, kinds)}?")
+        raise UsageError(f"Unknown kind of stage {stage.kind}. Did you mean {nearest_word(stage.kind, kinds)}?")
     if not (stage.minutes or stage.steps):
-        raise UsageError(f"stage {stage.name} has no end: give minutes or steps.")
+        raise UsageError(f"Stage {stage.name} has no length. Give minutes or steps.")
     return stage

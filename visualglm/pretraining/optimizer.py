@@ -1,7 +1,4 @@
-"""AdamW in groups, and the learning rate's course.
-
-Knows nothing about stages beyond their rates.
-"""
+"""AdamW with parameter groups, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -16,15 +13,15 @@ from .config import Stage
 ENCODER = "model.image_encoder."
 
 
-def schedule(share: float, warmup: float, final: float) -> float:
-    """Linear warm-up to 1, then a cosine down to `final`."""
-    if share < warmup:
-        return max(share / warmup, 0.01)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
+def schedule(progress: float, warmup: float, final: float) -> float:
+    """Return the factor of the learning rate: linear warm-up to 1, then a cosine down to `final`."""
+    if progress < warmup:
+        return max(progress / warmup, 0.01)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 def adamw(stage: Stage, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    """Weight decay on matrices only; the picture encoder learns at a rate of its own."""
+    """Create AdamW with weight decay on matrices only, and a separate rate for the image encoder."""
     groups = []
     for encoder, matrix in itertools.product((True, False), (True, False)):
         chosen = [p for name, p in named.items() if (p.dim() >= 2) == matrix and name.startswith(ENCODER) == encoder]
@@ -33,7 +30,7 @@ def adamw(stage: Stage, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, stage: Stage, share: float) -> None:
-    """The learning rate after `share` of the stage."""
+def set_rate(optimizer: torch.optim.Optimizer, stage: Stage, progress: float) -> None:
+    """Set the learning rate; `progress` is the completed fraction of the stage."""
     for group in optimizer.param_groups:
-        group["lr"] = group["rate"] * stage.learning_rate * schedule(share, stage.warmup, stage.final_rate)
+        group["lr"] = group["rate"] * stage.learning_rate * schedule(progress, stage.warmup, stage.final_rate)

@@ -1,9 +1,8 @@
-"""How far a run is, and its files in `output`, which change all together or, killed, not at all.
+"""Progress of a run, and atomic updates of its output folder.
 
     output/.saving/ -- one rename, when all is written --> output/.saved/ -- file by file --> output/
 
-A start finishes the second step where a kill interrupted it. Knows nothing about what is in the files but
-`progress.json`.
+If a kill interrupts the second step, the next start completes it. So the files in `output` always belong together.
 """
 
 from __future__ import annotations
@@ -18,16 +17,17 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import exit_on_signals, explain_write_errors, remove, sync_folder, sync_tree
+from ..files.reading import read_json
 from ..training.distributed import barrier, rank
 from .config import RunConfig
 
 PROGRESS, SAVING, SAVED, OLD = "progress.json", ".saving", ".saved", ".old"
-ADVICE = "make room or allow it there, and the same command goes on from what was saved before"
+ADVICE = "free disk space or allow writing there, then run the same command again to resume from the last save"
 
 
 @dataclass(frozen=True)
 class RunState:
-    """`step` steps and `seconds` of stage number `stage` are done; `recipe` is what must stay as it was (`fixed`)."""
+    """Progress of a run: `step` steps and `seconds` of stage `stage` are done; `recipe` holds the `fixed` settings."""
 
     stage: int = 0
     step: int = 0
@@ -35,29 +35,36 @@ class RunState:
     recipe: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> None:
-        """Into `progress.json`."""
+        """Write `progress.json`."""
         (folder / PROGRESS).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
+    def check_types(self) -> None:
+        """Raises `ValueError` where something else was read than `write` writes."""
+        counts = all(isinstance(count, int) and count >= 0 for count in (self.stage, self.step))
+        recipe = self.recipe is None or (isinstance(self.recipe, dict) and isinstance(self.recipe.get("stages"), list))
+        if not (counts and isinstance(self.seconds, (int, float)) and recipe):
+            raise ValueError("it holds something else than counts and a recipe")
+
     def check(self, folder: Path, now: dict[str, Any]) -> None:
-        """Stages that have not begun may change, and so may how long one lasts.
+        """Check that the recipe fits the saved weights. Stages that have not begun, and lengths, may change.
 
         Raises:
-            UsageError: what the saved weights depend on has changed.
+            UsageError: a setting on which the saved weights depend has changed.
         """
         if self.recipe is None:
-            return  # saved before this was noted
-        began = self.stage + (self.step > 0)
-        kept, now = (_begun(values, began) for values in (self.recipe, now))
-        other = [name for name in kept if kept[name] != now.get(name)]
-        if other:
+            return  # written by a version that did not store the settings
+        started = self.stage + (self.step > 0)
+        saved, now = (_only_started(values, started) for values in (self.recipe, now))
+        changed = [name for name in saved if saved[name] != now.get(name)]
+        if changed:
             raise UsageError(
-                f"{', '.join(other)} of the recipe differ from the run in {folder}: go on with the recipe that it "
-                "began with, or give another output."
+                f"{', '.join(changed)} of the recipe differ from the run in {folder}. Continue with the recipe of that "
+                "run, or give another output."
             )
 
 
 def fixed(recipe: RunConfig) -> dict[str, Any]:
-    """What a run may not change, as JSON keeps it."""
+    """Return the settings that may not change when a run is resumed, as JSON values."""
     return {
         "seed": recipe.seed,
         "vocabulary": hashlib.sha256(Path(recipe.vocabulary).read_bytes()).hexdigest(),
@@ -67,15 +74,18 @@ def fixed(recipe: RunConfig) -> dict[str, Any]:
     }
 
 
-def _begun(values: dict[str, Any], stages: int) -> dict[str, Any]:
+def _only_started(values: dict[str, Any], stages: int) -> dict[str, Any]:
     return {**values, "stages": values["stages"][:stages]}
 
 
 def read_run_state(folder: Path, now: dict[str, Any]) -> RunState | None:
-    """How far the run in a folder is; None where there is none. `now` is today's `fixed`. Every process must call it.
+    """Read the progress of the run in a folder, or None if there is no run; every process must call it.
+
+    Args:
+        now: the `fixed` settings of the current recipe.
 
     Raises:
-        UsageError: the file is broken, or the recipe is another one.
+        UsageError: the file is damaged, or the recipe does not fit the run.
     """
     if not rank():
         settle(folder)
@@ -84,16 +94,17 @@ def read_run_state(folder: Path, now: dict[str, Any]) -> RunState | None:
     if not file.exists():
         return None
     try:
-        progress = RunState(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UsageError(f"{file} is broken: delete {folder} to begin anew, or give another output.") from error
+        progress = RunState(**read_json(file))
+        progress.check_types()
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{file} is damaged. Delete {folder} to start over, or give another output.") from error
     progress.check(folder, now)
     return progress
 
 
 @contextmanager
 def saving(folder: Path) -> Iterator[Path]:
-    """An empty folder; what the block writes there takes the place of what has the same name in `folder`.
+    """Yield an empty folder whose files then replace those of the same name in `folder`, all or none.
 
     Every process must enter, and may write.
     """
@@ -117,14 +128,14 @@ def saving(folder: Path) -> Iterator[Path]:
 
 
 def settle(folder: Path) -> None:
-    """What was saved whole goes to its place, what was not goes."""
+    """Move completely saved files into `folder` and delete incomplete ones."""
     for name in (SAVING, OLD):
         remove(folder / name)
-    for piece in sorted((folder / SAVED).glob("*")):
-        place = folder / piece.name
-        if place.is_dir():
-            place.rename(folder / OLD)
-        piece.replace(place)
+    for saved in sorted((folder / SAVED).glob("*")):
+        target = folder / saved.name
+        if target.is_dir():
+            target.rename(folder / OLD)
+        saved.replace(target)
         remove(folder / OLD)
     sync_folder(folder)
     if (folder / SAVED).exists():

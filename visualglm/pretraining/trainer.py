@@ -1,8 +1,8 @@
-"""A recipe -> a trained model; one loop, the stages are data.
+"""Train a model from a recipe.
 
-Run: `visualglm pretrain RECIPE.toml`; run again after a kill, it goes on where it was saved. What each kind of stage
-learns stands in `losses`. The learning rate follows the wall-clock (or the steps, where a stage has them), so a run
-ends when it should, fully annealed.
+`visualglm pretrain RECIPE.toml` starts a run, and resumes it from the last save after an interruption. All stages use
+one loop; losses.py defines the losses of each kind of stage. The learning rate follows the wall-clock time (or the
+steps, if a stage has them), so a run ends on time and fully annealed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..checkpoints.checkpoint import LM_HEAD, WORD_EMBEDDINGS
 from ..errors import UsageError
 from ..files.atomic import append_line
+from ..preprocessing.processor import VisualGLMProcessor
+from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE
 from ..preprocessing.tokenizer import ChatGLMTokenizer
-from ..training.distributed import broadcast_object, join, leave, rank, shard, whole_state, world, wrapped
+from ..training.distributed import broadcast_object, join, leave, rank, shard, whole_state, world, wrap_data_parallel
 from ..training.optimizer_state import moments, restore
 from .batches import Batch, BatchShare, PromptBuilder
 from .build_model import build_initial_model
@@ -36,14 +38,14 @@ from .optimizer import adamw, set_rate
 from .run_state import RunState, fixed, read_run_state, saving
 
 LOG_EVERY = 50
-COLLAPSED = 0.05  # queries that differ less than this within a picture have become one vector
-ROWS_PER_STAGE = 100_000_000  # rows set aside for every stage
+COLLAPSED_STD = 0.05  # below this standard deviation within an image, the queries have collapsed into one vector
+ROWS_PER_STAGE = 100_000_000  # rows reserved for each stage, so that stages never share data
 R = TypeVar("R", bound=RunConfig)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One validation row: its task, whether every token is right, and the likeliest ids of its answer."""
+    """One validation row: its task, whether every token is right, and the most likely ids of its answer."""
 
     task: str
     exact: bool
@@ -51,7 +53,7 @@ class Answered:
 
 
 class BaseTrainer(ABC, Generic[R]):
-    """The state of a run: model, throw-away parts, optimizer, and how far it got. Subclasses bring the data."""
+    """State of a run: model, training-only parts, optimizer, progress. Subclasses provide the data."""
 
     def __init__(self, recipe: R, report: Callable[[str], None] = print) -> None:
         torch.manual_seed(recipe.seed)
@@ -63,10 +65,10 @@ class BaseTrainer(ABC, Generic[R]):
         self.vocabulary, self.fixed = Path(recipe.vocabulary).read_bytes(), fixed(recipe)
         self.model = build_initial_model(recipe, self.tokenizer)
         if self.device.type == "cpu":
-            self.model.set_attn_implementation("eager")  # sdpa's backward pass is slower here
+            self.model.set_attn_implementation("eager")  # on a CPU, sdpa's backward pass is slower
         self.objective = self.build_objective()
         config = self.model.config
-        self.prompts = PromptBuilder(self.tokenizer, config.image_length, int(config.image_token_id or 0))
+        self.prompts = PromptBuilder(VisualGLMProcessor.for_config(config, self.tokenizer))
         self.check()
         self.stage_index, self.step, self.seconds = 0, 0, 0.0
         if not self._resume():
@@ -76,26 +78,27 @@ class BaseTrainer(ABC, Generic[R]):
             shard(self.objective)
 
     def build_objective(self) -> Objective:
-        """The losses of the stages."""
+        """Create the module that computes the losses of the stages."""
         return Objective(self.model)
 
     def check(self) -> None:
-        """Tells what does not fit before the work begins.
+        """Check that recipe and vocabulary fit, before training starts.
 
         Raises:
-            UsageError: a vocabulary that is larger than the model's.
+            UsageError: the vocabulary is larger than the model's.
         """
         vocab_size, size = self.model.config.vocab_size, len(self.tokenizer.sp_model)
         if vocab_size <= size:
             raise UsageError(
-                f"vocab_size {vocab_size} is too small: {self.recipe.vocabulary} has {size} pieces, and one more."
+                f"vocab_size {vocab_size} is too small. {self.recipe.vocabulary} has {size} pieces, so give at least "
+                f"{size + 1} (one more for the image placeholder token)."
             )
 
     def initialize(self) -> None:
-        """Sets weights of a new run's model."""
+        """Initialize weights of a new run's model; does nothing unless overridden."""
 
     def before_step(self, stage: Stage) -> None:
-        """Called before every step of a stage."""
+        """Run before each step of a stage; does nothing unless overridden."""
 
     @abstractmethod
     def batches(
@@ -104,9 +107,9 @@ class BaseTrainer(ABC, Generic[R]):
         """The batches of a stage from the `first` on; every stage and every process has others."""
 
     def run(self) -> None:
-        """Runs the stages that are left."""
+        """Run the remaining stages."""
         if self.stage_index >= len(self.recipe.stages) and not rank():
-            self.report(f"{self.folder} is finished already: add a stage, or give another output.")
+            self.report(f"{self.folder} is already finished. Add a stage, or give another output.")
         while self.stage_index < len(self.recipe.stages):
             self._run_stage(self.recipe.stages[self.stage_index])
             self.stage_index, self.step, self.seconds = self.stage_index + 1, 0, 0.0
@@ -116,46 +119,48 @@ class BaseTrainer(ABC, Generic[R]):
 
     @property
     def sharded(self) -> bool:
+        """True if FSDP splits the weights between processes."""
         return self.recipe.sharding == "fsdp" and world() > 1
 
     @property
     def optimizer_file(self) -> Path:
+        """The file of this process's optimizer state."""
         return self.folder / f"optimizer-{rank()}.safetensors"
 
     def _run_stage(self, stage: Stage) -> None:
         named = self.objective.learning(stage.kind)
-        optimizer, module = self._optimizer(stage, named), wrapped(self.objective, self.recipe.sharding)
+        optimizer, module = self._optimizer(stage, named), wrap_data_parallel(self.objective, self.recipe.sharding)
         self.log(stage=stage.name, learning=sum(p.numel() for p in named.values()))
         started = saved = time.monotonic()
         before, meter = self.seconds, Meter()
-        for batch in self._loaded(stage):
+        for batch in self._loader(stage):
             self.seconds = before + time.monotonic() - started
-            share = broadcast_object(self.step / stage.steps if stage.steps else self.seconds / (60 * stage.minutes))
-            if share >= 1:
+            progress = broadcast_object(self.step / stage.steps if stage.steps else self.seconds / (60 * stage.minutes))
+            if progress >= 1:
                 break
-            set_rate(optimizer, stage, share)
+            set_rate(optimizer, stage, progress)
             self.before_step(stage)
             meter.add(self.train_step(stage, batch, optimizer, module))
             self.step += 1
             if self.step % LOG_EVERY == 0:
-                self._tell(stage, meter)
+                self._log_progress(stage, meter)
                 meter = Meter()
             if broadcast_object(time.monotonic() - saved > 60 * self.recipe.save_minutes):
                 meter.began += self._save_and_validate(stage, optimizer)
                 saved = time.monotonic()
 
-    def _loaded(self, stage: Stage) -> DataLoader[Batch]:
-        """The batches that are left of a stage, made ahead by workers."""
+    def _loader(self, stage: Stage) -> DataLoader[Batch]:
+        """Load the remaining batches of a stage, prefetched by worker processes."""
         workers, data = self.recipe.workers, self.batches(stage, self.step)
         return DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None)
 
-    def _tell(self, stage: Stage, meter: Meter) -> None:
+    def _log_progress(self, stage: Stage, meter: Meter) -> None:
         rate = meter.steps * world() * stage.pictures / (time.monotonic() - meter.began)
-        shown = {"minutes": self.seconds / 60, "pictures_per_second": rate, **meter.means()}
-        self.log(stage=stage.name, step=self.step, **shown)
+        values = {"minutes": self.seconds / 60, "pictures_per_second": rate, **meter.means()}
+        self.log(stage=stage.name, step=self.step, **values)
 
     def _save_and_validate(self, stage: Stage, optimizer: torch.optim.Optimizer) -> float:
-        """How many seconds that took: no steps are made in them."""
+        """Save and validate; return the seconds that this took, to exclude them from the training speed."""
         began = time.monotonic()
         self.save(optimizer)
         self.log(stage=stage.name, step=self.step, **self.validate(stage))
@@ -164,7 +169,7 @@ class BaseTrainer(ABC, Generic[R]):
     def train_step(
         self, stage: Stage, batch: Batch, optimizer: torch.optim.Optimizer, module: nn.Module | None = None
     ) -> dict[str, float]:
-        """One step; what it reports is float."""
+        """Run one optimizer step; return values to report."""
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
             loss, report = (module or self.objective)(stage, batch.to(self.device))
@@ -172,19 +177,19 @@ class BaseTrainer(ABC, Generic[R]):
         loss.backward()
         norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
         optimizer.step()
-        if report.get("query_std", 1.0) < COLLAPSED:
+        if report.get("query_std", 1.0) < COLLAPSED_STD:
             self.log(alarm="the queries have collapsed into one vector", query_std=report["query_std"])
         return {"loss": float(loss.detach()), "gradient": float(norm), **report}
 
     def validate(self, stage: Stage) -> dict[str, object]:
-        """Share of validation answers that are right to the last token, per task; nothing of a sharded model."""
+        """Return the fraction of validation answers with every token right, per task; empty for a sharded model."""
         return {} if self.sharded else exact_shares(list(self.validation_answers(stage)))
 
     @torch.no_grad()
     def validation_answers(self, stage: Stage, batches: int = 3) -> Iterator[Answered]:
-        """The answers to a few validation batches.
+        """Yield the answers to a few validation batches, by teacher forcing.
 
-        Teacher forcing: where every token is the likeliest one, greedy decoding writes the same answer.
+        If every token of an answer is the most likely one, greedy decoding generates the same answer.
         """
         self.model.eval()
         for _, batch in zip(range(batches), self.batches(stage, 0, validation=True), strict=False):
@@ -196,18 +201,18 @@ class BaseTrainer(ABC, Generic[R]):
                 yield from map(Answered, rows.tasks, exact, best.tolist())
 
     def share(self, stage: Stage, first: int) -> BatchShare:
-        """This process's batches of the present stage from the `first` on."""
+        """Describe this process's batches of the current stage, after the first `first` ones."""
         return BatchShare(first, rank(), world(), self.stage_index * ROWS_PER_STAGE // stage.pictures)
 
     def _optimizer(self, stage: Stage, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-        """AdamW; its state comes back after a kill."""
+        """Create AdamW and restore its state if the stage is resumed."""
         optimizer = adamw(stage, named)
         if self.step and self.optimizer_file.exists():
             restore(optimizer, named, self._load(self.optimizer_file))
         return optimizer
 
     def save(self, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Writes weights, throw-away parts, optimizer and progress, all of one step; every process must call it."""
+        """Write weights, training-only parts, optimizer state and progress; every process must call it."""
         with saving(self.folder) as folder:
             if optimizer is not None and not self.sharded:
                 named = self.objective.learning(self.recipe.stages[self.stage_index].kind)
@@ -219,7 +224,7 @@ class BaseTrainer(ABC, Generic[R]):
     def _write(self, folder: Path, state: dict[str, Tensor]) -> None:
         model = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
         self.model.save_pretrained(folder / "model", state_dict=model)
-        (folder / "model" / "ice_text.model").write_bytes(self.vocabulary)
+        (folder / "model" / VOCABULARY_FILE).write_bytes(self.vocabulary)
         rest = {name: value.contiguous() for name, value in state.items() if not name.startswith("model.")}
         save_file(rest, folder / "throwaway.safetensors")
         RunState(self.stage_index, self.step, self.seconds, self.fixed).write(folder)
@@ -235,24 +240,24 @@ class BaseTrainer(ABC, Generic[R]):
         return True
 
     def _load(self, file: Path) -> dict[str, Tensor]:
-        """The tensors of a file that the run saved.
+        """Load the tensors of a file of this run.
 
         Raises:
-            UsageError: it is damaged, and there is no older one.
+            UsageError: the file is damaged or missing.
         """
         try:
             return load_file(file)
         except (OSError, SafetensorError) as error:
             raise UsageError(
-                f"{file} is damaged ({error}): delete {self.folder} to begin again, or give another output."
+                f"{file} is damaged ({error}). Delete {self.folder} to start over, or give another output."
             ) from error
 
     def _tied(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The head that a file leaves out because it is the table of words."""
+        """Return the LM head if it is tied to the word embeddings, since the file then stores only these."""
         return {LM_HEAD: weights[WORD_EMBEDDINGS]} if self.model.config.tie_word_embeddings else {}
 
     def log(self, **values: object) -> None:
-        """One JSON line to the reporter and to the run's log."""
+        """Report the values and append them to the run's log, as one JSON line; only process 0 does."""
         if rank():
             return
         rounded = {name: round(v, 4) if isinstance(v, float) else v for name, v in values.items()}
@@ -262,29 +267,27 @@ class BaseTrainer(ABC, Generic[R]):
 
 
 class Trainer(BaseTrainer[PretrainingConfig]):
-    """Training on your own pictures."""
+    """Trainer for your own image-text pairs."""
 
     def batches(
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
         """The batches of a stage from the `first` on; every stage and every process has others."""
         share = share or self.share(stage, first)
-        return CaptionBatches(
-            self.recipe.captions, stage, self.prompts, self.model.config.vision.image_size, validation, share
-        )
+        return CaptionBatches(self.recipe.captions, stage, self.prompts, validation, share)
 
 
 def exact_shares(answered: Sequence[Answered]) -> dict[str, object]:
-    """Under `exact`, the share of right answers per task; nothing where nothing was asked."""
+    """Return the fraction of right answers per task under the key `exact`; empty if there are no answers."""
     right: dict[str, list[bool]] = {}
     for one in answered:
         right.setdefault(one.task, []).append(one.exact)
-    shares = {task: round(sum(hits) / len(hits), 3) for task, hits in sorted(right.items())}
-    return {"exact": shares} if shares else {}
+    fractions = {task: round(sum(hits) / len(hits), 3) for task, hits in sorted(right.items())}
+    return {"exact": fractions} if fractions else {}
 
 
 class Meter:
-    """Means of what steps reported since it `began`."""
+    """Averages the values that steps report, since `began`."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()

@@ -69,8 +69,7 @@ def replace_modules(
     """
     swapped = []
     for name, module in select_modules(model, config, prefix):
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, made(module, config.bits_of(prefix + name)))  # type: ignore[arg-type]
+        model.set_submodule(name, made(module, config.bits_of(prefix + name)))  # type: ignore[arg-type]
         swapped.append(name)
     return swapped
 

@@ -115,16 +115,14 @@ class Engine:
         self._refuse_if_full()  # before the work of decoding
         started = time.monotonic()
         seen = await self._look_up(pictures, adapter)
+        sampling["seed"] = seed
         given = {**self.defaults, **{name: value for name, value in sampling.items() if value is not None}}
-        seed = seed if seed is not None else given.get("seed")
         language = self.language if language == "auto" else language
-        given = forbid_chinese_tokens(self.model.tokenizer, language, {**given, "seed": None})
+        given = forbid_chinese_tokens(self.model.tokenizer, language, given)
         settings = generation_settings(self.model.model, **given)
-        prompt = await asyncio.to_thread(
-            ask_prompt, self.model.model, self.model.tokenizer, list(turns), language, settings.limits
-        )
+        prompt = await asyncio.to_thread(ask_prompt, self.model.processor, list(turns), language, settings.limits)
         left = started + self.limits.time_limit - time.monotonic()
-        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, seed, stops, left, adapter)
+        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, stops, left, adapter)
         with self._changed:
             self._refuse_if_full()
             # whose clients left go, with their pixels: a long answer before them may keep the queue from moving

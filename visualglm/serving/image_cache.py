@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..conversation import VisualGLM
-from ..inference.image_features import encode_pixels, image_pixels
+from ..inference.image_features import encode_pixels
 from ..preprocessing.image_pool import Ending, ImagePool
 
 
@@ -57,7 +57,7 @@ class RequestImageCache:
             return RequestImage(key, embeds=known)
         side = self.model.model.config.vision.image_size
         pixels = self.pool.decode(content, (side, side), self.model.upstream_images, ending)
-        return RequestImage(key, image_pixels(self.model.model, pixels))
+        return RequestImage(key, self.model.pixel_values(pixels))
 
     def encode(self, picture: RequestImage) -> Tensor:
         """The picture's vectors [1, image_length, hidden]; each is encoded alone, so they depend on nothing else."""

@@ -37,12 +37,11 @@ class Job(GenerationRow):
         input_ids: list[int],
         pictures: Sequence[RequestImage],
         settings: GenerationSettings,
-        seed: int | None,
         stops: Sequence[str],
         time_limit: float,
         adapter: str | None = None,
     ) -> None:
-        super().__init__(input_ids, None, settings, seed)
+        super().__init__(input_ids, None, settings)
         self.adapter = adapter
         self.pictures = pictures
         self.text = ""

@@ -78,7 +78,7 @@ def mount_page(app: FastAPI, engine: Engine, served: ModelIds, body_limit: int) 
 def _blocks(engine: Engine, served: ModelIds, words: Callable[[str], Any], uploads: Uploads) -> gradio.Blocks:
     with gradio.Blocks(title="VisualGLM", analytics_enabled=False) as page:
         gradio.Markdown(words("greeting"))
-        start = generation_settings(engine.model.model, **{**engine.defaults, "seed": None})
+        start = generation_settings(engine.model.model, **engine.defaults)
         config, most = start.config, engine.model.model.config.max_sequence_length
         with gradio.Accordion(words("settings"), open=False, render=False) as settings:
             camera = gradio.Image(sources=["webcam"], type="filepath", label=words("camera"), render=False)

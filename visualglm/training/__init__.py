@@ -1,1 +1,1 @@
-"""What fine-tuning and pretraining share: processes, settings from TOML, the optimizer's state."""
+"""Shared by fine-tuning and pretraining: processes, TOML settings, optimizer state."""

@@ -1,7 +1,7 @@
-"""One process or many (torchrun): device, data parallel, sharding, and whole weights for saving.
+"""Distributed training: process group, data parallelism, sharding, gathering weights.
 
-`torchrun --nproc-per-node N -m visualglm pretrain RECIPE.toml` starts the same program N times; every process reads
-other rows. Knows nothing about stages or losses.
+`torchrun --nproc-per-node N -m visualglm pretrain RECIPE.toml` starts the same program N times; each process reads
+different rows. All functions also work in a single process.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ T = TypeVar("T")
 
 
 def rank() -> int:
+    """Return the index of this process, 0 in a single process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world() -> int:
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def join(kind: str = "auto") -> torch.device:
-    """Joins the group that torchrun opened, if there is one; the device of this process (`kind` "cpu": never a GPU)."""
+    """Join torchrun's process group, if there is one, and return this process's device; `kind` "cpu" forbids GPUs."""
     if torch.cuda.is_available() and kind != "cpu":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
@@ -48,12 +50,13 @@ def join(kind: str = "auto") -> torch.device:
 
 
 def leave() -> None:
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def shard(objective: nn.Module) -> nn.Module:
-    """FSDP2: every block is a unit of its own, the rest is the root's; in place."""
+    """Shard a module in place with FSDP2: one unit per block, and one for the rest."""
     mesh = init_device_mesh(next(objective.parameters()).device.type, (world(),))
     for module in objective.modules():
         if isinstance(module, (ViTBlock, QFormerLayer, GLMBlock)):
@@ -61,21 +64,21 @@ def shard(objective: nn.Module) -> nn.Module:
     return fully_shard(objective, mesh=mesh)  # type: ignore[return-value]
 
 
-def wrapped(objective: nn.Module, sharding: str) -> nn.Module:
-    """What a stage calls: the module itself, its sharded self, or its data-parallel shell.
+def wrap_data_parallel(objective: nn.Module, sharding: str) -> nn.Module:
+    """Wrap a module in DistributedDataParallel for several processes, unless it is sharded (`fsdp`).
 
     Raises:
         UsageError: `sharding` is neither `ddp` nor `fsdp`.
     """
     if sharding not in ("ddp", "fsdp"):
-        raise UsageError(f"sharding {sharding} is not known: write ddp (a whole model per process) or fsdp (a part).")
+        raise UsageError(f"Unknown sharding {sharding}. Write ddp (a whole model per process) or fsdp (a part of it).")
     if world() == 1 or sharding == "fsdp":
         return objective
     return DistributedDataParallel(objective, find_unused_parameters=True, broadcast_buffers=False)
 
 
 def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """All weights on the CPU of process 0, whether sharded or not; every process must call it."""
+    """Gather all weights, sharded or not, on the CPU of process 0; every process must call it."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     if world() == 1:
         return {name: value.detach().cpu() for name, value in module.state_dict().items()}
@@ -84,34 +87,34 @@ def whole_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def gather_full_tensor(value: Tensor) -> Tensor:
-    """A tensor's numbers on the CPU, put together where it is sharded; every process must call it."""
+    """Return the full tensor on the CPU, gathered if it is sharded; every process must call it."""
     value = value.detach()
     return (value.full_tensor() if isinstance(value, DTensor) else value).cpu().contiguous()
 
 
-def shard_like(numbers: Tensor, like: Tensor) -> Tensor:
-    """Whole numbers, sharded where `like` is; every process must call it."""
-    numbers = numbers.to(like.device)
-    return distribute_tensor(numbers, like.device_mesh, like.placements) if isinstance(like, DTensor) else numbers
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Shard a full tensor as `like` is, if it is sharded; every process must call it."""
+    tensor = tensor.to(like.device)
+    return distribute_tensor(tensor, like.device_mesh, like.placements) if isinstance(like, DTensor) else tensor
 
 
 def broadcast_object(value: T) -> T:
-    """Process 0's word, so that all learn at the same rate, end a stage, save and validate at the same step."""
+    """Broadcast process 0's value, so that all processes take the same decision at the same step."""
     if world() == 1:
         return value
-    word = [value]
-    dist.broadcast_object_list(word, src=0)
-    return word[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def barrier() -> None:
-    """Waits until every process is here."""
+    """Wait until every process has reached this call."""
     if world() > 1:
         dist.barrier()
 
 
 def broadcast_parameters(parameters: Iterable[Tensor]) -> None:
-    """Gives every process the parameters of process 0."""
+    """Copy the parameters of process 0 to every process."""
     if world() > 1:
         for parameter in parameters:
             dist.broadcast(parameter.data, src=0)

@@ -1,7 +1,4 @@
-"""A TOML file -> typed settings of a training run; unknown keys are errors.
-
-Knows nothing about which settings there are.
-"""
+"""Read a TOML file into dataclasses; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -16,43 +13,44 @@ from ..errors import UsageError
 from ..files.reading import read_bytes
 
 T = TypeVar("T")
-MAX_RECIPE_BYTES = 1 << 20
+MAX_RECIPE_BYTES = 1 << 15
+"""A thousand lines; a key of ten thousand parts takes tomllib quadratic time."""
 
 
 def read_table(path: str | Path | None, changes: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A TOML file, or nothing where `path` is None, with `changes` (`key=value`, values as in TOML) over it.
+    """Read a TOML file (an empty table if `path` is None) and apply `changes` (`key=value`, values as in TOML).
 
     Raises:
-        UsageError: no such file, or no TOML.
+        UsageError: the file does not exist, cannot be read, or is not TOML.
     """
     try:
         table = tomllib.loads(read_bytes(path, MAX_RECIPE_BYTES).decode("utf-8")) if path is not None else {}
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UsageError(f"There is no recipe {path}: give the path of a TOML file, e.g. recipes/6b.toml.") from error
+        raise UsageError(f"There is no recipe {path}. Give the path of a TOML file, e.g. recipes/6b.toml.") from error
     except OSError as error:
-        raise UsageError(f"The recipe {path} cannot be read ({error.strerror}): give the path of a file.") from error
+        raise UsageError(f"The recipe {path} cannot be read ({error.strerror}). Give the path of a file.") from error
     except RecursionError as error:
-        raise UsageError(f"{path} is nested too deeply: write it as the recipes in recipes/ are.") from error
+        raise UsageError(f"{path} is nested too deeply. Write it like the recipes in recipes/.") from error
     except ValueError as error:  # of bytes, TOML, or a number of thousands of digits
-        raise UsageError(f"{path} is no TOML: {str(error)[:300]}.") from error
+        raise UsageError(f"{path} is not TOML ({str(error)[:300]}). Write it like the recipes in recipes/.") from error
     for change in changes:
-        table = _merged(table, _parsed(change))
+        table = _merge(table, _parse_change(change))
     return table
 
 
-def _parsed(change: str) -> dict[str, Any]:
+def _parse_change(change: str) -> dict[str, Any]:
     try:
         return tomllib.loads(change)
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"--set {change} is no TOML: write it as in the recipe, e.g. --set 'output=\"runs/two\"'."
+            f"--set {change} is not TOML. Write it as in the recipe, e.g. --set 'output=\"runs/two\"'."
         ) from error
 
 
-def _merged(table: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """`change` over `table`, key by key in the tables inside it too."""
+def _merge(table: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Update `table` with `change`, recursively in nested tables."""
     inner = {
-        key: _merged(table[key], value)
+        key: _merge(table[key], value)
         for key, value in change.items()
         if isinstance(value, dict) and isinstance(table.get(key), dict)
     }
@@ -60,7 +58,7 @@ def _merged(table: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def nearest_word(word: str, known: Sequence[str]) -> str:
-    """The known word that is most like a misspelt one."""
+    """Return the known word that is closest to a misspelt one."""
     return difflib.get_close_matches(word, known, n=1, cutoff=0)[0]
 
 
@@ -74,26 +72,26 @@ SCALARS: dict[str, tuple[Any, str]] = {
 
 
 def fill_settings(kind: type[T], table: dict[str, Any], place: str) -> T:
-    """A dataclass from a table; unknown keys and values of another type are errors that name what would be right.
+    """Build a dataclass from a table.
 
     Raises:
-        UsageError: see above; `place` says in the message where the table stands.
+        UsageError: a key is unknown or missing, or a value has another type. `place` names the table in the message.
     """
     known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
     if not isinstance(table, dict):
         raise UsageError(f"{place} is {table!r}: give a table of settings.")
     for key in table:
         if key not in known:
-            raise UsageError(f"{key} in {place} is not a setting; did you mean {nearest_word(key, known)}?")
+            raise UsageError(f"{key} in {place} is not a setting. Did you mean {nearest_word(key, known)}?")
     for entry in dataclasses.fields(kind):  # type: ignore[arg-type]
-        wanted = SCALARS.get(str(entry.type))
+        expected = SCALARS.get(str(entry.type))
         value = table.get(entry.name)
         if (
-            wanted
+            expected
             and entry.name in table
-            and (not isinstance(value, wanted[0]) or isinstance(value, bool) != (wanted[0] is bool))
+            and (not isinstance(value, expected[0]) or isinstance(value, bool) != (expected[0] is bool))
         ):
-            raise UsageError(f"{entry.name} in {place} is {value!r}: give {wanted[1]}.")
+            raise UsageError(f"{entry.name} in {place} is {value!r}: give {expected[1]}.")
     try:
         return kind(**table)
     except TypeError as error:

@@ -1,19 +1,22 @@
-"""VisualGLM inside vLLM, exactly: its mask, its positions, its prompts, its pictures, its text.
+"""VisualGLM as an out-of-tree vLLM plugin, numerically exact.
 
-vLLM finds `register` by the entry point group `vllm.general_plugins` and calls it in each process. vLLM's other
-models go on as before: all stands under our own model type, `visualglm`, and of transformers' Auto classes only the
-configuration's learns of it. Importing this package imports no vLLM.
+vLLM finds `register` through the entry point group `vllm.general_plugins` and calls it in each process. Everything is
+registered under our own model type, `visualglm`, so vLLM's other models are unaffected. Of transformers' Auto classes
+only `AutoConfig` is extended. Importing this package does not import vLLM.
 
-vLLM's interfaces for models, tokenizers, renderers and pictures are open to others. What is not says so where it is
-used: attention metadata (attention.py), the defaults of two flags (engine_config.py), the text of ids
-(detokenizer.py), the table of model types (registration.py). So the versions are pinned (versions.py).
+Models, tokenizers, renderers and multimodal processors use vLLM's public interfaces. Four files depend on private
+parts of vLLM and say so: attention.py (attention metadata), engine_config.py (defaults of two flags), detokenizer.py
+(ids to text) and registration.py (the table of model types). Therefore the versions are pinned (versions.py).
 """
 
 from __future__ import annotations
 
 
 def register() -> None:
-    """What vLLM calls. In a version outside the window, opening a VisualGLM says so, and nothing else changes."""
+    """Register the plugin; called by vLLM in each process.
+
+    With an unsupported vLLM version only an error is registered, which opening a VisualGLM raises.
+    """
     from .registration import register_all, register_refusal
     from .versions import version_problem
 

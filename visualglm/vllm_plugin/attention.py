@@ -1,12 +1,13 @@
-"""The platform's attention backend with another metadata builder; no kernel is touched.
+"""Prefix-LM attention: the platform's backend with our metadata builder.
 
-In: what vLLM's runner knows of a pass. Out: the platform's own metadata, in which a request whose prompt is read stands
-as two sequences (prefix_split.py), and `prefix_of_rows` [rows] beside it, from which the model makes positions.
+In: vLLM's metadata of one forward pass. Out: the platform's own metadata, in which each request in prefill becomes two
+sequences (prefix_split.py), plus `prefix_of_rows` [rows], from which the model computes positions. The kernels are
+unchanged.
 
-Leans on private parts of vLLM: the builders' `build`, the fields of `CommonAttentionMetadata`, and the prompt lengths
-that the runner hands over as `rswa_prefix_lens` where the configuration has an `rswa_window` (engine_config.py sets
-it, for nothing else). On CUDA the base is Triton's backend, whose kernel reads a causal flag for each sequence; that
-side was read, not run.
+Depends on private parts of vLLM: the builders' `build`, the fields of `CommonAttentionMetadata`, and the prompt lengths
+that the runner passes as `rswa_prefix_lens` when the configuration has an `rswa_window` (engine_config.py sets it for
+this purpose only). On CUDA the base is Triton's backend, whose kernel reads one causal flag per sequence; that path
+has not been run yet.
 """
 
 from __future__ import annotations
@@ -20,21 +21,25 @@ from vllm.platforms import current_platform
 from vllm.v1.attention.backend import AttentionBackend, AttentionCGSupport, CommonAttentionMetadata
 
 from ..errors import UsageError
-from .prefix_split import AttentionSegment, pieces, prefix_of_rows
+from .prefix_split import AttentionSegment, prefix_of_rows, split_requests
 
 
 @cache
 def prefix_backend() -> type[AttentionBackend]:
-    """This platform's backend, for prefix-LM."""
+    """Return this platform's attention backend, extended for prefix-LM.
+
+    Raises:
+        UsageError: the platform is neither a CPU nor CUDA-like.
+    """
     base = _platform_backend()
     builder = type("PrefixMetadataBuilder", (_PrefixMetadata, base.get_builder_cls()), {})
     return type("PrefixBackend", (base,), {"get_builder_cls": staticmethod(lambda: builder)})
 
 
 def prefix_length_per_row(layer_name: str, positions: torch.Tensor) -> torch.Tensor:
-    """The prefix length of each row of this pass; while vLLM measures memory, everything is prefix."""
+    """Return the prefix length of each row of this forward pass, [rows]."""
     metadata = get_forward_context().attn_metadata
-    if metadata is None:
+    if metadata is None:  # vLLM is profiling memory: treat every row as part of a prefix
         return positions + 1
     return metadata[layer_name].prefix_of_rows.to(positions.device)
 
@@ -48,11 +53,14 @@ def _platform_backend() -> type[AttentionBackend]:
         from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend
 
         return TritonAttentionBackend
-    raise UsageError(f"vLLM's platform {current_platform.device_name} has no attention that VisualGLM can use.")
+    raise UsageError(
+        f"VisualGLM has no attention backend for vLLM's platform {current_platform.device_name}. Use a CPU or a "
+        "CUDA-like GPU."
+    )
 
 
 class _PrefixMetadata:
-    """Goes before a builder of vLLM's."""
+    """Mixin placed before one of vLLM's metadata builders; splits prompts into two sequences."""
 
     _cudagraph_support = AttentionCGSupport.NEVER
     supports_update_block_table = False
@@ -62,40 +70,40 @@ class _PrefixMetadata:
     ) -> Any:
         common, prompts = common_attn_metadata, common_attn_metadata.rswa_prefix_lens
         if prompts is None:
-            raise RuntimeError("vLLM handed over no prompt lengths: the plugin's configuration was not applied.")
+            raise RuntimeError("vLLM passed no prompt lengths: the plugin's configuration was not applied.")
         starts = common.query_start_loc_cpu
         queries, lengths = (starts[1:] - starts[:-1]).tolist(), prompts.tolist()
-        split = pieces(queries, _ends(common).tolist(), lengths)
-        metadata = super().build(common_prefix_len, _with(common, split), fast_build)  # type: ignore[misc]
+        segments = split_requests(queries, _sequence_ends(common).tolist(), lengths)
+        metadata = super().build(common_prefix_len, _replace_sequences(common, segments), fast_build)  # type: ignore[misc]
         metadata.prefix_of_rows = prefix_of_rows(queries, lengths, common.num_actual_tokens)
         return metadata
 
 
-def _ends(common: CommonAttentionMetadata) -> torch.Tensor:
-    """Each request's tokens up to the end of this pass, on the host; exact while a prompt is read."""
-    known = common.seq_lens_cpu_upper_bound
-    return common.seq_lens if known is None else known
+def _sequence_ends(common: CommonAttentionMetadata) -> torch.Tensor:
+    """Number of tokens of each request at the end of this pass, [requests]; the host's bound is exact in prefill."""
+    on_host = common.seq_lens_cpu_upper_bound
+    return common.seq_lens if on_host is None else on_host
 
 
-def _with(common: CommonAttentionMetadata, split: list[AttentionSegment]) -> CommonAttentionMetadata:
-    """The same pass, with these sequences in the place of its requests."""
-    if all(piece.causal for piece in split):
+def _replace_sequences(common: CommonAttentionMetadata, segments: list[AttentionSegment]) -> CommonAttentionMetadata:
+    """Return the metadata of the same pass with `segments` as its sequences."""
+    if all(segment.causal for segment in segments):
         return common.replace(rswa_prefix_lens=None)
     device = common.seq_lens.device
-    owners = torch.tensor([piece.request for piece in split])
-    queries = torch.tensor([piece.queries for piece in split], dtype=torch.int32)
-    keys = torch.tensor([piece.keys for piece in split], dtype=torch.int32)
+    requests = torch.tensor([segment.request for segment in segments])
+    queries = torch.tensor([segment.queries for segment in segments], dtype=torch.int32)
+    keys = torch.tensor([segment.keys for segment in segments], dtype=torch.int32)
     starts = torch.nn.functional.pad(queries.cumsum(0, dtype=torch.int32), (1, 0))
     return common.replace(
         query_start_loc=starts.to(device),
         query_start_loc_cpu=starts,
         seq_lens=keys.to(device),
         seq_lens_cpu_upper_bound=keys,
-        num_reqs=len(split),
+        num_reqs=len(segments),
         max_query_len=int(queries.max()),
         max_seq_len=int(keys.max()),
-        block_table_tensor=common.block_table_tensor[owners.to(device)],
-        causal=torch.tensor([piece.causal for piece in split], dtype=torch.int32, device=device),
+        block_table_tensor=common.block_table_tensor[requests.to(device)],
+        causal=torch.tensor([segment.causal for segment in segments], dtype=torch.int32, device=device),
         is_prefilling=None,
         rswa_prefix_lens=None,
         _num_computed_tokens_cache=None,

@@ -1,7 +1,7 @@
-"""VLLM's ids become text by our StreamDecoder, so its answers read as everywhere else.
+"""Detokenize vLLM's output with our `IncrementalDecoder`.
 
-Spaces before punctuation, full-width punctuation and bytes are as in upstream's `process_response`. Leans on private
-parts of vLLM: its incremental detokenizers, and the place that chooses one.
+So spaces before punctuation, full-width punctuation and bytes are as in upstream's `process_response`. Depends on
+private parts of vLLM: its incremental detokenizers, and the method that chooses one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..preprocessing.tokenizer import ChatGLMTokenizer
 
 
 class ChatGLMDetokenizer(BaseIncrementalDetokenizer):
-    """One answer on its way to text."""
+    """Incremental detokenizer of one request."""
 
     output_text: str
 
@@ -24,18 +24,18 @@ class ChatGLMDetokenizer(BaseIncrementalDetokenizer):
         self._decoder: IncrementalDecoder | None = IncrementalDecoder(tokenizer, process=True)
 
     def decode_next(self, next_token_id: int) -> str:
-        """The text that became certain with this id."""
+        """Return the text that this id completes."""
         return self._decoder.push(next_token_id) if self._decoder else ""
 
     def update(self, new_token_ids: list[int], stop_terminated: bool) -> str | None:
-        """vLLM's; after a stop string nothing is held back any more."""
+        """Append ids and return the stop string that they complete, if any."""
         stop: str | None = super().update(new_token_ids, stop_terminated)
         if stop is not None:
-            self._decoder = None
+            self._decoder = None  # drop the pending text: it follows the stop string
         return stop
 
     def get_next_output_text(self, finished: bool, delta: bool) -> str:
-        """vLLM's; at the end, with what the decoder held back, cut before a stop string that this completes."""
+        """Return the new text; when `finished`, flush the decoder and cut at a stop string that this completes."""
         if finished and self._decoder is not None:
             rest, self._decoder = self._decoder.finish(), None
             self.output_text += rest
@@ -47,14 +47,14 @@ class ChatGLMDetokenizer(BaseIncrementalDetokenizer):
 
 
 def patch_detokenizer() -> None:
-    """Has vLLM choose ours for our tokenizer; a second call changes nothing."""
-    theirs = IncrementalDetokenizer.from_new_request
-    if getattr(theirs, "knows_visualglm", False):
+    """Make vLLM use `ChatGLMDetokenizer` for our tokenizer. Idempotent."""
+    original = IncrementalDetokenizer.from_new_request
+    if getattr(original, "supports_visualglm", False):
         return
 
     def choose(tokenizer: Any, request: Any) -> Any:
         ours = isinstance(tokenizer, ChatGLMTokenizer)
-        return ChatGLMDetokenizer(tokenizer, request) if ours else theirs(tokenizer, request)
+        return ChatGLMDetokenizer(tokenizer, request) if ours else original(tokenizer, request)
 
-    choose.knows_visualglm = True  # type: ignore[attr-defined]
+    choose.supports_visualglm = True  # type: ignore[attr-defined]
     IncrementalDetokenizer.from_new_request = staticmethod(choose)

@@ -1,8 +1,9 @@
-"""What vLLM's configuration must say for this model, and which flags are refused.
+"""Engine configuration for VisualGLM: defaults, and flags that are rejected.
 
-A prefix is read at once and by nobody else, so prefix caching and chunked prefill are off: off by default here, refused
-where somebody turned them on. Leans on two methods of `EngineArgs`, one of them private: the only place that still
-knows whether a flag was given. Where they are passed by, `verify_and_update_config` refuses what it finds.
+A bidirectional prefix must be prefilled in one pass and cannot be shared between requests. So prefix caching and
+chunked prefill are off by default, and rejected if the user turns them on. Depends on two methods of `EngineArgs` (one
+is private), because only they can tell whether a flag was given. `verify_and_update_config` checks again, for engines
+that are not built from `EngineArgs`.
 """
 
 from __future__ import annotations
@@ -22,53 +23,53 @@ from ..network.configuration import VisualGLMConfig
 TOKENIZER_MODE = "visualglm"
 """The name under which vLLM finds our tokenizer and renderer."""
 FORBIDDEN_FLAGS = {"enable_prefix_caching": "prefix caching", "enable_chunked_prefill": "chunked prefill"}
+"""Flags that would change the answers, with the name of the feature for the error message."""
 
 
-def refuse(flag: str, what: str) -> UsageError:
-    """One sentence about a flag that may not be on."""
+def unsupported_flag(flag: str, feature: str) -> UsageError:
+    """Build the error for a flag that VisualGLM cannot run with."""
     return UsageError(
-        f"VisualGLM reads a prompt whole and in both directions, so {what} would change its answers: leave "
-        f"--{flag.replace('_', '-')} out."
+        f"VisualGLM's attention over the prompt is bidirectional, so {feature} would change its answers. Remove "
+        f"--{flag.replace('_', '-')}."
     )
 
 
 def set_defaults() -> None:
-    """Has `EngineArgs` choose our tokenizer and, on a CPU, our dtype, and turn the two flags off, for this model alone.
+    """Patch `EngineArgs` for VisualGLM models: our tokenizer, our dtype on a CPU, and the forbidden flags off.
 
-    A second call changes nothing. The tokenizer must be known before the configuration is made, which tries it.
+    Idempotent. The tokenizer is set before the configuration is created, because creating it opens the tokenizer.
     """
-    make_config, fill = EngineArgs.create_model_config, EngineArgs._set_default_chunked_prefill_and_prefix_caching_args
-    if getattr(fill, "knows_visualglm", False):
+    create_config = EngineArgs.create_model_config
+    set_flags = EngineArgs._set_default_chunked_prefill_and_prefix_caching_args
+    if getattr(set_flags, "supports_visualglm", False):
         return
 
-    def make_ours(self: Any) -> ModelConfig:
+    def create_model_config(self: Any) -> ModelConfig:
         config = native_config(self.model)
         if config is not None:
-            from .supported_checkpoints import (
-                require_language_bits,  # here, for other models' processes need none of it
-            )
+            from .supported_checkpoints import check_only_language_quantized  # not needed for other models
 
-            require_language_bits(self.model, config)
+            check_only_language_quantized(self.model, config)
             self.tokenizer_mode = TOKENIZER_MODE
             if self.dtype == "auto" and current_platform.is_cpu():
                 self.dtype = str(cpu_dtype(config)).removeprefix("torch.")
-        return make_config(self)
+        return create_config(self)
 
-    def fill_ours(self: Any, model_config: ModelConfig) -> None:
+    def set_default_flags(self: Any, model_config: ModelConfig) -> None:
         if isinstance(model_config.hf_config, VisualGLMConfig):
-            for flag, what in FORBIDDEN_FLAGS.items():
+            for flag, feature in FORBIDDEN_FLAGS.items():
                 if getattr(self, flag):
-                    raise refuse(flag, what)
+                    raise unsupported_flag(flag, feature)
                 setattr(self, flag, False)
-        fill(self, model_config)
+        set_flags(self, model_config)
 
-    fill_ours.knows_visualglm = True  # type: ignore[attr-defined]
-    EngineArgs.create_model_config = make_ours
-    EngineArgs._set_default_chunked_prefill_and_prefix_caching_args = fill_ours
+    set_default_flags.supports_visualglm = True  # type: ignore[attr-defined]
+    EngineArgs.create_model_config = create_model_config
+    EngineArgs._set_default_chunked_prefill_and_prefix_caching_args = set_default_flags
 
 
 def native_config(model: str) -> VisualGLMConfig | None:
-    """The configuration of a native VisualGLM's folder or hub id; of others, nothing: vLLM opens those."""
+    """Read the configuration of a native VisualGLM folder or hub id; None for any other model."""
     try:
         found, _ = PreTrainedConfig.get_config_dict(model)
     except (OSError, ValueError):
@@ -77,29 +78,37 @@ def native_config(model: str) -> VisualGLMConfig | None:
 
 
 class PrefixConfig(VerifyAndUpdateConfig):
-    """vLLM's hook for what a model demands of its configuration."""
+    """vLLM's hook that checks and completes the engine configuration of a model."""
 
     @staticmethod
     def verify_and_update_model_config(model_config: ModelConfig) -> None:
-        """Our tokenizer and renderer, greedy where the checkpoint is, and prompt lengths for attention.py."""
+        """Keep greedy checkpoints greedy, and request the prompt lengths that attention.py needs.
+
+        Raises:
+            UsageError: the checkpoint has a P-tuning prefix, or prompt embeddings are enabled.
+        """
         config = model_config.hf_config
         if config.prefix_length:
             raise UsageError(
-                "this checkpoint has a P-tuning prefix, which vLLM's attention has no place for: serve it with "
+                "This checkpoint has a P-tuning prefix, which vLLM's attention does not support. Serve it with "
                 "--engine transformers."
             )
         if model_config.enable_prompt_embeds:
-            raise refuse("enable_prompt_embeds", "a prompt of vectors, which has no <sop>,")
-        config.rswa_window = config.max_sequence_length  # only so that the runner hands prompt lengths over
+            raise unsupported_flag("enable_prompt_embeds", "a prompt of embeddings, which has no <sop>,")
+        config.rswa_window = config.max_sequence_length  # makes the runner pass prompt lengths
         model_config.model_arch_config = model_config.get_model_arch_config()
         _keep_greedy(model_config)
 
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
-        """Refuses what would split a prompt; room for the pictures of two passes, so that none is put off.
+        """Reject features that would split a prompt, and enlarge the encoder cache.
 
-        vLLM would otherwise read a prompt up to the first picture that finds no room. A pass has no more slots than
-        tokens, and the pass before may still hold its own.
+        vLLM otherwise prefills a prompt only up to the first image that does not fit into the encoder cache. A pass
+        has at most as many placeholder tokens as tokens, and the previous pass may still hold its images: so the cache
+        gets twice the tokens of a pass.
+
+        Raises:
+            UsageError: prefix caching, chunked prefill, speculative decoding or a KV connector is on.
         """
         scheduler = vllm_config.scheduler_config
         forced = {
@@ -108,17 +117,17 @@ class PrefixConfig(VerifyAndUpdateConfig):
         }
         for flag, on in forced.items():
             if on:
-                raise refuse(flag, FORBIDDEN_FLAGS[flag])
+                raise unsupported_flag(flag, FORBIDDEN_FLAGS[flag])
         if vllm_config.speculative_config is not None:
-            raise refuse("speculative_config", "speculative decoding")
+            raise unsupported_flag("speculative_config", "speculative decoding")
         if vllm_config.kv_transfer_config is not None:
-            raise refuse("kv_transfer_config", "keys and values from elsewhere")
+            raise unsupported_flag("kv_transfer_config", "a KV cache from another process")
         scheduler.encoder_cache_size = 2 * max(scheduler.encoder_cache_size, scheduler.max_num_batched_tokens)
-        vllm_config.model_config.enforce_eager = True  # a captured graph would keep one pass's prefixes
+        vllm_config.model_config.enforce_eager = True  # a captured graph would reuse the prefix lengths of one pass
 
 
 def _keep_greedy(model_config: ModelConfig) -> None:
-    """vLLM samples at temperature 1 unless told; a checkpoint with `do_sample` false means the likeliest token."""
+    """Set temperature 0 for a checkpoint whose `do_sample` is false; vLLM's default is temperature 1."""
     if model_config.generation_config == "vllm":
         return
     if not model_config.try_get_generation_config().get("do_sample", False):

@@ -1,8 +1,9 @@
-"""../glm.py's network in vLLM's parallel layers: rows of all requests in one line.
+"""The GLM (network/glm.py) built from vLLM's parallel layers.
 
-In: embeddings [rows, hidden] and places [rows]. Out: hidden states [rows, hidden]. Module names are ../glm.py's, so a
-checkpoint opens without renaming, and the rotation is its own. Under tensor parallel a process holds some of the heads:
-the fused rows are query, key, value of the first head, then of the second, so they are cut between heads.
+In: embeddings [rows, hidden] and positions [rows]; the rows of all requests are concatenated. Out: hidden states [rows,
+hidden]. Modules have the names of network/glm.py, so a checkpoint loads without renaming; the rotary embedding is
+imported from there. Under tensor parallelism each process holds some of the heads. The fused rows are query, key, value
+of the first head, then of the second, so they are split between heads.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .prefix_split import rotary_positions
 
 
 class ParallelAttention(nn.Module):
-    """`GLMAttention` over vLLM's paged cache."""
+    """`GLMAttention` over vLLM's paged KV cache."""
 
     def __init__(self, vllm_config: VllmConfig, prefix: str) -> None:
         super().__init__()
@@ -47,14 +48,14 @@ class ParallelAttention(nn.Module):
         )
 
     def forward(self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """[rows, hidden] -> [rows, hidden]; each row is a batch entry of one token to `rotary`."""
+        """[rows, hidden] -> [rows, hidden]; for `rotary` each row is a batch entry of one token."""
         fused = self.query_key_value(hidden_states)[0]
         query, key, value = query_key_value_of(fused.unflatten(-1, (-1, 1, 3 * self.head_dim)), rotary)
         return self.dense(self.attn(query.flatten(1), key.flatten(1), value.flatten(1)))[0]
 
 
 class ParallelFeedForward(nn.Module):
-    """`GLMFeedForward`."""
+    """`GLMFeedForward` with parallel linear layers."""
 
     def __init__(self, vllm_config: VllmConfig, prefix: str) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class ParallelBlock(nn.Module):
 
 
 class ParallelGLM(nn.Module):
-    """`GLM`: the language model without its head."""
+    """`GLM`, the language model without its LM head."""
 
     def __init__(self, vllm_config: VllmConfig, prefix: str) -> None:
         super().__init__()
@@ -109,7 +110,7 @@ class ParallelGLM(nn.Module):
         self.first_layer = f"{prefix}.layers.0.attention.attn"
 
     def forward(self, inputs_embeds: Tensor, positions: Tensor) -> Tensor:
-        """[rows, hidden] and places [rows] -> [rows, hidden]."""
+        """[rows, hidden] and positions [rows] -> [rows, hidden]."""
         channels = rotary_positions(positions, prefix_length_per_row(self.first_layer, positions))
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         rotary = rotary_cos_sin(channels, head_dim, self.config.rotary_frequencies, inputs_embeds.dtype)

@@ -1,7 +1,8 @@
-"""LoRA in vLLM, with what it lacks: a check of the folder, and rows without an adapter on a CPU.
+"""Patches for LoRA in vLLM: adapter checks, and a fix on CPUs.
 
-The layers and the loading are vLLM's. Leans on private parts of vLLM: the worker's `_load_adapter`, and the buffers of
-its wrapper for CPUs.
+Layers and loading are vLLM's. Two things are added: each adapter is checked before it is loaded, and on a CPU rows
+without an adapter stay unchanged. Depends on private parts of vLLM: the worker's `_load_adapter`, and the buffers of
+its CPU wrapper.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from .supported_checkpoints import language_adapter
 
 
 def patch_lora_loading() -> None:
-    """Has workers check what they lay on our model; other models' adapters go on as before, as does a second call."""
-    theirs = WorkerLoRAManager._load_adapter
-    if getattr(theirs, "knows_visualglm", False):
+    """Make workers check adapters for VisualGLM before loading them. Idempotent; other models are unaffected."""
+    original = WorkerLoRAManager._load_adapter
+    if getattr(original, "supports_visualglm", False):
         return
 
     def load(self: Any, request: LoRARequest) -> Any:
@@ -32,25 +33,26 @@ def patch_lora_loading() -> None:
             if current_platform.is_cpu():
                 for wrapper in manager.punica_wrapper_mapping.values():
                     zero_rows_without_adapter(wrapper)
-        return theirs(self, request)
+        return original(self, request)
 
-    load.knows_visualglm = True  # type: ignore[attr-defined]
+    load.supports_visualglm = True  # type: ignore[attr-defined]
     WorkerLoRAManager._load_adapter = load
 
 
 def zero_rows_without_adapter(wrapper: PunicaWrapperBase) -> None:
-    """Takes the adapter out of rows that have none, whose index -1 means the last one to vLLM's products on a CPU.
+    """Zero the LoRA product of rows without an adapter. Idempotent.
 
-    A batch of requests with and without an adapter would otherwise get it in every row. A second call changes nothing.
+    Such rows have index -1, which vLLM's CPU code takes as the last adapter. So in a mixed batch it would apply an
+    adapter to every row.
     """
-    theirs = wrapper.add_shrink
-    if getattr(theirs, "spares_bare_rows", False):
+    original = wrapper.add_shrink
+    if getattr(original, "zeroes_rows_without_adapter", False):
         return
 
-    def add_shrink(buffers: tuple[Tensor, ...], *given: Any, **more: Any) -> None:
-        theirs(buffers, *given, **more)
+    def add_shrink(buffers: tuple[Tensor, ...], *args: Any, **kwargs: Any) -> None:
+        original(buffers, *args, **kwargs)
         for buffer in buffers:
             buffer[wrapper.token_lora_indices < 0] = 0
 
-    add_shrink.spares_bare_rows = True  # type: ignore[attr-defined]
+    add_shrink.zeroes_rows_without_adapter = True  # type: ignore[attr-defined]
     wrapper.add_shrink = add_shrink

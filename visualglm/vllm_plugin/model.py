@@ -1,10 +1,10 @@
-"""The whole model as vLLM runs it: our image encoder, ParallelGLM, a parallel head.
+"""The vLLM model class: image encoder, parallel GLM, parallel head.
 
-    pixel_values [pictures, 3, H, W] -- image_encoder --> [pictures, image_length, hidden]   once a picture, then cached
-    ids [rows] -- word_embeddings, slots filled --> [rows, hidden] -- glm --> [rows, hidden] -- lm_head --> logits
+    pixel_values [images, 3, H, W] -- image_encoder --> [images, image_length, hidden]   once per image, then cached
+    ids [rows] -- word_embeddings, image embeddings --> [rows, hidden] -- glm --> [rows, hidden] -- lm_head --> logits
 
-Weights come from a native checkpoint, under its own names; what a linear layer of the language model is made of is
-vLLM's affair (16 bit, torchao, ...). The image encoder is ours, whole in each process.
+Weights are loaded from a native checkpoint without renaming. vLLM chooses how the language model's linear layers are
+computed (16 bit, torchao, ...). The image encoder is ours and is replicated in each process.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from .multimodal import DummyImages, ImageMultiModalProcessor, ImageProcessingIn
 
 @MULTIMODAL_REGISTRY.register_processor(ImageMultiModalProcessor, info=ImageProcessingInfo, dummy_inputs=DummyImages)
 class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuant):
-    """See the head of this file."""
+    """VisualGLM for vLLM's registry; the module docstring has the shapes."""
 
     packed_modules_mapping: dict[str, list[str]] = {}
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
-        """Pictures have no text of their own: the renderer writes ids."""
+        """Return None: the renderer writes placeholder ids, so no placeholder text exists."""
         return None
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
         config = vllm_config.model_config.hf_config
         self.config = config
-        self.visualglm_folder = vllm_config.model_config.model  # adapters are checked against it
+        self.visualglm_folder = vllm_config.model_config.model  # lora.py checks adapters against it
         lora.patch_lora_loading()
         with self._mark_tower_model(vllm_config, "image"):  # type: ignore[operator]
             self.image_encoder = ImageEncoder(config.vision, config.qformer, config.hidden_size)
@@ -59,20 +59,20 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
         self.logits_processor = LogitsProcessor(config.vocab_size)
 
     def get_language_model(self) -> nn.Module:
-        """The part that reads text."""
+        """Return the language model."""
         return self.transformer
 
     def get_mm_mapping(self) -> MultiModelKeys:
-        """Which modules belong to which part."""
+        """Name the modules of language model, connector and vision encoder."""
         return MultiModelKeys.from_string_field(
             language_model="transformer",
             connector=["image_encoder.qformer", "image_encoder.glm_proj"],
             tower_model="image_encoder.vit",
         )
 
-    def embed_multimodal(self, **pictures: Any) -> MultiModalEmbeddings:
-        """`pixel_values` [pictures, 3, H, W] -> [pictures, image_length, hidden]."""
-        pixel_values = pictures.get("pixel_values")
+    def embed_multimodal(self, **images: Any) -> MultiModalEmbeddings:
+        """`pixel_values` [images, 3, H, W] -> [images, image_length, hidden]."""
+        pixel_values = images.get("pixel_values")
         if pixel_values is None:
             return []
         if not isinstance(pixel_values, Tensor):
@@ -86,7 +86,7 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
         *,
         is_multimodal: Tensor | None = None,
     ) -> Tensor:
-        """ids [rows] -> [rows, hidden]; where `is_multimodal` [rows], the pictures' vectors in order."""
+        """ids [rows] -> [rows, hidden]; rows where `is_multimodal` get the image embeddings in order."""
         embeds = self.transformer.word_embeddings(input_ids)
         if multimodal_embeddings is None or is_multimodal is None or not len(multimodal_embeddings):
             return embeds
@@ -101,15 +101,15 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
         inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """ids, or embeddings, of all rows and their places in their requests [rows] -> [rows, hidden]."""
+        """ids [rows], or embeddings [rows, hidden], and the positions in each request [rows] -> [rows, hidden]."""
         if inputs_embeds is None:
             inputs_embeds = self.embed_input_ids(input_ids)
         return self.transformer(inputs_embeds, positions)
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
-        """[rows, hidden] -> [rows, vocabulary], or None in a process that is not asked."""
+        """[rows, hidden] -> [rows, vocab_size], or None in a process that does not gather logits."""
         return self.logits_processor(self.lm_head, hidden_states)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """A native checkpoint's tensors; returns the names that were filled."""
+        """Load a native checkpoint's tensors; return the names of the parameters that were set."""
         return AutoWeightsLoader(self).load_weights(weights)

@@ -1,7 +1,7 @@
-"""What vLLM asks about pictures: how many slots each has, and its pixels.
+"""Image processing for vLLM: placeholder tokens and pixels.
 
-The prompt that comes in has all slots already (renderer.py); here vLLM learns where they are. It remembers pixels and
-vectors by content, so that a picture which is asked about again is neither resized nor encoded again.
+The prompt already contains all placeholder tokens (renderer.py); this file tells vLLM where they are. vLLM caches
+pixels and embeddings by content, so an image that is sent again is neither resized nor encoded again.
 """
 
 from __future__ import annotations
@@ -23,54 +23,54 @@ from ..preprocessing.processor import VisualGLMProcessor
 
 
 class ImageProcessingInfo(BaseProcessingInfo):
-    """Facts about the model's pictures."""
+    """Processor and limits for the model's images."""
 
     @cached_property
     def processor(self) -> VisualGLMProcessor:
-        """Made from the configuration; the Auto classes know nothing of it inside vLLM."""
+        """The processor, built from the configuration: inside vLLM it is not registered for the Auto classes."""
         return VisualGLMProcessor.for_config(self.get_hf_config(), self.get_tokenizer())
 
     @property
-    def slots(self) -> list[int]:
-        """One picture's place in a prompt."""
+    def placeholder_ids(self) -> list[int]:
+        """The placeholder tokens of one image in a prompt."""
         return [self.processor.image_token_id] * self.processor.image_length
 
     def get_hf_processor(self, **kwargs: object) -> VisualGLMProcessor:
-        """vLLM's name for `processor`."""
+        """Return `processor`, under vLLM's name."""
         return self.processor
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
-        """Any number of pictures."""
+        """Allow any number of images per prompt."""
         return {"image": None}
 
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
-        """Every picture takes the same number."""
-        return {"image": len(self.slots)}
+        """Return the number of placeholder tokens, the same for every image."""
+        return {"image": len(self.placeholder_ids)}
 
 
 class DummyImages(BaseDummyInputsBuilder[ImageProcessingInfo]):
-    """Blank pictures, for vLLM to measure memory with."""
+    """Blank images with which vLLM profiles memory."""
 
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
-        """Slots have no text; see `ImageMultiModalProcessor.get_dummy_inputs`."""
+        """Return no text; `ImageMultiModalProcessor.get_dummy_inputs` gives ids."""
         return ""
 
     def get_dummy_mm_data(self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Any) -> Any:
-        """As many pictures as asked for, in the model's size."""
+        """Return as many images as requested, in the model's image size."""
         side = self.info.get_hf_config().vision.image_size
         count = mm_counts.get("image", 0)
         return {"image": self._get_dummy_images(width=side, height=side, num_images=count)}
 
 
 class ImageMultiModalProcessor(BaseMultiModalProcessor[ImageProcessingInfo]):
-    """Pictures to pixels, and slots to places."""
+    """Turns images into pixels and finds their placeholder tokens."""
 
     def get_dummy_inputs(self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Any) -> ProcessorInputs:
-        """Slots instead of a text that spells them."""
-        pictures = self.dummy_inputs.get_dummy_mm_data(seq_len, mm_counts, mm_options)
+        """Return placeholder ids as the prompt: they have no text form."""
+        images = self.dummy_inputs.get_dummy_mm_data(seq_len, mm_counts, mm_options)
         return ProcessorInputs(
-            prompt=self.info.slots * mm_counts.get("image", 0),
-            mm_data_items=self.info.parse_mm_data(pictures, validate=False),
+            prompt=self.info.placeholder_ids * mm_counts.get("image", 0),
+            mm_data_items=self.info.parse_mm_data(images, validate=False),
         )
 
     def _get_mm_fields_config(
@@ -81,4 +81,5 @@ class ImageMultiModalProcessor(BaseMultiModalProcessor[ImageProcessingInfo]):
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> Sequence[PromptReplacement]:
-        return [PromptReplacement("image", target=self.info.slots, replacement=self.info.slots)]
+        ids = self.info.placeholder_ids
+        return [PromptReplacement("image", target=ids, replacement=ids)]

@@ -1,7 +1,8 @@
-"""What `visualglm quantize` writes, inside vLLM: which linear layers have how many bits.
+"""Quantization config of vLLM for checkpoints of `visualglm quantize`.
 
-In: `quantization_config` of a native folder. Out: how each of vLLM's layers computes. vLLM's interface for this is open
-to others; every process of vLLM's loads this file, so the rest is imported where a quantized VisualGLM is opened.
+In: `quantization_config` of a native folder. Out: the method with which each vLLM layer computes. This is a public
+interface of vLLM. Every vLLM process loads this file, so other modules are imported only when a quantized VisualGLM is
+opened.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ METHOD = "visualglm"
 
 @register_quantization_config(METHOD)
 class VisualGLMQuantizationConfig(QuantizationConfig):
-    """Which layers are stored in how many bits; `plan` is our `QuantizationConfig`."""
+    """Bits of each layer; `plan` is our own `QuantizationConfig`."""
 
     def __init__(self, plan: Any) -> None:
         super().__init__()
@@ -27,32 +28,32 @@ class VisualGLMQuantizationConfig(QuantizationConfig):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> VisualGLMQuantizationConfig:
-        """`quantization_config` as `config.json` has it."""
+        """Build from `quantization_config` of `config.json`."""
         from ..checkpoints.quantize import with_default_modules
         from ..quantization import QuantizationConfig as Plan
 
         return cls(with_default_modules(Plan(**config)))
 
     def get_name(self) -> Any:
-        """vLLM's name for the method."""
+        """Return the method's name."""
         return METHOD
 
     def get_supported_act_dtypes(self) -> list[torch.dtype]:
-        """What may be multiplied with the bits."""
+        """List the supported dtypes of activations."""
         return [torch.float32, torch.bfloat16, torch.float16]
 
     @classmethod
     def get_min_capability(cls) -> int:
-        """Any device's."""
+        """Return -1: any device."""
         return -1
 
     @staticmethod
     def get_config_filenames() -> list[str]:
-        """None beside `config.json`."""
+        """Return no files: everything is in `config.json`."""
         return []
 
     def get_quant_method(self, layer: nn.Module, prefix: str) -> QuantizeMethodBase | None:
-        """How a layer of that name computes; None for what is no linear layer."""
+        """Return the method of the layer named `prefix`, or None if it is not a linear layer."""
         from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
 
         from .vllm_linear import StoredLinearMethod

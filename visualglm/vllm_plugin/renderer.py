@@ -1,11 +1,12 @@
-"""Chat messages become ids and pictures here, by preprocessing/chat_messages.py and preprocessing/prompt.py; vLLM
-gets no string.
+"""Render chat messages into prompt ids and images for vLLM.
 
-In: OpenAI's messages, as vLLM's server or `LLM.chat` has them. Out: a prompt with every picture's slots, and the
-pictures, opened by preprocessing/images.py. A picture is a data URL, or a PIL picture in Python. A URL is fetched
-from the hosts of `--allowed-media-domains` only, by serving/url_fetcher.py, and a `file:` URL is read below
-`--allowed-local-media-path` only; without these flags neither is. `chat_template_kwargs` may have a `language`; a
-chat template would have no effect.
+In: OpenAI messages, from vLLM's server or `LLM.chat`. Out: prompt ids with the placeholder tokens of every image, and
+the opened images. Prompts are built by preprocessing/chat_messages.py and preprocessing/prompt.py, as in every other
+interface, so a chat template has no effect. `chat_template_kwargs` may contain `language`.
+
+An image is a data URL or, in Python, a PIL image. Other URLs are fetched only from the hosts of
+`--allowed-media-domains` (by serving/url_fetcher.py). `file:` URLs are read only below `--allowed-local-media-path`.
+Without these flags neither is allowed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ..inference.prompting import ask_prompt
 from ..network.configuration import VisualGLMConfig
 from ..preprocessing.chat_messages import messages_to_turns
 from ..preprocessing.images import open_image
+from ..preprocessing.processor import VisualGLMProcessor
 from ..serving.image_reader import ImageReader, refuse_too_many
 from ..serving.url_fetcher import ImageFetcher
 from . import detokenizer
@@ -37,103 +39,111 @@ Rendered = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Facts:
-    """All that the limits of a dialogue depend on."""
+class _ModelSettings:
+    """The two attributes of a model that prompts and length limits depend on."""
 
     config: VisualGLMConfig
     generation_config: GenerationConfig
 
 
 class VisualGLMRenderer(BaseRenderer):
-    """See the head of this file."""
+    """Renderer of VisualGLM; the module docstring describes input and output."""
 
     def __init__(self, config: VllmConfig, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
         detokenizer.patch_detokenizer()
         model = self.model_config
-        self._facts = _Facts(model.hf_config, GenerationConfig(**model.try_get_generation_config()))
-        limits = generation_settings(self._facts).limits  # type: ignore[arg-type]
+        self._settings = _ModelSettings(model.hf_config, GenerationConfig(**model.try_get_generation_config()))
+        limits = generation_settings(self._settings).limits
         self._limits = dataclasses.replace(limits, total=min(limits.total, model.max_model_len))
         self._reader = ImageReader(ImageFetcher(model.allowed_media_domains or ()))
-        self._local = model.allowed_local_media_path
+        self._local_folder = model.allowed_local_media_path
         self._render_async = make_async(self._render, executor=self._executor)
 
     # messages
 
     def render_messages(self, messages: list[Any], params: ChatParams) -> Rendered:
-        """Messages -> what vLLM calls the conversation, and the prompt.
+        """Messages -> (messages with simple parts, vLLM's prompt dictionary).
 
         Raises:
-            PromptError: they are no dialogue, or do not fit.
-            ImageError: a picture may not, or cannot, be opened.
+            PromptError: the messages are not a valid dialogue, or too long.
+            ImageError: an image is not allowed, or cannot be opened.
         """
         return self._render(messages, params)
 
     async def render_messages_async(self, messages: list[Any], params: ChatParams) -> Rendered:
-        """The same beside the event loop."""
+        """`render_messages` in an executor, so that the event loop is not blocked."""
         rendered: Rendered = await self._render_async(messages, params)
         return rendered
 
     def _render(self, messages: list[Any], params: ChatParams) -> Rendered:
-        asked = params.chat_template_kwargs
-        if asked.get("tools"):
-            raise PromptError("VisualGLM was not trained with tools: leave them out.")
-        if asked.get("continue_final_message"):
-            raise PromptError("vLLM cannot go on with a beginning of an answer here: leave continue_final_message out.")
-        plain = [_plain(message) for message in messages]
+        options = params.chat_template_kwargs
+        if options.get("tools"):
+            raise PromptError("VisualGLM does not support tools. Remove them from the request.")
+        if options.get("continue_final_message"):
+            raise PromptError("VisualGLM cannot continue a given answer in vLLM. Remove continue_final_message.")
+        plain = [_simplify_message(message) for message in messages]
         turns, sources = messages_to_turns(plain)
         refuse_too_many(sources)
-        prompt = ask_prompt(self._facts, self.get_tokenizer(), turns, asked.get("language", "auto"), self._limits)
+        processor = VisualGLMProcessor.for_config(self._settings.config, self.get_tokenizer())
+        prompt = ask_prompt(processor, turns, options.get("language", "auto"), self._limits)
         rendered: dict[str, Any] = {"prompt_token_ids": prompt.input_ids}
         if sources:
-            rendered["multi_modal_data"] = {"image": [self._open(source) for source in sources]}
+            rendered["multi_modal_data"] = {"image": [self._open_image(source) for source in sources]}
         return plain, rendered
 
-    def _open(self, source: Any) -> Any:
+    def _open_image(self, source: Any) -> Any:
         if isinstance(source, str) and source[:5].lower() == "file:":
-            return open_image(self._local_file(source))
+            return open_image(self._resolve_local_file(source))
         return open_image(self._reader.read(source) if isinstance(source, str) else source)
 
-    def _local_file(self, url: str) -> Path:
+    def _resolve_local_file(self, url: str) -> Path:
+        """Return the path of a `file:` URL below `--allowed-local-media-path`.
+
+        Raises:
+            ImageError: the path is outside, or local files are not allowed.
+        """
         parts = urlsplit(url)
         file = Path(unquote(parts.path)).resolve()
-        if not self._local or parts.netloc or not file.is_relative_to(Path(self._local).resolve()):
-            raise ImageError("The server reads no such file: send the picture itself, as a data URL.")
+        if not self._local_folder or parts.netloc or not file.is_relative_to(Path(self._local_folder).resolve()):
+            raise ImageError("The server does not read this file. Send the image itself, as a data URL.")
         return file
 
-    # strings and ids, as LLM.generate and /v1/completions have them
+    # strings and ids, from LLM.generate and /v1/completions
 
     def _tokenize_prompt(self, prompt: TextPrompt, params: TokenizeParams) -> TokensPrompt:
-        """A text as `VisualGLMProcessor` takes it: an `<img></img>` for each picture, or none and a question."""
-        pictures = (prompt.get("multi_modal_data") or {}).get("image")
+        """Tokenize a text prompt as `VisualGLMProcessor` does: one `<img></img>` per image, or a bare question."""
+        images = (prompt.get("multi_modal_data") or {}).get("image")
         processor = self.get_mm_processor().info.processor
-        ids = processor(images=pictures, text=prompt["prompt"])["input_ids"][0]
+        ids = processor(images=images, text=prompt["prompt"])["input_ids"][0]
         return self._build_tokens_prompt(ids, prompt)  # type: ignore[no-any-return]
 
     def validate_token_ids(self, token_ids: Sequence[int], *, parameter: str | None = None) -> None:
-        """vLLM asks this about every prompt, also those that come by other ways (beam search, forwarded ids).
+        """Check a prompt of ids; vLLM calls this for every prompt, also those of beam search.
+
+        The plugin derives the end of the prefix from the prompt's length alone, so a prompt must end with `<sop>`.
 
         Raises:
-            PromptError: it does not end as a prompt, whose length alone tells the plugin where its prefix ends.
+            PromptError: the ids do not end with `[gMASK] <sop>`, or contain one of them earlier.
         """
         super().validate_token_ids(token_ids, parameter=parameter)
-        end = [self._facts.config.gmask_token_id, self._facts.config.bos_token_id]
+        end = [self._settings.config.gmask_token_id, self._settings.config.bos_token_id]
         if list(token_ids[-2:]) != end or any(index in end for index in token_ids[:-2]):
             raise PromptError(
-                f"A prompt of ids ends with [gMASK] <sop> ({end[0]}, {end[1]}) and has neither before: build it with "
-                "visualglm's processor, or send messages. Beam search prolongs prompts and is refused."
+                f"A prompt of ids must end with [gMASK] <sop> ({end[0]}, {end[1]}) and contain neither before. Build "
+                "it with visualglm's processor, or send messages. Beam search extends prompts and is not supported."
             )
 
 
-def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message whose parts are a list; vLLM's own name for a PIL picture is ours."""
+def _simplify_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy role and content of a message; parts become a list, with `image` for vLLM's `image_pil`."""
     content = message.get("content")
     if content is None or isinstance(content, str) or not isinstance(content, Iterable):
         return {"role": message.get("role"), "content": content}
-    return {"role": message.get("role"), "content": [_part(part) for part in content]}
+    return {"role": message.get("role"), "content": [_simplify_part(part) for part in content]}
 
 
-def _part(part: Any) -> Any:
+def _simplify_part(part: Any) -> Any:
     if isinstance(part, Mapping) and part.get("type") == "image_pil":
         return {"type": "image", "image": part.get("image_pil")}
     return part

@@ -1,8 +1,8 @@
-"""`visualglm serve --engine vllm`: our flags as arguments of vLLM's own server, and its start.
+"""Start vLLM's server for `visualglm serve --engine vllm`.
 
-In: a native folder and where to listen. Out: arguments that `vllm serve` takes too; `serve` runs it in this process.
-Other sites' pages get no CORS headers and no answers. Without keys only loopback's own names are answered, as in our
-own server.
+In: a native folder, an address, and our flags. Out: the command line of `vllm serve`, which `serve` runs in this
+process. Pages of other sites get neither CORS headers nor answers. Without API keys only loopback host names are
+answered, as in our own server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..serving.same_origin import PROTECTION, SameOriginOnly
 from .supported_checkpoints import LanguageAdapter
 
 OVERRIDES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
-"""Sampling arguments that vLLM knows, under the names of a generation config."""
+"""Sampling arguments for which vLLM has a default, named as in a generation config."""
 
 OWNED_VLLM_ARGS = {
     "--host": "--host",
@@ -42,43 +42,48 @@ OWNED_VLLM_ARGS = {
     "--default-chat-template-kwargs": "--language",
     "--override-generation-config": "--temperature, --greedy and the like",
     "--lora-modules": "--adapter",
-    "--config": "--vllm-args, with the arguments that stand in the file",
+    "--config": "--vllm-args with the arguments of that file",
 }
-"""vLLM's arguments, and the flags of ours that say the same; `--config` names a file that could say any of them."""
+"""vLLM's arguments that our own flags set, with those flags. `--config` names a file that could set any of them."""
 
-TRUSTED, KEYS = "VISUALGLM_TRUSTED_HOSTS", "VISUALGLM_KEYS"
-"""The variables in which vLLM's processes find the names to answer, and the keys: it makes a middleware from its class
-alone."""
+TRUSTED_HOSTS_VARIABLE, KEYS_VARIABLE = "VISUALGLM_TRUSTED_HOSTS", "VISUALGLM_KEYS"
+"""Environment variables with the middlewares' settings: vLLM constructs a middleware without arguments."""
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as --max-lora-rank."""
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM accepts for --max-lora-rank."""
 
 
 class LoopbackHostMiddleware(TrustedHostMiddleware):
-    """Answers under this machine's own names only, so that no foreign page reaches the server by a name of its own."""
+    """Answers only requests whose Host header is trusted, which prevents DNS rebinding by other sites."""
 
     def __init__(self, app: ASGIApp) -> None:
-        names = os.environ.get(TRUSTED, " ".join(LOOPBACK_NAMES)).split()
+        names = os.environ.get(TRUSTED_HOSTS_VARIABLE, " ".join(LOOPBACK_NAMES)).split()
         super().__init__(app, allowed_hosts=names, www_redirect=False)
 
 
 class VllmApiKeyMiddleware(ApiKeyMiddleware):
-    """Asks for a key wherever our own server does; vLLM does so below `/v1` and the like, and not at `/invocations`."""
+    """Requires a key at the same paths as our own server; vLLM's check skips some, such as `/invocations`."""
 
     def __init__(self, app: ASGIApp) -> None:
-        super().__init__(app, json.loads(os.environ[KEYS]))  # an error where it is missing, never an open door
+        super().__init__(app, json.loads(os.environ[KEYS_VARIABLE]))  # fails if unset, rather than allow everyone
 
 
 class VllmSameOriginOnly(SameOriginOnly):
-    """Without our page's content policy: vLLM's `/docs` loads its scripts from another site."""
+    """`SameOriginOnly` without our page's content policy: vLLM's `/docs` loads scripts from another site."""
 
     protection = {name: value for name, value in PROTECTION.items() if name != "Content-Security-Policy"}
 
 
 @dataclass(frozen=True)
 class VLLMServer:
-    """What to serve, and to whom. `trusted_hosts`: Host headers to answer; `sampling` holds transformers' names; `more`
-    goes to vLLM as it is."""
+    """Settings of a vLLM server.
+
+    Attributes:
+        trusted_hosts: Host headers to answer when there are no keys; `*` answers all.
+        image_hosts: hosts from which image URLs may be fetched.
+        sampling: default sampling arguments, under transformers' names.
+        more: arguments passed to vLLM unchanged.
+    """
 
     folder: Path
     name: str
@@ -94,12 +99,12 @@ class VLLMServer:
     more: Sequence[str] = ()
 
     def arguments(self) -> list[str]:
-        """The command line of `vllm serve`, keys left out.
+        """Build the command line of `vllm serve`, without the keys.
 
         Raises:
-            UsageError: a sampling argument that vLLM has no default for, or `more` says what a flag of ours says.
+            UsageError: vLLM has no default for a sampling argument, or `more` sets what a flag of ours sets.
         """
-        refuse_said_by_ours(self.more)
+        reject_owned_args(self.more)
         arguments = [str(self.folder), "--served-model-name", self.name, "--host", self.host, "--port", str(self.port)]
         arguments += ["--dtype", self.dtype, "--allowed-origins", "[]"]
         if self.image_hosts:
@@ -109,85 +114,97 @@ class VLLMServer:
         if self.sampling:
             arguments += ["--override-generation-config", json.dumps(overrides(self.sampling, self.folder))]
         arguments += adapter_arguments(self.adapters)
-        guard = VllmApiKeyMiddleware if self.keys else LoopbackHostMiddleware
-        guards = [VllmSameOriginOnly, guard] if self.keys or "*" not in self.trusted_hosts else [VllmSameOriginOnly]
-        for middleware in guards:
+        middlewares: list[type] = [VllmSameOriginOnly]
+        if self.keys:
+            middlewares.append(VllmApiKeyMiddleware)
+        elif "*" not in self.trusted_hosts:
+            middlewares.append(LoopbackHostMiddleware)
+        for middleware in middlewares:
             arguments += ["--middleware", f"{middleware.__module__}.{middleware.__qualname__}"]
         return [*arguments, *self.more]
 
 
 def adapter_arguments(adapters: Mapping[str, LanguageAdapter]) -> list[str]:
-    """Adapters by name -> what makes vLLM lay them on, all of them in one batch if they are asked for.
+    """Adapters by name -> vLLM's LoRA arguments; one batch may use all adapters at once.
 
     Raises:
-        UsageError: a rank is too high for vLLM.
+        UsageError: a rank is higher than vLLM supports.
     """
     if not adapters:
         return []
     name, highest = max(adapters.items(), key=lambda item: item[1].rank)
-    rank = next((rank for rank in RANKS if rank >= highest.rank), None)
+    rank = next((rank for rank in LORA_RANKS if rank >= highest.rank), None)
     if rank is None:
         raise UsageError(
-            f"the adapter {name} has rank {highest.rank}, and vLLM takes {RANKS[-1]} at most: make one model with "
-            "`visualglm merge` and serve that, or use --engine transformers."
+            f"The adapter {name} has rank {highest.rank}, but vLLM supports at most {LORA_RANKS[-1]}. Merge it with "
+            "`visualglm merge` and serve the merged model, or use --engine transformers."
         )
     modules = [json.dumps({"name": name, "path": str(adapter.folder)}) for name, adapter in adapters.items()]
     counts = ["--max-loras", str(len(adapters)), "--max-lora-rank", str(rank)]
     return ["--enable-lora", *counts, "--lora-modules", *modules]
 
 
-def refuse_said_by_ours(more: Sequence[str]) -> None:
-    """Raises `UsageError` where one of vLLM's arguments says what a flag of ours says: the last word would count, and
-    the checks of addresses and keys would not know of it. argparse takes shortened names, and vLLM `_` for `-`."""
+def reject_owned_args(more: Sequence[str]) -> None:
+    """Reject arguments of vLLM that a flag of ours sets: they would override it and bypass the checks of its value.
+
+    argparse accepts abbreviated names, and vLLM accepts `_` for `-`.
+
+    Raises:
+        UsageError: one of `more` is such an argument.
+    """
     for word in more:
         name = re.split("[=.]", word, maxsplit=1)[0].replace("_", "-")
-        said = next((theirs for theirs in OWNED_VLLM_ARGS if len(name) > 2 and theirs.startswith(name)), None)
-        if said is not None:
-            raise UsageError(f"{said} may not stand in --vllm-args: give {OWNED_VLLM_ARGS[said]}.")
+        owned = next((argument for argument in OWNED_VLLM_ARGS if len(name) > 2 and argument.startswith(name)), None)
+        if owned is not None:
+            raise UsageError(f"{owned} is not allowed in --vllm-args. Use {OWNED_VLLM_ARGS[owned]}.")
 
 
 def overrides(sampling: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Sampling arguments -> vLLM's defaults; greedy is temperature 0, and who samples has the checkpoint's, or 1.
+    """Sampling arguments -> vLLM's defaults.
+
+    Greedy decoding becomes temperature 0. Sampling without a temperature takes the checkpoint's, else 1.
 
     Raises:
-        UsageError: vLLM has no default of that name.
+        UsageError: vLLM has no default for an argument.
     """
     unknown = [name for name in sampling if name not in (*OVERRIDES, "do_sample")]
     if unknown:
         raise UsageError(
-            f"--{unknown[0].replace('_', '-')} is nothing that vLLM has a default for: send it with each request, or "
-            "leave it out."
+            f"vLLM has no default for --{unknown[0].replace('_', '-')}. Send it with each request, or remove it."
         )
     known = {name: value for name, value in sampling.items() if name in OVERRIDES}
     if sampling.get("do_sample") is False:
         return {**known, "temperature": 0.0}
-    if sampling.get("do_sample") and "temperature" not in known:  # else a greedy checkpoint's default would stay
+    if sampling.get("do_sample") and "temperature" not in known:  # otherwise a greedy checkpoint would stay greedy
         file = folder / GENERATION_CONFIG
         known["temperature"] = (read_json(file) if file.exists() else {}).get("temperature") or 1.0
     return known
 
 
 def require_plugin() -> None:
-    """Raises `UsageError` where vLLM cannot find the plugin: a package installed before it had one."""
-    if not any(found.name == "visualglm" for found in entry_points(group="vllm.general_plugins")):
-        raise UsageError("vLLM does not find VisualGLM's plugin: install the package again, pip install visualglm.")
+    """Raise `UsageError` if the installed package has no vLLM entry point, as with an outdated installation."""
+    if not any(point.name == "visualglm" for point in entry_points(group="vllm.general_plugins")):
+        raise UsageError("vLLM cannot find VisualGLM's plugin. Reinstall the package: pip install visualglm.")
 
 
 def serve(server: VLLMServer) -> None:
-    """Runs vLLM's server until SIGTERM or Ctrl-C. Keys go in by a way that no list of processes shows.
+    """Run vLLM's server until SIGTERM or Ctrl-C.
+
+    Keys are passed by environment and attribute, so that they do not appear in the process list.
 
     Raises:
-        UsageError: vLLM does not find the plugin, or flags contradict each other.
+        UsageError: vLLM cannot find the plugin, or flags contradict each other.
     """
-    given = server.arguments()
+    command_line = server.arguments()
     require_plugin()
-    os.environ[TRUSTED], os.environ[KEYS] = " ".join(server.trusted_hosts), json.dumps(list(server.keys))
+    os.environ[TRUSTED_HOSTS_VARIABLE] = " ".join(server.trusted_hosts)
+    os.environ[KEYS_VARIABLE] = json.dumps(list(server.keys))
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(given)
+    arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(command_line)
     arguments.api_key = list(server.keys) or None
     command = ServeSubcommand()
     command.validate(arguments)

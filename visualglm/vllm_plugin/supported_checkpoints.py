@@ -1,8 +1,8 @@
-"""Which models and adapters vLLM computes as we do, and one sentence for each of the others.
+"""Check that vLLM computes a model or an adapter exactly.
 
-In: what a user names. Out: folders that vLLM opens with the plugin. vLLM itself asks of an adapter only whether it
-knows the last word of its layers' names: one that was made for another model, or also changes the picture's road, could
-be laid on in part and answer wrongly. Knows no vLLM.
+In: a path or hub id given by a user. Out: a folder that vLLM can open with the plugin. vLLM itself checks only the last
+component of an adapter's layer names. So an adapter of another model, or one that also changes the vision encoder,
+would be attached in part and give wrong answers. This file does not import vLLM.
 """
 
 from __future__ import annotations
@@ -20,69 +20,71 @@ from ..errors import CheckpointError, UsageError
 from ..network.configuration import VisualGLMConfig
 
 LAYERS = "transformer.layers."
-"""How the names of the layers begin that vLLM computes."""
+"""Prefix of the names of the layers that vLLM computes."""
 
 
 @dataclass(frozen=True)
 class LanguageAdapter:
-    """LoRA beside the language model's linear layers; `rank` is its highest."""
+    """LoRA on the language model's linear layers; `rank` is its highest."""
 
     folder: Path
     rank: int
 
 
 def native_folder(model: str | Path) -> Path:
-    """A folder or hub id -> the folder, if it is one that vLLM can open with the plugin.
+    """A path or hub id -> the folder, if vLLM can open it with the plugin.
 
     Raises:
-        CheckpointError: it is upstream's or sat's, has more in few bits than vLLM computes so, or is no checkpoint.
+        CheckpointError: it has upstream's or sat's layout, has quantized modules that vLLM does not support, or is not
+            a checkpoint.
     """
     folder, layout = detect_layout(local_folder(model))
     if layout != "native":
         raise CheckpointError(
-            f"{folder} has the {layout} layout, and vLLM opens our own only: run `visualglm convert {folder} NEW` and "
-            "serve the new folder."
+            f"{folder} has the {layout} layout, but vLLM opens only the native one. Run `visualglm convert {folder} "
+            "NEW` and serve the new folder."
         )
-    require_language_bits(folder, VisualGLMConfig.from_pretrained(folder))
+    check_only_language_quantized(folder, VisualGLMConfig.from_pretrained(folder))
     return folder
 
 
-def require_language_bits(name: str | Path, config: VisualGLMConfig) -> None:
-    """Raises `CheckpointError` for a model that has more than the language model's linear layers in 8 or 4 bits."""
-    stored = plan_of_config(config)
-    other = next((part for part in (stored.modules or {}) if not part.startswith(LAYERS)), None) if stored else None
+def check_only_language_quantized(name: str | Path, config: VisualGLMConfig) -> None:
+    """Raise `CheckpointError` if modules other than the language model's linear layers are quantized."""
+    plan = plan_of_config(config)
+    other = next((part for part in (plan.modules or {}) if not part.startswith(LAYERS)), None) if plan else None
     if other is not None:
         raise CheckpointError(
-            f"{name} has {other} in few bits, and vLLM computes only the language model's linear layers so: serve it "
-            "with --engine transformers, or quantize again without --quantize-vision and --quantize-vocabulary."
+            f"{name} has a quantized {other}, but vLLM supports only quantized linear layers of the language model. "
+            "Serve it with --engine transformers, or quantize again without --quantize-vision and "
+            "--quantize-vocabulary."
         )
 
 
-def language_adapter(place: str | Path, model: str | Path) -> LanguageAdapter:
-    """`DIR` or `DIR@STEP` -> the adapter, if vLLM computes it as we do.
+def language_adapter(path: str | Path, model: str | Path) -> LanguageAdapter:
+    """`DIR` or `DIR@STEP` -> the adapter, if vLLM computes it exactly.
 
     Raises:
-        UsageError: there is none, or it is more than LoRA beside the language model's linear layers.
+        UsageError: there is none, or it is not plain LoRA on the language model's linear layers.
         CheckpointError: it was trained on another model than the folder or hub id `model`, or is damaged.
     """
-    folder = adapter_folder(place)
+    folder = adapter_folder(path)
     config = read_adapter_config(folder)
     if config.get("peft_type") != LORA:
         raise UsageError(
-            f"{folder} is an adapter of kind {config.get('peft_type')}, which vLLM has no place for: serve it with "
+            f"{folder} is an adapter of type {config.get('peft_type')}, which vLLM does not support. Serve it with "
             "--engine transformers."
         )
     other = next((name for name in read_adapter_weights(folder) if not name.startswith(WRAPPED + LAYERS)), None)
     if config.get("use_dora") or other is not None:
-        what = "is DoRA" if other is None else f"also changes {other.removeprefix(WRAPPED)}"
+        what = "is a DoRA adapter" if other is None else f"also changes {other.removeprefix(WRAPPED)}"
         raise UsageError(
-            f"{folder} {what}, and vLLM has plain LoRA beside the language model's linear layers only: make one model "
-            "with `visualglm merge` and serve that, or use --engine transformers."
+            f"{folder} {what}, but vLLM supports only plain LoRA on the language model's linear layers. Merge it with "
+            "`visualglm merge` and serve the merged model, or use --engine transformers."
         )
     require_same_base(folder, model)
     return LanguageAdapter(folder, max([config["r"], *config.get("rank_pattern", {}).values()]))
 
 
-def language_adapters(places: Mapping[str, str], model: str | Path) -> dict[str, LanguageAdapter]:
-    """`language_adapter` of each name."""
-    return {name: language_adapter(place, model) for name, place in places.items()}
+def language_adapters(paths: Mapping[str, str], model: str | Path) -> dict[str, LanguageAdapter]:
+    """Apply `language_adapter` to each path."""
+    return {name: language_adapter(path, model) for name, path in paths.items()}

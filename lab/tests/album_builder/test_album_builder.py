@@ -19,9 +19,9 @@ pytest.importorskip("resvg_py")
 from visualglm.errors import UsageError
 from visualglm_lab.album_builder.build import build
 from visualglm_lab.album_builder.candidates import plain_code
-from visualglm_lab.album_builder.config import EmojiSource, PicturesRecipe, Splits, read_pictures_recipe
+from visualglm_lab.album_builder.config import AlbumRecipe, EmojiSource, Splits, read_album_recipe
 from visualglm_lab.album_builder.near_duplicates import clusters, perceptual_hash
-from visualglm_lab.album_builder.normalise import UnfitPictureError, rendered
+from visualglm_lab.album_builder.normalise import UnsuitableImageError, rendered
 from visualglm_lab.album_builder.packages import opened, parsed
 from visualglm_lab.album_builder.qt_resources import read_rcc
 from visualglm_lab.album_builder.splits import DROPPED, Placed, split, unseen_concepts
@@ -41,16 +41,16 @@ def svg(seed: int, size: str = 'viewBox="0 0 100 50"', ground: str = "") -> byte
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{ground}{boxes}</svg>'.encode()
 
 
-def png(picture: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
 def test_a_cut_out_is_cropped_and_centred_with_straight_alpha() -> None:
-    picture = Image.new("RGBA", (200, 100), (255, 0, 0, 0))
-    ImageDraw.Draw(picture).rectangle((20, 30, 99, 69), fill=(10, 200, 30, 255))
-    drawn = rendered(png(picture), "a.png")
+    image = Image.new("RGBA", (200, 100), (255, 0, 0, 0))
+    ImageDraw.Draw(image).rectangle((20, 30, 99, 69), fill=(10, 200, 30, 255))
+    drawn = rendered(png(image), "a.png")
     rows, columns = np.nonzero(drawn.pixels[..., 3] > 8)
     assert drawn.cutout and drawn.pixels.shape == (128, 128, 4)
     assert (columns.min(), columns.max(), rows.min(), rows.max()) == (2, 125, 33, 94)
@@ -68,9 +68,9 @@ def test_a_photo_becomes_its_central_square() -> None:
 
 
 def test_a_drawing_on_an_even_ground_is_centred_on_it() -> None:
-    picture = Image.new("RGB", (300, 200), "white")
-    ImageDraw.Draw(picture).rectangle((10, 10, 69, 69), fill="red")
-    drawn = rendered(png(picture), "a.png")
+    image = Image.new("RGB", (300, 200), "white")
+    ImageDraw.Draw(image).rectangle((10, 10, 69, 69), fill="red")
+    drawn = rendered(png(image), "a.png")
     assert not drawn.cutout and drawn.pixels[64, 64].tolist() == [255, 0, 0, 255]
     assert drawn.pixels[0, 0].tolist() == [255, 255, 255, 255]
 
@@ -87,7 +87,7 @@ def test_an_svg_is_drawn_whole(size: str) -> None:
     [(b"no picture", "a.png"), (b"<svg", "a.svg"), (png(Image.new("RGBA", (90, 90), (1, 2, 3, 0))), "a.png")],
 )
 def test_what_shows_nothing_is_refused(content: bytes, name: str) -> None:
-    with pytest.raises(UnfitPictureError):
+    with pytest.raises(UnsuitableImageError):
         rendered(content, name)
 
 
@@ -110,27 +110,27 @@ def placed(count: int = 400) -> list[Placed]:
 
 
 def test_no_cluster_is_in_training_and_in_a_test() -> None:
-    pictures, splits = placed(), Splits(unseen_concepts=3)
-    unseen = unseen_concepts(pictures, {f"c{n}" for n in range(15)}, splits)
-    places = split(pictures, unseen, splits)
-    of = {name: {p.cluster for p, place in zip(pictures, places, strict=True) if place == name} for name in set(places)}
+    images, splits = placed(), Splits(unseen_concepts=3)
+    unseen = unseen_concepts(images, {f"c{n}" for n in range(15)}, splits)
+    places = split(images, unseen, splits)
+    of = {name: {p.cluster for p, place in zip(images, places, strict=True) if place == name} for name in set(places)}
     assert len(unseen) == 3 and unseen <= {f"c{n}" for n in range(15)}
     for name in ("validation", "held_out", "unseen_style", "unseen_concept", "photos"):
         assert of[name] and not of[name] & of["train"], name
-    trained = Counter(p.concept for p, place in zip(pictures, places, strict=True) if place == "train")
+    trained = Counter(p.concept for p, place in zip(images, places, strict=True) if place == "train")
     assert not unseen & set(trained) and all(n >= splits.keep for n in trained.values())
-    assert all(p.role != "train" or p.concept in unseen for p, x in zip(pictures, places, strict=True) if x == DROPPED)
+    assert all(p.role != "train" or p.concept in unseen for p, x in zip(images, places, strict=True) if x == DROPPED)
 
 
 def test_more_pictures_leave_the_draw_as_it_was() -> None:
-    pictures, splits = placed(), Splits(held_out=1.0, validation=0.0, keep=0, unseen_concepts=3)
-    more = [*pictures, Placed("new", "train", 999, "new"), Placed("new", "unseen_style", 998, "newer")]
+    images, splits = placed(), Splits(held_out=1.0, validation=0.0, keep=0, unseen_concepts=3)
+    more = [*images, Placed("new", "train", 999, "new"), Placed("new", "unseen_style", 998, "newer")]
     known = {f"c{n}" for n in range(20)}
-    assert len(unseen_concepts(pictures, known, splits) & unseen_concepts(more, {*known, "new"}, splits)) >= 2
-    assert split(pictures, set(), splits) == split(more, set(), splits)[:-2]
+    assert len(unseen_concepts(images, known, splits) & unseen_concepts(more, {*known, "new"}, splits)) >= 2
+    assert split(images, set(), splits) == split(more, set(), splits)[:-2]
 
 
-def written(folder: Path) -> PicturesRecipe:
+def written(folder: Path) -> AlbumRecipe:
     """A recipe whose packages are already in its downloads: two styles, one never trained, and labelled files."""
     icons = {name: {"body": svg(seed).decode()} for seed, name in enumerate(EMOJI.values())}
     names = folder / "npm-names-1.0" / "package"
@@ -152,7 +152,7 @@ def written(folder: Path) -> PicturesRecipe:
         EmojiSource("named", "npm:names@1.0", "package/icons.json!/{name}.svg", "MIT", "unseen_style"),
     )
     splits = Splits(unseen_concepts=1)
-    return PicturesRecipe(str(folder / "album"), str(folder), "npm:names@1.0", str(labels), splits, emoji)
+    return AlbumRecipe(str(folder / "album"), str(folder), "npm:names@1.0", str(labels), splits, emoji)
 
 
 def test_an_album_is_built_alike_twice_and_read_back(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_an_album_is_built_alike_twice_and_read_back(tmp_path: Path) -> None:
 def test_packages_are_named_with_their_versions(tmp_path: Path) -> None:
     assert str(parsed("npm:@scope/name@1.0")) == "npm:@scope/name@1.0"
     assert parsed("deb:name=1:2.0-1").version == "1:2.0-1" and parsed("pypi:name==3").name == "name"
-    with pytest.raises(UsageError, match="does not name a package"):
+    with pytest.raises(UsageError, match="is not a package address"):
         parsed("npm:name")
     written(tmp_path)
     with pytest.raises(UsageError, match="has no file package/none"):
@@ -200,12 +200,12 @@ def test_a_qt_archive_is_read() -> None:
 
 
 def test_the_shipped_recipe_reads_and_begins_with_its_command(tmp_path: Path) -> None:
-    recipe = read_pictures_recipe(SHIPPED)
+    recipe = read_album_recipe(SHIPPED)
     assert SHIPPED.read_text("utf-8").startswith(
         "# python -m visualglm_lab.album_builder lab/recipes/mini/pictures.toml\n"
     )
     assert [source.source for source in recipe.emoji if source.role == "unseen_style"] == ["noto"]
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('outptu = "x"\n', "utf-8")
-    with pytest.raises(UsageError, match="did you mean output"):
-        read_pictures_recipe(wrong)
+    with pytest.raises(UsageError, match="Did you mean output"):
+        read_album_recipe(wrong)

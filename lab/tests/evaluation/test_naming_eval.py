@@ -41,7 +41,7 @@ def test_a_picture_lies_on_white_and_has_all_its_names(album: Path) -> None:
     assert photo.is_called(by_key()["diamond"])
     assert not photo.is_called(HOUSE)
     assert not photo.is_called(None)
-    assert gallery.picture(gallery.of("held_out")[0]).getpixel((0, 0)) == (255, 255, 255)
+    assert gallery.image(gallery.of("held_out")[0]).getpixel((0, 0)) == (255, 255, 255)
     assert [row.kinds[0].key for row in gallery.of("photos") if not row.shareable] == ["heart"]
 
 
@@ -62,37 +62,37 @@ def test_the_threshold_is_the_lowest_that_keeps_the_promise() -> None:
 def test_encoding_is_what_the_model_does(model: VisualGLM, album: Path) -> None:
     gallery = AlbumImages(album)
     rows = gallery.of("validation")
-    picture = gallery.picture(rows[3])
-    seen = encode(model, gallery.pictures(rows))
-    alone = model.conversation(picture)._image_embeds[0]
-    assert torch.allclose(seen.slots[3:4], alone, atol=1e-4)
+    image = gallery.image(rows[3])
+    seen = encode(model, gallery.images(rows))
+    alone = model.conversation(image)._image_embeds[0]
+    assert torch.allclose(seen.embeds[3:4], alone, atol=1e-4)
     asked = AskedQuestion(3, QAPair("name", "en", WHAT["en"], "", ""))
-    said = answer_all(model, [asked], seen.slots, sure=True)[0]
-    assert said.answer == model.ask(picture, WHAT["en"]).text
-    assert 0 < said.chance <= 1
+    said = answer_all(model, [asked], seen.embeds, with_probability=True)[0]
+    assert said.answer == model.ask(image, WHAT["en"]).text
+    assert 0 < said.probability <= 1
 
 
 def test_sure_of_one_is_sure_of_many(model: VisualGLM, album: Path) -> None:
     gallery = AlbumImages(album)
-    slots = encode(model, gallery.pictures(gallery.of("validation"))).slots
+    slots = encode(model, gallery.images(gallery.of("validation"))).embeds
     asked = [AskedQuestion(i, QAPair("name", "zh", WHAT["zh"], "", "")) for i in range(8)]
-    together = [a.chance for a in answer_all(model, asked, slots, sure=True)]
-    alone = [answer_all(model, [a], slots, sure=True)[0].chance for a in asked]
+    together = [a.probability for a in answer_all(model, asked, slots, with_probability=True)]
+    alone = [answer_all(model, [a], slots, with_probability=True)[0].probability for a in asked]
     assert together == pytest.approx(alone, abs=1e-4)
 
 
 def test_a_training_picture_is_its_own_neighbour(model: VisualGLM, album: Path) -> None:
     gallery = AlbumImages(album)
     train, validation = gallery.of("train"), gallery.of("validation")
-    seen = encode(model, gallery.pictures(train))
-    found, tried = best_memory(seen, train, encode(model, gallery.pictures(validation)), validation)
+    seen = encode(model, gallery.images(train))
+    found, tried = best_memory(seen, train, encode(model, gallery.images(validation)), validation)
     assert found.nearest(seen) == [row.kinds[0] for row in train]
     assert len(set(found.nearest_mean(seen))) > 4
     assert tried[found.feature] == max(tried.values())
     assert np.isfinite(list(tried.values())).all()
 
 
-def test_chances_are_read_where_the_model_is() -> None:
+def test_probabilities_are_computed_on_the_models_device() -> None:
     """A stand-in on the device that computes nothing."""
 
     class Network(torch.nn.Module):
@@ -105,5 +105,5 @@ def test_chances_are_read_where_the_model_is() -> None:
     met: list[str] = []
     row = SimpleNamespace(input_ids=[1, 2], ids=[4], image_embeds=torch.zeros(1, 2, 3))
     with pytest.raises(KeyboardInterrupt):
-        answering._chances(SimpleNamespace(model=Network()), [row])  # type: ignore[arg-type, list-item]
+        answering._answer_probabilities(SimpleNamespace(model=Network()), [row])  # type: ignore[arg-type, list-item]
     assert met == ["meta", "meta"]

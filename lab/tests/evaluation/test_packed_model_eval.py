@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from visualglm.conversation import VisualGLM
-from visualglm.evaluation.answering import LONGEST, answer_all
+from visualglm.evaluation.answering import MAX_ANSWER_TOKENS, answer_all
 from visualglm.evaluation.drawn_scenes import drawn_scenes, encode_scenes, questions
 from visualglm.evaluation.scenes import render_scene
 from visualglm_lab.evaluation import __main__, html_gallery
@@ -56,7 +56,9 @@ def test_a_batch_is_answered_as_ask_answers(model: VisualGLM) -> None:
     asked = questions(scenes)[::5]
     said = [one.answer for one in answer_all(model, asked, encode_scenes(model, scenes))]
     assert said == [
-        model.ask(render_scene(scenes[a.picture]), a.exchange.question, do_sample=False, max_new_tokens=LONGEST).text
+        model.ask(
+            render_scene(scenes[a.image]), a.exchange.question, do_sample=False, max_new_tokens=MAX_ANSWER_TOKENS
+        ).text
         for a in asked
     ]
     assert len(said) > 10 and all(said)
@@ -66,20 +68,20 @@ def test_scenes_are_asked_alike_in_both_languages() -> None:
     scenes = drawn_scenes(20)
     assert {len(scene.items) for scene in scenes} >= {1, 5}
     asked = questions(scenes)
-    assert len({(a.picture, a.exchange.language, a.exchange.question) for a in asked}) == len(asked)
+    assert len({(a.image, a.exchange.language, a.exchange.question) for a in asked}) == len(asked)
     assert agreement([_truly(a) for a in asked])["share"] == 1
     assert agreement(asked)["share"] == 0
 
 
 def _truly(asked: Any) -> Any:
-    return type(asked)(asked.picture, asked.exchange, asked.exchange.answer)
+    return type(asked)(asked.image, asked.exchange, asked.exchange.answer)
 
 
 def test_pasted_scenes_show_only_the_album(album: Path) -> None:
     unseen = Album(album, ("held_out", "unseen_style"))
     shown = {entry.index for entry in unseen.entries}
     scenes = pasted_scenes(10, unseen)
-    pasted = {item.picture for scene in scenes for item in scene.items if item.picture is not None}
+    pasted = {item.image for scene in scenes for item in scene.items if item.image is not None}
     assert pasted
     assert pasted <= shown
 

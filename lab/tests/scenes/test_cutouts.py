@@ -31,9 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("album")
     pixels, lines = [], []
     for index, (concept, colour, split) in enumerate(PICTURES):
-        picture = Image.new("RGBA", (128, 128))
-        ImageDraw.Draw(picture).ellipse((4, 4, 124, 124), fill=(*RGB[colour], 255))
-        pixels.append(np.asarray(picture))
+        image = Image.new("RGBA", (128, 128))
+        ImageDraw.Draw(image).ellipse((4, 4, 124, 124), fill=(*RGB[colour], 255))
+        pixels.append(np.asarray(image))
         line = {"index": index, "concept": concept, "source": "s", "style": "emoji", "cutout": True, "split": split}
         lines.append(json.dumps(line))
     np.save(folder / "album.npy", np.stack(pixels))

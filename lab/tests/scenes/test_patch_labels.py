@@ -26,7 +26,7 @@ def test_patch_labels_lie_where_the_objects_are() -> None:
 
 def test_zone_labels_name_every_object_once() -> None:
     for scene in SCENES:
-        kinds, _, pictures = zone_labels(scene)
-        assert not pictures.any()
+        kinds, _, images = zone_labels(scene)
+        assert not images.any()
         assert [all_kinds()[k - 1] for k in kinds if k] == [item.kind for item in scene.items]
         assert [ZONES[z] for z in np.flatnonzero(kinds)] == [item.zone for item in scene.items]

@@ -16,7 +16,7 @@ def test_a_told_scene_answers_from_its_words() -> None:
             exchange = told(task, scene, "en", rng)
             if exchange is not None:
                 first = exchange.history[0][0] if exchange.history else exchange.question
-                assert not exchange.with_picture and first.startswith("There is")
+                assert not exchange.with_image and first.startswith("There is")
 
 
 def test_what_is_known_is_true() -> None:

@@ -124,13 +124,13 @@ def test_vectors_of_a_whole_model_say_where_they_stand_and_comparing_goes_on(tmp
     run, stage = bound(tmp_path)
     batches = [b for b, _ in zip(run.batches(stage, 0), range(12), strict=False) if isinstance(b, SceneBatch)]
     compare_words(run.objective, batches)
-    pictures = [batch.pixel_values for batch in batches if batch.pixel_values is not None]
+    images = [batch.pixel_values for batch in batches if batch.pixel_values is not None]
     block = run.model.transformer.layers[0]
     assert isinstance(block, GLMBlock)
     keys = block.attention.query_key_value.weight[:192].clone()
-    before = torch.cat([run.model.encode_images(pixels) for pixels in pictures])[:, :ZONES]
-    tell_zones(run.model, pictures)
-    after = torch.cat([run.model.encode_images(pixels) for pixels in pictures])[:, :ZONES]
+    before = torch.cat([run.model.encode_images(pixels) for pixels in images])[:, :ZONES]
+    tell_zones(run.model, images)
+    after = torch.cat([run.model.encode_images(pixels) for pixels in images])[:, :ZONES]
     assert told_apart(after) > 0.95
     assert F.cosine_similarity(before, after, dim=-1).mean() > 0.7
     dim = block.attention.head_dim
@@ -149,5 +149,5 @@ def test_a_stage_binds_once_and_only_when_it_is_asked(tmp_path: Path) -> None:
 
 def test_two_heads_leave_no_room(tmp_path: Path) -> None:
     stage = SceneStage("answers", "answers", steps=3, zones_after=1)
-    with pytest.raises(UsageError, match="3 heads or more"):
+    with pytest.raises(UsageError, match="at least 3 heads"):
         SceneTrainer(recipe(tmp_path, stage, replace(SIZES, hidden=128)), lambda line: None)

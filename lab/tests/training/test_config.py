@@ -27,7 +27,7 @@ def test_the_shipped_recipe_reads_and_begins_with_its_command() -> None:
 def test_an_unknown_key_names_the_nearest(tmp_path: Path, line: str, named: str) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(f'vocabulary = "v"\n{line}\n', encoding="utf-8")
-    with pytest.raises(UsageError, match=f"did you mean {named}"):
+    with pytest.raises(UsageError, match=f"Did you mean {named}"):
         read_scene_config(path)
 
 
@@ -45,17 +45,17 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         ("bfloat16 = 1", "give true or false"),
         ("model = 3", "model is 3: give a table"),
         ("stages = []", "has 0 stages"),
-        ('[[stages]]\nname = "a"\nkind = "zone"\nsteps = 1', "did you mean zones"),
-        ('[[stages]]\nname = "a"\nkind = "zones"', "has no end"),
+        ('[[stages]]\nname = "a"\nkind = "zone"\nsteps = 1', "Did you mean zones"),
+        ('[[stages]]\nname = "a"\nkind = "zones"', "has no length"),
         ('[[stages]]\nname = "a"\nkind = "zones"\nminutes = "3"', "minutes in stages is '3': give a number"),
         ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nmix = 2', "mix is 2: give a table"),
         (
             '[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = 2',
             "is 2: give a table of numbers",
         ),
-        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { wher = 2 }', "no task; did you mean where"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { wher = 2 }', "not a task. Did you mean where"),
         ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { where = "2" }', "where in asked is '2'"),
-        ("seed = ", "is no TOML"),
+        ("seed = ", "is not TOML"),
     ],
 )
 def test_a_wrong_value_is_told_in_a_sentence(tmp_path: Path, line: str, said: str) -> None:
@@ -68,12 +68,12 @@ def test_a_wrong_value_is_told_in_a_sentence(tmp_path: Path, line: str, said: st
 def test_a_change_touches_its_key_alone() -> None:
     recipe = read_scene_config(SHIPPED.parents[1] / "smoke.toml", ("model.hidden = 64", 'output = "elsewhere"'))
     assert (recipe.model.hidden, recipe.model.image_size, recipe.output) == (64, 96, "elsewhere")
-    with pytest.raises(UsageError, match="--set output=elsewhere is no TOML"):
+    with pytest.raises(UsageError, match="--set output=elsewhere is not TOML"):
         read_scene_config(SHIPPED, ("output=elsewhere",))
 
 
 def test_the_command_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(SHIPPED), "--check", "--set", "seed=5"]) == 0
-    assert "patches: patches, 9 minutes, 12 pictures a batch" in capsys.readouterr().out
+    assert "patches: patches, 9 minutes, 12 images per batch" in capsys.readouterr().out
     assert main([str(SHIPPED), "--check", "--set", "captions='x'"]) == 2
     assert "captions in the recipe is not a setting" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from visualglm.errors import UsageError
 from visualglm.evaluation.scenes import scene_of
 from visualglm.preprocessing.prompt import Turn, build_training_row
 from visualglm.pretraining.batches import block_of
-from visualglm.pretraining.config import MOST_STAGES, Checkpoints, ModelSizes
+from visualglm.pretraining.config import MAX_STAGES, Checkpoints, ModelSizes
 from visualglm.pretraining.losses import answer_logits
 from visualglm.pretraining.optimizer import adamw, set_rate
 from visualglm_lab.training.config import KINDS, SceneStage, SceneTrainingConfig
@@ -64,7 +64,7 @@ def test_rows_are_what_the_prompt_module_writes(tmp_path: Path) -> None:
     run = trainer(tmp_path, "dialogue")
     data = run.batches(STAGES["dialogue"], 0)
     assert isinstance(data, SceneBatches)
-    exchange = next(e for e in data._questions(scene_of(5)) if e.with_picture)
+    exchange = next(e for e in data._questions(scene_of(5)) if e.with_image)
     turns = [Turn(q, a) for q, a in exchange.history] + [Turn(exchange.question, exchange.answer)]
     turns[0] = replace(turns[0], pictures=1)
     config = run.model.config
@@ -140,8 +140,8 @@ def _steps(run: SceneTrainer, stage: SceneStage, optimizer: torch.optim.Optimize
 
 def test_the_last_stage_of_small_batches_validates(tmp_path: Path) -> None:
     """Its seeds stay in the split, though validation batches are larger than its own."""
-    run = trainer(tmp_path, *["text"] * MOST_STAGES)
-    run.stage_index = MOST_STAGES - 1
+    run = trainer(tmp_path, *["text"] * MAX_STAGES)
+    run.stage_index = MAX_STAGES - 1
     stage = replace(STAGES["text"], pictures=2)
     assert next(iter(run.batches(stage, 0, validation=True))).rows
 
@@ -191,7 +191,7 @@ def test_a_part_of_another_size_is_refused(tmp_path: Path) -> None:
     [
         ({"model": replace(SMALL, queries=9)}, "9 queries are too few"),
         ({"model": replace(SMALL, vocab_size=100)}, "vocab_size 100 is too small"),
-        ({"stages": (replace(STAGES["zones"], teacher_loss=1.0),)}, "no features.npy"),
+        ({"stages": (replace(STAGES["zones"], teacher_loss=1.0),)}, "has no features.npy"),
     ],
 )
 def test_what_does_not_fit_is_told_before_the_work(tmp_path: Path, changes: dict[str, object], said: str) -> None:

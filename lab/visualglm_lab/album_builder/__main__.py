@@ -1,4 +1,4 @@
-"""`python -m visualglm_lab.album_builder RECIPE` builds an album."""
+"""Build an album: `python -m visualglm_lab.album_builder RECIPE`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from visualglm.errors import UsageError, VisualGLMError
 
 
 def main() -> None:
-    """Builds the album and prints its counts; a user's mistake is one line on stderr and exit code 2."""
+    """Build the album and print its counts; a user's mistake is one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m visualglm_lab.album_builder", description=__doc__)
     parser.add_argument("recipe", help="a TOML file, such as lab/recipes/mini/pictures.toml")
     arguments = parser.parse_args()
@@ -23,11 +23,11 @@ def main() -> None:
 def _build(path: str) -> None:
     for module in ("resvg_py", "imagehash", "scipy", "h5py"):
         if importlib.util.find_spec(module) is None:
-            raise UsageError(f"Building an album needs {module}: pip install -e lab.")
+            raise UsageError(f"Building an album needs {module}. Run pip install -e lab.")
     from .build import build
-    from .config import read_pictures_recipe
+    from .config import read_album_recipe
 
-    summary = build(read_pictures_recipe(path))
+    summary = build(read_album_recipe(path))
     print(f"{summary['pictures']} pictures:", ", ".join(f"{name} {n}" for name, n in sorted(summary["splits"].items())))
 
 

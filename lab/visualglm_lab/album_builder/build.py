@@ -1,4 +1,4 @@
-"""A recipe -> an album: fetch, draw, drop doubles, group near-duplicates, split, write."""
+"""Build an album: fetch, render, deduplicate, split, write."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from visualglm.evaluation.scenes.concepts import by_key, concept_of_emoji, glyph
 from visualglm.evaluation.scenes.kinds import KINDS
 
 from .candidates import Candidate, candidates
-from .config import PicturesRecipe, Splits
+from .config import AlbumRecipe, Splits
 from .near_duplicates import clusters, perceptual_hash
-from .normalise import UnfitPictureError, rendered
+from .normalise import UnsuitableImageError, rendered
 from .packages import opened
 from .splits import DROPPED, Placed, split, unseen_concepts
 from .teacher_features import write_features
@@ -35,7 +35,7 @@ NEVER_UNSEEN = ("shape", "person")
 
 @dataclass(frozen=True)
 class Drawn:
-    """A candidate that could be drawn."""
+    """A candidate that was rendered."""
 
     candidate: Candidate
     pixels: np.ndarray
@@ -43,11 +43,15 @@ class Drawn:
     sha256: str
 
 
-def build(recipe: PicturesRecipe) -> dict[str, Any]:
-    """Builds the album that a recipe describes and returns its summary."""
+def build(recipe: AlbumRecipe) -> dict[str, Any]:
+    """Build the album that a recipe describes; return its summary.
+
+    Raises:
+        UsageError: no package shows any of the concepts.
+    """
     drawn, failed = draw(candidates(recipe, concept_of_emoji()))
     if not drawn:
-        raise UsageError("The recipe's packages show none of the concepts.")
+        raise UsageError("The recipe's packages show none of the concepts. Add sources of their images.")
     hashes = np.stack([perceptual_hash(one.pixels) for one in drawn])
     groups = clusters(hashes, recipe.splits.distance, [one.candidate.drawing for one in drawn])
     places, unseen = _places(drawn, groups, recipe.splits)
@@ -63,28 +67,28 @@ def build(recipe: PicturesRecipe) -> dict[str, Any]:
 
 
 def draw(found: Sequence[Candidate]) -> tuple[list[Drawn], Counter[str]]:
-    """Draws every candidate once; what could not be drawn, or shows just what an earlier one does, is counted."""
+    """Render every candidate; failures and exact duplicates of earlier ones are counted."""
     drawn: list[Drawn] = []
     failed: Counter[str] = Counter()
     seen: set[bytes] = set()
     for candidate in track(found, "Drawing", disable=not sys.stderr.isatty()):
         try:
             content = candidate.package.read(candidate.file)
-            picture = rendered(content, candidate.file)
-        except UnfitPictureError as error:
+            image = rendered(content, candidate.file)
+        except UnsuitableImageError as error:
             failed[f"{candidate.source}: {error}"] += 1
             continue
-        same = hashlib.sha256(picture.pixels.tobytes()).digest()
+        same = hashlib.sha256(image.pixels.tobytes()).digest()
         if same in seen:
             failed[f"{candidate.source}: the same picture came before"] += 1
             continue
         seen.add(same)
-        drawn.append(Drawn(candidate, picture.pixels, picture.cutout, hashlib.sha256(content).hexdigest()))
+        drawn.append(Drawn(candidate, image.pixels, image.cutout, hashlib.sha256(content).hexdigest()))
     return drawn, failed
 
 
 def _places(drawn: list[Drawn], groups: np.ndarray, splits: Splits) -> tuple[list[str], list[str]]:
-    """The split of every picture, and the concepts that are not trained."""
+    """Return the split of every image, and the concepts that are not trained."""
     placed = [
         Placed(one.candidate.concept, one.candidate.role, int(group), one.sha256)
         for one, group in zip(drawn, groups, strict=True)
@@ -116,7 +120,7 @@ def _row(index: int, drawn: Drawn, cluster: int, place: str) -> Row:
 
 
 def _test_of(dropped: Candidate) -> str:
-    """The source of a test picture that was dropped, and its test."""
+    """Name the source of a dropped test image, and its test."""
     return f"{dropped.source} ({'unseen_concept' if dropped.role == 'train' else dropped.role})"
 
 

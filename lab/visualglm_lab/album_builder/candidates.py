@@ -1,6 +1,6 @@
-"""The recipe's packages and concepts -> which file shows which concept.
+"""Find the files that show each concept.
 
-Emoji are found by code sequence or by name, other pictures by the rows of labels.tsv. Knows nothing about pixels.
+Emoji are found by code sequence or by name, other images by the rows of labels.tsv.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from visualglm.errors import UsageError
 
-from .config import EmojiSource, PicturesRecipe
+from .config import AlbumRecipe, EmojiSource
 from .packages import Package, opened, parsed
 
 CODE = "([0-9a-fA-F]+(?:-[0-9a-fA-F]+)*)"
@@ -31,8 +31,10 @@ LABEL_COLUMNS = {"package", "file", "concept", "style", "licence"}
 class Candidate:
     """One file that shows a concept.
 
-    `role` is what its source may be used for: train, unseen_style or photos. Files that share a `drawing` (unless it is
-    empty) are the same drawing coloured in other ways; `also` are other concepts that a photo shows.
+    Attributes:
+        role: allowed use of its source: train, unseen_style or photos.
+        drawing: files with the same drawing (unless empty) differ only in colour.
+        also: other concepts that a photo shows.
     """
 
     concept: str
@@ -46,8 +48,8 @@ class Candidate:
     also: tuple[str, ...] = ()
 
 
-def candidates(recipe: PicturesRecipe, concept_of: dict[str, str]) -> list[Candidate]:
-    """Every file of the recipe that shows a concept, in the recipe's order; `concept_of` maps emoji to concepts."""
+def candidates(recipe: AlbumRecipe, concept_of: dict[str, str]) -> list[Candidate]:
+    """List every file of the recipe that shows a concept, in its order; `concept_of` maps emoji to concepts."""
     downloads = Path(recipe.downloads)
     names = emoji_names(opened(recipe.names, downloads))
     found = [one for source in recipe.emoji for one in _emoji(source, downloads, concept_of, names)]
@@ -57,17 +59,17 @@ def candidates(recipe: PicturesRecipe, concept_of: dict[str, str]) -> list[Candi
 
 
 def plain_code(code: str) -> str:
-    """A code sequence as every source can write it: lower case, no leading zeros, no joiners or variation selectors."""
+    """Normalize a code sequence: lower case, no leading zeros, no joiners or variation selectors."""
     return "-".join(part.lstrip("0") for part in code.lower().split("-") if part not in IGNORED)
 
 
 def plain_name(name: str) -> str:
-    """An emoji's name without case, spaces and hyphens."""
+    """Normalize an emoji's name: no case, spaces or hyphens."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def emoji_names(package: Package) -> dict[str, str]:
-    """Plain name -> plain code: the names of an Iconify set that knows its codes, its aliases, and Unicode's own."""
+    """Map plain names to plain codes: names of an Iconify set with codes, its aliases, and Unicode's names."""
     codes = {plain_code(code) for code in json.loads(package.read("package/chars.json"))}
     unicode = {plain_name(unicodedata.name(chr(int(code, 16)), "")): code for code in sorted(codes) if "-" not in code}
     own = {name: plain_code(code) for code, name in json.loads(package.read("package/chars.json")).items()}
@@ -88,7 +90,7 @@ def _emoji(
 
 
 def _files_by_code(pattern: str, files: list[str], names: dict[str, str]) -> dict[str, list[str]]:
-    """Of two spellings of one code, the first file is taken; of numbered variants of one name, all."""
+    """Find files by code: the first of several spellings of a code, all numbered variants of a name."""
     before, after = re.split(r"\{code\}|\{name\}", pattern)
     by_code = "{code}" in pattern
     expression = re.compile(re.escape(before) + (CODE if by_code else NAME) + re.escape(after))
@@ -102,7 +104,7 @@ def _files_by_code(pattern: str, files: list[str], names: dict[str, str]) -> dic
 
 
 def labelled(path: Path, downloads: Path) -> Iterator[Candidate]:
-    """The rows of labels.tsv; those whose split is `photos` are never trained on. Several concepts are joined by `;`.
+    """Read labels.tsv; rows of the split `photos` are never trained on. Several concepts are joined by `;`.
 
     Raises:
         UsageError: a column is missing.
@@ -125,5 +127,5 @@ def _rows(path: Path) -> list[dict[str, str]]:
         reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         missing = LABEL_COLUMNS - set(reader.fieldnames or ())
         if missing:
-            raise UsageError(f"{path.name} lacks the column {sorted(missing)[0]}.")
+            raise UsageError(f"{path.name} has no column {sorted(missing)[0]}. Add it.")
         return list(reader)

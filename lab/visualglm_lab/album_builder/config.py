@@ -1,6 +1,6 @@
-"""A TOML file -> what to fetch and how to split; unknown keys are errors.
+"""Settings of an album, read from a TOML recipe.
 
-Knows nothing about packages or pictures.
+Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROLES = ("train", "unseen_style", "photos")
 class EmojiSource:
     """One emoji style. `files` is a path inside the package with `{code}` (hex sequence) or `{name}` (emoji name).
 
-    Styles of one `family` are the same drawings coloured in other ways: all they draw of one emoji is one cluster.
+    Styles of one `family` are the same drawings in other colours: their images of one emoji form one cluster.
     """
 
     source: str
@@ -32,9 +32,10 @@ class EmojiSource:
 
 @dataclass(frozen=True)
 class Splits:
-    """Shares of near-duplicate clusters, and how far two pictures' hashes (of 256 bits) may differ to be one cluster.
+    """Fractions of near-duplicate clusters per split, and the hash distance (of 256 bits) below which images are
+    near-duplicates.
 
-    A concept that loses a picture to `held_out` or `validation` keeps at least `keep` others in training.
+    A concept that gives images to `held_out` or `validation` keeps at least `keep` others for training.
     """
 
     seed: int = 0
@@ -46,8 +47,8 @@ class Splits:
 
 
 @dataclass(frozen=True)
-class PicturesRecipe:
-    """A whole album. `names` is an Iconify package that knows the emoji's names.
+class AlbumRecipe:
+    """Settings of an album. `names` is an Iconify package with emoji names.
 
     Paths are relative to the working directory. `teacher` is a package with a network's weights, at `teacher_file`.
     """
@@ -62,23 +63,23 @@ class PicturesRecipe:
     teacher_file: str = ""
 
 
-def read_pictures_recipe(path: str | Path) -> PicturesRecipe:
-    """Reads and checks a recipe.
+def read_album_recipe(path: str | Path) -> AlbumRecipe:
+    """Read and check a recipe.
 
     Raises:
-        UsageError: an unknown key (the nearest known one is named), a missing one, or a role that does not exist.
+        UsageError: a key is unknown or missing, or a role does not exist.
     """
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UsageError(
-            f"There is no recipe {path}: give a TOML file, e.g. lab/recipes/mini/pictures.toml."
+            f"There is no recipe {path}. Give a TOML file, e.g. lab/recipes/mini/pictures.toml."
         ) from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is no TOML: {error}.") from error
+        raise UsageError(f"{path} is not TOML ({error}). Write it like lab/recipes/mini/pictures.toml.") from error
     table["splits"] = fill_settings(Splits, table.get("splits", {}), "splits")
     table["emoji"] = tuple(fill_settings(EmojiSource, entry, "emoji") for entry in table.get("emoji", []))
     for entry in table["emoji"]:
         if entry.role not in ROLES:
-            raise UsageError(f"The role {entry.role} of {entry.source} is none of {', '.join(ROLES)}.")
-    return fill_settings(PicturesRecipe, table, "the recipe")
+            raise UsageError(f"{entry.source} has an unknown role {entry.role}. Use {', '.join(ROLES)}.")
+    return fill_settings(AlbumRecipe, table, "the recipe")

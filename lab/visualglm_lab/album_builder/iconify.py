@@ -1,7 +1,4 @@
-"""An Iconify icon set (JSON) -> its icons as SVG files by name.
-
-Knows nothing about packages or emoji.
-"""
+"""Read an Iconify icon set (JSON) as SVG files."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Any
 
 
 def read_icons(content: bytes) -> dict[str, bytes]:
-    """`name.svg` -> the SVG's bytes, for every icon that is not hidden; aliases are left out."""
+    """Map `name.svg` to the SVG's bytes, for every icon that is not hidden; aliases are skipped."""
     icons = json.loads(content)
     return {
         f"{name}.svg": _svg(icon, icons).encode()

@@ -1,8 +1,8 @@
-"""Pictures -> clusters of near-duplicates.
+"""Cluster near-duplicate images.
 
-Two pictures are near-duplicates when their perceptual hashes (256 bits of a cosine transform's signs, of the picture on
-grey) differ in few bits, or when they are known to be one drawing; a cluster is everything that such pairs connect.
-Knows nothing about concepts or sources.
+Two images are near-duplicates if their perceptual hashes (signs of 256 cosine-transform coefficients, computed on
+grey) differ in few bits, or if they are known to be the same drawing. Clusters are connected components of such
+pairs.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ BLOCK = 1024
 
 
 def perceptual_hash(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 4] -> bool [256]."""
+    """Hash an image: uint8 [H, W, 4] -> bool [256]."""
     import imagehash
 
-    picture = Image.fromarray(pixels)
-    on_grey = Image.alpha_composite(Image.new("RGBA", picture.size, GREY), picture)
+    image = Image.fromarray(pixels)
+    on_grey = Image.alpha_composite(Image.new("RGBA", image.size, GREY), image)
     return np.asarray(imagehash.phash(on_grey.convert("L"), hash_size=HASH_SIDE).hash).reshape(-1)
 
 
 def clusters(hashes: np.ndarray, distance: int, drawings: Sequence[str]) -> np.ndarray:
-    """bool [N, 256] -> int [N]: a number per cluster, in the order of its first picture.
+    """Assign a cluster index to each image, in the order of first occurrence: bool [N, 256] -> int [N].
 
-    Pictures with the same name in `drawings` (unless it is empty) are near-duplicates too.
+    Images with the same name in `drawings` (unless it is empty) are near-duplicates, too.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -43,7 +43,7 @@ def clusters(hashes: np.ndarray, distance: int, drawings: Sequence[str]) -> np.n
 
 
 def close_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """int [2, pairs]: indices i < j of all pairs that differ in at most `distance` bits."""
+    """Find all pairs i < j that differ in at most `distance` bits: int [2, pairs]."""
     signs = np.where(hashes, 1, -1).astype(np.float32)
     pairs = [np.zeros((2, 0), dtype=np.int64)]
     for start in range(0, len(signs), BLOCK):
@@ -55,7 +55,7 @@ def close_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
 
 
 def _same(drawings: Sequence[str]) -> np.ndarray:
-    """int [2, pairs]: every picture of a drawing with the drawing's first."""
+    """Pair every image of a drawing with the drawing's first image: int [2, pairs]."""
     first: dict[str, int] = {}
     pairs = [(first.setdefault(name, index), index) for index, name in enumerate(drawings) if name]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2).T

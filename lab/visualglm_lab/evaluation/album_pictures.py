@@ -1,7 +1,6 @@
-"""The album's single pictures by split, as a user would show them, with all their right names.
+"""Single images of an album by split, with all their right names.
 
-Unlike `scenes.album`, which pastes, it keeps source and licence, and pictures that several names fit. Knows nothing
-about models.
+In contrast to `scenes.cutouts`, source and licence are kept, and images with several right names are included.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ TOLD = ("index", "split", "source", "style", "licence", "file", "cutout", "clust
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture: `kinds` are all things that it may rightly be called, the main one first."""
+    """One image; `kinds` are all kinds that it may correctly be named, the main one first."""
 
     index: int
     kinds: tuple[Kind, ...]
@@ -41,20 +40,20 @@ class Shown:
         return NOT_TO_SHARE not in self.licence.lower()
 
     def is_called(self, kind: Kind | None) -> bool:
-        """Whether the name is one that the manifest accepts."""
+        """True if the manifest accepts the name."""
         return kind in self.kinds
 
     def is_near(self, kind: Kind | None) -> bool:
-        """Whether the name is right or wider or narrower: bird for sparrow, or sparrow for bird."""
+        """True if the name is right, or wider or narrower: bird for sparrow, or sparrow for bird."""
         return kind is not None and any(overlap(kind, other) for other in self.kinds)
 
     def is_akin(self, kind: Kind | None) -> bool:
-        """Whether the name is of a right category."""
+        """True if the name has a right category."""
         return kind is not None and any(kind.category == other.category for other in self.kinds)
 
 
 class AlbumImages:
-    """The pictures of an album."""
+    """The images of an album."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -62,7 +61,7 @@ class AlbumImages:
         self.rows = tuple(Shown(kinds=kinds, **{name: row[name] for name in TOLD}) for row, kinds in rows)
 
     def of(self, split: str, most: int | None = None) -> list[Shown]:
-        """A split, one picture of each cluster of near-duplicates; `most` are taken evenly from all of it."""
+        """Return a split with one image per cluster of near-duplicates; at most `most`, evenly spaced."""
         rows = [row for row in self.rows if row.split == split]
         if split != "train":
             rows = list({row.cluster: row for row in reversed(rows)}.values())[::-1]
@@ -70,10 +69,10 @@ class AlbumImages:
             return rows
         return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
 
-    def picture(self, row: Shown) -> Image.Image:
-        """RGB: a cut-out lies on white, a photograph is whole."""
-        picture = Image.fromarray(np.asarray(self.pixels[row.index]), "RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    def image(self, row: Shown) -> Image.Image:
+        """Return an RGB image: a cut-out on white, or the whole photograph."""
+        image = Image.fromarray(np.asarray(self.pixels[row.index]), "RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
-    def pictures(self, rows: Iterable[Shown]) -> Iterator[Image.Image]:
-        return (self.picture(row) for row in rows)
+    def images(self, rows: Iterable[Shown]) -> Iterator[Image.Image]:
+        return (self.image(row) for row in rows)

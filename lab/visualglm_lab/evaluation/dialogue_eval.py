@@ -1,7 +1,7 @@
-"""The second question of a dialogue, with the model's own first answer in the history.
+"""Evaluate later questions of dialogues, with the model's own answers as history.
 
-A dialogue of `scenes.dialogue` is asked turn by turn; nothing in the history is the truth unless the model said so. The
-figure that counts is how often the last answer is right where the one that it refers to was. Knows nothing about files.
+Dialogues of `scenes.questions` are asked turn by turn. The main result is how often the last answer is right if the
+answer that it refers to was right.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.answer_matching import is_right
 from visualglm.evaluation.answering import AskedQuestion, answer_all
-from visualglm.evaluation.confidence import prior, share_of
+from visualglm.evaluation.confidence import fraction_of, group_baseline
 from visualglm.evaluation.scenes.kinds import LANGUAGES
 from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm.evaluation.scenes.questions import after_other_turns, exchange_of
@@ -29,14 +29,14 @@ LATER = ("colour", "where", "exists", "count")
 
 @dataclass(frozen=True)
 class Spoken:
-    """A dialogue as it went: its last question with the model's own history, and whether the turn before was right."""
+    """A finished dialogue: last question with the model's own history, and whether the previous answer was right."""
 
     asked: AskedQuestion
     before_right: bool
 
 
 def follow_ups(scenes: Sequence[Scene], each: int = 2) -> list[AskedQuestion]:
-    """Dialogues whose last question is about 'it'."""
+    """Generate dialogues whose last question is about 'it'."""
     asked = []
     for index, scene in enumerate(scenes):
         for number in range(each):
@@ -47,7 +47,7 @@ def follow_ups(scenes: Sequence[Scene], each: int = 2) -> list[AskedQuestion]:
 
 
 def later_questions(scenes: Sequence[Scene], tasks: Sequence[str] = LATER) -> list[AskedQuestion]:
-    """Questions that could be first, after one or two others."""
+    """Generate questions that do not depend on the one or two turns before them."""
     asked = []
     for index, scene in enumerate(scenes):
         for number, task in enumerate(tasks):
@@ -59,49 +59,51 @@ def later_questions(scenes: Sequence[Scene], tasks: Sequence[str] = LATER) -> li
     return asked
 
 
-def speak(model: VisualGLM, asked: Sequence[AskedQuestion], pictures: Tensor) -> list[Spoken]:
-    """Every dialogue, turn by turn, with the model's own answers."""
+def speak(model: VisualGLM, asked: Sequence[AskedQuestion], images: Tensor) -> list[Spoken]:
+    """Run every dialogue turn by turn, with the model's own answers as history."""
     went: list[tuple[tuple[str, str], ...]] = [() for _ in asked]
     for turn in range(max(len(a.exchange.history) for a in asked)):
         live = [i for i, a in enumerate(asked) if len(a.exchange.history) > turn]
-        now = [AskedQuestion(asked[i].picture, _turn(asked[i].exchange, turn, went[i])) for i in live]
-        for i, one in zip(live, answer_all(model, now, pictures), strict=True):
+        now = [AskedQuestion(asked[i].image, _turn(asked[i].exchange, turn, went[i])) for i in live]
+        for i, one in zip(live, answer_all(model, now, images), strict=True):
             went[i] = (*went[i], (one.exchange.question, one.answer))
     last = [replace(a, exchange=replace(a.exchange, history=h)) for a, h in zip(asked, went, strict=True)]
-    said = answer_all(model, last, pictures)
+    said = answer_all(model, last, images)
     return [Spoken(s, bool(h) and h[-1] == a.exchange.history[-1]) for s, h, a in zip(said, went, asked, strict=True)]
 
 
 def _turn(exchange: QAPair, turn: int, went: tuple[tuple[str, str], ...]) -> QAPair:
-    """One of the earlier turns as a question of its own, after what was said so far."""
+    """Make an earlier turn a question of its own, after the previous answers."""
     return replace(exchange, question=exchange.history[turn][0], history=went)
 
 
 def evaluate_dialogues(
-    model: VisualGLM, scenes: Sequence[Scene], pictures: Tensor
+    model: VisualGLM, scenes: Sequence[Scene], images: Tensor
 ) -> tuple[dict[str, Any], list[Spoken]]:
-    """Figures per language: after a right first answer, after any, on another scene's picture; of half the scenes, what
-    later questions get."""
-    spoken = speak(model, follow_ups(scenes), pictures)
+    """Compute results per language: after a right first answer, after any, and with another scene's image.
+
+    Later questions are asked about half of the scenes.
+    """
+    spoken = speak(model, follow_ups(scenes), images)
     right = [s.asked for s in spoken if s.before_right]
-    other = answer_all(model, right, pictures, shift=1)
-    later = speak(model, later_questions(scenes[: -(-len(scenes) // 2)]), pictures)
+    other = answer_all(model, right, images, shift=1)
+    later = speak(model, later_questions(scenes[: -(-len(scenes) // 2)]), images)
     table: dict[str, Any] = {}
     for language in LANGUAGES:
         rows = [a for a in right if a.exchange.language == language]
         entry: dict[str, Any] = _share(rows)
-        entry["majority"] = prior([(group_of(a), a.exchange.truth) for a in rows])
+        entry["majority"] = group_baseline([(group_of(a), a.exchange.truth) for a in rows])
         entry["shuffled"] = _share([a for a in other if a.exchange.language == language])
         every = [s.asked for s in spoken if s.asked.exchange.language == language]
         first = [s.before_right for s in spoken if s.asked.exchange.language == language]
-        entry |= {"after any answer": _share(every), "first answer": share_of(first)}
+        entry |= {"after any answer": _share(every), "first answer": fraction_of(first)}
         entry["later questions"] = _by_task([s.asked for s in later if s.asked.exchange.language == language])
         table[language] = entry
     return table, spoken
 
 
 def _share(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
-    return dict(share_of([is_right(a.exchange, a.answer) for a in rows]))
+    return dict(fraction_of([is_right(a.exchange, a.answer) for a in rows]))
 
 
 def _by_task(rows: Sequence[AskedQuestion]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Forty test pictures with the model's answers, right and wrong marked, for people to look at.
+"""Gallery of forty test images with the model's answers.
 
-Run: `python -m visualglm_lab.evaluation.html_gallery --model DIR --album runs/pictures -o lab/recipes/mini`. Writes
-`page.html` (whole in itself, sources and licences named), `page.png` (the same pictures at one glance, English only)
-and `failures.png` (wrong answers alone). A fixed seed chooses; pictures that may not be passed on are left out.
+Right and wrong answers are marked. Run: `python -m visualglm_lab.evaluation.html_gallery --model DIR --album
+runs/pictures -o lab/recipes/mini`. Writes `page.html` (self-contained, with sources and licences), `page.png` (the
+same images as a sheet, English only) and `failures.png` (wrong answers only). A fixed seed chooses the images; those
+that may not be redistributed are left out.
 """
 
 from __future__ import annotations
@@ -59,20 +60,20 @@ class Told:
 
 @dataclass(frozen=True)
 class Card:
-    """One picture of the page, both languages; `credit` names source and licence."""
+    """One image of the gallery, in both languages; `credit` names source and licence."""
 
     part: str
-    picture: Image.Image
+    image: Image.Image
     truth: str
     told: dict[Language, Told]
     credit: str
 
 
 def name_cards(model: VisualGLM, gallery: AlbumImages, split: str, count: int) -> list[Card]:
-    """Single pictures of a split."""
+    """Make cards of single images of a split."""
     rows = [row for row in gallery.of(split) if row.shareable]
     chosen = [rows[i] for i in np.random.default_rng(SEED).permutation(len(rows))[:count]]
-    said = name_all(model, chosen, encode(model, gallery.pictures(chosen))) if chosen else []
+    said = name_all(model, chosen, encode(model, gallery.images(chosen))) if chosen else []
     return [_name_card(gallery, n) for n in said]
 
 
@@ -82,7 +83,7 @@ def _name_card(gallery: AlbumImages, said: Named) -> Card:
         for language in LANGUAGES
     }
     truth = " / ".join(f"{kind.en[0]} {kind.zh[0]}" for kind in said.row.kinds[:3])
-    return Card(said.row.split, gallery.picture(said.row), truth, told, credit(said.row))
+    return Card(said.row.split, gallery.image(said.row), truth, told, credit(said.row))
 
 
 def credit(row: Shown) -> str:
@@ -90,14 +91,14 @@ def credit(row: Shown) -> str:
 
 
 def scene_cards(model: VisualGLM, gallery: AlbumImages, count: int) -> list[Card]:
-    """Half drawn scenes, half of cut-outs, each with one question in both languages."""
+    """Make cards of scenes, half drawn and half with cut-outs, each with one question in both languages."""
     half = count // 2
     scenes = drawn_scenes(half) + pasted_scenes(count - half, Album(gallery.folder, UNSEEN))
     asked = [AskedQuestion(i, e) for i, scene in enumerate(scenes) for e in _exchanges(scene, ASKED[i % len(ASKED)])]
-    said = answer_all(model, asked, encode(model, (render_scene(scene) for scene in scenes)).slots)
+    said = answer_all(model, asked, encode(model, (render_scene(scene) for scene in scenes)).embeds)
     cards = []
     for index, scene in enumerate(scenes):
-        pair = [a for a in said if a.picture == index]
+        pair = [a for a in said if a.image == index]
         told = {a.exchange.language: Told(a.exchange.question, a.answer, is_right(a.exchange, a.answer)) for a in pair}
         truth = " ".join(a.exchange.answer for a in pair[::-1])
         cards.append(Card("scenes", render_scene(scene), truth, told, _scene_credit(scene, gallery)))
@@ -105,7 +106,7 @@ def scene_cards(model: VisualGLM, gallery: AlbumImages, count: int) -> list[Card
 
 
 def _exchanges(scene: Scene, task: str) -> list[QAPair]:
-    """The same question in both languages; how many there are, where a scene does not allow the task."""
+    """Ask the same question in both languages; if the scene does not allow the task, ask for the total."""
     made = []
     for tried in (task, "total"):
         rngs = {language: np.random.default_rng((scene.seed, SEED)) for language in LANGUAGES}
@@ -116,14 +117,14 @@ def _exchanges(scene: Scene, task: str) -> list[QAPair]:
 
 
 def _scene_credit(scene: Scene, gallery: AlbumImages) -> str:
-    """A drawn scene is ours; of a pasted one, every picture."""
-    shown = {item.picture for item in scene.items} | {scene.ground_picture}
+    """Credit every image of a scene with cut-outs; drawn scenes are ours."""
+    shown = {item.image for item in scene.items} | {scene.background_image}
     sources = [credit(row) for row in gallery.rows if row.index in shown] if scene.album else []
     return "cut-outs: " + ", ".join(sources) if sources else "drawn by visualglm/scenes"
 
 
 def page(cards: Sequence[Card], title: str) -> str:
-    """The page as HTML, pictures included."""
+    """Build the page as HTML, images included."""
     parts = []
     for part, heading in TITLES.items():
         these = [card for card in cards if card.part == part]
@@ -144,7 +145,7 @@ def _right(cards: Sequence[Card], language: Language) -> int:
 
 
 def _figure(card: Card) -> str:
-    lines = [f'<img alt="" src="data:image/png;base64,{_base64(card.picture)}">']
+    lines = [f'<img alt="" src="data:image/png;base64,{_base64(card.image)}">']
     for told in card.told.values():
         mark, css = ("✓", "good") if told.right else ("✗", "bad")
         question, answer = html.escape(told.question), html.escape(told.answer)
@@ -153,25 +154,25 @@ def _figure(card: Card) -> str:
     return f"<figure>{''.join(lines)}</figure>"
 
 
-def _base64(picture: Image.Image) -> str:
+def _base64(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    small = picture.copy()
+    small = image.copy()
     small.thumbnail((128, 128))
     small.quantize(128).save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def sheet(cards: Sequence[Card], columns: int = COLUMNS) -> Image.Image:
-    """Pictures in rows, the English answer below each in green or red."""
+    """Draw images in rows, with the English answer below each in green or red."""
     rows = -(-len(cards) // columns)
     canvas = Image.new("RGB", (columns * (SIDE + 8) + 8, rows * (SIDE + TEXT) + 8), "white")
     ink, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=10)
     for index, card in enumerate(cards):
         x, y = 8 + (index % columns) * (SIDE + 8), 8 + index // columns * (SIDE + TEXT)
         told = card.told["en"]
-        picture = card.picture.copy()
-        picture.thumbnail((SIDE, SIDE))
-        canvas.paste(picture, (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2))
+        image = card.image.copy()
+        image.thumbnail((SIDE, SIDE))
+        canvas.paste(image, (x + (SIDE - image.width) // 2, y + (SIDE - image.height) // 2))
         question = "" if told.question == WHAT["en"] else told.question
         answer = told.answer.encode("ascii", "replace").decode()  # the font that Pillow brings has no Chinese
         lines = _wrapped(question, ink, font, SIDE) + _wrapped(answer, ink, font, SIDE)
@@ -190,20 +191,20 @@ def _wrapped(text: str, ink: ImageDraw.ImageDraw, font: Font, width: int) -> lis
 
 
 def failures(cards: Sequence[Card], most: int = 12) -> list[Card]:
-    """Wrong English answers, taken from all parts in turn; the truth stands where the question did."""
+    """Choose wrong English answers from all parts in turn; the truth replaces the question."""
     queues = [[card for card in cards if card.part == part and not card.told["en"].right] for part in TITLES]
     mixed = [queue[i] for i in range(most) for queue in queues if i < len(queue)][:most]
     return [replace(card, told={"en": replace(card.told["en"], question=_truth_en(card))}) for card in mixed]
 
 
 def _truth_en(card: Card) -> str:
-    """The truth of a single picture; of a scene, the question."""
+    """Return the truth of a single image; for a scene, the question."""
     words = card.truth.encode("ascii", "ignore").decode().split()
     return f"truth: {' '.join(words).strip(' /')}" if card.part != "scenes" else card.told["en"].question
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the page, the sheet and the failures."""
+    """Write the page, the sheet and the failures."""
     parser = argparse.ArgumentParser(description="Forty test pictures with a model's answers.")
     parser.add_argument("--model", type=Path, default=packed_model(), help="folder of the model; the packed one")
     parser.add_argument("--album", type=Path, required=True, help="folder of album.npy and manifest.jsonl")

@@ -1,7 +1,7 @@
-"""The figures of `figures.json` as tables in a model card, between two marks.
+"""Write the results of `figures.json` as tables into model cards.
 
-Run: `python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json visualglm/mini`. What stands between
-`<!-- figures -->` and `<!-- /figures -->` is written anew; the rest of the card is left alone.
+Run: `python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json visualglm/mini`. The text between
+`<!-- figures -->` and `<!-- /figures -->` is replaced; the rest of the card is unchanged.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ SURE: Words = {
 
 
 def block(figures: Figures, language: Language) -> str:
-    """What stands between the marks: goals, other tasks, notes."""
+    """Build the text between the marks: goals, other tasks, notes."""
     notes = [NOTES[language].format(date=figures["date"], sha=figures["weights_sha256"], scenes=_scenes(figures))]
     notes.append(_leaks(figures, language))
     names = figures.get("names", {})
@@ -100,7 +100,7 @@ def block(figures: Figures, language: Language) -> str:
 
 
 def goal_table(figures: Figures, language: Language) -> str:
-    """A row for every goal, under the heading of its part."""
+    """Build a table with a row per goal, under the heading of its part."""
     lines, part = [GOAL_HEAD[language], "|---" * 8 + "|"], ""
     for result in results(figures):
         if result.part != part:
@@ -120,7 +120,7 @@ def _goal_row(result: Result, language: Language) -> str:
 
 
 def more_table(figures: Figures, language: Language) -> str:
-    """The tasks that have no goal."""
+    """Build a table of the tasks without a goal."""
     lines = [MORE_HEAD[language], "|---" * 5 + "|"]
     for task, words in MORE.items():
         cells = [
@@ -134,7 +134,7 @@ def more_table(figures: Figures, language: Language) -> str:
 
 
 def _later(figures: Figures, language: Language) -> Iterator[str]:
-    """The tasks as later questions of a dialogue, with the model's own answers before."""
+    """Yield rows of later questions in a dialogue, after the model's own answers."""
     after: Words = {"en": "later in a dialogue: {}", "zh": "对话后续轮次：{}"}
     names = {**{task: words for task, (words, *_) in FIVE.items()}, **MORE, "exists": EXISTS}
     parts = figures.get("follow-up", {})
@@ -148,7 +148,7 @@ def _later(figures: Figures, language: Language) -> Iterator[str]:
 
 
 def share(entry: dict[str, Any]) -> str:
-    """0.91 [0.87, 0.93], n = 343."""
+    """Format a fraction: 0.91 [0.87, 0.93], n = 343."""
     return f"{entry['share']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}], n = {entry['n']}"
 
 
@@ -197,13 +197,13 @@ def _unseen(table: Figures, language: Language) -> str:
 
 
 def refresh(card: str, figures: Figures, language: Language) -> str:
-    """The card with its tables written anew."""
+    """Replace the tables of a card."""
     pattern = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
     return pattern.sub(lambda _: f"{BEGIN}\n{block(figures, language)}\n{END}", card)
 
 
 def main(figures_file: str, folder: str) -> None:
-    """Writes both cards."""
+    """Update both cards."""
     figures = json.loads(Path(figures_file).read_text(encoding="utf-8"))
     for language, name in CARDS.items():
         path = Path(folder) / name

@@ -1,7 +1,7 @@
-"""What a model's own picture vectors say without its language: the nearest training picture.
+"""Nearest-neighbour baseline on the model's image features.
 
-A control: names that are read off the nearest neighbour, or off the nearest mean of a concept's pictures. Which of the
-model's vectors serve best is chosen on validation pictures. Knows nothing about files or questions.
+A control: names are taken from the nearest training image, or from the nearest mean of a concept's images. The best
+of the model's features is chosen on validation images.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from visualglm.evaluation.scenes.kinds import Kind
 from .album_pictures import Shown
 
 FEATURES: dict[str, Callable[[EncodedImages], Tensor]] = {
-    "mean of the projected queries": lambda seen: seen.slots.mean(1),
-    "all projected queries": lambda seen: normalize(seen.slots, dim=-1).flatten(1),
-    "class token of the ViT": lambda seen: seen.token,
+    "mean of the projected queries": lambda seen: seen.embeds.mean(1),
+    "all projected queries": lambda seen: normalize(seen.embeds, dim=-1).flatten(1),
+    "class token of the ViT": lambda seen: seen.class_tokens,
 }
 
 
 @dataclass(frozen=True)
 class NeighbourIndex:
-    """Training pictures: unit vectors [N, D], what each shows, and the mean vector of every kind [K, D]."""
+    """Training images: unit vectors [N, D], their kinds, and the mean vector of every kind [K, D]."""
 
     feature: str
     vectors: Tensor
@@ -36,11 +36,11 @@ class NeighbourIndex:
     means: Tensor
 
     def nearest(self, seen: EncodedImages) -> list[Kind]:
-        """What the nearest training picture shows."""
+        """Return the kind of the nearest training image."""
         return [self.shows[i] for i in (self._unit(seen) @ self.vectors.T).argmax(1).tolist()]
 
     def nearest_mean(self, seen: EncodedImages) -> list[Kind]:
-        """The kind whose pictures are nearest on average."""
+        """Return the kind with the nearest mean."""
         return [self.kinds[i] for i in (self._unit(seen) @ self.means.T).argmax(1).tolist()]
 
     def _unit(self, seen: EncodedImages) -> Tensor:
@@ -48,7 +48,7 @@ class NeighbourIndex:
 
 
 def memory(feature: str, seen: EncodedImages, rows: Sequence[Shown]) -> NeighbourIndex:
-    """What the model would remember of its training pictures, by one of its vectors."""
+    """Index training images by one of the model's features."""
     vectors = normalize(FEATURES[feature](seen).float(), dim=-1)
     shows = tuple(row.kinds[0] for row in rows)
     kinds = tuple(dict.fromkeys(shows))
@@ -61,7 +61,7 @@ def memory(feature: str, seen: EncodedImages, rows: Sequence[Shown]) -> Neighbou
 def best_memory(
     train: EncodedImages, train_rows: Sequence[Shown], validation: EncodedImages, validation_rows: Sequence[Shown]
 ) -> tuple[NeighbourIndex, dict[str, float]]:
-    """The memory whose nearest neighbours name validation pictures best, and what every one of them reaches there."""
+    """Choose the feature whose nearest neighbours name validation images best; also return all accuracies."""
     found: dict[str, tuple[NeighbourIndex, float]] = {}
     for feature in FEATURES:
         one = memory(feature, train, train_rows)

@@ -1,7 +1,7 @@
-"""How well a model answers about scenes it has never seen, drawn or of real cut-outs.
+"""Evaluate answers about unseen scenes, drawn or with real cut-outs.
 
-Test seeds only; every share has its n and its 95 % Wilson interval; beside each stand what the commonest answer alone
-would reach, and what the model reaches when it is shown another scene's picture. Knows nothing about files.
+Only test seeds are used. Every fraction has its n and its 95 % Wilson interval. Controls are the commonest answer,
+and the model's answers when it is shown another scene's image.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from torch import Tensor
 
 from visualglm.conversation import VisualGLM
-from visualglm.evaluation.answer_matching import WHOLE, YES_OR_NO, facts, is_right, same_fact
+from visualglm.evaluation.answer_matching import VERBATIM, YES_OR_NO, facts, is_right, same_fact
 from visualglm.evaluation.answering import AskedQuestion, answer_all
-from visualglm.evaluation.confidence import balanced, prior, share_of
-from visualglm.evaluation.drawn_scenes import MOST, questions
+from visualglm.evaluation.confidence import fraction_of, group_baseline, mean_fraction
+from visualglm.evaluation.drawn_scenes import MAX_OBJECTS, questions
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Language
 from visualglm.evaluation.scenes.scene import Scene, SceneMix, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
 
 from ..scenes.cutouts import Album
 
-# asked again with another scene's picture
+# asked again about another scene's image
 CONTROLLED = ("name", "colour", "total", "count", "where", "relation", "exists", "category", "any")
 CUT_OUTS = SceneMix(pasted=0.8, themes=0.1)
 UNSEEN = ("held_out", "unseen_style")
@@ -31,24 +31,24 @@ UNSEEN = ("held_out", "unseen_style")
 GROUPS = ("colour", "where", "category")
 
 
-def pasted_scenes(count: int, album: Album, split: Split = Split.TEST, most: int = MOST) -> list[Scene]:
-    """Mostly cut-outs of an album; the seeds are those after a million, so that no drawn scene has them."""
+def pasted_scenes(count: int, album: Album, split: Split = Split.TEST, most: int = MAX_OBJECTS) -> list[Scene]:
+    """Generate scenes mostly of cut-outs; seeds start after a million, so drawn scenes never have them."""
     return [scene_of(seed, most=most, album=album, mix=CUT_OUTS) for seed in islice(seeds(split, 1_000_000), count)]
 
 
 def evaluate_scenes(
-    model: VisualGLM, scenes: Sequence[Scene], pictures: Tensor
+    model: VisualGLM, scenes: Sequence[Scene], images: Tensor
 ) -> tuple[dict[str, Any], list[AskedQuestion]]:
-    """The figures of a model on scenes, which `pictures` are the vectors of, and its answers."""
+    """Evaluate a model on scenes with the embeddings `images`; also return its answers."""
     asked = questions(scenes)
-    answered = answer_all(model, asked, pictures)
-    other = answer_all(model, [a for a in asked if a.exchange.task in CONTROLLED], pictures, shift=1)
+    answered = answer_all(model, asked, images)
+    other = answer_all(model, [a for a in asked if a.exchange.task in CONTROLLED], images, shift=1)
     table = figures(answered, other)
     return {"scenes": len(scenes), "questions": len(asked), "tasks": table, "zh = en": agreement(answered)}, answered
 
 
 def figures(asked: Sequence[AskedQuestion], shuffled: Sequence[AskedQuestion]) -> dict[str, Any]:
-    """Per task and language: n, share, interval, majority, shuffled-picture control."""
+    """Compute n, fraction, interval, majority baseline and shuffled-image control per task and language."""
     table: dict[str, Any] = {}
     for task in dict.fromkeys(a.exchange.task for a in asked):
         for language in LANGUAGES:
@@ -61,16 +61,16 @@ def figures(asked: Sequence[AskedQuestion], shuffled: Sequence[AskedQuestion]) -
 
 
 def entry_of(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
-    """n, share, interval, what the commonest answers alone would reach; of yes and no, the balanced share."""
-    entry: dict[str, Any] = share_of([is_right(a.exchange, a.answer) for a in rows])
-    entry["majority"] = prior([(group_of(a), a.exchange.truth) for a in rows])
+    """Compute n, fraction, interval and majority baseline; for yes and no, also the balanced accuracy."""
+    entry: dict[str, Any] = fraction_of([is_right(a.exchange, a.answer) for a in rows])
+    entry["majority"] = group_baseline([(group_of(a), a.exchange.truth) for a in rows])
     if rows and rows[0].exchange.task in YES_OR_NO:
         entry |= _balance(rows)
     return entry
 
 
 def group_of(asked: AskedQuestion) -> str:
-    """What sort of fact the question asks for, where a task has several (left or right, above or below)."""
+    """Return the type of fact that a question asks for, if its task has several (left or right, above or below)."""
     task, language, truth = asked.exchange.task, asked.exchange.language, asked.exchange.truth
     if task == "relation":
         return "side" if truth in facts(task, language)[:2] else "height"
@@ -80,43 +80,43 @@ def group_of(asked: AskedQuestion) -> str:
 
 
 def _balance(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
-    """The shares of right yes and right no, and their mean."""
+    """Compute the fractions of right yes and right no answers, and their mean."""
     sides = {}
     for side in ("yes", "no"):
-        sides[side] = share_of([is_right(a.exchange, a.answer) for a in rows if a.exchange.truth == side])
-    return {**sides, "balanced": balanced(*sides.values())}
+        sides[side] = fraction_of([is_right(a.exchange, a.answer) for a in rows if a.exchange.truth == side])
+    return {**sides, "balanced": mean_fraction(*sides.values())}
 
 
 def pairs_of(asked: Sequence[AskedQuestion]) -> list[tuple[AskedQuestion, AskedQuestion]]:
-    """Chinese and English answers to the same question: those that follow each other, on one task with one truth."""
+    """Pair Chinese and English answers to the same question: consecutive, with the same task and truth."""
     return [
         (zh, en)
         for zh, en in pairwise(asked)
         if (zh.exchange.language, en.exchange.language) == LANGUAGES
-        if (zh.picture, zh.exchange.task) == (en.picture, en.exchange.task)
-        if zh.exchange.task not in WHOLE and same_fact_asked(zh, en)
+        if (zh.image, zh.exchange.task) == (en.image, en.exchange.task)
+        if zh.exchange.task not in VERBATIM and same_fact_asked(zh, en)
     ]
 
 
 def same_fact_asked(zh: AskedQuestion, en: AskedQuestion) -> bool:
-    """Whether the true answers are the same fact: then the questions are the same, too."""
+    """True if the true answers state the same fact, so that the questions are the same."""
     return same_fact(zh.exchange.task, zh.exchange.answer, en.exchange.answer)
 
 
 def agreement(asked: Sequence[AskedQuestion]) -> dict[str, Any]:
-    """How often the Chinese and the English answer to the same question state the same fact; in all, and per task."""
+    """Compute how often the Chinese and the English answer to a question state the same fact, in all and per task."""
     pairs = pairs_of(asked)
     hits = [(zh.exchange.task, same_fact(zh.exchange.task, zh.answer, en.answer)) for zh, en in pairs]
-    tasks = {task: share_of([hit for t, hit in hits if t == task]) for task in dict.fromkeys(t for t, _ in hits)}
-    return {**share_of([hit for _, hit in hits]), "tasks": tasks}
+    tasks = {task: fraction_of([hit for t, hit in hits if t == task]) for task in dict.fromkeys(t for t, _ in hits)}
+    return {**fraction_of([hit for _, hit in hits]), "tasks": tasks}
 
 
 def wrong(asked: Sequence[AskedQuestion], each: int = 3) -> list[dict[str, Any]]:
-    """The first wrong answers of every task and language."""
+    """Return the first wrong answers of every task and language."""
     shown: dict[tuple[str, Language], list[dict[str, Any]]] = {}
     for a in asked:
         if not is_right(a.exchange, a.answer):
-            entry = {"scene": a.picture, "task": a.exchange.task, "question": a.exchange.question}
+            entry = {"scene": a.image, "task": a.exchange.task, "question": a.exchange.question}
             told = {"truth": a.exchange.answer, "answer": a.answer}
             shown.setdefault((a.exchange.task, a.exchange.language), []).append({**entry, **told})
     return [entry for entries in shown.values() for entry in entries[:each]]

@@ -1,4 +1,4 @@
-"""What the packed model should reach, and whether the figures do. Knows nothing about models."""
+"""Goals of the packed model, and whether its results reach them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from visualglm.evaluation.scenes.kinds import LANGUAGES, Language
 
 Words = dict[Language, str]
 Figures = dict[str, Any]
-MARGIN = 0.10  # names of held-out pictures: above the nearest neighbour by so much
-LEAK = 0.05  # on another picture, an answer may beat the commonest one by so much
+MARGIN = 0.10  # by which names of held-out images must exceed the nearest neighbour
+LEAK = 0.05  # by which answers about another image may exceed the commonest answer
 
 
 @dataclass(frozen=True)
 class Result:
-    """One goal: the bound, the entries (n, share, interval) that must reach it, and the controls beside them."""
+    """One goal: the bound, the entries (n, fraction, interval) that must reach it, and the controls."""
 
     part: str
     name: Words
@@ -52,7 +52,7 @@ PARTS: dict[str, Words] = {
 
 
 def results(figures: Figures) -> list[Result]:
-    """Every goal that the figures speak of, in the order of the cards."""
+    """List every goal that has results, in the order of the cards."""
     makers: tuple[Callable[[Figures], Iterator[Result]], ...] = (_pictures, _scenes, _both)
     return [result for make in makers for result in make(figures)]
 
@@ -89,7 +89,7 @@ def _scenes(figures: Figures) -> Iterator[Result]:
 
 
 def _task(part: str, words: Words, table: Figures, bound: float) -> Result:
-    """Of yes and no, the balanced shares: there the commonest answer alone reaches a half."""
+    """Build a goal of one task; for yes and no, with balanced accuracy, whose baseline is one half."""
     entries: dict[str, Any] = {spoken: table[spoken].get("balanced", table[spoken]) for spoken in LANGUAGES}
     shuffled = [table[language]["shuffled"] for language in LANGUAGES]
     other = max(entry.get("balanced", entry)["share"] for entry in shuffled)
@@ -116,7 +116,7 @@ def _languages(table: Figures) -> dict[str, dict[str, Any]]:
 
 
 def leaks(figures: Figures) -> dict[str, float]:
-    """Tasks whose answers on another picture beat the commonest answer for sure by more than `LEAK`: by how much."""
+    """Find tasks whose answers about another image beat the commonest answer by more than `LEAK`, and by how much."""
     found: dict[str, float] = {}
     for part in ("drawn", "cut-outs"):
         for task, table in figures.get(part, {}).get("tasks", {}).items():
@@ -133,7 +133,7 @@ def _leak(entry: Figures) -> float:
 
 
 def as_rows(figures: Figures) -> list[dict[str, Any]]:
-    """The goals for `figures.json`."""
+    """Format the goals for `figures.json`."""
     return [
         {
             "part": result.part,

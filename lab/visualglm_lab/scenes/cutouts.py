@@ -1,7 +1,7 @@
-"""The pictures of real things, cut out or whole, by what they show.
+"""Read an album of real images, cut out or whole.
 
-An album is a folder that `visualglm_lab.album_builder` wrote: `album.npy` [N, 128, 128, 4] and `manifest.jsonl`, one
-line per picture (concept, source, licence, split). Knows nothing about scenes or packages.
+An album is a folder written by `visualglm_lab.album_builder`: `album.npy` [N, 128, 128, 4] and `manifest.jsonl`, one
+line per image (concept, source, licence, split).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from visualglm.evaluation.scenes.kinds import Colour, Kind
 
 
 class Album:
-    """The pictures of some splits; `by_kind` are the cut-outs by what they show, `photos` the whole pictures."""
+    """The images of some splits: cut-outs by kind (`by_kind`) and whole photographs (`photos`)."""
 
     def __init__(self, folder: str | Path, splits: tuple[str, ...] = ("train",)) -> None:
         self.pixels, rows = open_album(folder)
@@ -38,18 +38,18 @@ class Album:
         self.kinds = tuple(self.by_kind)
         self.photos = tuple(entry for entry in self.entries if not entry.cutout)
 
-    def picture(self, index: int) -> Image.Image:
-        """[128, 128] RGBA."""
+    def image(self, index: int) -> Image.Image:
+        """Return an image, [128, 128] RGBA."""
         return Image.fromarray(np.asarray(self.pixels[index]), "RGBA")
 
     @lru_cache(maxsize=100_000)  # noqa: B019  (an album lives as long as its process)
     def colour(self, index: int) -> Colour | None:
-        """The one colour that a cut-out has, or None where it has several."""
+        """Return the dominant colour of a cut-out, or None if it has none."""
         return dominant_colour(np.asarray(self.pixels[index, ::4, ::4]))
 
     @lru_cache(maxsize=100_000)  # noqa: B019
     def tone(self, index: int) -> tuple[int, int, int]:
-        """The mean tone of what is opaque."""
+        """Return the mean RGB of the opaque pixels."""
         pixels = np.asarray(self.pixels[index, ::4, ::4]).reshape(-1, 4).astype(np.float64)
         opacity = pixels[:, 3:] + 1e-3  # thin drawings may have no opaque pixel among these
         red, green, blue = ((pixels[:, :3] * opacity).sum(axis=0) / opacity.sum()).round().astype(int).tolist()
@@ -57,17 +57,16 @@ class Album:
 
 
 def open_album(folder: str | Path) -> tuple[NDArray[np.uint8], Iterator[tuple[dict[str, Any], tuple[Kind, ...]]]]:
-    """An album's pictures, mapped from disk, and the lines of its manifest, each with all kinds that the picture may
-    truly be called, the best first; lines of unknown concepts are left out.
+    """Open an album: its images, memory-mapped, and its manifest's lines with all right kinds, best first.
+
+    Lines of unknown concepts are skipped.
 
     Raises:
-        UsageError: the folder holds no album.
+        UsageError: the folder has no album.
     """
     missing = [name for name in ("album.npy", "manifest.jsonl") if not (Path(folder) / name).exists()]
     if missing:
-        raise UsageError(
-            f"{folder} holds no {missing[0]}: build the pictures with `make mini-data`, or name their folder."
-        )
+        raise UsageError(f"{folder} has no {missing[0]}. Build the images with `make mini-data`, or give their folder.")
     return np.load(Path(folder) / "album.npy", mmap_mode="r"), _read(Path(folder) / "manifest.jsonl")
 
 

@@ -1,7 +1,7 @@
-"""Dialogues without a picture: scenes told in words, and what is known of things by their names.
+"""Dialogues without an image: described scenes, and facts about kinds.
 
-The language model learns from them, before it sees anything, to look up, count and compare what it was told; where a
-picture comes later, it stands in the place of the words. Knows nothing about pictures.
+With them the language model learns to look up, count and compare before it sees images. Later an image takes the
+place of the description.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ UNTOLD = ("size", "off topic", "describe")  # what a description does not tell, 
 
 
 def told_scene(seed: int, most: int, least: int) -> Scene:
-    """A scene of any things at all, coloured as if drawn; it is told, never painted."""
+    """Generate a scene of arbitrary kinds, with colours as if drawn; it is described, never rendered."""
     return scene_of(seed, most, least, mix=ANYTHING)
 
 
 def told(task: str, scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """An exchange about a scene, with the scene's description in the place of its picture."""
+    """Generate a question about a scene, with the scene's description in place of its image."""
     exchange = None if task in UNTOLD else exchange_of(task, scene, language, rng)
     if exchange is None:
         return None
     text = answers.description(scene, language) + (" " if language == "en" else "")
     if not exchange.history:
-        return replace(exchange, question=text + exchange.question, with_picture=False)
+        return replace(exchange, question=text + exchange.question, with_image=False)
     (question, answer), *later = exchange.history
-    return replace(exchange, history=((text + question, answer), *later), with_picture=False)
+    return replace(exchange, history=((text + question, answer), *later), with_image=False)
 
 
 def known(language: Language, rng: Generator) -> QAPair:
-    """What sort of thing something is, or its name in the other language."""
+    """Ask for the category of a kind, or for its name in the other language."""
     kind = pick(rng, kinds())
     noun = answers.noun(kind, language)
     if rng.random() < 0.5 or kind.category == LETTER:
@@ -52,5 +52,5 @@ def known(language: Language, rng: Generator) -> QAPair:
 
 
 def tellable() -> tuple[str, ...]:
-    """The tasks that can be asked of a told scene."""
+    """List the tasks that can be asked about a described scene."""
     return tuple(task for task in TASKS if task not in UNTOLD)

@@ -1,1 +1,1 @@
-"""The packed model's training: scene batches, initialisation, auxiliary losses."""
+"""Training of the packed model: scene batches, initialization, auxiliary losses."""

@@ -1,4 +1,7 @@
-"""`python -m visualglm_lab.training RECIPE` trains on scenes, stage by stage; under torchrun, on many processes."""
+"""Train on scenes: `python -m visualglm_lab.training RECIPE`.
+
+Stages run one after another; under torchrun, on several processes.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .config import SceneTrainingConfig, read_scene_config
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Trains, or says what would be done; a user's mistake is one line on stderr and exit code 2."""
+    """Train, or with `--dry-run` print the plan; a user's mistake is one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m visualglm_lab.training", description=__doc__)
     parser.add_argument("recipe", help="TOML file: sizes, data and stages; see lab/recipes/")
     parser.add_argument("--set", action="append", default=[], help="change a setting, e.g. 'seed=3'; repeatable")

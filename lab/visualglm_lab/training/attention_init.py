@@ -1,9 +1,8 @@
-"""A stage's pictures -> heads that look for what a question names, vectors that say where they stand.
+"""Set attention heads that find the object named in a question.
 
-Which object a question is about, and what belongs to it, is the hardest thing to learn from answers alone. Two heads of
-the first block are set to compare words with pictures (`initial.compare`), and which zone a vector stands for gets
-channels of its own (`places`); training goes on from there. Process 0's numbers are everybody's. Knows nothing about
-schedules.
+Finding the object that a question names is the hardest thing to learn from answers alone. Two heads of the first
+block are set to compare words with images (`weight_init.compare`), and the zone of an embedding gets its own
+channels (position_init.py). Training continues from there. All processes use the weights of process 0.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ KIND_HEAD, COLOUR_HEAD = 0, 1
 
 @torch.no_grad()
 def compare_words(objective: SceneObjective, batches: Iterable[SceneBatch]) -> None:
-    """Two heads of the first block begin to look for the kind and for the colour that a question names."""
+    """Set two heads of the first block to find the kind and the colour that a question names."""
     model = objective.model
     block, embed = _first_block(model), model.transformer.word_embeddings
     vectors, others = [], []
@@ -50,27 +49,27 @@ def compare_words(objective: SceneObjective, batches: Iterable[SceneBatch]) -> N
 
 
 @torch.no_grad()
-def tell_zones(model: VisualGLMForConditionalGeneration, pictures: list[Tensor]) -> None:
-    """Every zone's vector says which zone it is, and the head that looks for a kind carries that on.
+def tell_zones(model: VisualGLMForConditionalGeneration, images: list[Tensor]) -> None:
+    """Make zone embeddings encode their zone, and the head that finds a kind carry it on.
 
-    `pictures`: pixel values [P, 3, S, S], a few hundred in all.
+    `images`: pixel values [P, 3, S, S], a few hundred in all.
     """
     encoder, block = model.image_encoder, _first_block(model)
     layer = cast(QFormerLayer, encoder.qformer.transformer.layers[-1])
     norm, projection = encoder.qformer.transformer.final_layernorm, encoder.glm_proj
-    hidden, written = _around(layer.mlp, model, pictures)
+    hidden, written = _around(layer.mlp, model, images)
     vectors = projection(norm(written))
     added = pass_zones(layer, hidden, written)
     arriving = norm.weight[:, None] * added / written.std(dim=-1).mean()
     project_zones(projection, arriving, vectors.flatten(0, 1), unnoticed(_compared(block)))
-    told = torch.cat([model.encode_images(pixels)[:, : len(ZONES)] for pixels in pictures])
+    told = torch.cat([model.encode_images(pixels)[:, : len(ZONES)] for pixels in images])
     carry_zones(block.attention, KIND_HEAD, block.input_layernorm(told))
     for module in (layer.mlp, projection, block.attention):
         broadcast_parameters(module.parameters())
 
 
 def room_for_zones(config: VisualGLMConfig) -> bool:
-    """Whether vectors have room for the zones beside what the comparing heads read."""
+    """True if the embeddings have enough channels for the zones beside those of the comparing heads."""
     return config.num_attention_heads > 2 and config.image_length >= len(ZONES)
 
 
@@ -78,8 +77,8 @@ def _first_block(model: VisualGLMForConditionalGeneration) -> GLMBlock:
     return cast(GLMBlock, model.transformer.layers[0])
 
 
-def _around(mlp: nn.Module, model: VisualGLMForConditionalGeneration, pictures: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """What an MLP reads of the zones, and what the layer that it ends writes, each [P, Z, size]."""
+def _around(mlp: nn.Module, model: VisualGLMForConditionalGeneration, images: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the input of an MLP for the zones and the output of its layer, each [P, Z, size]."""
     read: list[Tensor] = []
     written: list[Tensor] = []
 
@@ -89,13 +88,13 @@ def _around(mlp: nn.Module, model: VisualGLMForConditionalGeneration, pictures: 
         written.append(zones + answer[:, : len(ZONES)])
 
     hook = mlp.register_forward_hook(keep)
-    for pixels in pictures:
+    for pixels in images:
         model.encode_images(pixels)
     hook.remove()
     return torch.cat(read), torch.cat(written)
 
 
 def _compared(block: GLMBlock) -> Tensor:
-    """What the keys of the comparing heads notice of a picture's vectors [rows, hidden]."""
+    """Return the directions of image embeddings that the keys of the comparing heads read, [rows, hidden]."""
     weight = block.attention.query_key_value.weight.unflatten(0, (-1, 3, block.attention.head_dim))
     return weight[[KIND_HEAD, COLOUR_HEAD], 1].flatten(0, 1) * block.input_layernorm.weight

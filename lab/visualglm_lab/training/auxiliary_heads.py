@@ -1,6 +1,6 @@
-"""Throw-away heads under which ViT and Q-Former learn before there is language; nothing of them ships.
+"""Auxiliary heads of ViT and Q-Former, used in training only.
 
-In: ViT tokens or queries, and a batch's labels. Out: losses, and the shares that are right. Knows nothing about text.
+In: ViT tokens or queries, and a batch's labels. Out: losses, and fractions of right predictions.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from .scene_batches import Labels
 
 
 class LabelHead(nn.Module):
-    """Vectors -> what each shows (kind, colour), and the background: only for training.
+    """Predicts the kind and colour of each vector, and the background.
 
-    For the ViT the vectors are its patches, the class token tells the background; for the Q-Former they are the first
-    nine queries, one per zone, and the tenth tells the background. Where nothing is weighs `empty` times as much.
+    For the ViT, the vectors are its patches, and the class token predicts the background. For the Q-Former, they are
+    the first nine queries, one per zone, and the tenth predicts the background. Empty vectors have the weight
+    `empty`.
     """
 
     def __init__(self, hidden: int, empty: float = 1.0) -> None:
@@ -34,7 +35,7 @@ class LabelHead(nn.Module):
     def forward(
         self, vectors: Tensor, ground: Tensor, kinds: Tensor, colours: Tensor, grounds: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """[P, N, hidden], [P, hidden], labels [P, N], [P, N], [P] -> loss, shares right where there is an object."""
+        """[P, N, hidden], [P, hidden], labels [P, N], [P, N], [P] -> loss, accuracy of non-empty vectors."""
         kind, colour = self.kind(vectors).float(), self.colour(vectors).float()
         loss = 0.8 * self._entropy(kind, kinds) + self._entropy(colour, colours)
         loss = loss + 0.3 * F.cross_entropy(self.ground(ground).float(), grounds)
@@ -51,7 +52,7 @@ class LabelHead(nn.Module):
 
 
 class PatchHead(LabelHead):
-    """What covers each patch, and three tasks that lead there: the object's outline, zone and centre."""
+    """Predicts what covers each patch, with three helper tasks: the object's outline, zone and centre."""
 
     def __init__(self, hidden: int, patch_size: int) -> None:
         super().__init__(hidden, empty=0.2)
@@ -69,7 +70,7 @@ class PatchHead(LabelHead):
 
 
 class Heads(nn.Module):
-    """The throw-away heads of ViT (`patches`) and Q-Former (`zones`); `features` [N, F] are a teacher's, if any."""
+    """The heads of ViT (`patches`) and Q-Former (`zones`); `features` [N, F] are a teacher's, if any."""
 
     def __init__(self, config: VisualGLMConfig, features: Tensor | None = None) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class Heads(nn.Module):
             self.zone_teacher = nn.Linear(config.qformer.hidden_size, features.shape[1])
 
     def patch_loss(self, tokens: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
-        """ViT tokens [P, 1 + patches, hidden]."""
+        """ViT tokens [P, 1 + patches, hidden] -> loss and values to report."""
         count = tokens.shape[1] - 1
         loss, right = self.patches(
             tokens[:, 1:], tokens[:, 0], labels.kinds[:, :count], labels.colours[:, :count], labels.grounds
@@ -90,23 +91,23 @@ class Heads(nn.Module):
         return loss + guide, {**right, "guide": float(guide.detach())}
 
     def zone_loss(self, queries: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
-        """Queries [P, Q, hidden]."""
+        """Queries [P, Q, hidden] -> loss and values to report."""
         zones = len(ZONES)
         return self.zones(
             queries[:, :zones], queries[:, zones], labels.kinds[:, -zones:], labels.colours[:, -zones:], labels.grounds
         )
 
     def teacher_loss(self, tokens: Tensor, queries: Tensor, labels: Labels) -> Tensor:
-        """How far patches and zones are from foretelling the teacher's features of what is pasted there: 0 to 4."""
+        """Compute how far patches and zones are from the teacher's features of pasted images: 0 to 4."""
         zones, patches = len(ZONES), tokens.shape[1] - 1
-        return self._far(self.patch_teacher(tokens[:, 1:]), labels.pictures[:, :patches]) + self._far(
-            self.zone_teacher(queries[:, :zones]), labels.pictures[:, -zones:]
+        return self._far(self.patch_teacher(tokens[:, 1:]), labels.images[:, :patches]) + self._far(
+            self.zone_teacher(queries[:, :zones]), labels.images[:, -zones:]
         )
 
-    def _far(self, foretold: Tensor, pictures: Tensor) -> Tensor:
-        """1 - cosine, over the places where a picture is pasted."""
-        there = pictures > 0
-        wanted = self.get_buffer("features")[pictures[there] - 1].float()
+    def _far(self, foretold: Tensor, images: Tensor) -> Tensor:
+        """Compute 1 - cosine similarity, averaged over the vectors with a pasted image."""
+        there = images > 0
+        wanted = self.get_buffer("features")[images[there] - 1].float()
         if not len(wanted):
             return foretold.sum() * 0
         return 1 - F.cosine_similarity(foretold[there].float(), wanted, dim=-1).mean()

@@ -1,9 +1,10 @@
-"""Dialogues about drawn scenes -> a SentencePiece vocabulary with ChatGLM's layout.
+"""Build a SentencePiece vocabulary with ChatGLM's layout.
 
-The order is the real file's: 0 `<unk>`, `<s>`, `</s>`, 3 `<pad>`, 4 `<n>`, 5 `▁`, normal pieces, the eight structure
-pieces from `[MASK]` to `<dBLOCK>`, `<|tab|>`, `<|blank_2|>`..`<|blank_80|>`, the 256 bytes; NMT-NFKC, dummy prefix,
-byte fallback, split digits. English pieces are learned; Chinese words that answers are made of, and everyday
-characters, are given. Run: `python -m visualglm_lab.training.build_vocabulary OUT.model`. Knows nothing about models.
+Pieces have the order of the real file: 0 `<unk>`, `<s>`, `</s>`, 3 `<pad>`, 4 `<n>`, 5 `▁`, normal pieces, the eight
+structural pieces from `[MASK]` to `<dBLOCK>`, `<|tab|>`, `<|blank_2|>`..`<|blank_80|>`, the 256 bytes. Settings:
+NMT-NFKC, dummy prefix, byte fallback, split digits. English pieces are learned from dialogues about drawn scenes;
+Chinese words of answers and everyday characters are given. Run: `python -m visualglm_lab.training.build_vocabulary
+OUT.model`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as protobuf
 
-from visualglm.evaluation.scenes.questions import TASKS, WORDS, exchanges, without_picture
+from visualglm.evaluation.scenes.questions import TASKS, WORDS, exchanges, without_image
 from visualglm.evaluation.scenes.scene import SceneMix, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
 
@@ -44,11 +45,11 @@ MIX = SceneMix(letters=0.1, frames=0.2, anything=True)
 
 
 def dialogue_lines(scenes: int) -> Iterator[tuple[str, str]]:
-    """(language, text) of prompts and answers about training scenes and about things known by name."""
+    """Generate (language, text) of prompts and answers about training scenes and about facts on kinds."""
     for seed in islice(seeds(Split.TRAIN), scenes):
         scene, rng = scene_of(seed, most=6, mix=MIX), np.random.default_rng(seed)
         for language in ("zh", "en"):
-            without = (without_picture(language, rng), *(known(language, rng) for _ in range(3)))
+            without = (without_image(language, rng), *(known(language, rng) for _ in range(3)))
             for exchange in (*exchanges(scene, language, rng, TASKS), *without):
                 form = "问:{}" if language == "zh" else "Q:{}"
                 yield language, form.format(exchange.question)
@@ -56,7 +57,7 @@ def dialogue_lines(scenes: int) -> Iterator[tuple[str, str]]:
 
 
 def learn_english(lines: Iterable[str], size: int) -> dict[str, float]:
-    """English pieces with their log probabilities, learned by SentencePiece's unigram trainer."""
+    """Learn English pieces and their log probabilities with SentencePiece's unigram trainer."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -74,7 +75,7 @@ def learn_english(lines: Iterable[str], size: int) -> dict[str, float]:
 
 
 def normal_pieces(english_size: int = 700, scenes: int = 600) -> dict[str, float]:
-    """Every normal piece with its score, best first; names of kinds, colours and places are always whole."""
+    """Return every normal piece with its score, best first; names of kinds, colours and places are whole pieces."""
     lines = [text for language, text in dialogue_lines(scenes) if language == "en"]
     pieces = learn_english([*lines, *(f"{word} {word.capitalize()}" for word in ENGLISH.split()), *lines], english_size)
     characters = dict.fromkeys(CHARACTERS)
@@ -94,7 +95,7 @@ def normal_pieces(english_size: int = 700, scenes: int = 600) -> dict[str, float
 
 
 def _whole_english(lines: list[str]) -> Iterator[str]:
-    """Words of dialogues, names (whole, of several words too) and everyday words, as they stand after a space."""
+    """Yield words of dialogues, names (including those of several words) and everyday words, as after a space."""
     words = {word for line in (*lines, *WORDS["en"], ENGLISH) for word in re.findall("[A-Za-z]+", line)}
     yield from (f"▁{word}" for word in sorted(words))
     for name in WORDS["en"]:
@@ -104,12 +105,12 @@ def _whole_english(lines: list[str]) -> Iterator[str]:
 
 
 def _stays(piece: str) -> bool:
-    """Only what NFKC leaves as it is can ever match."""
+    """True if NFKC leaves the piece unchanged; other pieces can never match."""
     return unicodedata.normalize("NFKC", piece) == piece
 
 
 def compose_vocabulary(normal: dict[str, float]) -> bytes:
-    """The serialized `ModelProto` around these normal pieces; `▁` comes first among them."""
+    """Serialize a `ModelProto` with these normal pieces; `▁` comes first among them."""
     proto = protobuf.ModelProto()
     proto.normalizer_spec.CopyFrom(_nfkc())
     proto.trainer_spec.CopyFrom(_trainer())
@@ -127,7 +128,7 @@ def compose_vocabulary(normal: dict[str, float]) -> bytes:
 
 
 def _nfkc() -> protobuf.NormalizerSpec:
-    """NMT-NFKC's compiled table, taken from a throw-away vocabulary."""
+    """Return NMT-NFKC's compiled table, taken from a temporary vocabulary."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["a b c d e f g"] * 4),

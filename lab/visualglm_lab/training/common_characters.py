@@ -1,6 +1,6 @@
-"""Everyday Chinese characters, commonest first, and everyday English words.
+"""Everyday Chinese characters, by frequency, and everyday English words.
 
-They are pieces of the small vocabulary, so that a user's own wording rarely falls apart into bytes.
+They are pieces of the small vocabulary, so that users' own wording rarely falls back to bytes.
 """
 
 # ruff: noqa: E501  (the linter counts a Chinese character as two)

@@ -1,7 +1,6 @@
-"""A TOML file -> typed settings of a training run on scenes; unknown keys are errors.
+"""Settings of a training run on scenes, read from a TOML recipe.
 
-Adds to the settings of `visualglm.pretraining` what scenes are made of and what their labels teach. Knows nothing about
-how the stages are run.
+Adds scenes and label losses to the settings of `visualglm.pretraining`. Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -21,17 +20,21 @@ KINDS = ("text", "patches", "zones", "representation", "alignment", "answers", "
 
 @dataclass(frozen=True)
 class SceneStage(Stage):
-    """One stage; `kind` is one of the product's or of three more.
+    """One training stage; `kind` is one of the product's or of three more.
 
-    `text`: the language model, from dialogues without pictures. `patches`: the ViT, what covers every patch. `zones`:
-    ViT and Q-Former, what stands in every ninth of the picture.
+    `text` trains the language model on dialogues without images. `patches` trains the ViT to classify what covers
+    each patch. `zones` trains ViT and Q-Former to classify what is in each ninth of the image.
 
-    Scenes hold `least` to `most` objects; the first `on_white` batches have a white ground; `mix` is what they are made
-    of; `rows` questions are asked about each. After `compare_after` batches two heads begin to compare words with
-    pictures (0: never), after `zones_after` every zone's vector says which zone it is. `asked` says for tasks how often
-    they come up, beside the rest (`scene_batches.WEIGHTS`); the words of an answer that state the fact weigh
-    `fact_weight` times as much as others. `teacher_loss` weighs how well the features of a teacher (the album's
-    `features.npy`) are foretold for what is pasted.
+    Attributes:
+        rows: questions per scene.
+        least: minimum number of objects, with `most` as maximum.
+        on_white: number of first batches with a white background.
+        mix: probabilities of the features of scenes.
+        compare_after: step at which two heads are set to compare words with images (0: never).
+        zones_after: step at which zone embeddings are set to encode their zone (0: never).
+        asked: weights of tasks, which override `scene_batches.WEIGHTS`.
+        fact_weight: loss weight of the tokens that state the fact.
+        teacher_loss: loss weight of predicting a teacher's features (the album's `features.npy`) of pasted images.
     """
 
     rows: int = 6
@@ -51,17 +54,17 @@ class SceneStage(Stage):
 
 @dataclass(frozen=True)
 class SceneTrainingConfig(RunConfig):
-    """A run on scenes; `album` is a folder of pictures to paste into them (empty: drawn things only)."""
+    """Settings of a run on scenes; `album` is a folder of images to paste (empty: only drawn objects)."""
 
     stages: tuple[SceneStage, ...] = ()
     album: str = ""
 
 
 def read_scene_config(path: str | Path, changes: tuple[str, ...] = ()) -> SceneTrainingConfig:
-    """Reads and checks a recipe; `changes` are `key=value` (values as in TOML), such as `seed=3`.
+    """Read and check a recipe; `changes` are `key=value` (values as in TOML), such as `seed=3`.
 
     Raises:
-        UsageError: no such file, no TOML, an unknown key (the nearest known one is named) or a missing one.
+        UsageError: the file does not exist or is not TOML, or a key is unknown or missing.
     """
     return fill_run_config(SceneTrainingConfig, read_table(path, changes), path, _stage)
 
@@ -76,6 +79,6 @@ def _stage(table: dict[str, Any]) -> SceneStage:
 def _check_asked(asked: dict[str, float]) -> None:
     for task, weight in asked.items():
         if task not in TASKS:
-            raise UsageError(f"{task} in asked is no task; did you mean {nearest_word(task, TASKS)}?")
+            raise UsageError(f"{task} in asked is not a task. Did you mean {nearest_word(task, TASKS)}?")
         if not isinstance(weight, (int, float)) or not weight >= 0:
             raise UsageError(f"{task} in asked is {weight!r}: give a number, 0 or more.")

@@ -1,6 +1,7 @@
-"""A trained model -> the folder that ships: float16 weights, greedy defaults, vocabulary.
+"""Export a trained model to the packed model's folder.
 
-Run: `python -m visualglm_lab.training.export runs/mini/model visualglm/mini`. Knows nothing about training.
+Writes float16 weights, greedy defaults and the vocabulary. Run: `python -m visualglm_lab.training.export
+runs/mini/model visualglm/mini`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TOKENIZER = {
 
 
 def pack_weights(source: Path, target: Path) -> None:
-    """`config.json`, `generation_config.json` and `model.safetensors` in float16."""
+    """Write `config.json`, `generation_config.json` and `model.safetensors` in float16."""
     model = VisualGLMForConditionalGeneration.from_pretrained(str(source), dtype=torch.float32)
     config = model.config
     model.generation_config = GenerationConfig(
@@ -49,14 +50,14 @@ def pack_weights(source: Path, target: Path) -> None:
 
 
 def pack_tokenizer(source: Path, target: Path) -> None:
-    """The vocabulary the run was trained with, `ice_text.model`, and `tokenizer_config.json`."""
+    """Copy the run's vocabulary as `ice_text.model`, and write `tokenizer_config.json`."""
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source / "ice_text.model", target / "ice_text.model")
     (target / "tokenizer_config.json").write_text(json.dumps(TOKENIZER, indent=2) + "\n", encoding="utf-8")
 
 
 def main(source: str, target: str) -> None:
-    """Packs everything but cards and sample pictures, and what `visualglm doctor` compares."""
+    """Write everything except cards and sample images, and the fingerprint that `visualglm doctor` compares."""
     folder = Path(target)
     pack_weights(Path(source), folder)
     pack_tokenizer(Path(source), folder)

@@ -1,7 +1,6 @@
-"""A batch of scenes -> the loss of a stage: what labels teach the networks, beside what answers teach them.
+"""Losses of the scene stages, with auxiliary losses from labels.
 
-In: `SceneBatch`, `SceneStage`. Out: a scalar loss and figures to report. Knows nothing about optimizers, files or
-schedules.
+In: `SceneBatch`, `SceneStage`. Out: a scalar loss and values to report.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ SCENE_LEARNING = {
     "zones": ("model.image_encoder.", "heads."),
     "dialogue": ("model.", "heads."),
 }
-"""Which parameters learn in which kind of stage, by the beginning of their names in `SceneObjective`."""
+"""Trained parameters of each kind of stage, as prefixes of their names in `SceneObjective`."""
 
 
 class SceneObjective(Objective):
-    """The model with its throw-away heads (`heads`) and the Q-Former's throw-away text branch (`text_branch`)."""
+    """The model with auxiliary heads (`heads`) and the Q-Former's text branch, both used in training only."""
 
     heads: Heads
     parts = SCENE_LEARNING
@@ -52,7 +51,7 @@ class SceneObjective(Objective):
             self.register_buffer(name, ids, persistent=False)
 
     def forward(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report]:  # type: ignore[override]
-        """The loss of a batch in a stage, and figures to report."""
+        """Compute the loss of a batch in a stage, and values to report."""
         losses: dict[str, Callable[[SceneStage, SceneBatch], tuple[Tensor, Report]]] = {
             "text": self._text,
             "patches": self._patches,
@@ -79,7 +78,7 @@ class SceneObjective(Objective):
         return loss + language, report | told
 
     def _encoder_loss(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report, Tensor]:
-        """What the labels teach ViT and Q-Former; and the queries [P, Q, hidden]."""
+        """Compute the label losses of ViT and Q-Former; also return the queries [P, Q, hidden]."""
         encoder, labels = self.model.image_encoder, _labels(stage, batch)
         tokens = encoder.vit(batch.pixel_values)
         queries, _ = encoder.qformer(tokens)
@@ -97,7 +96,7 @@ class SceneObjective(Objective):
     def _language(  # type: ignore[override]
         self, stage: SceneStage, batch: SceneBatch, image_embeds: Tensor
     ) -> tuple[Tensor, Report]:
-        """What the language model says of the projected queries and which words they are near."""
+        """Compute the language loss for projected queries, and the word loss if the stage has one."""
         loss, report = super()._language(stage, batch, image_embeds)
         if stage.word_loss:
             words = self._word_loss(_labels(stage, batch), image_embeds)
@@ -105,9 +104,9 @@ class SceneObjective(Objective):
         return loss, report
 
     def _word_loss(self, labels: Labels, image_embeds: Tensor) -> Tensor:
-        """Draws the vector of an occupied zone to the embeddings of the words for what stands there.
+        """Pull the embedding of an occupied zone towards the word embeddings of its kind and colour.
 
-        [P, Q, hidden]: among the words of all kinds, then of all colours, in both languages, its own must be nearest.
+        [P, Q, hidden]: cross-entropy over the words of all kinds, then of all colours, in both languages.
         """
         zones, total = len(ZONES), torch.zeros((), device=image_embeds.device)
         vectors = F.normalize(image_embeds[:, :zones].float(), dim=-1)
@@ -116,7 +115,7 @@ class SceneObjective(Objective):
             numbers = numbers[:, -zones:]
             there = (numbers > 0) & (numbers <= len(words[0]))
             if not there.any():
-                continue  # the mean over nothing is no number
+                continue  # the mean of an empty tensor is NaN
             for ids in words:
                 embeddings = F.normalize(self.model.transformer.word_embeddings(ids).float(), dim=-1)
                 total = total + F.cross_entropy(12 * vectors[there] @ embeddings.T, numbers[there] - 1)
@@ -124,17 +123,18 @@ class SceneObjective(Objective):
 
     @property
     def kind_words(self) -> tuple[Tensor, Tensor]:
-        """The pieces of the names of all kinds, in Chinese and in English."""
+        """The last token of the name of each kind, in Chinese and in English."""
         return self.get_buffer("zh_kinds"), self.get_buffer("en_kinds")
 
     @property
     def colour_words(self) -> tuple[Tensor, Tensor]:
+        """The last token of the name of each colour, in Chinese and in English."""
         return self.get_buffer("zh_colours"), self.get_buffer("en_colours")
 
 
 def _labels(stage: SceneStage, batch: SceneBatch) -> Labels:
     if batch.labels is None:
-        raise UsageError(f"stage {stage.name} of kind {stage.kind} needs scenes, which know what covers every patch.")
+        raise UsageError(f"Stage {stage.name} of kind {stage.kind} needs labelled scenes, but the batch has no labels.")
     return batch.labels
 
 

@@ -1,6 +1,6 @@
-"""Seeds -> pictures, patch labels and tokenized rows, ready for the networks.
+"""Generate scenes from seeds and build batches with labels and questions.
 
-Each picture serves several rows (questions), so that it is drawn and encoded once. Knows nothing about losses.
+Several questions are asked about each image, which is drawn and encoded once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from torch.utils.data import IterableDataset
 from visualglm.evaluation.scenes import answers
 from visualglm.evaluation.scenes.kinds import BACKGROUNDS, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
-from visualglm.evaluation.scenes.questions import TASKS, after_other_turns, exchange_of, without_picture
+from visualglm.evaluation.scenes.questions import TASKS, after_other_turns, exchange_of, without_image
 from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import Scene, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
-from visualglm.preprocessing.images import VisualGLMImageProcessor
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 from visualglm.pretraining.batches import (
     Batch,
@@ -60,18 +59,25 @@ WEIGHTS = {
     "side": 1.5,
     "height": 1.5,
 }
-WITHOUT_PICTURE = 0.02
+WITHOUT_IMAGE = 0.02
 LATER = 0.3  # how often a question comes after others; else every second turn would be taken for one about "it"
 
 
 @dataclass
 class Labels:
-    """What a batch's scenes show: `kinds`, `colours`, `pictures` [P, patches + 9 zones]; `grounds` [P];
-    `patch_zones` [P, patches]; `outline` [P, patches, cells]; `offsets` [P, patches, 3]."""
+    """Labels of a batch's scenes.
+
+    Attributes:
+        kinds: [P, patches + 9 zones]; likewise `colours` and `images`.
+        grounds: [P], the background.
+        patch_zones: [P, patches].
+        outline: [P, patches, cells].
+        offsets: [P, patches, 3].
+    """
 
     kinds: Tensor
     colours: Tensor
-    pictures: Tensor
+    images: Tensor
     grounds: Tensor
     patch_zones: Tensor
     outline: Tensor
@@ -80,7 +86,7 @@ class Labels:
 
 @dataclass
 class SceneBatch(Batch):
-    """A batch of scenes; `labels` is None where nothing is drawn."""
+    """A batch of scenes; `labels` is None for text-only stages."""
 
     labels: Labels | None = None
 
@@ -108,7 +114,7 @@ def fact_of(answer: list[int], truth: str, tokenizer: ChatGLMTokenizer) -> range
 
 
 def _where_in(answer: list[int], truth: list[int]) -> range:
-    """The last place of `truth` in `answer`; empty where it does not stand there word for word."""
+    """Return the last position of `truth` in `answer`; empty if it does not occur literally."""
     for begin in range(len(answer) - len(truth), -1, -1):
         if truth and answer[begin : begin + len(truth)] == truth:
             return range(begin, begin + len(truth))
@@ -116,13 +122,12 @@ def _where_in(answer: list[int], truth: list[int]) -> range:
 
 
 class SceneBatches(IterableDataset[Batch]):
-    """Endless batches of one stage from a split's seeds; the same ones every time."""
+    """Endless batches of one stage from a split's seeds; the same batches every time."""
 
     def __init__(
         self,
         stage: SceneStage,
         prompts: PromptBuilder,
-        image_size: int,
         patch_size: int,
         split: Split = Split.TRAIN,
         album: Album | None = None,
@@ -132,16 +137,16 @@ class SceneBatches(IterableDataset[Batch]):
         weights = np.array([stage.asked.get(task, WEIGHTS.get(task, 1.0)) for task in TASKS])
         self.shares = weights / weights.sum()
         self.share = share or BatchShare()
-        self.images = VisualGLMImageProcessor(size={"height": image_size, "width": image_size})
-        self.grid, self.patch_size = image_size // patch_size, patch_size
+        self.images = prompts.processor.image_processor
+        self.grid, self.patch_size = self.images.size["height"] // patch_size, patch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        for place in self.share.places():
-            numbers = seeds(self.split, self.share.batch(place) * self.stage.pictures)
-            yield self.batch([next(numbers) for _ in range(self.stage.pictures)], place < self.stage.on_white)
+        for index in self.share.indices():
+            numbers = seeds(self.split, self.share.batch(index) * self.stage.pictures)
+            yield self.batch([next(numbers) for _ in range(self.stage.pictures)], index < self.stage.on_white)
 
     def batch(self, chosen: list[int], on_white: bool = False) -> SceneBatch:
-        """The scenes of these seeds, with what the stage needs of them: labels, questions, captions."""
+        """Build the batch of these seeds, with what the stage needs: labels, questions, captions."""
         stage = self.stage
         if stage.kind == "text":
             return SceneBatch(None, self._blocks([(0, e) for seed in chosen for e in self._told(seed)]))
@@ -160,14 +165,14 @@ class SceneBatches(IterableDataset[Batch]):
     def _labels(self, scenes: list[Scene]) -> Labels:
         patches = [patch_labels(scene, self.grid, self.patch_size) for scene in scenes]
         zones = [zone_labels(scene) for scene in scenes]
-        kinds, colours, pictures = (
+        kinds, colours, images = (
             torch.from_numpy(np.stack([np.append(getattr(p, name), z[n]) for p, z in zip(patches, zones, strict=True)]))
-            for n, name in enumerate(("kinds", "colours", "pictures"))
+            for n, name in enumerate(("kinds", "colours", "images"))
         )
         return Labels(
             kinds,
             colours,
-            pictures,
+            images,
             torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes]),
             torch.from_numpy(np.stack([p.zones for p in patches])),
             torch.from_numpy(np.stack([p.outline for p in patches])),
@@ -190,7 +195,7 @@ class SceneBatches(IterableDataset[Batch]):
         return asked[: self.stage.rows]
 
     def _told(self, seed: int) -> list[QAPair]:
-        """Rows of the text stage: questions about a told scene, and about things known by name."""
+        """Generate rows of the text stage: questions about a described scene, and about facts on kinds."""
         scene, rng = told_scene(seed, self.stage.most, self.stage.least), np.random.default_rng(seed + 2)
         made: list[QAPair | None] = []
         for task in rng.choice(tellable(), size=self.stage.rows + 2, replace=False):
@@ -200,7 +205,7 @@ class SceneBatches(IterableDataset[Batch]):
 
 
 def _caption(scene: Scene) -> str:
-    """What a scene shows, in a few words or at length, in one of the languages."""
+    """Describe a scene, briefly or in detail, in one of the languages."""
     rng = np.random.default_rng(scene.seed + 2)
     language: Language = "zh" if rng.random() < 0.5 else "en"
     return (
@@ -210,8 +215,8 @@ def _caption(scene: Scene) -> str:
 
 def _one(rng: Generator, task: str, scene: Scene) -> QAPair | None:
     language: Language = "zh" if rng.random() < 0.5 else "en"
-    if rng.random() < WITHOUT_PICTURE:
-        return without_picture(language, rng) if rng.random() < 0.5 else known(language, rng)
+    if rng.random() < WITHOUT_IMAGE:
+        return without_image(language, rng) if rng.random() < 0.5 else known(language, rng)
     exchange = exchange_of(task, scene, language, rng)
     if exchange is None or exchange.history or rng.random() > LATER:
         return exchange

@@ -1,7 +1,7 @@
-"""A recipe of scenes -> a trained model: the product's loop with drawn batches, labels and weights set by hand.
+"""Train on scenes: the product's loop with drawn batches and auxiliary labels.
 
-Run: `python -m visualglm_lab.training RECIPE.toml`; run again after a kill, it goes on where it was saved. What each
-kind of stage learns stands in `losses`.
+`python -m visualglm_lab.training RECIPE.toml` starts a run, and resumes it from the last save after an interruption.
+losses.py defines the losses of each kind of stage.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from .losses import SceneObjective
 from .scene_batches import SceneBatch, SceneBatches
 from .weight_init import place, whiten
 
-BOUND_PICTURES = 300  # enough to see what tells words from pictures and zones from each other
-ONE_SIDED = 0.15  # a share of yes below this, or above its complement, is a prior, not an answer
-VALIDATED = 32  # pictures of a batch
+BOUND_IMAGES = 300  # enough to distinguish words from images, and zones from each other
+ONE_SIDED = 0.15  # a fraction of yes below this, or above 1 minus this, ignores the image
+VALIDATED = 32  # images per validation batch
 
 
 class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
-    """Training on scenes, from seeds."""
+    """Trainer on scenes that are generated from seeds."""
 
     objective: SceneObjective
 
     def build_objective(self) -> SceneObjective:
-        """The losses of the stages, with the features of the album's teacher."""
+        """Create the losses, with the teacher's features of the album's images if there are any."""
         self.albums = _albums(self.recipe.album)
         return SceneObjective(self.model, self.tokenizer, _features(self.recipe.album))
 
     def check(self) -> None:
-        """Tells what does not fit before the work begins.
+        """Check that stages, data and sizes fit, before training starts.
 
         Raises:
             UsageError: stages, data or sizes do not fit.
@@ -57,19 +57,20 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         for stage in self.recipe.stages:
             if stage.teacher_loss and self.objective.heads.features is None:
                 raise UsageError(
-                    f"stage {stage.name} has a teacher_loss, but there is no features.npy in {self.recipe.album!r}."
+                    f"Stage {stage.name} has a teacher_loss, but {self.recipe.album!r} has no features.npy. Build the "
+                    "album with a teacher, or remove teacher_loss."
                 )
             if stage.zones_after and not room_for_zones(config):
                 raise UsageError(
-                    f"stage {stage.name} has zones_after, which needs a language model of 3 heads or more."
+                    f"Stage {stage.name} has zones_after, which needs a model with at least 3 heads. Remove it."
                 )
             if stage.kind in ("zones", "dialogue") and config.image_length <= len(ZONES):
                 raise UsageError(
-                    f"{config.image_length} queries are too few for stage {stage.name}: it needs {1 + len(ZONES)}."
+                    f"{config.image_length} queries are too few for stage {stage.name}. Give at least {1 + len(ZONES)}."
                 )
 
     def initialize(self) -> None:
-        """A new model sees whitened patches and plain places."""
+        """Initialize a new vision encoder with whitened patches and sinusoidal positions."""
         if self.recipe.start.model or self.recipe.start.vision:
             return
         sample = replace(self.recipe.stages[0], kind="patches", pictures=600, on_white=0)
@@ -80,11 +81,11 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         place(vit.transformer.position_embeddings)
 
     def before_step(self, stage: Stage) -> None:
-        """Sets in the networks what a stage sets after so many batches: see `attention_init`."""
+        """Set weights by hand at the steps that a stage names; see attention_init.py."""
         stage = cast(SceneStage, stage)
         if self.sharded or not self.step or self.step not in (stage.compare_after, stage.zones_after):
             return
-        count = -(-BOUND_PICTURES // stage.pictures)
+        count = -(-BOUND_IMAGES // stage.pictures)
         seen = [cast(SceneBatch, batch).to(self.device) for batch in islice(self.batches(stage, self.step), count)]
         if self.step == stage.compare_after:
             compare_words(self.objective, seen)
@@ -92,7 +93,7 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
             tell_zones(self.model, [batch.pixel_values for batch in seen if batch.pixel_values is not None])
 
     def validate(self, stage: Stage) -> dict[str, object]:
-        """Share of validation answers that are right to the last token, per task; and how often 'yes' is said."""
+        """Return the fraction of validation answers with every token right, per task, and the fraction of 'yes'."""
         if self.sharded:
             return {}
         answered = list(self.validation_answers(stage))
@@ -100,29 +101,29 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         yes = [bool(yes_ids & set(one.ids[:2])) for one in answered if one.task == "exists"]
         said = round(sum(yes) / len(yes), 3) if yes else 0.5
         if not ONE_SIDED <= said <= 1 - ONE_SIDED and stage.kind in ("answers", "dialogue"):
-            self.log(alarm="existence is answered from habit, not from the picture", yes_ratio=said)
+            self.log(alarm="existence is answered without looking at the image", yes_ratio=said)
         return {**exact_shares(answered), "yes_ratio": said} if answered else {}
 
     def batches(
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage draws other scenes, every process others of them."""
-        config, split = self.model.config.vision, Split.VALIDATION if validation else Split.TRAIN
+        """Create the batches of a stage after the first `first`; stages and processes never share scenes."""
+        split = Split.VALIDATION if validation else Split.TRAIN
         stage = cast(SceneStage, stage)
         if validation:
             stage = replace(stage, on_white=0, pictures=VALIDATED)
-        share, sizes = share or self.share(stage, first), (config.image_size, config.patch_size)
-        return SceneBatches(stage, self.prompts, *sizes, split, self.albums.get(split), share)
+        share, patch_size = share or self.share(stage, first), self.model.config.vision.patch_size
+        return SceneBatches(stage, self.prompts, patch_size, split, self.albums.get(split), share)
 
 
 def _features(folder: str) -> Tensor | None:
-    """A teacher's features of the album's pictures, where they were made."""
+    """Load the teacher's features of the album's images, if they exist."""
     file = Path(folder) / "features.npy"
     return torch.from_numpy(np.load(file)) if folder and file.exists() else None
 
 
 def _albums(folder: str) -> dict[Split, Album]:
-    """Training scenes take their cut-outs from training pictures, validation scenes from validation pictures."""
+    """Open the album: training scenes use its training images, validation scenes its validation images."""
     if not folder:
         return {}
     return {Split.TRAIN: Album(folder, ("train",)), Split.VALIDATION: Album(folder, ("validation",))}

@@ -1,9 +1,9 @@
-"""What begins with a purpose instead of as noise: patches whitened, places as waves, words compared.
+"""Initialize patches, positions and attention heads with structure.
 
-Raw patches are nearly all mean colour; outlines are faint beside it, and a network that starts from noise finds them
-late. After whitening, every direction in which patches differ is equally loud. Likewise a place that starts as faint
-noise is hardly used; waves of several lengths make it plain from the first step. And once words and picture vectors are
-alike, a head that compares them finds the object that a question names. Knows nothing about training.
+Raw patches are nearly all mean colour, so a network with random weights learns outlines late. After whitening, every
+direction in which patches differ has the same standard deviation. Random positions with small values are hardly
+used; sinusoids of several wavelengths work from the first step. Once word and image embeddings are aligned, a head
+that compares them finds the object that a question names.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ FAR_WAVES = (2, 3, 4)
 
 
 @torch.no_grad()
-def whiten(projection: nn.Conv2d, pixel_values: Tensor, loudness: float = 0.5, floor: float = 1e-3) -> None:
-    """Sets the kernel [hidden, 3, patch, patch] to the leading principal directions of the patches of `pixel_values`.
+def whiten(projection: nn.Conv2d, pixel_values: Tensor, std: float = 0.5, floor: float = 1e-3) -> None:
+    """Set the kernel [hidden, 3, patch, patch] to the leading principal directions of the patches of `pixel_values`.
 
-    [P, 3, H, W] -> every channel of the embedding has mean 0 and about `loudness` deviation over these patches.
+    [P, 3, H, W] -> every channel of the embedding has mean 0 and standard deviation about `std` over these patches.
     """
     side = projection.kernel_size[0]
     patches = nn.functional.unfold(pixel_values, side, stride=side).transpose(1, 2).flatten(0, 1).double()
@@ -32,7 +32,7 @@ def whiten(projection: nn.Conv2d, pixel_values: Tensor, loudness: float = 0.5, f
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
     count = projection.out_channels
     variances, directions = variances.flip(0)[:count], directions.flip(1)[:, :count]
-    kernel = loudness * (directions / (variances.clamp(min=0) + floor).sqrt()).T
+    kernel = std * (directions / (variances.clamp(min=0) + floor).sqrt()).T
     turn = torch.linalg.qr(torch.randn(count, count, dtype=torch.double)).Q  # no channel is more important than others
     kernel = turn @ kernel
     projection.weight.copy_(kernel.reshape(projection.weight.shape))
@@ -41,18 +41,18 @@ def whiten(projection: nn.Conv2d, pixel_values: Tensor, loudness: float = 0.5, f
 
 
 @torch.no_grad()
-def place(positions: nn.Embedding, loudness: float = 0.5) -> None:
-    """Adds waves to the table [1 + grid * grid, hidden]: sine and cosine, across and down, a quarter of it each.
+def place(positions: nn.Embedding, std: float = 0.5) -> None:
+    """Add sinusoids to the table [1 + grid * grid, hidden]: sine and cosine, horizontal and vertical, a quarter each.
 
-    They must be as loud as the patches: fainter ones drown in the blocks that follow, and no query finds its zone.
-    Wavelengths run from 3 to 32 patches; row 0, the class token, stays.
+    They need the same standard deviation as the patches: with smaller ones, later blocks lose them and no query
+    finds its zone. Wavelengths are from 3 to 32 patches; row 0, the class token, is unchanged.
     """
     patches, hidden = positions.num_embeddings - 1, positions.embedding_dim
     grid = math.isqrt(patches)
     frequencies = 2 * math.pi / torch.logspace(math.log10(3), math.log10(32), hidden // 4)
     place = torch.arange(patches)
     across, down = ((axis + 0.5)[:, None] * frequencies for axis in (place % grid, place // grid))
-    positions.weight[1:] += loudness * torch.cat([across.sin(), across.cos(), down.sin(), down.cos()], dim=1)
+    positions.weight[1:] += std * torch.cat([across.sin(), across.cos(), down.sin(), down.cos()], dim=1)
 
 
 @torch.no_grad()
@@ -62,18 +62,18 @@ def compare(
     words: Tensor,
     vectors: Tensor,
     others: Tensor,
-    loudness: float = 1.0,
+    scale: float = 1.0,
     shown: float = 4.0,
     far: float = 1.5,
 ) -> None:
-    """Sets queries and keys of one head so that a word looks back at the picture vectors that are like it.
+    """Set queries and keys of one head so that a word attends to similar image embeddings before it.
 
-    `words` [N, hidden], `vectors` [M, hidden] of what the picture shows, `others` [K, hidden] of slots that show
-    nothing, all as the block's first norm leaves them. The half of the head that place does not turn in the prompt
-    compares: query and key are the same projection, onto the directions in which the words differ, and one channel
-    says how much a key is like `vectors` and not like `others` (`shown`, in logits). But a word is most like itself,
-    and would look there. So the half that sees distance prefers what is `far` (in logits of each wave); where the
-    picture shows nothing like the word, it still looks at itself.
+    `words` [N, hidden], `vectors` [M, hidden] of occupied zones and `others` [K, hidden] of empty ones are outputs
+    of the block's first norm. The half of the head that position does not rotate in the prompt does the comparison:
+    query and key are the same projection, onto the directions in which the words differ, and one channel (`shown`,
+    in logits) prefers `vectors` to `others`. But a word is most similar to itself. So the half that encodes distance
+    prefers distant keys (`far`, in logits of each wave); if the image shows nothing similar, the word still attends
+    to itself.
     """
     half, dim = attention.head_dim // 2, attention.head_dim
     directions = torch.linalg.svd(words - words.mean(dim=0), full_matrices=False)[2][: min(len(words) // 2, half - 1)]
@@ -82,7 +82,7 @@ def compare(
     for first, centre in ((query, words.mean(dim=0)), (key, vectors.mean(dim=0))):
         weight[first : first + dim], bias[first : first + dim] = 0, 0
         compared = slice(first + half, first + half + len(directions))
-        weight[compared], bias[compared] = loudness * directions, -loudness * (directions @ centre)
+        weight[compared], bias[compared] = scale * directions, -scale * (directions @ centre)
     strength = math.sqrt(shown * math.sqrt(dim))
     direction, offset = _told_apart(vectors, others, words)
     bias[query + dim - 1] = strength
@@ -92,7 +92,7 @@ def compare(
 
 
 def _told_apart(vectors: Tensor, others: Tensor, words: Tensor) -> tuple[Tensor, float]:
-    """The linear function that is nearest to 1 on `vectors`, -1 on `others` and 0 on `words`: weights and offset."""
+    """Fit the linear function closest to 1 on `vectors`, -1 on `others` and 0 on `words`: weights and offset."""
     groups = ((vectors, 1.0, 2.0), (others, -1.0, 1.0), (words, 0.0, 0.5))
     seen = torch.cat([group for group, _, _ in groups]).double()
     seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)

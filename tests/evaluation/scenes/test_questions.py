@@ -10,7 +10,7 @@ from visualglm.evaluation.scenes import exchanges, scene_of
 from visualglm.evaluation.scenes.answers import article
 from visualglm.evaluation.scenes.concepts import by_key, kinds, overlap
 from visualglm.evaluation.scenes.kinds import COLOURS, Language
-from visualglm.evaluation.scenes.questions import TASKS, exchange_of, without_picture
+from visualglm.evaluation.scenes.questions import TASKS, exchange_of, without_image
 from visualglm.evaluation.scenes.scene import SceneMix
 
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
@@ -62,7 +62,7 @@ def test_questions_in_english_have_no_chinese() -> None:
     for seed in range(20):
         for exchange in exchanges(scene_of(seed), "en", np.random.default_rng(seed)):
             assert (exchange.question + exchange.answer).isascii()
-    assert without_picture("en", np.random.default_rng(0)).question.isascii()
+    assert without_image("en", np.random.default_rng(0)).question.isascii()
 
 
 def test_names_are_unambiguous() -> None:

@@ -13,14 +13,14 @@ import math
 import mmap
 import pickle
 import tempfile
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...files.atomic import scratch_folder
-from ...files.reading import open_regular, parse_json
+from ...files.reading import open_regular, parse_json, wrong_download
 from ...files.reading import read_json as read_any_json
 from .lazy_tensor import LazyTensor
 from .pickle_check import check_pickles, check_records
@@ -48,6 +48,8 @@ SAFETENSORS_DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
 }
 DOWNLOAD_AGAIN = "so download it again"
+TORCH_LOAD = threading.Lock()
+"""Held while `torch.load` runs: which globals it trusts and how it maps a file can only be set for a whole process."""
 MOST_HEADER = 1 << 24
 """Bytes of a safetensors header; the 6B's has 0.1 MB in all its files together."""
 MOST_AXES = 8
@@ -146,7 +148,7 @@ def open_torch(path: Path) -> Any:
     check_is_weights_file(path)
     if _is_zip(path):
         check_records(path)
-        return _mapped_content(path)
+        return _load(path, mapped=True)
     with open_regular(path) as file:
         head = file.read(4)
     if head == b"PK\x03\x04":
@@ -157,17 +159,27 @@ def open_torch(path: Path) -> Any:
     return _rewritten(path)
 
 
-def _mapped_content(path: Path) -> Any:
-    """The content with its pages mapped read-only, as those of safetensors are.
+@contextmanager
+def _read_only_mapping() -> Iterator[None]:
+    """`torch.load(mmap=True)` of this thread maps read-only, as safetensors are mapped; other threads notice nothing.
 
     torch maps a file so that it could be written to, which a limit on memory (RLIMIT_DATA, strict overcommit) counts as
-    memory: two shards of the 6B would use up 8 GB before a number is read.
+    memory: two shards of the 6B would use up 8 GB before a number is read. It has no option for this, so its
+    `UntypedStorage.from_file` gives way for the moment; `TORCH_LOAD` is held.
     """
-    with patch.object(torch.UntypedStorage, "from_file", _read_only):  # torch.load has no option for it
-        return _load(path, mmap=True)
+    thread, torchs_own = threading.get_ident(), torch.UntypedStorage.from_file
+
+    def from_file(path: str, *args: Any) -> Any:
+        return _map_read_only(path) if threading.get_ident() == thread else torchs_own(path, *args)
+
+    torch.UntypedStorage.from_file = staticmethod(from_file)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del torch.UntypedStorage.from_file  # the base class has torch's own
 
 
-def _read_only(path: str, shared: bool, nbytes: int) -> Any:
+def _map_read_only(path: str) -> torch.UntypedStorage:
     with Path(path).open("rb") as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -175,11 +187,11 @@ def _read_only(path: str, shared: bool, nbytes: int) -> Any:
 
 
 def _rewritten(path: Path) -> Any:
-    content = _load(path, mmap=False)
+    content = _load(path, mapped=False)
     try:
         with scratch_folder(Path(tempfile.gettempdir()), "rewritten") as scratch:
             save_torch(content, scratch / "weights.bin")
-            return _mapped_content(scratch / "weights.bin")  # the mapping outlives the name
+            return _load(scratch / "weights.bin", mapped=True)  # the mapping outlives the name
     except OSError as error:
         raise CheckpointError(
             f"{path} is a file of PyTorch before 1.6 and has to be rewritten, but {tempfile.gettempdir()} cannot take "
@@ -217,10 +229,11 @@ def save_torch(content: object, path: Path) -> None:
             raise OSError(noting.error.errno, noting.error.strerror, str(path)) from error
 
 
-def _load(path: Path, mmap: bool) -> Any:
+def _load(path: Path, mapped: bool) -> Any:
     try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+        mapping = _read_only_mapping() if mapped else nullcontext()
+        with TORCH_LOAD, torch.serialization.safe_globals(SAFE_GLOBALS), mapping:
+            return torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged or holds more than numbers ({_reason(error)}), and is not opened, because a pickle can "
@@ -281,16 +294,9 @@ def check_is_weights_file(path: Path) -> None:
     """Raises `CheckpointError` for a web page, a git-lfs pointer, an empty file or one that may not be read."""
     with readable(path), open_regular(path) as file:
         head = file.read(512)
-    if not head:
-        raise CheckpointError(f"{path} is empty, {DOWNLOAD_AGAIN}.")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder.")
-    # without the NUL: a safetensors file whose header has 60 bytes begins with "<", too
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" and b"\0" not in head:
-        raise CheckpointError(
-            f"{path} is a web page, not weights: the download link answered with HTML, {DOWNLOAD_AGAIN} from "
-            "a link that works."
-        )
+    fault = wrong_download(head)
+    if fault is not None:
+        raise CheckpointError(f"{path} {fault}")
 
 
 @contextmanager

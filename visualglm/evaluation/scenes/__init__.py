@@ -1,7 +1,7 @@
-"""Drawn pictures with known truth, for training and evaluation.
+"""Drawn images with known content, for training and evaluation.
 
-`scene.scene_of(seed)` is the truth, `render.render_scene(scene)` the picture, `questions.exchanges(scene, ...)` what
-one may ask about it and the right answers. Training, validation, test and the bundled samples never share a seed.
+`scene.scene_of(seed)` generates a scene, `render.render_scene(scene)` its image, and `questions.exchanges(scene, ...)`
+questions about it with the right answers. Training, validation, test and the bundled samples never share a seed.
 """
 
 from .kinds import BACKGROUNDS, COLOURS, KINDS, ZONES

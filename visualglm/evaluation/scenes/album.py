@@ -1,6 +1,6 @@
-"""Album of images to paste into drawn scenes: the Protocol that the generator reads.
+"""Protocol of an album: images to paste into drawn scenes.
 
-The generator needs no album; without one every scene is drawn. Knows nothing about files.
+An album is optional; without one, every scene is drawn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .kinds import RGB, Colour, Kind
 
 @dataclass(frozen=True)
 class AlbumEntry:
-    """A picture and what it shows."""
+    """One image of an album and the kind that it shows; `cutout`: its background is transparent."""
 
     index: int
     kind: Kind
@@ -30,18 +30,18 @@ class Album(Protocol):
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of which there are cut-outs, the keys of `by_kind` in their order."""
+        """The kinds with cut-outs: the keys of `by_kind`, in their order."""
         ...
 
     @property
     def by_kind(self) -> dict[Kind, list[AlbumEntry]]: ...
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Return an image in RGBA."""
         ...
 
     def colour(self, index: int) -> Colour | None:
-        """Return the one colour of a cut-out, or None where it has several."""
+        """Return the dominant colour of a cut-out, or None if it has none."""
         ...
 
     def tone(self, index: int) -> RGB:

@@ -1,6 +1,6 @@
-"""True facts -> short natural sentences in Chinese or English. One wording per fact.
+"""Sentences that state facts, in Chinese or English.
 
-Knows nothing about questions.
+There is one wording per fact, so that an answer is either right or wrong.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def a_category(key: str, language: Language) -> str:
     return name if language == "zh" else f"{article(name)} {name}"
 
 
-def told_colour(item: SceneItem) -> Colour | None:
-    """The colour that lists and names tell: that of drawn things; real ones are rarely of one colour."""
+def mentioned_colour(item: SceneItem) -> Colour | None:
+    """Return the colour to mention in lists and names: only that of drawn objects, since photos rarely have one."""
     return item.colour if item.drawn else None
 
 
 def article(word: str) -> str:
-    """a or an, by sound; some for a synonym that cannot be counted (scissors, milk)."""
+    """Return a or an, by sound; some for uncountable and plural names (milk, scissors)."""
     if word in _SOME:
         return "some"
     if word.startswith(("uni", "ufo", "ute", "euro")):
@@ -60,7 +60,7 @@ def article(word: str) -> str:
 
 
 def counted(count: int, kind: Kind, colour: Colour | None, language: Language) -> str:
-    """两个红色的圆形 / two red circles; count 0 gives the bare name (for 没有圆形 / no circle)."""
+    """两个红色的圆形 / two red circles; with count 0 only the name (for 没有圆形 / no circle)."""
     if language == "zh":
         quantity = f"{ZH_NUMBERS[count]}{kind.measure}" if count else ""
         return quantity + (f"{colour.zh}的" if colour else "") + kind.zh[0]
@@ -71,7 +71,7 @@ def counted(count: int, kind: Kind, colour: Colour | None, language: Language) -
 
 
 def some(name: str, kind: Kind, colour: Colour | None, language: Language) -> str:
-    """红色的圆 / a red circle, under whichever of its names."""
+    """红色的圆 / a red circle, with any of the kind's names."""
     if language == "zh":
         return (f"{colour.zh}的" if colour else "") + name
     phrase = (f"{colour.key} " if colour else "") + name
@@ -87,10 +87,10 @@ def joined(phrases: list[str], language: Language) -> str:
 
 
 def inventory(items: list[SceneItem], language: Language) -> str:
-    """图中有两个红色的圆形和一棵绿色的树。 Objects alike are counted together."""
+    """图中有两个红色的圆形和一棵绿色的树。 Objects of the same kind and colour are counted together."""
     groups: dict[tuple[Kind, Colour | None], int] = {}
     for item in items:
-        thing = (item.kind, told_colour(item))
+        thing = (item.kind, mentioned_colour(item))
         groups[thing] = groups.get(thing, 0) + 1
     phrases = [counted(count, kind, colour, language) for (kind, colour), count in groups.items()]
     if language == "zh":
@@ -99,19 +99,19 @@ def inventory(items: list[SceneItem], language: Language) -> str:
 
 
 def description(scene: Scene, language: Language) -> str:
-    """Every object with its place, then the background; of a whole photograph only what it shows."""
+    """Describe every object with its zone, then the background; for a whole photograph only its object."""
     if scene.items[0].whole:
         return inventory(list(scene.items), language)
     if language == "zh":
-        phrases = [f"{item.zone.zh}有{_standing(item, language)}" for item in scene.items]
+        phrases = [f"{item.zone.zh}有{_with_frame(item, language)}" for item in scene.items]
         return "，".join(phrases) + "。" + background(scene.background, language)
-    phrases = [f"{_standing(item, language)} {item.zone.en}" for item in scene.items]
+    phrases = [f"{_with_frame(item, language)} {item.zone.en}" for item in scene.items]
     return f"There is {joined(phrases, language)}. " + background(scene.background, language)
 
 
-def _standing(item: SceneItem, language: Language) -> str:
-    """一只猫, or 圆形里的一只猫."""
-    phrase = counted(1, item.kind, told_colour(item), language)
+def _with_frame(item: SceneItem, language: Language) -> str:
+    """一只猫, or 圆形里的一只猫 for an object inside a shape."""
+    phrase = counted(1, item.kind, mentioned_colour(item), language)
     if item.frame is None:
         return phrase
     if language == "zh":
@@ -129,7 +129,7 @@ def background(ground_: Background, language: Language) -> str:
 
 
 def this_is(item: SceneItem, language: Language) -> str:
-    phrase = counted(1, item.kind, told_colour(item), language)
+    phrase = counted(1, item.kind, mentioned_colour(item), language)
     return f"这是{phrase}。" if language == "zh" else f"It is {phrase}."
 
 
@@ -174,12 +174,12 @@ def is_not(item: SceneItem, key: str, language: Language) -> str:
 
 
 def is_inside(item: SceneItem, language: Language) -> str:
-    phrase = counted(1, item.kind, told_colour(item), language)
+    phrase = counted(1, item.kind, mentioned_colour(item), language)
     return f"里面是{phrase}。" if language == "zh" else f"There is {phrase} inside."
 
 
 def called(kind: Kind, language: Language) -> str:
-    """In the other language: 狗的英语是dog。 / The Chinese for dog is 狗。"""
+    """Translate a name: 狗的英语是dog。 / The Chinese word for dog is 狗."""
     return (
         f"{kind.zh[0]}的英语是{kind.en[0]}。"
         if language == "zh"
@@ -222,14 +222,14 @@ def no_shapes(language: Language) -> str:
 
 
 def yes_or_no(there: bool, name: str, language: Language) -> str:
-    """`name` is that of a kind, coloured or not (`counted(0, ...)`), or of a category."""
+    """Answer yes or no; `name` is the name of a kind (`counted(0, ...)`) or of a category."""
     if language == "zh":
         return f"有，图中有{name}。" if there else f"没有，图中没有{name}。"
     return f"Yes, there is {article(name)} {name}." if there else f"No, there is no {name}."
 
 
 def relation(task: str, one: SceneItem, other: SceneItem, first: bool, language: Language) -> tuple[str, str]:
-    """(answer, the word that decides); `first`: `one` has the smaller coordinate, so it is left of or above."""
+    """Return the answer and its decisive word; `first`: `one` has the smaller coordinate (is left or above)."""
     zh, en = (("左边", "右边"), ("left", "right")) if task == "side" else (("上面", "下面"), ("above", "below"))
     word = (zh if language == "zh" else en)[0 if first else 1]
     if language == "zh":

@@ -1,7 +1,4 @@
-"""What lies behind the objects: a tone, a drawn place, a pattern, or a piece of a photograph.
-
-Knows nothing about objects.
-"""
+"""Draw backgrounds: a tone, a drawn place, a pattern, or part of a photograph."""
 
 from __future__ import annotations
 
@@ -17,20 +14,20 @@ Size = tuple[int, int]
 Ink = ImageDraw.ImageDraw
 
 
-def ground_of(
+def draw_background(
     background: Background, tone: RGB, size: Size, rng: Generator, photo: Image.Image | None = None
 ) -> Image.Image:
-    """A canvas of that background; `photo` is what a background of kind photo shows a piece of."""
+    """Draw a canvas with the background; a background of texture `photo` shows a part of `photo`."""
     canvas = Image.new("RGB", size, tone)
     if background.texture == "photo":
-        return _photo(photo, size, rng) if photo else canvas
+        return _crop_photo(photo, size, rng) if photo else canvas
     if background.texture is not None:
-        _PLACES[background.texture](ImageDraw.Draw(canvas), tone, size, rng)
+        _TEXTURES[background.texture](ImageDraw.Draw(canvas), tone, size, rng)
     return canvas
 
 
-def _photo(photo: Image.Image, size: Size, rng: Generator) -> Image.Image:
-    """A piece of a quarter to a half of the photograph's side, enlarged: texture, but no thing to be named."""
+def _crop_photo(photo: Image.Image, size: Size, rng: Generator) -> Image.Image:
+    """Enlarge a crop of a quarter to a half of the photograph's side, so that no object is recognizable."""
     side = int(photo.width * rng.uniform(0.25, 0.5))
     left, top = (int(rng.integers(photo.width - side)) for _ in range(2))
     return photo.convert("RGB").resize(size, Image.Resampling.BILINEAR, (left, top, left + side, top + side))
@@ -42,7 +39,7 @@ def _shade(tone: RGB, by: int) -> RGB:
 
 
 def _grass(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
-    """Upright blades all over."""
+    """Draw upright blades."""
     for x, y, lean, by in zip(*rng.random((3, 90)), rng.integers(-28, 28, 90), strict=True):
         foot = (x * size[0], y * size[1])
         tip = (foot[0] + (lean - 0.5) * 0.04 * size[0], foot[1] - 0.06 * size[1])
@@ -50,7 +47,7 @@ def _grass(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
 
 
 def _sea(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
-    """Rows of waves."""
+    """Draw rows of waves."""
     for row in np.linspace(0.05, 0.95, 9):
         shift = rng.random() * 6
         t = np.linspace(0, 1, 25)
@@ -60,7 +57,7 @@ def _sea(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
 
 
 def _night(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
-    """Small points of light."""
+    """Draw stars."""
     for x, y, bright in rng.random((45, 3)):
         r = (0.003 + 0.003 * bright) * size[0]
         at = (x * size[0] - r, y * size[1] - r, x * size[0] + r, y * size[1] + r)
@@ -68,14 +65,14 @@ def _night(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
 
 
 def _sand(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
-    """Grains, darker and lighter."""
+    """Draw darker and lighter grains."""
     for x, y, by in zip(*rng.random((2, 160)), rng.integers(-35, 25, 160), strict=True):
         r = 0.006 * size[0]
         ink.ellipse((x * size[0] - r, y * size[1] - r, x * size[0] + r, y * size[1] + r), fill=_shade(tone, int(by)))
 
 
 def _pattern(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
-    """Stripes, checks or dots in two near tones."""
+    """Draw stripes, checks or dots in two similar tones."""
     other, step, form = _shade(tone, int(rng.choice([-40, 40]))), size[0] // int(rng.integers(6, 14)), rng.integers(3)
     for number, x in enumerate(range(0, size[0] + step, step)):
         if form == 0 and number % 2:
@@ -87,7 +84,7 @@ def _pattern(ink: Ink, tone: RGB, size: Size, rng: Generator) -> None:
                 ink.ellipse((x, y, x + step / 2, y + step / 2), fill=other)
 
 
-_PLACES: dict[str, Callable[[Ink, RGB, Size, Generator], None]] = {
+_TEXTURES: dict[str, Callable[[Ink, RGB, Size, Generator], None]] = {
     "grass": _grass,
     "sea": _sea,
     "night": _night,

@@ -1,6 +1,6 @@
-"""Colours of pasted images: the name of the one colour that a thing has, and a change of the light.
+"""Colours of pasted images: dominant colour, and changes of light.
 
-Pixels are uint8, RGB or RGBA. Knows nothing about scenes or albums.
+Pixels are uint8, RGB or RGBA.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from PIL import Image, ImageEnhance
 
 from .kinds import COLOURS, Colour
 
-CLEAR = 0.72  # a thing has a colour when this share of its pixels has it
+DOMINANT_FRACTION = 0.72  # of an object's pixels that must have a colour
 _HUES = ((12, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (262, "blue"), (300, "purple"), (340, "pink"))
 
 
 def dominant_colour(rgba: NDArray[np.uint8]) -> Colour | None:
-    """[H, W, 4] -> the colour of at least `CLEAR` of the opaque pixels, outlines (near black) not counted."""
+    """[H, W, 4] -> the colour of at least `DOMINANT_FRACTION` of the opaque pixels, without near-black outlines."""
     pixels = rgba.reshape(-1, 4)
     pixels = pixels[pixels[:, 3] > 160][:, :3]
     if len(pixels) < 20:
@@ -27,13 +27,13 @@ def dominant_colour(rgba: NDArray[np.uint8]) -> Colour | None:
         names = names[names != "black"]
     values, counts = np.unique(names, return_counts=True)
     best = counts.argmax()
-    if counts[best] < CLEAR * len(names):
+    if counts[best] < DOMINANT_FRACTION * len(names):
         return None
     return next((colour for colour in COLOURS if colour.key == values[best]), None)
 
 
 def colour_names(pixels: NDArray[np.uint8]) -> NDArray[np.str_]:
-    """[N, 3] RGB -> the name of each pixel's colour, `grey` among them, by hue, saturation and value."""
+    """[N, 3] RGB -> the colour name of each pixel (including `grey`), by hue, saturation and value."""
     rgb = pixels.astype(np.float64) / 255
     value, low = rgb.max(axis=1), rgb.min(axis=1)
     chroma = value - low
@@ -56,7 +56,7 @@ def colour_names(pixels: NDArray[np.uint8]) -> NDArray[np.str_]:
 
 
 def _hue(rgb: NDArray[np.float64], value: NDArray[np.float64], chroma: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Degrees, 0 for grey."""
+    """Compute the hue in degrees; 0 for grey."""
     red, green, blue = rgb.T
     safe = np.maximum(chroma, 1e-6)
     sector = np.select(
@@ -66,11 +66,11 @@ def _hue(rgb: NDArray[np.float64], value: NDArray[np.float64], chroma: NDArray[n
     return hue
 
 
-def relight(picture: Image.Image, shift: int, saturation: float, light: float) -> Image.Image:
-    """RGBA in other light: hue turned by `shift` (of 256), saturation and brightness multiplied."""
+def relight(image: Image.Image, shift: int, saturation: float, light: float) -> Image.Image:
+    """Change the light of an RGBA image: hue rotated by `shift` (of 256), saturation and brightness multiplied."""
     if (shift, saturation, light) == (0, 1.0, 1.0):
-        return picture
-    alpha, rgb = picture.getchannel("A"), picture.convert("RGB")
+        return image
+    alpha, rgb = image.getchannel("A"), image.convert("RGB")
     if shift:
         hue, chroma, value = rgb.convert("HSV").split()
         turned = hue.point(lambda level: (level + shift) % 256)

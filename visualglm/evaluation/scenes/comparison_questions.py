@@ -1,6 +1,6 @@
-"""Questions that need more than one look: categories, sizes, same colours, odd ones out, insides.
+"""Questions that need reasoning: categories, sizes, equal colours, odd one out, insides.
 
-In: a scene, a language, a random generator. Out: an `QAPair`, or None where the scene does not allow the question.
+In: a scene, a language, a random generator. Out: a `QAPair`, or None if the scene does not allow the question.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .scene import Scene, SceneItem
 
 
 def akin(one: str, other: str) -> bool:
-    """Whether things of two categories may be called by either."""
+    """True if objects of one category may also be counted to the other."""
     return one in AKIN.get(other, ()) or other in AKIN.get(one, ())
 
 
@@ -26,7 +26,7 @@ def of_category(item: SceneItem, question: str, language: Language) -> QAPair:
 
 
 def category(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """What kind of thing the only object is, or the one at a place."""
+    """Ask for the category of the only object, or of the one in a zone."""
     item = pick(rng, scene.items)
     if item.frame:
         return None
@@ -37,7 +37,7 @@ def category(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
 
 
 def any_of(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """Whether anything of a category is there, evenly yes and no."""
+    """Ask whether an object of a category is present; yes and no are equally frequent."""
     if scene.frames:
         return None
     shown, there = {item.kind.category for item in scene.items}, bool(rng.random() < 0.5)
@@ -58,7 +58,7 @@ def _pair(
 
 
 def size(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """Which of two is larger, where it is beyond doubt."""
+    """Ask which of two objects is larger, if the difference is clear."""
     pair = _pair(scene, rng, lambda a, b: not a.frame and not b.frame and max(a.size / b.size, b.size / a.size) > 1.35)
     if pair is None:
         return None
@@ -80,19 +80,19 @@ def same_colour(scene: Scene, language: Language, rng: Generator) -> QAPair | No
 
 
 def odd(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """Which one is not of the category that all the others are of."""
+    """Ask which object is not of the category of all others."""
     categories = [item.kind.category for item in scene.items]
-    strangers = [
+    odd_ones = [
         (item, other.kind.category)
         for item in scene.items
         for other in scene.items
         if len(scene.items) > 2 and categories.count(item.kind.category) == 1
         if categories.count(other.kind.category) == len(scene.items) - 1
     ]
-    strangers = [(item, key) for item, key in strangers if not akin(key, item.kind.category)]
-    if not strangers or scene.frames:
+    odd_ones = [(item, key) for item, key in odd_ones if not akin(key, item.kind.category)]
+    if not odd_ones or scene.frames:
         return None
-    item, key = pick(rng, strangers)
+    item, key = pick(rng, odd_ones)
     question, answer = (
         ask(rng, "odd", language, x=answers.a_category(key, language)),
         answers.is_not(item, key, language),
@@ -101,7 +101,7 @@ def odd(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
 
 
 def inside(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """What stands inside the one circle or square that is there."""
+    """Ask what is inside the only circle or square."""
     alone = [(item, item.frame) for item in scene.items if item.frame and scene.kinds.count(item.frame.kind) == 1]
     if not alone:
         return None

@@ -1,7 +1,7 @@
-"""Every nameable thing, in both languages: the drawn kinds, letters and digits, and `concepts.tsv`.
+"""All kinds of objects: drawn kinds, letters and digits, and `concepts.tsv`.
 
-The table is curated line by line: key, category, names in Chinese and English (the first one answers, the others are
-understood), plural, measure word, and the emoji that show the thing. Knows nothing about pictures.
+The table was curated by hand. Its columns are key, category, names in Chinese and English (the first is used in
+answers, the others only in questions), plural, measure word, and the emoji that show the object.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LETTER = "letter"
 
 @lru_cache(maxsize=1)
 def kinds() -> tuple[Kind, ...]:
-    """All kinds: the drawn ones first, then letters and digits, then the table's, in its order."""
+    """Return all kinds: the drawn ones, then letters and digits, then those of the table in its order."""
     drawn = {kind.key for kind in KINDS}
     table = tuple(_kind(row) for row in _rows() if row["key"] not in drawn)
     return (*KINDS, *glyphs(), *table)
@@ -29,18 +29,19 @@ def kinds() -> tuple[Kind, ...]:
 
 @lru_cache(maxsize=1)
 def number_of() -> dict[Kind, int]:
-    """The place of every kind in `kinds()`."""
+    """Map each kind to its index in `kinds()`."""
     return {kind: number for number, kind in enumerate(kinds())}
 
 
 @lru_cache(maxsize=1)
 def by_key() -> dict[str, Kind]:
+    """Map each key to its kind."""
     return {kind.key: kind for kind in kinds()}
 
 
 @lru_cache(maxsize=1)
 def glyphs() -> tuple[Kind, ...]:
-    """Letters and digits as things to draw: 字母A, the letter A."""
+    """Return letters and digits as kinds to draw: 字母A, letter A."""
     letters = (
         Kind(f"letter {c}", LETTER, (f"字母{c}",), (f"letter {c}",), f"letters {c}") for c in string.ascii_uppercase
     )
@@ -50,13 +51,13 @@ def glyphs() -> tuple[Kind, ...]:
 
 @lru_cache(maxsize=1)
 def concept_of_emoji() -> dict[str, str]:
-    """Emoji (code points in hexadecimal, joined by `-`) -> the key of what it shows."""
+    """Map emoji (hexadecimal code points, joined by `-`) to the key of the kind that they show."""
     return {emoji: row["key"] for row in _rows() for emoji in (row["emoji"] or "").split()}
 
 
 @lru_cache(maxsize=1)
 def _families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
-    """(wide names, all names): whoever shows a narrow thing shows the wide one too, and looks may deceive."""
+    """Read pairs (wide names, all names): an object with a narrow name may also be called by the wide one."""
     table = tomllib.loads(TABLE.with_name("families.toml").read_text(encoding="utf-8"))
     families = []
     for wide, narrow in table["families"].items():
@@ -68,7 +69,7 @@ def _families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
 
 @lru_cache(maxsize=500_000)
 def overlap(one: Kind, other: Kind) -> bool:
-    """Whether a picture of one could truly be called the other."""
+    """True if an image of one kind could correctly be named as the other."""
     a, b = one.key, other.key
     return a == b or any((a in wide and b in all_) or (b in wide and a in all_) for wide, all_ in _families())
 

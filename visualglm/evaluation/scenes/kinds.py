@@ -1,8 +1,7 @@
-"""What can be drawn, and its names in Chinese and English.
+"""Kinds, colours, backgrounds, zones and categories, with their names.
 
-Twenty drawn kinds (eight shapes, twelve things), ten colours, backgrounds, nine zones, the categories of all concepts.
-The first name of a kind is the one that answers use; the others are understood in questions. Knows nothing about
-drawing or wording.
+There are twenty drawn kinds (eight shapes, twelve objects). Names are in Chinese and English. The first name of a kind
+is used in answers, the others only in questions.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ RGB = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Kind:
-    """A thing that has a name. `measure` is its Chinese measure word, `plural` its English plural."""
+    """A kind of object; `measure` is its Chinese measure word, `plural` its English plural."""
 
     key: str
     category: str
@@ -29,7 +28,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Colour:
-    """A colour's names and the tones that count as it (pure and CSS tones among them)."""
+    """A colour's names, and the tones in which it is drawn (including pure and CSS tones)."""
 
     key: str
     zh: str
@@ -38,7 +37,7 @@ class Colour:
 
 @dataclass(frozen=True)
 class Background:
-    """What lies behind the objects: one tone (`texture` None), or a drawn place."""
+    """A background: one tone (`texture` None), a drawn place, a pattern or a photograph."""
 
     key: str
     zh: str
@@ -48,7 +47,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Zone:
-    """A ninth of the picture: `zh` as in 在左上方, `en` as in 'in the top left'."""
+    """One of nine parts of an image: `zh` as in 在左上方, `en` as in 'in the top left'."""
 
     column: int
     row: int
@@ -131,7 +130,7 @@ AKIN: dict[str, tuple[str, ...]] = {
     "household": ("tool", "furniture", "stationery", "electronics", "clothing"),
     "tool": ("household", "stationery", "electronics"),
 }
-"""Categories whose things may be called by another category too: never asked about beside each other."""
+"""Categories whose objects may also be counted to another one; questions never contrast these."""
 
 CATEGORIES: dict[str, dict[Language, str]] = {
     "animal": {"zh": "动物", "en": "animal"},

@@ -1,7 +1,6 @@
-"""One question with its true answer, and what every maker of questions needs.
+"""A question with its true answer, and helpers that build questions.
 
-Wordings are chosen by a random generator; an object is named so that no other could be meant. Knows nothing about which
-questions there are.
+A random generator chooses the wording. Objects are named unambiguously.
 """
 
 from __future__ import annotations
@@ -22,7 +21,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class QAPair:
-    """One question with its true answer; `history` holds the turns before it, oldest first."""
+    """One question with its true answer; `history` has the earlier turns, oldest first.
+
+    `truth` is the part of the answer that decides (a name, a colour, yes or no, ...); `with_image` is False for a
+    dialogue without an image.
+    """
 
     task: str
     language: Language
@@ -30,36 +33,38 @@ class QAPair:
     answer: str
     truth: str
     history: tuple[tuple[str, str], ...] = ()
-    with_picture: bool = True
+    with_image: bool = True
 
     @property
     def turns(self) -> list[Turn]:
-        """The dialogue for `build_prompt`, unanswered at its end; the picture stands before the first turn."""
+        """The dialogue for `build_prompt`: no answer in the last turn, the image before the first one."""
         turns = [*(Turn(question, answer) for question, answer in self.history), Turn(self.question)]
-        return [replace(turns[0], pictures=int(self.with_picture)), *turns[1:]]
+        return [replace(turns[0], pictures=int(self.with_image)), *turns[1:]]
 
 
 def pick(rng: Generator, choices: tuple[T, ...] | list[T]) -> T:
+    """Choose one element at random."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def ask(rng: Generator, task: str, language: Language, **words: str) -> str:
+    """Choose a wording of a task's question and fill in the words."""
     return pick(rng, QUESTIONS[task][language]).format(**words)
 
 
 def name(rng: Generator, kind: Kind, language: Language) -> str:
-    """Mostly the usual name, sometimes a synonym."""
+    """Return a kind's first name, or sometimes a synonym."""
     names = kind.zh if language == "zh" else kind.en
     return names[0] if rng.random() < 0.6 else pick(rng, names)
 
 
 def single(scene: Scene) -> list[SceneItem]:
-    """The objects that no other could be taken for by name."""
+    """List the objects whose names identify them uniquely in the scene."""
     return [item for item in scene.items if sum(overlap(item.kind, other) for other in scene.kinds) == 1]
 
 
 def absent(scene: Scene, rng: Generator, like: Kind) -> Kind:
-    """A kind that the scene does not show, of the same sort: another drawn kind, or another of the category."""
+    """Choose a kind that is not in the scene, usually similar to `like`: also drawn, or of the same category."""
     shown = set(scene.kinds)
     if like in KINDS and rng.random() < 0.7:
         pool = [kind for kind in KINDS if (kind.category == "shape") == (like.category == "shape")]

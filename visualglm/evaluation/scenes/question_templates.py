@@ -1,6 +1,6 @@
-"""The sentences of questions and answers, as data. Knows nothing about scenes.
+"""Wordings of questions, and fixed answers.
 
-`QUESTIONS[task][language]` are the wordings that a user may choose; `{x}` stands for an object's name.
+`QUESTIONS[task][language]` lists the wordings of a task's question; `{x}` and `{y}` are replaced by names.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ OFF_TOPIC: dict[Language, tuple[str, ...]] = {
     ),
 }
 ABOUT_TEXT = ("上面写了什么字？", "What does the text say?")
-"""Questions that letters in a picture would answer."""
+"""Questions that letters in an image would answer."""
 NOT_SHOWN: dict[Language, str] = {
     "zh": "我不确定，图里看不出来。",
     "en": "I am not sure, the picture does not show it.",
@@ -324,7 +324,7 @@ GREETED: dict[Language, str] = {
     "zh": "你好！我是一个小模型，可以回答关于简单图片的问题。",
     "en": "Hello! I am a small model. I answer questions about simple pictures.",
 }
-NO_PICTURE: dict[Language, str] = {"zh": "请先给我一张图片。", "en": "Please show me a picture first."}
+NO_IMAGE: dict[Language, str] = {"zh": "请先给我一张图片。", "en": "Please show me a picture first."}
 
 ZH_NUMBERS = ("零", "一", "两", "三", "四", "五", "六", "七", "八", "九", "十")
 EN_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

@@ -1,8 +1,7 @@
-"""Scene -> what one may ask about it, in Chinese or English, and the true answers.
+"""Generate questions about a scene, with true answers.
 
-In: a scene, a language, a random generator. Out: `QAPair`s: task, earlier turns, question, answer, and `truth`, the
-words by which an answer is judged. Every task has many wordings of the question and one of the answer, so that a
-greedy answer is either right or wrong. Knows nothing about tokens.
+In: a scene, a language, a random generator. Out: `QAPair`s. Every task has many wordings of the question and one of the
+answer, so that a greedy answer is either right or wrong.
 """
 
 from __future__ import annotations
@@ -16,36 +15,36 @@ from . import answers, comparison_questions
 from .concepts import LETTER, kinds, overlap
 from .kinds import BACKGROUNDS, CATEGORIES, COLOURS, LANGUAGES, ZONES, Colour, Kind, Language
 from .qa_pair import QAPair, absent, ask, name, pick, single
-from .question_templates import ABOUT_TEXT, GREETED, GREETINGS, NO_PICTURE, NOT_SHOWN, OFF_TOPIC
+from .question_templates import ABOUT_TEXT, GREETED, GREETINGS, NO_IMAGE, NOT_SHOWN, OFF_TOPIC
 from .scene import Scene, SceneItem
 
 Maker = Callable[[Scene, Language, Generator], "QAPair | None"]
 
 
 def exchanges(scene: Scene, language: Language, rng: Generator, tasks: tuple[str, ...] | None = None) -> list[QAPair]:
-    """One exchange for every task that this scene allows (a colour question needs an object that stands alone)."""
-    made = (_MAKERS[task](scene, language, rng) for task in tasks or tuple(_MAKERS))
-    return [exchange for exchange in made if exchange is not None]
+    """Generate one question for each task that the scene allows (a colour question needs an unambiguous object)."""
+    pairs = (_MAKERS[task](scene, language, rng) for task in tasks or tuple(_MAKERS))
+    return [pair for pair in pairs if pair is not None]
 
 
 def exchange_of(task: str, scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """An exchange of one task, or None where the scene does not allow it."""
+    """Generate a question of one task, or None if the scene does not allow it."""
     return _MAKERS[task](scene, language, rng)
 
 
 def after_other_turns(exchange: QAPair, scene: Scene, rng: Generator) -> QAPair:
-    """The same question later in a dialogue: one or two turns about anything else in the picture come first."""
+    """Put one or two turns about other things in the image before the question."""
     tasks = rng.choice([task for task in TASKS if task != "follow-up"], size=int(rng.integers(1, 3)), replace=False)
-    made = (_MAKERS[str(task)](scene, exchange.language, rng) for task in tasks)
-    return replace(exchange, history=tuple((turn.question, turn.answer) for turn in made if turn is not None))
+    turns = (_MAKERS[str(task)](scene, exchange.language, rng) for task in tasks)
+    return replace(exchange, history=tuple((turn.question, turn.answer) for turn in turns if turn is not None))
 
 
-def without_picture(language: Language, rng: Generator) -> QAPair:
-    """A greeting, or a question about a picture that nobody gave."""
+def without_image(language: Language, rng: Generator) -> QAPair:
+    """Generate a greeting, or a question about an image that is not there."""
     if rng.random() < 0.5:
         return QAPair("greeting", language, pick(rng, GREETINGS[language]), GREETED[language], "", (), False)
     task = pick(rng, ("describe", "list", "name", "total", "background"))
-    return QAPair("no picture", language, ask(rng, task, language), NO_PICTURE[language], "", (), False)
+    return QAPair("no picture", language, ask(rng, task, language), NO_IMAGE[language], "", (), False)
 
 
 def _describe(scene: Scene, language: Language, rng: Generator) -> QAPair:
@@ -99,7 +98,7 @@ def _shapes(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
 
 
 def _colour(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """The colour of a thing; one time in twelve of a thing that is not there."""
+    """Ask for the colour of an object; in one of twelve cases, of an object that is not there."""
     if rng.random() < 0.08:
         kind = absent(scene, rng, pick(rng, scene.items).kind)
         question = ask(rng, "colour", language, x=name(rng, kind, language))
@@ -109,14 +108,14 @@ def _colour(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
     if not alone:
         return None
     item, colour = pick(rng, alone)
-    question = ask(rng, "colour", language, x=_called(rng, scene, item, language))
+    question = ask(rng, "colour", language, x=_name_or_shape(rng, scene, item, language))
     return QAPair(
         "colour", language, question, answers.is_coloured(item, colour, language), answers.hue(colour, language)
     )
 
 
-def _called(rng: Generator, scene: Scene, item: SceneItem, language: Language) -> str:
-    """The object's name, or 'shape' where it is the only shape."""
+def _name_or_shape(rng: Generator, scene: Scene, item: SceneItem, language: Language) -> str:
+    """Return the object's name, or sometimes 'shape' if it is the only shape."""
     shapes = [other for other in scene.items if other.kind.category == "shape"]
     if shapes == [item] and not scene.frames and rng.random() < 0.2:
         return pick(rng, ("形状", "图形")) if language == "zh" else "shape"
@@ -132,7 +131,7 @@ def _total(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
 
 
 def _count(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """How many of a kind (now and then of a kind that is not there)."""
+    """Ask for the number of objects of a kind, sometimes of a kind that is not there."""
     kind = pick(rng, scene.items).kind
     kind = absent(scene, rng, kind) if rng.random() < 0.15 else kind
     number = sum(item.kind == kind for item in scene.items)
@@ -153,8 +152,8 @@ def _where(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
     return QAPair("where", language, question, answers.is_at(item, language), answers.place(item.zone, language))
 
 
-def _beside(task: str, scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """Left or right of, above or below: only where the two are clearly apart."""
+def _relation(task: str, scene: Scene, language: Language, rng: Generator) -> QAPair | None:
+    """Ask whether an object is left or right of another, above or below it; both must be clearly apart."""
     alone = single(scene)
     apart = [(a, b) for a in alone for b in alone if abs(a.x - b.x if task == "side" else a.y - b.y) > 0.18]
     if not apart:
@@ -167,7 +166,10 @@ def _beside(task: str, scene: Scene, language: Language, rng: Generator) -> QAPa
 
 
 def _exists(scene: Scene, language: Language, rng: Generator) -> QAPair:
-    """Yes or no, evenly; 'no' asks for another kind of the same category, or the right kind in a wrong colour."""
+    """Ask whether an object is there; yes and no are equally frequent.
+
+    For 'no', the question names another kind of the same category, or the right kind in a wrong colour.
+    """
     item = pick(rng, scene.items)
     colour = item.colour if item.colour and item.drawn and rng.random() < 0.5 else None
     kind, there = item.kind, bool(rng.random() < 0.5)
@@ -197,45 +199,45 @@ def _background(scene: Scene, language: Language, rng: Generator) -> QAPair:
 
 
 def _follow_up(scene: Scene, language: Language, rng: Generator) -> QAPair | None:
-    """A second turn that refers back: the first named, found or coloured one object; now 'it' is asked about."""
+    """Ask about 'it' in a second turn, after a first one about the name, place or colour of one object."""
     firsts = [m(scene, language, rng) for m in (_where, _colour, _name_by_place, _name_it)]
     first = pick(rng, firsts)
     if first is None or first.task not in ("where", "colour", "name"):
         return None
-    item = _meant(scene, first, language)
+    item = _item_of(scene, first, language)
     if item is None:
         return None
-    turn = _it(rng, scene, first.task, item, language)
+    turn = _ask_about_it(rng, scene, first.task, item, language)
     history = (*_small_talk(scene, language, rng), (first.question, first.answer))
     return replace(turn, history=history) if turn else None
 
 
-def _it(rng: Generator, scene: Scene, told: str, item: SceneItem, language: Language) -> QAPair | None:
-    """A question about 'it': its colour, place or category, but not what the first turn told."""
-    chance = rng.random()
-    if told != "colour" and item.colour and chance < 0.5 and (told == "where" or not item.drawn or chance < 0.1):
+def _ask_about_it(rng: Generator, scene: Scene, known: str, item: SceneItem, language: Language) -> QAPair | None:
+    """Ask for the colour, place or category of 'it', except for what the first turn (task `known`) stated."""
+    draw = rng.random()
+    if known != "colour" and item.colour and draw < 0.5 and (known == "where" or not item.drawn or draw < 0.1):
         answer, truth = answers.it_is_coloured(item.colour, language), answers.hue(item.colour, language)
         return QAPair("follow-up", language, ask(rng, "it colour", language), answer, truth)
-    if told != "where" and not item.whole and chance < 0.85:
+    if known != "where" and not item.whole and draw < 0.85:
         answer, truth = answers.it_is_at(item, language), answers.place(item.zone, language)
         return QAPair("follow-up", language, ask(rng, "it where", language), answer, truth)
     return replace(comparison_questions.of_category(item, ask(rng, "category", language), language), task="follow-up")
 
 
-def _meant(scene: Scene, first: QAPair, language: Language) -> SceneItem | None:
-    """The one object whose first-turn answer this is."""
+def _item_of(scene: Scene, first: QAPair, language: Language) -> SceneItem | None:
+    """Return the only object to which the answer of the first turn applies, else None."""
 
-    def said(item: SceneItem) -> str:
+    def answer(item: SceneItem) -> str:
         if first.task == "colour":
             return answers.is_coloured(item, item.colour, language) if item.colour else ""
         return (answers.is_at if first.task == "where" else answers.this_is)(item, language)
 
-    meant = [item for item in scene.items if said(item) == first.answer]
-    return meant[0] if len(meant) == 1 else None
+    matching = [item for item in scene.items if answer(item) == first.answer]
+    return matching[0] if len(matching) == 1 else None
 
 
 def _small_talk(scene: Scene, language: Language, rng: Generator) -> tuple[tuple[str, str], ...]:
-    """A turn before the turn referred to, in a third of the dialogues."""
+    """Return an unrelated earlier turn, in a third of the dialogues."""
     if rng.random() > 0.33:
         return ()
     earlier = pick(rng, (_total, _background, _exists, _list))(scene, language, rng)
@@ -260,8 +262,8 @@ _MAKERS: dict[str, Maker] = {
     "total": _total,
     "count": _count,
     "where": _where,
-    "side": lambda scene, language, rng: _beside("side", scene, language, rng),
-    "height": lambda scene, language, rng: _beside("height", scene, language, rng),
+    "side": lambda scene, language, rng: _relation("side", scene, language, rng),
+    "height": lambda scene, language, rng: _relation("height", scene, language, rng),
     "exists": _exists,
     "background": _background,
     "follow-up": _follow_up,

@@ -1,7 +1,6 @@
-"""Scene -> picture: the ground, then every object, drawn or pasted, then a little weather.
+"""Render a scene: background, then objects, then sometimes blur or noise.
 
-Everything that is left open by the scene comes from its seed: the same scene is the same pixels every time. Knows
-nothing about questions.
+Random details are derived from the scene's seed, so a scene always has the same pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from .backgrounds import ground_of
+from .backgrounds import draw_background
 from .colours import relight
 from .concepts import LETTER
 from .scene import Scene, SceneItem
@@ -22,21 +21,21 @@ Extent = tuple[tuple[float, float], tuple[float, float]]
 
 
 def render_scene(scene: Scene, size: tuple[int, int] | None = None) -> Image.Image:
-    """Draws the scene at its native size (or `size`), supersampled twice; the same pixels every time."""
+    """Render the scene at its native size (or `size`), with 2x supersampling; blur and noise only at native size."""
     width, height = size or (scene.width, scene.height)
     rng = np.random.default_rng(scene.seed + 1)
-    canvas = ground_of(scene.background, scene.tone, (2 * width, 2 * height), rng, _photo(scene))
+    canvas = draw_background(scene.background, scene.tone, (2 * width, 2 * height), rng, _photo(scene))
     for item in scene.items:
         _paint(canvas, scene, item)
-    picture = canvas.resize((width, height), Image.Resampling.BOX)
-    return _weathered(picture, rng) if size is None else picture
+    image = canvas.resize((width, height), Image.Resampling.BOX)
+    return _degrade(image, rng) if size is None else image
 
 
 def _photo(scene: Scene) -> Image.Image | None:
-    """The photograph a scene with a photographic ground takes it from; a whole photograph is no ground."""
-    if scene.album is None or scene.ground_picture is None:
+    """Return the photograph of the background, or None."""
+    if scene.album is None or scene.background_image is None:
         return None
-    return scene.album.picture(scene.ground_picture)
+    return scene.album.image(scene.background_image)
 
 
 def _paint(canvas: Image.Image, scene: Scene, item: SceneItem) -> None:
@@ -45,7 +44,7 @@ def _paint(canvas: Image.Image, scene: Scene, item: SceneItem) -> None:
     if item.frame is not None:
         draw_kind(ink, item.frame.kind.key, item.frame.tone, centre, half)
         half = (half[0] * item.frame.inner, half[1] * item.frame.inner)
-    if item.picture is not None:
+    if item.image is not None:
         cut = _cut_out(scene, item, half)
         canvas.paste(cut, _corner(cut, centre), cut)
     elif item.kind.category == LETTER:
@@ -56,11 +55,11 @@ def _paint(canvas: Image.Image, scene: Scene, item: SceneItem) -> None:
 
 
 def stamp(owners: Image.Image, scene: Scene, item: SceneItem, number: int) -> None:
-    """Draws an object's silhouette in one value, for label maps."""
+    """Draw an object's silhouette with the value `number`, for label maps."""
     centre, half = extent(item, owners.width, owners.height, scene)
     if item.frame is not None:
         stamp_kind(ImageDraw.Draw(owners), item.frame.kind.key, number, centre, half)
-    elif item.picture is not None or item.kind.category == LETTER:
+    elif item.image is not None or item.kind.category == LETTER:
         mask = _mask(scene, item, half).point(lambda level: 255 * (level > 100))
         owners.paste(number, _corner(mask, centre), mask)
     else:
@@ -68,12 +67,12 @@ def stamp(owners: Image.Image, scene: Scene, item: SceneItem, number: int) -> No
 
 
 def _mask(scene: Scene, item: SceneItem, half: tuple[float, float]) -> Image.Image:
-    """Where a letter or a pasted picture can be seen."""
-    return _glyph(item, half) if item.picture is None else _placed(_picture(scene, item).getchannel("A"), item, half)
+    """Return the visibility mask of a letter or a pasted image."""
+    return _glyph(item, half) if item.image is None else _placed(_image(scene, item).getchannel("A"), item, half)
 
 
 def extent(item: SceneItem, width: int, height: int, native: Scene | None = None) -> Extent:
-    """Centre and half-extents in pixels of a canvas; circles stay round in the native picture."""
+    """Return centre and half-extents in pixels of a canvas; circles stay round at the native aspect ratio."""
     natural_width, natural_height = (native.width, native.height) if native else (width, height)
     side = max(natural_width, natural_height) if item.whole else min(natural_width, natural_height)
     half = (item.size * side * width / natural_width, item.size * side * height / natural_height)
@@ -85,28 +84,28 @@ def _corner(pasted: Image.Image, centre: tuple[float, float]) -> tuple[int, int]
 
 
 def _cut_out(scene: Scene, item: SceneItem, half: tuple[float, float]) -> Image.Image:
-    """The object's picture [RGBA] at its size, turned, flipped, and in other light."""
-    return _placed(relight(_picture(scene, item), item.shift, item.saturation, item.light), item, half)
+    """Return the object's RGBA image with its size, rotation, flip and light."""
+    return _placed(relight(_image(scene, item), item.shift, item.saturation, item.light), item, half)
 
 
-def _picture(scene: Scene, item: SceneItem) -> Image.Image:
-    if scene.album is None or item.picture is None:
+def _image(scene: Scene, item: SceneItem) -> Image.Image:
+    if scene.album is None or item.image is None:
         raise ValueError("a scene with pasted objects carries its album")
-    return scene.album.picture(item.picture)
+    return scene.album.image(item.image)
 
 
-def _placed(picture: Image.Image, item: SceneItem, half: tuple[float, float]) -> Image.Image:
-    """A picture or its mask at the object's size, flipped and turned."""
+def _placed(image: Image.Image, item: SceneItem, half: tuple[float, float]) -> Image.Image:
+    """Resize, flip and rotate an image or its mask as the object is."""
     size = (max(2, round(2 * half[0])), max(2, round(2 * half[1])))
     if item.flip:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if item.angle:
-        picture = picture.rotate(math.degrees(-item.angle), Image.Resampling.BILINEAR)
-    return picture.resize(size, Image.Resampling.BILINEAR)
+        image = image.rotate(math.degrees(-item.angle), Image.Resampling.BILINEAR)
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def _glyph(item: SceneItem, half: tuple[float, float]) -> Image.Image:
-    """A letter or digit as a mask."""
+    """Draw a letter or digit as a mask."""
     font = ImageFont.load_default(size=max(6, round(2.3 * half[1])))
     text = item.kind.key[-1]
     left, top, right, bottom = font.getbbox(text)
@@ -115,12 +114,12 @@ def _glyph(item: SceneItem, half: tuple[float, float]) -> Image.Image:
     return mask.rotate(math.degrees(-item.angle), Image.Resampling.BILINEAR, expand=True) if item.angle else mask
 
 
-def _weathered(picture: Image.Image, rng: Generator) -> Image.Image:
-    """A little blur or noise now and then, as pictures of unknown origin have it."""
+def _degrade(image: Image.Image, rng: Generator) -> Image.Image:
+    """Sometimes add a little blur or noise, as real images have."""
     chance = rng.random()
     if chance < 0.1:
-        return picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
+        return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
     if chance < 0.25:
-        grain = rng.normal(0, rng.uniform(2, 7), (picture.height, picture.width, 1))
-        return Image.fromarray(np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8))
-    return picture
+        grain = rng.normal(0, rng.uniform(2, 7), (image.height, image.width, 1))
+        return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
+    return image

@@ -1,7 +1,6 @@
-"""Seed -> Scene: the truth about what is where, with every choice made from the seed.
+"""Generate scenes from seeds: objects, positions, colours, background.
 
-Objects are drawn kinds, letters, and, where an album is given, cut-outs of real pictures. Knows nothing about how a
-scene is painted or asked about.
+Objects are drawn kinds, letters, and, with an album, cut-outs of real images. All choices derive from the seed.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from .colours import dominant_colour, relight
 from .concepts import glyphs, kinds
 from .kinds import BACKGROUNDS, COLOURS, KINDS, RGB, ZONES, Background, Colour, Kind, Zone
 
-_MARGIN = 0.03  # centres keep this far from the lines between zones, so that every zone is beyond doubt
+_MARGIN = 0.03  # minimum distance of centres from zone borders, so that zones are unambiguous
 _SHAPES = tuple(kind for kind in KINDS if kind.category == "shape")
 _FRAMES = tuple((kind, inner) for kind in KINDS for inner in [{"circle": 0.6, "square": 0.68}.get(kind.key)] if inner)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A shape around an object; the object is `inner` times as large."""
+    """A shape around an object; the object has `inner` times its size."""
 
     kind: Kind
     colour: Colour
@@ -34,10 +33,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class SceneItem:
-    """One object: `x`, `y` is its centre, `size` its half-extent, all as shares of the picture's side.
+    """One object: centre (`x`, `y`) and half-extent `size` as fractions of the image's side.
 
-    `picture` is the album's picture that is pasted, None where the kind is drawn; `colour` is None where a thing has
-    several. `whole` pictures fill the scene. `shift`, `saturation`, `light`, `flip` change a pasted picture.
+    `image` is the index of the album's image to paste, None for drawn kinds. `colour` is None if the object has several
+    colours. A `whole` image fills the scene. `shift`, `saturation`, `light` and `flip` modify a pasted image.
     """
 
     kind: Kind
@@ -48,7 +47,7 @@ class SceneItem:
     size: float
     angle: float = 0.0
     outline: RGB | None = None
-    picture: int | None = None
+    image: int | None = None
     whole: bool = False
     flip: bool = False
     shift: int = 0
@@ -62,7 +61,8 @@ class SceneItem:
 
     @property
     def drawn(self) -> bool:
-        return self.picture is None
+        """True if the object is drawn, False if an image is pasted."""
+        return self.image is None
 
 
 def _zone(x: float, y: float) -> Zone:
@@ -72,7 +72,7 @@ def _zone(x: float, y: float) -> Zone:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows; `items` are in reading order (zone by zone)."""
+    """The content of an image; `items` are in reading order (zone by zone)."""
 
     seed: int
     background: Background
@@ -81,7 +81,7 @@ class Scene:
     width: int
     height: int
     album: Album | None = field(default=None, compare=False)
-    ground_picture: int | None = None
+    background_image: int | None = None
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -89,17 +89,22 @@ class Scene:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of all objects and of the shapes around them."""
+        """The kinds of all objects and of their frames."""
         return (*(item.kind for item in self.items), *(frame.kind for frame in self.frames))
 
 
 @dataclass(frozen=True)
 class SceneMix:
-    """What scenes are made of: shares of pasted objects, of letters, and of scenes with one large object.
+    """Probabilities of the features of scenes.
 
-    `frames`: how often an object stands inside a shape; `themes`: how often all objects but one are of one category;
-    `relight`: how often a pasted picture is seen in other light. `anything`: objects may be of kinds that nobody can
-    draw, for scenes that are only told.
+    Attributes:
+        pasted: an object is a pasted image.
+        letters: an object is a letter or digit.
+        large: the scene has one large object.
+        frames: an object is inside a shape.
+        themes: all objects but one have the same category.
+        relit: the light of a pasted image is changed.
+        anything: allow kinds that cannot be drawn, for text-only scenes.
     """
 
     pasted: float = 0.0
@@ -122,15 +127,15 @@ def scene_of(
     album: Album | None = None,
     mix: SceneMix = DRAWN,
 ) -> Scene:
-    """The scene of a seed, with `least` to `most` objects that do not touch, each in a zone of its own.
+    """Generate the scene of a seed, with `least` to `most` objects that do not touch, each in a separate zone.
 
-    `on_white` is for the first steps of training: outlines are learned sooner where the ground is always the same.
+    `on_white` forces a white background, for the first training steps: outlines are then learned faster.
     """
     return _Composer(np.random.default_rng(seed), album, mix).scene(seed, most, least, on_white)
 
 
 class _Composer:
-    """One scene in the making."""
+    """Builds one scene."""
 
     def __init__(self, rng: Generator, album: Album | None, mix: SceneMix) -> None:
         self.rng, self.album, self.mix = rng, album, mix
@@ -143,7 +148,7 @@ class _Composer:
         large = rng.random() < self.mix.large
         if large and self.album is not None and self.album.photos and rng.random() < 0.12:
             return self._photograph(seed, self.album)
-        background, ground_picture = self._background(on_white)
+        background, background_image = self._background(on_white)
         self.ground = _tone(rng, background.tones, spread=6)
         self.theme = self._theme()
         for _ in range(1 if large else int(rng.integers(least, most + 1))):
@@ -151,10 +156,10 @@ class _Composer:
             self.items += [item] if item else []
         items = tuple(sorted(self.items, key=lambda item: (item.zone.row, item.zone.column)))
         width, height = _native_size(rng)
-        return Scene(seed, background, self.ground, items, width, height, self.album, ground_picture)
+        return Scene(seed, background, self.ground, items, width, height, self.album, background_image)
 
     def _background(self, on_white: bool) -> tuple[Background, int | None]:
-        """White is the commonest; photographs need an album that has some."""
+        """Choose a background; white is the most frequent, photographs need an album with photographs."""
         rng = self.rng
         if on_white or rng.random() < 0.15:
             return BACKGROUNDS[0], None
@@ -165,10 +170,10 @@ class _Composer:
         return background, None
 
     def _photograph(self, seed: int, album: Album) -> Scene:
-        """A whole photograph of one thing, which fills the picture."""
+        """Build a scene of one photograph that fills the image."""
         rng = self.rng
         entry = album.photos[rng.integers(len(album.photos))]
-        item = SceneItem(entry.kind, None, (128, 128, 128), 0.5, 0.5, 0.5, picture=entry.index, whole=True)
+        item = SceneItem(entry.kind, None, (128, 128, 128), 0.5, 0.5, 0.5, image=entry.index, whole=True)
         item = self._relit(item, turned=False)
         width, height = _native_size(rng)
         return Scene(seed, BACKGROUNDS[-1], (128, 128, 128), (item,), width, height, album)
@@ -180,7 +185,7 @@ class _Composer:
         return kind.category
 
     def _place(self, crowded: bool, large: bool) -> SceneItem | None:
-        """A new object away from the others and seen against the ground; None where there is no room."""
+        """Create an object apart from the others that contrasts with the background; None if there is no space."""
         spot = self._centre() if large else _spot(self.rng, self.items, crowded)
         if spot is None:
             return None
@@ -191,7 +196,7 @@ class _Composer:
         return None
 
     def _centre(self) -> tuple[float, float, float]:
-        """(x, y, size) of a large object in the middle."""
+        """Choose (x, y, size) of a large object near the middle."""
         size = float(self.rng.uniform(0.26, 0.49))
         slack = min(0.1, 0.5 - size)
         x, y = (0.5 + slack * self.rng.uniform(-1, 1) for _ in range(2))
@@ -212,7 +217,7 @@ class _Composer:
         return SceneItem(kind, colour, tone, *spot, _angle(rng), _outline(rng, tone, self.ground))
 
     def _entry(self, album: Album) -> AlbumEntry:
-        """Any thing, as often as any other; in a scene with a theme, of its category but for the first object."""
+        """Choose an album entry, each kind equally often; with a theme, all but the first object have its category."""
         pool = [k for k in album.kinds if k.category == self.theme] if self.theme and self.items else album.kinds
         entries = album.by_kind[pool[self.rng.integers(len(pool))]]
         return entries[self.rng.integers(len(entries))]
@@ -220,12 +225,12 @@ class _Composer:
     def _pasted(self, entry: AlbumEntry, spot: tuple[float, float, float]) -> SceneItem:
         album = self.album
         if album is None:
-            raise ValueError("only an album has pictures to paste")
-        item = SceneItem(entry.kind, album.colour(entry.index), album.tone(entry.index), *spot, picture=entry.index)
+            raise ValueError("pasted objects need an album")
+        item = SceneItem(entry.kind, album.colour(entry.index), album.tone(entry.index), *spot, image=entry.index)
         return self._relit(item, turned=True)
 
     def _relit(self, item: SceneItem, turned: bool) -> SceneItem:
-        """A pasted picture turned, flipped, and now and then in other light."""
+        """Rotate and flip a pasted image, and sometimes change its light."""
         rng = self.rng
         angle = float(rng.uniform(-0.35, 0.35)) if turned and rng.random() < 0.5 else 0.0
         item = replace(item, angle=angle, flip=bool(rng.random() < 0.3))
@@ -236,21 +241,21 @@ class _Composer:
         return item if item.whole else self._coloured(item)
 
     def _coloured(self, item: SceneItem) -> SceneItem:
-        """A thing in other light has the colour in which it is then seen."""
-        if self.album is None or item.picture is None or (item.light, item.saturation, item.shift) == (1.0, 1.0, 0):
+        """Update the colour of an object whose light was changed."""
+        if self.album is None or item.image is None or (item.light, item.saturation, item.shift) == (1.0, 1.0, 0):
             return item
-        small = relight(self.album.picture(item.picture).resize((32, 32)), item.shift, item.saturation, item.light)
+        small = relight(self.album.image(item.image).resize((32, 32)), item.shift, item.saturation, item.light)
         return replace(item, colour=dominant_colour(np.asarray(small)))
 
     def _twin(self, spot: tuple[float, float, float]) -> SceneItem | None:
-        """Now and then an object already there once more: so counts exceed one; drawn ones may change their colour."""
+        """Sometimes repeat an existing object, so that counts exceed one; a drawn one may get another colour."""
         rng = self.rng
         if not self.items or rng.random() > 0.3 or (self.theme and len(self.items) == 1):
             return None
         other = self.items[rng.integers(len(self.items))]
-        if other.picture is not None and self.album is not None:
+        if other.image is not None and self.album is not None:
             entries = self.album.by_kind[other.kind]
-            same = next(entry for entry in entries if entry.index == other.picture)
+            same = next(entry for entry in entries if entry.index == other.image)
             return self._pasted(same if rng.random() < 0.6 else entries[rng.integers(len(entries))], spot)
         if rng.random() < 0.5:
             return SceneItem(other.kind, other.colour, other.tone, *spot, _angle(rng))
@@ -258,10 +263,10 @@ class _Composer:
         return SceneItem(other.kind, colour, _tone(rng, colour.tones, spread=12), *spot, _angle(rng))
 
     def _seen(self, item: SceneItem) -> RGB:
-        return item.tone if item.drawn or self.album is None else self.album.tone(item.picture or 0)
+        return item.tone if item.drawn or self.album is None else self.album.tone(item.image or 0)
 
     def _framed(self, item: SceneItem) -> SceneItem:
-        """Some objects stand inside a shape that is seen against the ground and against them."""
+        """Put some objects inside a shape that contrasts with the object and the background."""
         rng = self.rng
         shapes = {other.kind for other in self.items} | {o.frame.kind for o in self.items if o.frame} | {item.kind}
         if item.size < 0.13 or item.size > 0.3 or rng.random() >= self.mix.frames or item.kind in _SHAPES:
@@ -275,11 +280,11 @@ class _Composer:
 
 
 def _spot(rng: Generator, others: list[SceneItem], crowded: bool) -> tuple[float, float, float] | None:
-    """(x, y, size) of a place that is free and beyond doubt in one zone; the last of sixty tries ask for less room."""
+    """Find a free (x, y, size) that is clearly in one zone, in sixty tries, later ones with smaller sizes; or None."""
     smallest, largest = (0.10 if crowded else 0.14), (0.19 if others else 0.30)
     for attempt, (a, b, c) in enumerate(rng.random((60, 3)).tolist()):
         size = smallest + a * ((largest if attempt < 30 else 0.13) - smallest)
-        x, y = (size + 0.01 + share * (0.98 - 2 * size) for share in (b, c))
+        x, y = (size + 0.01 + fraction * (0.98 - 2 * size) for fraction in (b, c))
         if _clear(x, y, size, others):
             return x, y, size
     return None
@@ -299,7 +304,7 @@ def _angle(rng: Generator) -> float:
 
 
 def _outline(rng: Generator, tone: RGB, ground: RGB) -> RGB | None:
-    """A dark line around every fifth object, unless object or ground are dark themselves."""
+    """Choose a dark outline for one in five objects, unless the object or the background is dark."""
     return (20, 20, 20) if rng.random() < 0.2 and min(sum(tone), sum(ground)) > 240 else None
 
 
@@ -310,7 +315,7 @@ def _tone(rng: Generator, tones: tuple[RGB, ...], spread: int) -> RGB:
 
 
 def _native_size(rng: Generator) -> tuple[int, int]:
-    """Most pictures are square, 112 to 300 px; a quarter is landscape or portrait."""
+    """Choose an image size: most are square, 112 to 300 px; a quarter is landscape or portrait."""
     side = (112, 112, 128, 160, 224, 300)[rng.integers(6)]
     stretch = float(rng.uniform(1.1, 1.4)) if rng.random() < 0.25 else 1.0
     return (round(side * stretch), side) if rng.random() < 0.7 else (side, round(side * stretch))

@@ -1,8 +1,7 @@
-"""The outline of one kind as coloured polygons, drawn anywhere at any size.
+"""Draw kinds as coloured polygons.
 
-In: a kind's key, a main colour, centre, size and angle. Out: ink on a PIL canvas. Every kind is a list of
-(points in [-1, 1] x [-1, 1] with y downwards, role); a role says how the part's colour follows from the main colour.
-Knows nothing about scenes.
+In: a kind's key, a main colour, centre, size and angle. Out: polygons on a PIL canvas. Each kind is a list of (points
+in [-1, 1] x [-1, 1] with y downwards, role); the role determines the part's colour from the main colour.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _FIXED: dict[str, RGB] = {"wood": (121, 78, 42), "black": (30, 30, 30), "cream":
 
 
 def parts(kind: str) -> list[Part]:
-    """The polygons of a kind, from back to front."""
+    """Return the polygons of a kind, from back to front."""
     return _parts(kind)
 
 
@@ -38,7 +37,7 @@ def draw_kind(
     angle: float = 0.0,
     outline: RGB | None = None,
 ) -> None:
-    """Draws `kind` around `centre` (pixels) with half-extents `half`, turned by `angle` radians."""
+    """Draw `kind` around `centre` (pixels) with half-extents `half`, rotated by `angle` radians."""
     for points, role in parts(kind):
         corners = _placed(points, centre, half, angle)
         width = max(1, round(min(half) / 14)) if outline else 0
@@ -53,7 +52,7 @@ def stamp_kind(
     half: tuple[float, float],
     angle: float = 0.0,
 ) -> None:
-    """Draws the kind's silhouette in one value, for label maps."""
+    """Draw the kind's silhouette with the value `label`, for label maps."""
     for points, _ in parts(kind):
         canvas.polygon(_placed(points, centre, half, angle), fill=label)
 
@@ -72,8 +71,8 @@ def _tone(colour: RGB, role: Role) -> RGB:
         return colour
     if role in _FIXED:
         return _FIXED[role]
-    towards, share = (0, 0.4) if role == "dark" else (255, 0.55)
-    red, green, blue = (round(c + (towards - c) * share) for c in colour)
+    target, fraction = (0, 0.4) if role == "dark" else (255, 0.55)
+    red, green, blue = (round(c + (target - c) * fraction) for c in colour)
     return red, green, blue
 
 
@@ -82,13 +81,13 @@ def _polygon(*corners: tuple[float, float]) -> Points:
 
 
 def _ellipse(x: float, y: float, rx: float, ry: float, start: float = 0.0, stop: float = 360.0) -> Points:
-    """An ellipse, or the sector's bow from `start` to `stop` degrees (0 = right, 90 = down)."""
+    """Return an ellipse, or its arc from `start` to `stop` degrees (0 = right, 90 = down)."""
     turn = np.radians(np.linspace(start, stop, 40))
     return np.stack([x + rx * np.cos(turn), y + ry * np.sin(turn)], axis=1)
 
 
 def _band(x: float, y: float, outer: float, inner: float, start: float, stop: float) -> Points:
-    """A ring's piece between two radii."""
+    """Return a sector of a ring between two radii."""
     return np.concatenate([_ellipse(x, y, outer, outer, start, stop), _ellipse(x, y, inner, inner, stop, start)])
 
 
@@ -97,7 +96,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> Points:
 
 
 def _rays(count: int, outer: float, inner: float) -> Points:
-    """A star with `count` points, one of them on top."""
+    """Return a star with `count` points, one of them at the top."""
     turn = np.radians(-90 + np.arange(2 * count) * 180 / count)
     radius = np.where(np.arange(2 * count) % 2 == 0, outer, inner)
     return np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=1)

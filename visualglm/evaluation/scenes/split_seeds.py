@@ -1,4 +1,4 @@
-"""Which seeds belong to whom. Knows nothing about what is drawn from them."""
+"""Disjoint seeds for training, validation, test and samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RANGE = 1_000_000_000
 
 
 class Split(Enum):
-    """Disjoint ranges of seeds; the value is the range's number."""
+    """Data splits with disjoint ranges of seeds; the value is the index of the range."""
 
     TRAIN = 0
     VALIDATION = 1
@@ -18,7 +18,11 @@ class Split(Enum):
 
 
 def seeds(split: Split, start: int = 0) -> Iterator[int]:
-    """The seeds of one split in order, from the `start`-th on; never a seed of another split."""
+    """Iterate over the seeds of one split in order, beginning with the `start`-th.
+
+    Raises:
+        ValueError: `start` is outside the range.
+    """
     if not 0 <= start < RANGE:
         raise ValueError(f"start is {start}: a split has the seeds 0 to {RANGE - 1}.")
     first = split.value * RANGE
