@@ -129,7 +129,7 @@ def one_run(data: str, output: str, method: str, model: str | None, settings: li
     recipe = read_finetuning(None, tuple(settings), data=data, output=output, method=method, model=model)
     plans: list[Any] = []
     spent: list[tuple[int, float]] = []
-    planned, trained, before, after = run.plan_of, run._trained, run._before, run.evaluate_and_report
+    planned, trained, before, after = run.plan_of, run._train, run._answer_before, run.evaluate_and_report
 
     def noted(*args: Any) -> Any:
         plans.append(planned(*args))
@@ -142,8 +142,8 @@ def one_run(data: str, output: str, method: str, model: str | None, settings: li
         spent.append((peak[0], time.process_time() - started))
         return end
 
-    run.plan_of, run._trained = noted, timed
-    run._before, run.evaluate_and_report = (
+    run.plan_of, run._train = noted, timed
+    run._answer_before, run.evaluate_and_report = (
         (lambda *_: [[], []]),
         (lambda *_: None),
     )  # no answers: training is what is measured
@@ -155,7 +155,7 @@ def one_run(data: str, output: str, method: str, model: str | None, settings: li
     try:
         run.finetune(recipe, lambda line: None, device="cpu")
     finally:
-        run.plan_of, run._trained, run._before, run.evaluate_and_report = planned, trained, before, after
+        run.plan_of, run._train, run._answer_before, run.evaluate_and_report = planned, trained, before, after
     memory, (peak_bytes, seconds) = plans[0].memory, spent[0]
     mapped = mapped_files() - files  # weights that stayed in their file's pages
     return {

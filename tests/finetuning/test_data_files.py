@@ -191,7 +191,7 @@ def test_too_long_is_an_error_or_counted_and_never_cut(tmp_path: Path, processor
 
 def test_check_says_what_is_there(tmp_path: Path, processor: VisualGLMProcessor) -> None:
     text = "\n".join(findings(samples(written(tmp_path), processor)))
-    assert "8 rows, 8 answers to learn, 0 broken" in text
+    assert "8 rows, 8 answers to train on, 0 invalid" in text
     assert "12.5 %  'aa'" in text
     assert "<img>…</img>" in text and "答:⟦aa⟧" in text
 

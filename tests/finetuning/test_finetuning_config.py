@@ -11,10 +11,10 @@ from visualglm.finetuning.finetuning_config import read_finetuning
 @pytest.mark.parametrize(
     "change, fault",
     [
-        ("epochs=0", "epochs is 0: give a number above 0"),
+        ("epochs=0", r"epochs is 0\. Give a number above 0"),
         ("epochs=inf", "epochs is inf"),
         ("lora.alpha=-1", "lora.alpha is -1"),
-        ("learning_rate=-1.0", r"learning_rate is -1\.0: give 0 or a number above it"),
+        ("learning_rate=-1.0", r"learning_rate is -1\.0\. Give 0 or more"),
         ("learning_rate=nan", "learning_rate is nan"),
         ("weight_decay=-0.1", "weight_decay"),
         ("gradient_norm=-1.0", "gradient_norm"),

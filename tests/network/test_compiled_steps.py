@@ -100,5 +100,5 @@ def test_probabilities_may_be_asked_of_a_static_cache() -> None:
 
 
 def test_it_wants_a_gpu() -> None:
-    with pytest.raises(visualglm.errors.UsageError, match="leave it out on a CPU"):
+    with pytest.raises(visualglm.errors.UsageError, match="--compile needs a GPU"):
         visualglm.load(device="cpu", compile=True)

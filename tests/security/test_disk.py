@@ -585,18 +585,18 @@ def test_vectors_of_pictures_need_room_before_they_are_made(
         image_feature_cache, "encode_pixels", lambda model, pixels: torch.ones(1, 32, model.config.hidden_size)
     )
     images: Any = SimpleNamespace(read=lambda path: path)
-    made = image_feature_cache.computed(opened.model, images, ["a", "b", "a"], tmp_path / "file")
+    made = image_feature_cache.compute_features(opened.model, images, ["a", "b", "a"], tmp_path / "file")
     assert torch.equal(made["b"], torch.ones(made["b"].shape)) and len(made.numbers) == 2
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
     try:
         with pytest.raises(UsageError, match="other cannot be written"):
-            image_feature_cache.computed(opened.model, images, ["a"], tmp_path / "other")
+            image_feature_cache.compute_features(opened.model, images, ["a"], tmp_path / "other")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1}))
     with pytest.raises(UsageError, match="free on its disk"):
-        image_feature_cache.computed(opened.model, images, ["a"], tmp_path / "third")
+        image_feature_cache.compute_features(opened.model, images, ["a"], tmp_path / "third")
 
 
 def test_an_error_of_something_else_keeps_its_traceback(tmp_path: Path) -> None:

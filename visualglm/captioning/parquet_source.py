@@ -96,7 +96,7 @@ def _read_row_group(file: Path, group: int) -> Any:
 
 
 def arrow() -> ModuleType:
-    """pyarrow, which the base install does without.
+    """Import pyarrow, which is not in the base install.
 
     Raises:
         UsageError: it is not installed.
@@ -108,7 +108,7 @@ def arrow() -> ModuleType:
 
 
 def parquet() -> ModuleType:
-    """pyarrow's Parquet half; raises as `arrow` does."""
+    """Import pyarrow.parquet; raises as `arrow` does."""
     arrow()
     import pyarrow.parquet
 

@@ -167,7 +167,7 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def require_ray() -> None:
-    """Raises `UsageError` where the packages of `[ray]` are missing."""
+    """Raise `UsageError` if the packages of `[ray]` are missing."""
     require_extra("ray", "--engine ray", "ray", "pyarrow")
 
 

@@ -141,7 +141,7 @@ def _glob(pattern: str) -> Iterator[CaptionItem]:
     try:
         matches = sorted(root.glob(str(Path(*parts[fixed:]))))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{pattern[:200]} cannot be searched ({error}): name a folder, or another glob.") from error
+        raise UsageError(f"{pattern[:200]} cannot be searched ({error}). Give a folder, or another glob.") from error
     for match in matches:
         name = match.relative_to(root).as_posix()
         if match.is_file():

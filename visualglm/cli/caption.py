@@ -112,7 +112,7 @@ def _read_items(source: str, out: Path, sidecar: bool) -> list[CaptionItem]:
     from ..captioning.sources import read_source
 
     if not out.name:
-        raise UsageError(f"-o {out} has no name of its own: give one, as in -o captions.jsonl.")
+        raise UsageError(f"-o {out} has no file name. Give one, for example -o captions.jsonl.")
     if out.exists() and Path(source).exists() and out.samefile(source):
         raise UsageError(f"-o {out} is the source itself. Choose another -o.")
     items = read_source(source)

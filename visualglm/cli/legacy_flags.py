@@ -24,7 +24,7 @@ RENAMED = {
     "--repetition_penalty": "--repetition-penalty",
 }
 FIRST_QUESTIONS = {"--prompt_zh": False, "--prompt_en": True}
-"""Flags that set the first question -> whether `--english` selects it."""
+"""Flag that sets the first question -> True if `--english` selects it."""
 UNSUPPORTED = {
     "--share": "the page is never sent through a third party's server. Use --host to listen on another address.",
 }

@@ -1,4 +1,4 @@
-"""Image features of frozen vision-side modules, computed once and kept in a file.
+"""Image features of frozen vision-side modules, compute_features once and kept in a file.
 
 In: a model whose vision-side modules are frozen, and paths. Out: path -> [image_length, hidden], read from disk on
 demand, so memory stays flat. The loss equals that with pixels.
@@ -43,8 +43,10 @@ class ImageFeatureCache:
 
 
 @torch.no_grad()
-def computed(model: Any, images: VisualGLMImageProcessor, paths: Iterable[str], file: Path) -> ImageFeatureCache:
-    """Encodes every picture once, into a new file of float32 numbers (they hold any narrower dtype exactly).
+def compute_features(
+    model: Any, images: VisualGLMImageProcessor, paths: Iterable[str], file: Path
+) -> ImageFeatureCache:
+    """Encode every image once into a new float32 file, which holds any narrower dtype exactly.
 
     The file is written before it is mapped, so that a full disk is an error instead of a crash.
 

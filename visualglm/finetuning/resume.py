@@ -55,7 +55,7 @@ def checkpoint_to_resume(
 
 
 def _require_same_run(recipe: Finetuning, output: Path) -> None:
-    stored = _stored(output / RECIPE)
+    stored = _read_if_whole(output / RECIPE)
     if not isinstance(stored, dict) or not isinstance(stored.get(FILES, {}), dict):
         raise UsageError(
             f"{output} has no {RECIPE} with the settings of its run. Start a new run with another --output."
@@ -97,7 +97,7 @@ def write_before(output: Path, asked: list[list[EvalQuestion]], said: list[list[
 
 def read_before(output: Path, asked: list[list[EvalQuestion]]) -> list[list[str]] | None:
     """Return the stored answers before training, or None if there are none for the same questions."""
-    stored = _stored(output / BEFORE)
+    stored = _read_if_whole(output / BEFORE)
     now = json.loads(json.dumps([[asdict(one) for one in them] for them in asked]))
     same = isinstance(stored, dict) and stored.get("asked") == now
     answers = stored.get("answers") if same else stored  # earlier versions kept the answers alone
@@ -116,8 +116,8 @@ def _write(file: Path, content: Any, **options: Any) -> None:
     write_file(file, json.dumps(content, ensure_ascii=False, **options) + "\n")
 
 
-def _stored(file: Path) -> Any:
-    """What a file of JSON holds, None where there is none or it was not written to its end."""
+def _read_if_whole(file: Path) -> Any:
+    """Read a JSON file, or return None if it is missing or damaged."""
     try:
         return read_json(file)
     except (OSError, ValueError):

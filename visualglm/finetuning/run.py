@@ -1,8 +1,8 @@
-"""A recipe -> a trained adapter or model, with the plan said before and the proof written after.
+"""A fine-tuning run, from data and base model to the saved result and its evaluation.
 
     data --> samples --> model --> plan --> features --> answers before --> Trainer --> answers after --> result, report
 
-Knows nothing about the command line but a function that says a line.
+`say` receives each line for the user.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from .evaluation import EvalQuestion, answers, fraction_correct, probes
 from .finetuning_config import Finetuning
 from .fsdp_trainer import FsdpTrainer, check_accelerate_fsdp_off
 from .html_report import Answered, write_report
-from .image_feature_cache import ImageFeatureCache, computed, describe_image_handling
+from .image_feature_cache import ImageFeatureCache, compute_features, describe_image_handling
 from .resume import checkpoint_to_resume, is_first, read_before, write_before, write_recipe
 from .run_plan import RunPlan, plan_of
 from .saved_checkpoint import ADVICE
-from .splits import DataSplits, held_out_questions, samples_of, sides_of
+from .splits import DataSplits, held_out_questions, read_samples, split_data
 from .trainable_model import TrainableModel, prepare_for_training
 from .trainer import (
     METRICS,
@@ -55,12 +55,12 @@ Say = Callable[[str], None]
 
 
 def check(recipe: Finetuning, say: Say) -> int:
-    """Says what the data holds; returns how many rows are broken. No weights are opened."""
-    reader = _reader(recipe)
+    """Report what the data holds and return the number of invalid rows. No weights are loaded."""
+    reader = _load_processor(recipe)
     files = [recipe.data, *([recipe.validation] if recipe.validation else [])]
     broken = 0
     for file in files:
-        samples = samples_of(replace(recipe, skip_bad=True), file, *reader)
+        samples = read_samples(replace(recipe, skip_bad=True), file, *reader)
         broken += len(samples.bad)
         for line in findings(samples):
             say(line)
@@ -77,16 +77,17 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     check_accelerate_fsdp_off()
     require_tensorboard(recipe)
     checkpoint = checkpoint_to_resume(recipe, Path(recipe.output), resume, say)
-    sides = sides_of(recipe, *_reader(recipe), say)  # a broken row should not cost the minutes that opening takes
+    # before the model is loaded, so that an invalid row fails at once
+    sides = split_data(recipe, *_load_processor(recipe), say)
     if world() > 1:
         join(device)
-    model = _opened(recipe, device)
+    model = _load_base(recipe, device)
     ready = prepare_for_training(model.model, recipe, base_of(recipe.model or packed_model()))
     plan = _make_plan(ready, sides)
     for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)
     if not is_first():
-        return _trained(ready, sides, plan, checkpoint).finished
+        return _train(ready, sides, plan, checkpoint).finished
     return run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
 
 
@@ -111,8 +112,8 @@ def run_main_process(job: TrainingJob, model: VisualGLM, say: Say, device: str) 
     output = Path(recipe.output)
     write_recipe(recipe, output)
     asked = held_out_questions(job.sides, recipe.answers)
-    before = _before(output, ready, model, asked, job.checkpoint is not None)
-    end = _trained(ready, job.sides, job.plan, job.checkpoint)
+    before = _answer_before(output, ready, model, asked, job.checkpoint is not None)
+    end = _train(ready, job.sides, job.plan, job.checkpoint)
     if not end.finished:
         say(f"Stopped at step {end.step} and saved. Run the same command with --resume to continue.")
         return False
@@ -123,8 +124,8 @@ def run_main_process(job: TrainingJob, model: VisualGLM, say: Say, device: str) 
     return True
 
 
-def _reader(recipe: Finetuning) -> tuple[VisualGLMProcessor, int]:
-    """What reads the data, and how many tokens a row may have; from the model's small files.
+def _load_processor(recipe: Finetuning) -> tuple[VisualGLMProcessor, int]:
+    """Return the processor and the maximum tokens of a row, read from the model's small files.
 
     Raises:
         TokenizerError: the base has no vocabulary file, and the recipe names none.
@@ -135,7 +136,7 @@ def _reader(recipe: Finetuning) -> tuple[VisualGLMProcessor, int]:
     return VisualGLMProcessor.for_config(config, vocabulary), recipe.max_tokens or config.max_sequence_length
 
 
-def _opened(recipe: Finetuning, device: str) -> VisualGLM:
+def _load_base(recipe: Finetuning, device: str) -> VisualGLM:
     """Load the base model in the dtype of the recipe, or in 4 bits for QLoRA.
 
     Raises:
@@ -181,7 +182,7 @@ def four_bit() -> Any:
     )
 
 
-def _before(
+def _answer_before(
     output: Path, ready: TrainableModel, model: VisualGLM, asked: list[EvalQuestion], resume: bool
 ) -> list[list[str]]:
     """Return the answers before training to held-out rows and probes; a resumed run reads them from a file."""
@@ -212,11 +213,11 @@ class TrainingResult:
     weights: dict[str, torch.Tensor] | None = None
 
 
-def _trained(ready: TrainableModel, sides: DataSplits, plan: RunPlan, checkpoint: str | None) -> TrainingResult:
+def _train(ready: TrainableModel, sides: DataSplits, plan: RunPlan, checkpoint: str | None) -> TrainingResult:
     """Train to the end or until SIGTERM."""
     recipe, inside = ready.recipe, ready.model
     with scratch_folder(Path(recipe.output).parent, "features") as scratch:  # one per process
-        features = _features(ready, sides, scratch / "features.bin")
+        features = _compute_features(ready, sides, scratch / "features.bin")
         used = sides.with_pixels(features is None)
         interrupt = SigtermCallback()
         sharded = recipe.sharding == "fsdp" and world() > 1
@@ -236,19 +237,19 @@ def _load_unsharded(
     recipe: Finetuning, device: str, base: Base, weights: dict[str, Any]
 ) -> tuple[VisualGLM, TrainableModel]:
     """Load the unsharded model with the trained weights."""
-    model = _opened(recipe, device)
+    model = _load_base(recipe, device)
     ready = prepare_for_training(model.model, recipe, base)
     ready.load_weights(weights)
     return model, ready
 
 
-def _features(ready: TrainableModel, sides: DataSplits, file: Path) -> ImageFeatureCache | None:
+def _compute_features(ready: TrainableModel, sides: DataSplits, file: Path) -> ImageFeatureCache | None:
     """Compute the features of every image, if the recipe caches them."""
     if not ready.recipe.caches:
         return None
     inside = ready.model
     with torch.autocast(inside.device.type, ready.dtype, enabled=ready.dtype != torch.float32):
-        return computed(inside, sides.image_processor, sides.pictures(), file)
+        return compute_features(inside, sides.image_processor, sides.pictures(), file)
 
 
 def save_result(ready: TrainableModel, step: int) -> None:

@@ -48,7 +48,7 @@ def seal(folder: Path) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file is there as it was when the folder was sealed."""
+    """Return True if every file is as it was when the folder was sealed."""
     try:
         contents = read_json(folder / SEAL)
         return all(describe(folder / Path(name).name) == content for name, content in contents.items())

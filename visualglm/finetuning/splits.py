@@ -40,26 +40,26 @@ class DataSplits:
         return self.learned, self.held_out
 
 
-def samples_of(recipe: Finetuning, file: str, processor: VisualGLMProcessor, max_tokens: int) -> FinetuningDataset:
-    """The answers of a file, as the recipe reads it."""
+def read_samples(recipe: Finetuning, file: str, processor: VisualGLMProcessor, max_tokens: int) -> FinetuningDataset:
+    """Read the training samples of a file with the recipe's settings."""
     return FinetuningDataset(DataFile(file), processor, max_tokens, recipe.language, recipe.skip_bad)  # type: ignore[arg-type]
 
 
-def sides_of(
+def split_data(
     recipe: Finetuning, processor: VisualGLMProcessor, max_tokens: int, say: Callable[[str], None]
 ) -> DataSplits:
-    """Both sides; rows that were left out are said.
+    """Read the data and split it; `say` receives a line per skipped row.
 
     Raises:
-        UsageError: no row can be learned from.
+        UsageError: no row can be used for training.
     """
-    samples = samples_of(recipe, recipe.data, processor, max_tokens)
+    samples = read_samples(recipe, recipe.data, processor, max_tokens)
     for message in samples.bad:
-        say(f"left out: {message}")
+        say(f"skipped: {message}")
     if not len(samples):
-        raise UsageError(f"{recipe.data} has no row that can be learned from: see visualglm finetune --check.")
+        raise UsageError(f"{recipe.data} has no row to train on. Run visualglm finetune --check.")
     if recipe.validation:
-        others = samples_of(recipe, recipe.validation, processor, max_tokens)
+        others = read_samples(recipe, recipe.validation, processor, max_tokens)
         return DataSplits(
             SubsetDataset(samples, list(range(len(samples)))), SubsetDataset(others, list(range(len(others))))
         )

@@ -159,7 +159,7 @@ def prepare_for_training(model: Any, recipe: Finetuning, base: Base) -> Trainabl
         mixin, config = new_prefix(model, settings.tokens, settings.reparameterise, settings.width)
         model.add_mixin(ADAPTER, mixin.to(model.device))
     else:
-        config = _with_lora(model, recipe)
+        config = _add_lora(model, recipe)
     # tells Trainer that a quantized base is not trained itself
     model._hf_peft_config_loaded = config is not None
     for parameter in model.parameters():
@@ -174,8 +174,8 @@ def _modules_with_mode(model: Any, mode: str, recipe: Finetuning) -> list[nn.Mod
     ]
 
 
-def _with_lora(model: Any, recipe: Finetuning) -> Any:
-    """PEFT's layers in the model; returns its configuration."""
+def _add_lora(model: Any, recipe: Finetuning) -> Any:
+    """Insert PEFT's layers into the model and return PEFT's configuration."""
     require_extra("train", "LoRA", "peft")
     from peft import LoraConfig
 

@@ -163,7 +163,7 @@ def _is_summary(logs: dict[str, Any]) -> bool:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`, none where there is no such file; lines that a power loss tore are left out."""
+    """Read the rows of a `metrics.jsonl`; a missing file has none, and torn lines are skipped."""
     if not file.is_file():
         return []
     lines = read_bytes(file).decode("utf-8", "replace").replace("\0", "\n").splitlines()
@@ -171,7 +171,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
 
 
 def _parse_line(line: str) -> dict[str, Any]:
-    """A row, empty where the line is none."""
+    """Parse a row; return {} if the line is not valid."""
     try:
         row = parse_json(line)
         numbers = (row["step"], row.get("loss", 0.0), row.get("eval_loss", 0.0))
