@@ -23,7 +23,7 @@ from visualglm.checkpoints import convert, quantization_plan
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.answer_matching import is_right
 from visualglm.evaluation.answering import AskedQuestion, answer_all, prompt_ids
-from visualglm.evaluation.drawn_scenes import drawn_scenes, encode_scenes, questions
+from visualglm.evaluation.scene_questions import drawn_scenes, encode_scenes, questions
 from visualglm.evaluation.scenes import Split, render_scene
 
 ALL = {"quantize_vision": 8, "quantize_vocabulary": 8}
@@ -84,7 +84,7 @@ def calibrated(name: str | None, calibrate: int) -> VisualGLM:
     images = [render_scene(scene) for scene in drawn_scenes(calibrate, Split.TRAIN)]
     with tempfile.TemporaryDirectory() as folder:
         source, plan = name or visualglm.packed_model(), quantization_plan(4)
-        made = convert(source, Path(folder) / "q", quantize=plan, calibrate=images, with_golden=False)
+        made = convert(source, Path(folder) / "q", quantize=plan, calibrate=images, with_fingerprint=False)
         return visualglm.load(made, device="cpu")
 
 

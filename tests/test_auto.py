@@ -51,7 +51,7 @@ def with_remote_code(folder: Path) -> Path:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     home = tmp_path_factory.mktemp("auto")
     raw = with_remote_code(Path(shutil.copytree(REFERENCE / "hf", home / "raw")))
-    native = with_remote_code(convert(raw, home / "native", with_golden=False))
+    native = with_remote_code(convert(raw, home / "native", with_fingerprint=False))
     saved = home / "saved"
     VisualGLMForConditionalGeneration.from_pretrained(raw).save_pretrained(saved)
     VisualGLMProcessor.from_pretrained(raw).save_pretrained(saved)

@@ -12,7 +12,7 @@ from PIL import Image
 import visualglm
 from visualglm.errors import ImageError, PromptError, TokenizerError, UsageError
 from visualglm.inference.generation_settings import generation_settings
-from visualglm.inference.prompting import ask_prompt
+from visualglm.inference.start_reply import ask_prompt
 from visualglm.preprocessing.prompt import Turn
 
 from .conftest import REFERENCE

@@ -24,7 +24,7 @@ from .hardware.devices import cpu_dtype, resolve_device, validate_dtype
 from .inference.batch_generation import GenerationRow, generate_batch
 from .inference.generation_settings import generation_settings
 from .inference.image_features import ImageFeatures, encode_pixels
-from .inference.prompting import ask_prompt, start_reply
+from .inference.start_reply import ask_prompt, start_reply
 from .inference.streaming_reply import FinishReason, StreamingReply
 from .model import VisualGLMForConditionalGeneration
 from .preprocessing.chinese_token_filter import forbid_chinese_tokens

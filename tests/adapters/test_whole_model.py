@@ -36,7 +36,7 @@ def test_saving_is_refused(adapters: Any, tmp_path: Path, kind: str) -> None:
 
 
 def test_a_folder_that_was_quantized_from_the_base(adapters: Any, tmp_path: Path) -> None:
-    small = convert(BASE, tmp_path / "q", quantize=quantization_plan(8, vision=8, vocabulary=8), with_golden=False)
+    small = convert(BASE, tmp_path / "q", quantize=quantization_plan(8, vision=8, vocabulary=8), with_fingerprint=False)
     found = logits(visualglm.load(small, device="cpu", adapter=adapters["one"]))
     wanted = logits(opened(quantize=8, quantize_vision=8, quantize_vocabulary=8, adapter=adapters["one"]))
     torch.testing.assert_close(found, wanted)

@@ -70,7 +70,7 @@ def test_a_link_to_a_folder_is_foreign(odd: Path, tmp_path: Path) -> None:
     (tmp_path / "target/1").symlink_to(odd)
     refused(odd, tmp_path / "target", "holds 1, which is no file of a checkpoint", overwrite=True)
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    convert(odd, tmp_path / "link", with_golden=False)
+    convert(odd, tmp_path / "link", with_fingerprint=False)
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real/config.json").is_file()
 
 
@@ -79,7 +79,7 @@ def test_overwrite_replaces_what_conversions_write(hf: Path, sat: Path, tmp_path
     target = convert(sat, tmp_path / "target", layout, tokenizer=hf, max_shard_size=100_000)
     (target / "README.md").write_text("a card")
     refused(hf, target, "target is not empty: give another folder, or --overwrite")
-    convert(hf, target, "hf", overwrite=True, with_golden=False)
+    convert(hf, target, "hf", overwrite=True, with_fingerprint=False)
     assert open_checkpoint(target).layout == "hf" and not (target / "README.md").exists()
     assert names(tmp_path) == ["hf", "sat", "target"]
 
@@ -132,7 +132,7 @@ def test_a_file_saved_meanwhile_is_spared(odd: Path, tmp_path: Path) -> None:
         target,
         "target holds meanwhile",
         overwrite=True,
-        with_golden=False,
+        with_fingerprint=False,
         report=lambda step: (target / "meanwhile").write_text("x"),
     )
     assert (target / "meanwhile").exists() and names(tmp_path) == ["odd", "target"]
@@ -150,7 +150,7 @@ def test_the_old_folder_comes_back_when_the_rename_fails(
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", refuse_the_new)
-    refused(sat, target, "target cannot be written .Input/output error", overwrite=True, with_golden=False)
+    refused(sat, target, "target cannot be written .Input/output error", overwrite=True, with_fingerprint=False)
     assert_same(hf_tensors(target), hf_tensors(odd))
     assert names(tmp_path) == ["odd", "sat", "target"]
 
@@ -160,7 +160,7 @@ def test_the_old_folder_comes_back_when_the_rename_fails(
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", refuse_both)
-    refused(sat, target, "Input/output error: .*old", overwrite=True, with_golden=False)
+    refused(sat, target, "Input/output error: .*old", overwrite=True, with_fingerprint=False)
     (kept,) = tmp_path.glob(".target-*/old")
     assert_same(hf_tensors(kept), hf_tensors(odd))
 
@@ -168,7 +168,7 @@ def test_the_old_folder_comes_back_when_the_rename_fails(
 @pytest.mark.parametrize("layout", ["native", "hf", "sat"])
 @pytest.mark.usefixtures("small_disk")
 def test_a_full_disk(odd: Path, tmp_path: Path, layout: str) -> None:
-    refused(odd, tmp_path / "target", "target cannot be written .*File too large", to=layout, with_golden=False)
+    refused(odd, tmp_path / "target", "target cannot be written .*File too large", to=layout, with_fingerprint=False)
     assert names(tmp_path) == ["odd"]
 
 

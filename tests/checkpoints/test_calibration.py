@@ -45,7 +45,7 @@ def test_errors_weighed_by_other_pictures_are_smaller(tmp_path: Path) -> None:
     original = open_checkpoint(MINI).tensors
 
     def error(name: str, **how: object) -> float:
-        made = convert(MINI, tmp_path / name, quantize=quantization_plan(4), with_golden=False, **how)
+        made = convert(MINI, tmp_path / name, quantize=quantization_plan(4), with_fingerprint=False, **how)
         numbers = dequantized(open_checkpoint(made)).tensors
         linears = [linear for linear in counts if linear.startswith("transformer.layers.")]
         apart = {n: numbers[f"{n}.weight"].read() - original[f"{n}.weight"].read().float() for n in linears}

@@ -22,7 +22,7 @@ from .conftest import ODD_CONFIG, SAT_FILE, assert_same, hf_tensors, random_stat
 
 def through(source: Path, folder: Path, *layouts: str) -> Path:
     for index, layout in enumerate(layouts):
-        source = convert(source, folder / f"{index}-{layout}", layout, with_golden=False)
+        source = convert(source, folder / f"{index}-{layout}", layout, with_fingerprint=False)
     return source
 
 
@@ -106,10 +106,10 @@ def test_companions_come_along(hf: Path, sat: Path, tmp_path: Path) -> None:
     folder = through(hf, tmp_path, "native", "sat")
     assert cmp(folder / "ice_text.model", hf / "ice_text.model", shallow=False)
     assert (folder / "generation_config.json").read_text() == '{"top_k": 7}'
-    given = convert(sat, tmp_path / "given", tokenizer=hf, with_golden=False)
+    given = convert(sat, tmp_path / "given", tokenizer=hf, with_fingerprint=False)
     assert (given / "ice_text.model").is_file()
     (hf / "tokenizer_config.json").unlink()
-    given = convert(sat, tmp_path / "bare", tokenizer=hf / "ice_text.model", with_golden=False)
+    given = convert(sat, tmp_path / "bare", tokenizer=hf / "ice_text.model", with_fingerprint=False)
     assert json.loads((given / "tokenizer_config.json").read_text())["tokenizer_class"] == "ChatGLMTokenizer"
 
 
@@ -125,7 +125,7 @@ def test_vocabularies_are_looked_at_before_anything_is_written(sat: Path, tmp_pa
 
 def test_shards_have_an_index(odd: Path, tmp_path: Path) -> None:
     for layout, index in (("hf", "pytorch_model.bin.index.json"), ("native", "model.safetensors.index.json")):
-        folder = convert(odd, tmp_path / layout, layout, max_shard_size=30_000, with_golden=False)
+        folder = convert(odd, tmp_path / layout, layout, max_shard_size=30_000, with_fingerprint=False)
         weight_map = json.loads((folder / index).read_text())["weight_map"]
         assert len(set(weight_map.values())) > 2
         assert all((folder / name).stat().st_size < 45_000 for name in weight_map.values())
@@ -137,7 +137,7 @@ def test_native_is_what_save_pretrained_writes(odd: Path, tmp_path: Path) -> Non
     model = VisualGLMForConditionalGeneration.from_pretrained(odd)
     model.save_pretrained(tmp_path / "saved")
     saved = open_checkpoint(tmp_path / "saved")
-    converted = open_checkpoint(convert(odd, tmp_path / "converted", with_golden=False))
+    converted = open_checkpoint(convert(odd, tmp_path / "converted", with_fingerprint=False))
     assert saved.tensors.keys() == converted.tensors.keys()
     assert all(torch.equal(saved.tensors[name].read(), t.read().half()) for name, t in converted.tensors.items())
 
@@ -146,7 +146,7 @@ def test_tied_head_is_stored_once_and_comes_back(tmp_path: Path) -> None:
     state = random_state(ODD_CONFIG)
     state["lm_head.weight"] = state["transformer.word_embeddings.weight"].clone()
     source = write_hf(tmp_path / "tied", ODD_CONFIG, state)
-    native = convert(source, tmp_path / "native", with_golden=False)
+    native = convert(source, tmp_path / "native", with_fingerprint=False)
     assert "lm_head.weight" not in open_checkpoint(native).tensors
     assert json.loads((native / "config.json").read_text())["tie_word_embeddings"] is True
     found = hf_tensors(through(native, tmp_path, "sat", "hf"))

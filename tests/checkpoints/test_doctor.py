@@ -1,4 +1,4 @@
-"""doctor says what is wrong with a checkpoint, and golden records catch what shapes cannot show."""
+"""doctor says what is wrong with a checkpoint, and fingerprints catch what shapes cannot show."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def detail(folder: Path, name: str) -> str:
 
 
 @pytest.fixture
-def golden_hf(odd: Path, tmp_path: Path) -> Path:
-    return convert(odd, tmp_path / "golden-hf", "hf")
+def recorded_hf(odd: Path, tmp_path: Path) -> Path:
+    return convert(odd, tmp_path / "recorded-hf", "hf")
 
 
 def rewrite(folder: Path, **changes: torch.Tensor) -> None:
@@ -44,10 +44,10 @@ def rewrite(folder: Path, **changes: torch.Tensor) -> None:
 
 
 def test_raw_download_passes(hf: Path, sat: Path) -> None:
-    passed = dict.fromkeys(["files", "tensors", "numbers", "golden", "picture", "vocabulary"], "passed")
+    passed = dict.fromkeys(["files", "tensors", "numbers", "fingerprint", "picture", "vocabulary"], "passed")
     assert results(hf) == passed
     assert results(sat) == passed | {"vocabulary": "skipped"}
-    assert "no golden stored" in detail(hf, "golden")
+    assert "no fingerprint stored" in detail(hf, "fingerprint")
 
 
 @pytest.mark.parametrize("layout", ["native", "hf", "sat"])
@@ -64,9 +64,9 @@ def test_conversion_stores_what_the_source_computes(hf: Path, tmp_path: Path, la
     assert torch.allclose(torch.tensor(stored["logits"]), whole, atol=1e-5)
 
 
-def test_no_golden(hf: Path, tmp_path: Path) -> None:
-    target = convert(hf, tmp_path / "out", with_golden=False)
-    assert not (target / fingerprint.FILE).exists() and results(target)["golden"] == "passed"
+def test_no_fingerprint(hf: Path, tmp_path: Path) -> None:
+    target = convert(hf, tmp_path / "out", with_fingerprint=False)
+    assert not (target / fingerprint.FILE).exists() and results(target)["fingerprint"] == "passed"
 
 
 def test_layer_by_layer_equals_the_model(odd: Path) -> None:
@@ -80,46 +80,46 @@ def test_layer_by_layer_equals_the_model(odd: Path) -> None:
     assert len(found.fingerprints) == 2 + 3 + 2
 
 
-def test_permuted_rows_are_caught(golden_hf: Path) -> None:
-    weight = hf_tensors(golden_hf)[QKV]
-    rewrite(golden_hf, **{QKV: weight.unflatten(0, (3, 3, -1)).transpose(0, 1).reshape(weight.shape)})
-    assert results(golden_hf)["golden"] == "failed" and results(golden_hf)["tensors"] == "passed"
-    assert f"first {QKV}" in detail(golden_hf, "golden")
-    assert "the output of transformer.layers.1 is another" in detail(golden_hf, "golden")
-    assert "the logits are another" in detail(golden_hf, "golden")
+def test_permuted_rows_are_caught(recorded_hf: Path) -> None:
+    weight = hf_tensors(recorded_hf)[QKV]
+    rewrite(recorded_hf, **{QKV: weight.unflatten(0, (3, 3, -1)).transpose(0, 1).reshape(weight.shape)})
+    assert results(recorded_hf)["fingerprint"] == "failed" and results(recorded_hf)["tensors"] == "passed"
+    assert f"first {QKV}" in detail(recorded_hf, "fingerprint")
+    assert "the output of transformer.layers.1 is another" in detail(recorded_hf, "fingerprint")
+    assert "the logits are another" in detail(recorded_hf, "fingerprint")
 
 
-def test_swapped_generation_is_caught(golden_hf: Path, tmp_path: Path) -> None:
+def test_swapped_generation_is_caught(recorded_hf: Path, tmp_path: Path) -> None:
     """Someone deletes pad_token_id: every tensor has its shape, every query_key_value is read in the wrong order."""
-    sat = convert(golden_hf, tmp_path / "sat", "sat")
+    sat = convert(recorded_hf, tmp_path / "sat", "sat")
     raw = json.loads((sat / "model_config.json").read_text())
     raw.pop("pad_token_id")
     (sat / "model_config.json").write_text(json.dumps(raw))
-    assert "4 tensors changed since the record was made" in detail(sat, "golden")
+    assert "4 tensors changed since the record was made" in detail(sat, "fingerprint")
 
 
-def test_two_rows_swapped_are_caught(golden_hf: Path) -> None:
-    weight = hf_tensors(golden_hf)[QKV]
-    rewrite(golden_hf, **{QKV: weight[[1, 0, *range(2, len(weight))]]})
-    assert f"1 tensors changed since the record was made, first {QKV}" in detail(golden_hf, "golden")
+def test_two_rows_swapped_are_caught(recorded_hf: Path) -> None:
+    weight = hf_tensors(recorded_hf)[QKV]
+    rewrite(recorded_hf, **{QKV: weight[[1, 0, *range(2, len(weight))]]})
+    assert f"1 tensors changed since the record was made, first {QKV}" in detail(recorded_hf, "fingerprint")
 
 
-def test_a_record_of_other_logits_is_caught(golden_hf: Path) -> None:
+def test_a_record_of_other_logits_is_caught(recorded_hf: Path) -> None:
     """The tensors are the same, the computation is not: what a wrong version of the code would look like."""
-    raw = json.loads((golden_hf / "config.json").read_text()) | {"layernorm_epsilon": 0.5}
-    (golden_hf / "config.json").write_text(json.dumps(raw))
-    assert "tensors changed" not in detail(golden_hf, "golden")
-    assert "the output of transformer.layers.0 is another" in detail(golden_hf, "golden")
+    raw = json.loads((recorded_hf / "config.json").read_text()) | {"layernorm_epsilon": 0.5}
+    (recorded_hf / "config.json").write_text(json.dumps(raw))
+    assert "tensors changed" not in detail(recorded_hf, "fingerprint")
+    assert "the output of transformer.layers.0 is another" in detail(recorded_hf, "fingerprint")
 
 
-def test_other_records(golden_hf: Path, tmp_path: Path) -> None:
-    stored = json.loads((golden_hf / fingerprint.FILE).read_text())
-    (golden_hf / fingerprint.FILE).write_text(json.dumps(stored | {"format_version": 99}))
-    assert "update visualglm" in detail(golden_hf, "golden")
-    (golden_hf / fingerprint.FILE).write_text("{")
-    assert "cannot be read as JSON" in detail(golden_hf, "golden")
+def test_other_records(recorded_hf: Path, tmp_path: Path) -> None:
+    stored = json.loads((recorded_hf / fingerprint.FILE).read_text())
+    (recorded_hf / fingerprint.FILE).write_text(json.dumps(stored | {"format_version": 99}))
+    assert "update visualglm" in detail(recorded_hf, "fingerprint")
+    (recorded_hf / fingerprint.FILE).write_text("{")
+    assert "cannot be read as JSON" in detail(recorded_hf, "fingerprint")
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):
-        convert(golden_hf, tmp_path / "out")
+        convert(recorded_hf, tmp_path / "out")
 
 
 RECORDS: dict[str, dict[str, object]] = {
@@ -134,28 +134,30 @@ RECORDS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("case", RECORDS)
-def test_records_that_are_none(golden_hf: Path, tmp_path: Path, edit_json: Callable[..., None], case: str) -> None:
-    edit_json(golden_hf / fingerprint.FILE, **RECORDS[case])
-    assert results(golden_hf)["golden"] == "failed" and "is no whole record" in detail(golden_hf, "golden")
-    with pytest.raises(CheckpointError, match=r"golden\.json is no whole record .*: get it again, or delete it"):
-        convert(golden_hf, tmp_path / "out", report=lambda step: pytest.fail(step))
+def test_records_that_are_none(recorded_hf: Path, tmp_path: Path, edit_json: Callable[..., None], case: str) -> None:
+    edit_json(recorded_hf / fingerprint.FILE, **RECORDS[case])
+    assert results(recorded_hf)["fingerprint"] == "failed" and "is no whole record" in detail(
+        recorded_hf, "fingerprint"
+    )
+    with pytest.raises(CheckpointError, match=r"fingerprint\.json is no whole record .*: get it again, or delete it"):
+        convert(recorded_hf, tmp_path / "out", report=lambda step: pytest.fail(step))
     assert not (tmp_path / "out").exists()
 
 
-def test_without_the_golden_record(golden_hf: Path) -> None:
-    (golden_hf / fingerprint.FILE).write_text("{")
-    found = {check.name: check.result for check in verify(golden_hf, with_golden=False)}
-    assert found.pop("golden") == "skipped" and "failed" not in found.values() and len(found) == 5
-    run = CliRunner().invoke(command_line(), ["doctor", "--model", str(golden_hf), "--no-golden"])
-    assert run.exit_code == 0 and "-      golden" in run.stdout
+def test_without_the_fingerprint_record(recorded_hf: Path) -> None:
+    (recorded_hf / fingerprint.FILE).write_text("{")
+    found = {check.name: check.result for check in verify(recorded_hf, with_fingerprint=False)}
+    assert found.pop("fingerprint") == "skipped" and "failed" not in found.values() and len(found) == 5
+    run = CliRunner().invoke(command_line(), ["doctor", "--model", str(recorded_hf), "--no-fingerprint"])
+    assert run.exit_code == 0 and "-      fingerprint" in run.stdout
 
 
-def test_conversion_refuses_a_source_that_disagrees_with_its_record(golden_hf: Path, tmp_path: Path) -> None:
-    rewrite(golden_hf, **{QKV: hf_tensors(golden_hf)[QKV] * 2})
-    with pytest.raises(CheckpointError, match=r"is not what its golden\.json recorded: 1 tensors changed"):
-        convert(golden_hf, tmp_path / "out")
+def test_conversion_refuses_a_source_that_disagrees_with_its_record(recorded_hf: Path, tmp_path: Path) -> None:
+    rewrite(recorded_hf, **{QKV: hf_tensors(recorded_hf)[QKV] * 2})
+    with pytest.raises(CheckpointError, match=r"is not what its fingerprint\.json recorded: 1 tensors changed"):
+        convert(recorded_hf, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    convert(golden_hf, tmp_path / "out", with_golden=False)
+    convert(recorded_hf, tmp_path / "out", with_fingerprint=False)
 
 
 def test_broken_numbers_and_a_blind_model(odd: Path) -> None:

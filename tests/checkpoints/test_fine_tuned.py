@@ -60,7 +60,7 @@ def test_what_fine_tuning_added_counts() -> None:
 
 @pytest.mark.parametrize("kind, to", [(kind, to) for kind in KINDS for to in ("native", "sat")] + [("sat-lora", "hf")])
 def test_conversion_keeps_the_logits(kind: str, to: Any, tmp_path: Path) -> None:
-    """Also out of the converted folder, as a reader would: its golden record holds, and its numbers are sat's."""
+    """Also out of the converted folder, as a reader would: its fingerprint holds, and its numbers are sat's."""
     folder = convert(FINE_TUNED / kind, tmp_path / to, to)
     assert [check.detail for check in verify(folder) if check.result == "failed"] == []
     once, again = opened(FINE_TUNED / kind), opened(folder)
@@ -76,7 +76,7 @@ def test_a_prefix_has_no_place_in_upstreams_hugging_face_layout(tmp_path: Path) 
 
 
 def test_merged_folders_do_not_ask_for_lora_again(tmp_path: Path) -> None:
-    folder = convert(FINE_TUNED / "sat-lora", tmp_path / "sat", "sat", with_golden=False)
+    folder = convert(FINE_TUNED / "sat-lora", tmp_path / "sat", "sat", with_fingerprint=False)
     raw = json.loads((folder / "model_config.json").read_text())
     assert raw["model_class"] == "VisualGLMModel" and "use_lora" not in raw and "layer_range" not in raw
 

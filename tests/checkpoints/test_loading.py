@@ -38,7 +38,7 @@ def logits(model: Model) -> Tensor:
 def test_layouts_give_the_same_model(odd: Path, tmp_path: Path, layout: str) -> None:
     model, info = Model.from_pretrained(odd, dtype="float32", output_loading_info=True)
     assert not any(info.values()) and model.dtype == torch.float32 and not model.training
-    other = Model.from_pretrained(convert(odd, tmp_path / layout, layout, with_golden=False), dtype=torch.float32)
+    other = Model.from_pretrained(convert(odd, tmp_path / layout, layout, with_fingerprint=False), dtype=torch.float32)
     assert_same_model(model, other)
     assert torch.equal(logits(model), logits(other))
 
@@ -61,12 +61,12 @@ def test_single_bin_index_lost_and_safetensors(hf: Path, tmp_path: Path) -> None
     wanted = Model.from_pretrained(hf)
     (hf / "pytorch_model.bin.index.json").unlink()
     assert_same_model(wanted, Model.from_pretrained(hf))
-    single = convert(hf, tmp_path / "single", "hf", with_golden=False)
+    single = convert(hf, tmp_path / "single", "hf", with_fingerprint=False)
     names = {"pytorch_model-00001-of-00001.bin": "pytorch_model.bin", "pytorch_model.bin.index.json": None}
     for old, new in names.items():
         (single / old).rename(single / new) if new else (single / old).unlink()
     assert_same_model(wanted, Model.from_pretrained(single))
-    native = convert(hf, tmp_path / "native", with_golden=False)
+    native = convert(hf, tmp_path / "native", with_fingerprint=False)
     (native / "config.json").write_text((hf / "config.json").read_text())
     assert open_checkpoint(native).layout == "hf"
     assert_same_model(wanted, Model.from_pretrained(native))
@@ -116,7 +116,7 @@ def test_head_is_tied_only_where_the_files_say_so(odd: Path, tmp_path: Path, edi
 
 @pytest.mark.parametrize("layout", ["native", "hf", "sat"])
 def test_save_and_load_is_the_identity(odd: Path, tmp_path: Path, layout: str) -> None:
-    model = Model.from_pretrained(convert(odd, tmp_path / "source", layout, with_golden=False))
+    model = Model.from_pretrained(convert(odd, tmp_path / "source", layout, with_fingerprint=False))
     model.save_pretrained(tmp_path / "saved")
     again = Model.from_pretrained(tmp_path / "saved")
     assert_same_model(again, model)
@@ -157,19 +157,21 @@ def test_sampling_defaults(hf: Path, tmp_path: Path) -> None:
     assert {key: getattr(model.generation_config, key) for key in PRESETS["hf"]} == PRESETS["hf"]
     given = Model.from_pretrained(hf, generation_config=GenerationConfig(top_k=9)).generation_config
     assert (given.top_k, given.min_length) == (9, GenerationConfig().min_length)
-    native = convert(hf, tmp_path / "native", with_golden=False)
+    native = convert(hf, tmp_path / "native", with_fingerprint=False)
     assert Model.from_pretrained(native).generation_config.to_dict() == model.generation_config.to_dict()
     plain = Model.from_pretrained(hf)
     plain.generation_config = GenerationConfig.from_model_config(plain.config)
     plain.save_pretrained(tmp_path / "plain")
     for layout in ("hf", "sat"):
-        back = Model.from_pretrained(convert(tmp_path / "plain", tmp_path / layout / "out", layout, with_golden=False))
+        back = Model.from_pretrained(
+            convert(tmp_path / "plain", tmp_path / layout / "out", layout, with_fingerprint=False)
+        )
         assert not back.generation_config.do_sample and back.generation_config.top_k != 100
 
 
 @pytest.mark.parametrize("layout", ["native", "hf", "sat"])
 def test_answers_can_end_whatever_the_file_lacks(odd: Path, tmp_path: Path, layout: str) -> None:
-    folder = convert(odd, tmp_path / layout, layout, with_golden=False)
+    folder = convert(odd, tmp_path / layout, layout, with_fingerprint=False)
     for content, ends in (('{"top_k": 7}', 205), ('{"top_k": 7, "eos_token_id": [205, 7]}', [205, 7])):
         (folder / "generation_config.json").write_text(content)
         found = Model.from_pretrained(folder).generation_config
@@ -180,7 +182,7 @@ def test_answers_can_end_whatever_the_file_lacks(odd: Path, tmp_path: Path, layo
 def test_the_configuration_alone(
     odd: Path, tmp_path: Path, edit_json: Callable[..., None], layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = convert(odd, tmp_path / layout, layout, with_golden=False)
+    folder = convert(odd, tmp_path / layout, layout, with_fingerprint=False)
     whole = open_checkpoint(folder).config
     monkeypatch.setattr("visualglm.checkpoints.storage.read.torch.load", lambda *args, **kwargs: 1 / 0)
     monkeypatch.setattr("visualglm.checkpoints.storage.shards.read_weights", lambda *args: 1 / 0)
@@ -204,7 +206,7 @@ def test_rotary_buffers_are_made_as_upstream_makes_them() -> None:
 
 @pytest.mark.parametrize("layout", ["native", "sat"])
 def test_weights_that_stay_on_disk(odd: Path, tmp_path: Path, layout: str) -> None:
-    folder = convert(odd, tmp_path / layout, layout, with_golden=False)
+    folder = convert(odd, tmp_path / layout, layout, with_fingerprint=False)
     device_map = {"image_encoder": "cpu", "transformer": "disk", "lm_head": "disk"}
     model = Model.from_pretrained(folder, device_map=device_map, offload_folder=tmp_path / "off", dtype="float32")
     assert torch.allclose(logits(model), logits(Model.from_pretrained(folder, dtype="float32")), atol=1e-5)
@@ -212,12 +214,12 @@ def test_weights_that_stay_on_disk(odd: Path, tmp_path: Path, layout: str) -> No
 
 @pytest.mark.parametrize("layout", ["native", "hf"])
 def test_larger_pictures(odd: Path, tmp_path: Path, layout: str) -> None:
-    folder = convert(odd, tmp_path / layout, layout, with_golden=False)
+    folder = convert(odd, tmp_path / layout, layout, with_fingerprint=False)
     model = Model.from_pretrained(folder, vision_config={"image_size": 56}, dtype="float32")
     assert model.config.vision.image_size == 56 and logits(model).isfinite().all()
     model.save_pretrained(tmp_path / "saved")
     assert_same_model(Model.from_pretrained(tmp_path / "saved"), model)
-    back = convert(tmp_path / "saved", tmp_path / "back", "hf", with_golden=False)
+    back = convert(tmp_path / "saved", tmp_path / "back", "hf", with_fingerprint=False)
     assert_same_model(Model.from_pretrained(back), model)
 
 

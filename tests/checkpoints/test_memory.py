@@ -92,7 +92,7 @@ def test_peak(large: Path, tmp_path: Path, case: str) -> None:
     layout, _, dtype = case.partition(" ")
     folder = large
     if layout in ("sat", "native"):
-        folder = convert(large, tmp_path / layout, layout, with_golden=False)
+        folder = convert(large, tmp_path / layout, layout, with_fingerprint=False)
     if layout == "float32":
         folder = write_large(tmp_path / "hf", torch.float32)
     if layout == "old":
@@ -106,7 +106,7 @@ def test_peak(large: Path, tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize("layout", ["hf", "native"])
 def test_quantizing_while_loading_never_holds_the_original(large: Path, tmp_path: Path, layout: str) -> None:
-    folder = large if layout == "hf" else convert(large, tmp_path / layout, layout, with_golden=False)
+    folder = large if layout == "hf" else convert(large, tmp_path / layout, layout, with_fingerprint=False)
     options = "dtype=sys.argv[2], quantization_config=quantization_plan(4, vocabulary=8)"
     program = LOAD.replace("dtype=sys.argv[2]", options)
     program = program.replace("import torch", "import torch\nfrom visualglm.checkpoints import quantization_plan", 1)

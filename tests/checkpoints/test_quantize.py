@@ -99,7 +99,7 @@ def test_an_untied_head_has_a_table_of_its_own(tmp_path: Path) -> None:
 def test_odd_widths_and_their_numbers_back(tmp_path: Path) -> None:
     """48, 80, 24 and 32 inputs: groups of 32 do not divide them all."""
     folder = write_hf(tmp_path / "m", ODD_CONFIG, random_state(ODD_CONFIG))
-    made = convert(folder, tmp_path / "q", quantize=quantization_plan(4, vision=4), with_golden=False)
+    made = convert(folder, tmp_path / "q", quantize=quantization_plan(4, vision=4), with_fingerprint=False)
     numbers, originals = dequantized(open_checkpoint(made)).tensors, open_checkpoint(folder).tensors
     assert numbers.keys() == originals.keys()
     for name, tensor in originals.items():

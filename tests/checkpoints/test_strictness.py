@@ -137,11 +137,11 @@ def test_names_that_lead_elsewhere(hf: Path, sat: Path, name: str, edit_json: Ca
 def test_generation_settings(hf: Path, tmp_path: Path, content: str) -> None:
     from visualglm.checkpoints import convert
 
-    for folder in (hf, convert(hf, tmp_path / "native", with_golden=False)):
+    for folder in (hf, convert(hf, tmp_path / "native", with_fingerprint=False)):
         (folder / "generation_config.json").write_text(content)
         assert "generation_config.json" in refused(folder, "as JSON|a JSON object|that cannot be used|web page")
         with pytest.raises(CheckpointError, match=r"generation_config\.json"):
-            convert(folder, tmp_path / "out", with_golden=False)
+            convert(folder, tmp_path / "out", with_fingerprint=False)
     assert not (tmp_path / "out").exists()
 
 
@@ -213,7 +213,7 @@ def test_sat_files_that_are_something_else(sat: Path, tmp_path: Path) -> None:
 def test_truncated(hf: Path, sat: Path, odd: Path, tmp_path: Path, keep: float) -> None:
     from visualglm.checkpoints import convert
 
-    native = convert(odd, tmp_path / "native", with_golden=False)
+    native = convert(odd, tmp_path / "native", with_fingerprint=False)
     old = write_hf(tmp_path / "old", ODD_CONFIG, random_state(ODD_CONFIG), _use_new_zipfile_serialization=False)
     for folder, file in (
         (hf, "pytorch_model-00002-of-00003.bin"),

@@ -30,7 +30,7 @@ GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 3}
 def stored(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The small model in 8 bits, as `visualglm quantize` writes it."""
     folder = tmp_path_factory.mktemp("stored") / "8"
-    convert(BASE, folder, quantize=quantization_plan(8, vision=8), with_golden=False)
+    convert(BASE, folder, quantize=quantization_plan(8, vision=8), with_fingerprint=False)
     return str(folder)
 
 

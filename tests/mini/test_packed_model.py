@@ -11,7 +11,7 @@ import pytest
 from visualglm.conversation import VisualGLM, packed_model
 from visualglm.evaluation.answer_matching import is_right
 from visualglm.evaluation.answering import AskedQuestion, answer_all
-from visualglm.evaluation.drawn_scenes import encode_scenes, questions
+from visualglm.evaluation.scene_questions import encode_scenes, questions
 from visualglm.evaluation.scenes import Split, scene_of, seeds
 
 pytestmark = pytest.mark.slow

@@ -66,7 +66,7 @@ def _listen(encoder: Any, seen: dict[str, torch.Tensor]) -> list[Any]:
 
 @pytest.mark.parametrize("case", [case for case in CASES if Reference().has(case, "position_ids")])
 def test_positions(model: Any, reference: Reference, case: str) -> None:
-    from visualglm.network.glm import prefix_positions
+    from visualglm.network.rotary import prefix_positions
 
     inputs = reference.inputs(case)
     mask = inputs.get("attention_mask")

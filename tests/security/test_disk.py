@@ -91,7 +91,7 @@ SAFE_FOLDERS = {
     "pretraining/run_state.py": "writes into a folder that is made new",
     "pretraining/trainer.py": "the same",
     "captioning/parquet_results.py": "a new file in the run's own folder",
-    "files/reading.py": "opens for reading only",
+    "files/untrusted_files.py": "opens for reading only",
     "preprocessing/image_worker.py": "writes to its own standard output",
     "serving/web_page_uploads.py": "new files with random names in the server's private folder",
 }

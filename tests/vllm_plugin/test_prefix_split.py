@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from visualglm.network.configuration import VisualGLMConfig
-from visualglm.network.glm import prefix_positions
+from visualglm.network.rotary import prefix_positions
 from visualglm.vllm_plugin.prefix_split import (
     AttentionSegment,
     SplitPromptError,

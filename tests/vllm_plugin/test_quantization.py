@@ -31,7 +31,7 @@ def is_language_linear(module: torch.nn.Module, name: str) -> bool:
 def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packed model, quantized by `visualglm quantize`."""
     target = tmp_path_factory.mktemp("quantized") / "stored"
-    return convert(str(FOLDER), target, quantize=quantization_plan(request.param), with_golden=False)
+    return convert(str(FOLDER), target, quantize=quantization_plan(request.param), with_fingerprint=False)
 
 
 def answered(folder: Path, **options: Any) -> list[Any]:

@@ -28,7 +28,7 @@ def test_two_processes_equal_transformers(bits: int | None, tmp_path: Path, monk
     monkeypatch.setenv("VISUALGLM_KERNEL", "none")  # and in vLLM's processes
     folder = FOLDER
     if bits is not None:
-        folder = convert(str(FOLDER), tmp_path / "stored", quantize=quantization_plan(bits), with_golden=False)
+        folder = convert(str(FOLDER), tmp_path / "stored", quantize=quantization_plan(bits), with_fingerprint=False)
     adapter = made(tmp_path / "noise", str(FOLDER), "lora", f"lora.targets={FOUR}", size=0.05)
     llm = LLM(
         str(folder),

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
 from ..checkpoints.storage.read import open_safetensors
 from ..errors import CheckpointError, UsageError
-from ..files.reading import read_json
+from ..files.untrusted_files import read_json
 
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
 CHECKPOINT = "checkpoint-"

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import write_file
-from ..files.reading import read_json
+from ..files.untrusted_files import read_json
 from .sources import CaptionItem
 
 

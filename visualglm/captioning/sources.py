@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ImageError, UsageError
-from ..files.reading import open_regular, parse_json
+from ..files.untrusted_files import open_regular, parse_json
 from ..preprocessing.image_files import read_image
 from . import parquet_source
 

@@ -1,9 +1,9 @@
 """One layout -> another, tensor by tensor, so that nothing but the layout changes.
 
-In: a folder of any layout. Out: a new folder, complete or not there at all (`storage/atomic_folder.py`). dtypes,
-dead tensors and unknown configuration keys are kept; the vocabulary, tokenizer and generation settings come along;
-`golden.json` records what the *source* computes. `auto_map` (code to download and run) is kept only from Hugging Face
-layout to Hugging Face layout.
+In: a folder of any layout. Out: a new folder, complete or not there at all (`storage/atomic_folder.py`). dtypes, dead
+tensors and unknown configuration keys are kept; the vocabulary, tokenizer and generation settings come along;
+`fingerprint.json` records what the *source* computes. `auto_map` (code to download and run) is kept only from Hugging
+Face layout to Hugging Face layout.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def convert(
     target: str | Path,
     to: Layout = "native",
     *,
-    with_golden: bool = True,
+    with_fingerprint: bool = True,
     overwrite: bool = False,
     tokenizer: str | Path | None = None,
     max_shard_size: int = MAX_SHARD_SIZE,
@@ -64,7 +64,7 @@ def convert(
 
     Args:
         to: `native` (safetensors), `hf` (upstream's Hugging Face files), `sat` (upstream's sat files, newer order).
-        with_golden: run the model layer by layer and store what it computes.
+        with_fingerprint: run the model layer by layer and store what it computes.
         overwrite: replace a target that holds a checkpoint, and nothing but one.
         tokenizer: a vocabulary file, or a folder with one, where the source has none.
         max_shard_size: bytes in one weights file (sat always has one).
@@ -85,7 +85,7 @@ def convert(
     check_not_nested(place, root_folder(found))
     checkpoint = open_checkpoint(found)
     tensor_check.check(checkpoint, tensor_check.expected_shapes(VisualGLMNetwork, checkpoint.config))
-    stored = fingerprint.read_fingerprint(checkpoint.folder) if with_golden and quantize is None else None
+    stored = fingerprint.read_fingerprint(checkpoint.folder) if with_fingerprint and quantize is None else None
     original, vocabulary = checkpoint, given or find_vocabulary(checkpoint.folder)
     if quantize is not None:
         checkpoint = quantized(original, quantize, VisualGLMNetwork)
@@ -98,10 +98,10 @@ def convert(
         report(f"writing {len(checkpoint.tensors)} tensors, {in_words(checkpoint.nbytes)}")
         _write_weights(folder, checkpoint, to, max_shard_size)
         _take_along(folder, checkpoint, to, vocabulary)
-        if with_golden:
-            report("computing the golden record, layer by layer")
+        if with_fingerprint:
+            report("computing the fingerprint, layer by layer")
             written = checkpoint if quantize is None else open_checkpoint(folder)  # quantized once is enough
-            fingerprint.write_fingerprint(folder, _golden_of_source(written, stored))
+            fingerprint.write_fingerprint(folder, _fingerprint_of_source(written, stored))
     return Path(target)
 
 
@@ -134,7 +134,7 @@ def _write_weights(folder: Path, checkpoint: Checkpoint, to: Layout, max_shard_s
         unused_tensors.write_carried(folder, checkpoint, sat.stored_tensors(checkpoint))
 
 
-def _golden_of_source(checkpoint: Checkpoint, stored: dict[str, Any] | None) -> dict[str, Any]:
+def _fingerprint_of_source(checkpoint: Checkpoint, stored: dict[str, Any] | None) -> dict[str, Any]:
     found = fingerprint.record(checkpoint)
     faults = fingerprint.differences(stored, found) if stored else []
     if faults:

@@ -1,8 +1,8 @@
 """What a checkpoint computed when it was converted, stored beside it, and whether it still does.
 
-`golden.json` holds the fixed input (two rows with the same words and different pictures), the last position's logits
-(an even sample of the vocabulary), each block's root mean square, and a checksum of every tensor under our names and
-row orders: the same for all layouts of the same weights. Knows nothing about layouts.
+`fingerprint.json` holds the fixed input (two rows with the same words and different pictures), the last position's
+logits (an even sample of the vocabulary), each block's root mean square, and a checksum of every tensor under our
+names and row orders: the same for all layouts of the same weights. Knows nothing about layouts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .layerwise_forward import ForwardRecord, run
 from .storage.lazy_tensor import LazyTensor, bits
 from .storage.read import read_json
 
-FILE = "golden.json"
+FILE = "fingerprint.json"
 FORMAT_VERSION = 1
 LOGITS_KEPT = 2048
 WORDS = 12
@@ -60,7 +60,7 @@ def checksum(tensor: LazyTensor) -> str:
 
 
 def record(checkpoint: Checkpoint, measured: ForwardRecord | None = None) -> dict[str, Any]:
-    """The contents of `golden.json`, computed from the checkpoint."""
+    """The contents of `fingerprint.json`, computed from the checkpoint."""
     logits, fingerprints = measured or measure(checkpoint)
     stride = math.ceil(logits.shape[1] / LOGITS_KEPT)
     return {
@@ -107,9 +107,9 @@ def _numbers(values: Any) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
 
 
-def write_fingerprint(folder: Path, golden: dict[str, Any]) -> None:
+def write_fingerprint(folder: Path, fingerprint: dict[str, Any]) -> None:
     """Stores a record."""
-    (folder / FILE).write_text(json.dumps(golden) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(json.dumps(fingerprint) + "\n", encoding="utf-8")
 
 
 def differences(stored: dict[str, Any], found: dict[str, Any]) -> list[str]:

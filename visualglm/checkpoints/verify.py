@@ -1,7 +1,7 @@
 """Is this checkpoint whole and does it compute what it should? Six checks, each with one line.
 
-In: a folder. Out: `Check`s: files, tensors, numbers, golden, picture, vocabulary. What `visualglm doctor` prints. Holds
-one block of the model in memory at a time.
+In: a folder. Out: `Check`s: files, tensors, numbers, fingerprint, picture, vocabulary. What `visualglm doctor`
+prints. Holds one block of the model in memory at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from ..errors import CheckpointError, VisualGLMError
-from ..files.reading import read_bytes
+from ..files.untrusted_files import read_bytes
 from ..hardware.memory import in_words
 from ..network.configuration import VisualGLMConfig
 from ..network.visualglm import VisualGLMNetwork
@@ -46,8 +46,8 @@ class Check:
     detail: str
 
 
-def verify(folder: str | Path, with_golden: bool = True) -> Iterator[Check]:
-    """Runs the checks, cheapest first, and yields each as it ends; the golden record is compared if asked for."""
+def verify(folder: str | Path, with_fingerprint: bool = True) -> Iterator[Check]:
+    """Runs the checks, cheapest first, and yields each as it ends; the fingerprint is compared if asked for."""
     try:
         checkpoint = open_checkpoint(folder)
     except VisualGLMError as error:
@@ -60,7 +60,11 @@ def verify(folder: str | Path, with_golden: bool = True) -> Iterator[Check]:
     if tensors.result == "passed":
         yield _numbers(checkpoint)
         measured = fingerprint.measure(checkpoint)
-        yield _golden(checkpoint, measured) if with_golden else Check("golden", "skipped", "not compared, as asked")
+        yield (
+            _fingerprint(checkpoint, measured)
+            if with_fingerprint
+            else Check("fingerprint", "skipped", "not compared, as asked")
+        )
         yield _picture(measured)
     yield _vocabulary(checkpoint)
 
@@ -89,17 +93,17 @@ def _finite(tensor: LazyTensor) -> bool:
     return all(bool(torch.isfinite(piece.float() if piece.itemsize == 1 else piece).all()) for piece in pieces)
 
 
-def _golden(checkpoint: Checkpoint, measured: ForwardRecord) -> Check:
+def _fingerprint(checkpoint: Checkpoint, measured: ForwardRecord) -> Check:
     try:
         stored = fingerprint.read_fingerprint(checkpoint.folder)
     except CheckpointError as error:
-        return Check("golden", "failed", str(error))
+        return Check("fingerprint", "failed", str(error))
     if stored is None:
-        return Check("golden", "passed", "no golden stored (visualglm convert stores one)")
+        return Check("fingerprint", "passed", "no fingerprint stored (visualglm convert stores one)")
     faults = fingerprint.differences(stored, fingerprint.record(checkpoint, measured))
     if faults:
-        return Check("golden", "failed", "; ".join(faults))
-    return Check("golden", "passed", "tensors, blocks and logits are those of the conversion")
+        return Check("fingerprint", "failed", "; ".join(faults))
+    return Check("fingerprint", "passed", "tensors, blocks and logits are those of the conversion")
 
 
 def _picture(measured: ForwardRecord) -> Check:

@@ -25,9 +25,9 @@ Vocabulary = Annotated[
     Path | None,
     model_option("--tokenizer", metavar="PATH", help="Vocabulary file ice_text.model to include, or its folder."),
 ]
-Golden = Annotated[
+Fingerprint = Annotated[
     bool,
-    output_option("--golden/--no-golden", help="Store checksums and logits that `visualglm doctor` compares with."),
+    output_option("--fingerprint/--no-fingerprint", help="Store checksums and logits for `visualglm doctor`."),
 ]
 Overwrite = Annotated[bool, output_option("--overwrite", help="Replace a TARGET that holds a checkpoint.")]
 MaxShardSize = Annotated[
@@ -40,7 +40,7 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="New folder.")],
     to: Layout = "native",
     tokenizer: Vocabulary = None,
-    golden: Golden = True,
+    fingerprint: Fingerprint = True,
     overwrite: Overwrite = False,
     max_shard_size: MaxShardSize = "3.5GB",
 ) -> None:
@@ -56,7 +56,7 @@ def convert(
         source,
         target,
         to,
-        with_golden=golden,
+        with_fingerprint=fingerprint,
         overwrite=overwrite,
         tokenizer=tokenizer,
         max_shard_size=size_in_bytes(max_shard_size),

@@ -27,9 +27,9 @@ def doctor(
             help="Checkpoint folder of any format, or a hub id. Default: the packed model.",
         ),
     ] = None,
-    golden: Annotated[
+    fingerprint: Annotated[
         bool,
-        model_option("--golden/--no-golden", help="Compare with the checksums and logits that `convert` stored."),
+        model_option("--fingerprint/--no-fingerprint", help="Compare with what `convert` stored."),
     ] = True,
     as_json: options.Json = False,
 ) -> None:
@@ -44,7 +44,7 @@ def doctor(
     if not as_json:
         typer.echo(f"       kernel: {kernel_line()}")
     checks = []
-    for check in verify(folder, with_golden=golden):
+    for check in verify(folder, with_fingerprint=fingerprint):
         checks.append(check)
         if not as_json:
             typer.echo(visible(f"{MARKS[check.result]} {check.name}: {check.detail}"))

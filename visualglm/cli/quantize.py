@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from . import options
-from .convert import Golden, MaxShardSize, Overwrite, Vocabulary, size_in_bytes
+from .convert import Fingerprint, MaxShardSize, Overwrite, Vocabulary, size_in_bytes
 from .grouped_help import data_option, performance_option
 
 MAX_IMAGES = 32
@@ -38,7 +38,7 @@ def quantize(
         ),
     ] = None,
     tokenizer: Vocabulary = None,
-    golden: Golden = True,
+    fingerprint: Fingerprint = True,
     overwrite: Overwrite = False,
     max_shard_size: MaxShardSize = "3.5GB",
 ) -> None:
@@ -61,7 +61,7 @@ def quantize(
         target,
         quantize=plan,
         calibrate=[] if calibrate is None else _calibration_images(calibrate),
-        with_golden=golden,
+        with_fingerprint=fingerprint,
         overwrite=overwrite,
         tokenizer=tokenizer,
         max_shard_size=size_in_bytes(max_shard_size),

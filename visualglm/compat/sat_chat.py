@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError, UsageError
-from ..inference.prompting import start_reply
+from ..inference.start_reply import start_reply
 from ..preprocessing.chinese_token_filter import chinese_slices
 from ..preprocessing.images import URL, ImageSource, VisualGLMImageProcessor
 from ..preprocessing.processor import VisualGLMProcessor

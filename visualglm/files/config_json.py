@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from .reading import read_json
+from .untrusted_files import read_json
 
 
 def check_files(folder: Any, names: Iterable[str] = ("config.json",), subfolder: str = "") -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PromptError, UsageError
-from ..files.reading import open_regular
+from ..files.untrusted_files import open_regular
 from ..preprocessing.chat_messages import messages_to_turns
 from ..preprocessing.prompt import Turn
 from .text_encoding import require_utf8

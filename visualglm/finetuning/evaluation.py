@@ -14,7 +14,7 @@ import torch
 from ..conversation import QUESTIONS, VisualGLM, packed_model
 from ..inference.batch_generation import GenerationRow, generate_batch
 from ..inference.generation_settings import generation_settings
-from ..inference.prompting import ask_prompt
+from ..inference.start_reply import ask_prompt
 from ..preprocessing.prompt import Language, Turn
 from ..preprocessing.tokenizer import process_response
 

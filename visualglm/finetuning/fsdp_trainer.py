@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ..errors import UsageError
-from ..files.reading import read_json
+from ..files.untrusted_files import read_json
 from ..training.distributed import rank, shard, world
 from ..training.optimizer_state import moments, restore
 from .trainer import FinetuneTrainer

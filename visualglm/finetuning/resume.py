@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import explain_write_errors, write_file
-from ..files.reading import read_json
+from ..files.untrusted_files import read_json
 from ..training.distributed import rank
 from .evaluation import EvalQuestion
 from .finetuning_config import Finetuning

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..adapters.files import CHECKPOINT
 from ..files.atomic import explain_write_errors, remove, sync_tree, write_file
-from ..files.reading import open_regular, read_json
+from ..files.untrusted_files import open_regular, read_json
 
 SEAL = "files.json"
 ADVICE = "free some space or change permissions, then resume from the previous checkpoint with --resume"

@@ -23,7 +23,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from ..adapters.files import CHECKPOINT
 from ..errors import UsageError
 from ..files.atomic import append_line, explain_write_errors, write_file
-from ..files.reading import parse_json, read_bytes
+from ..files.untrusted_files import parse_json, read_bytes
 from ..training.distributed import barrier, rank, world
 from ..training.worker_errors import plain_worker_errors
 from .finetuning_config import Finetuning

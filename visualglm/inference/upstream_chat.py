@@ -22,7 +22,7 @@ from ..preprocessing.processor import VisualGLMProcessor
 from ..preprocessing.prompt import Language, Turn
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from .image_features import ImageFeatures
-from .prompting import start_reply
+from .start_reply import start_reply
 from .streaming_reply import StreamingReply
 
 

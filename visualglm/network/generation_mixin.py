@@ -18,8 +18,9 @@ from transformers.generation import GenerationConfig, LogitsProcessorList, Repet
 
 from . import sampling
 from .cuda_graph_thread import in_one_thread
-from .glm import PrefixState, prefix_mask, prefix_positions
+from .glm import prefix_mask
 from .kv_cache import preallocate
+from .rotary import PrefixState, prefix_positions
 
 STATIC_LENGTHS = 512
 """Where steps are compiled, a static cache's length is a multiple of this."""

@@ -22,11 +22,12 @@ from ..errors import PromptError
 from .attention import attention_implementation
 from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 from .generation_mixin import VisualGLMGenerationMixin
-from .glm import GLM, PrefixState, prefix_mask, prefix_positions
+from .glm import GLM, prefix_mask
 from .hooks import HookableModel
 from .kv_cache import is_empty, preallocate
 from .prefix_tuning import PrefixMixin
 from .qformer import QFormer
+from .rotary import PrefixState, prefix_positions
 from .vision import VisionTransformer
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
-from ..files.reading import wrong_download
+from ..files.untrusted_files import wrong_download
 from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes
 
 SIDE_LIMIT = 1 << 18

@@ -8,7 +8,7 @@ import os
 from typing import IO, Any
 
 from ..errors import ImageError
-from ..files.reading import open_regular
+from ..files.untrusted_files import open_regular
 
 FILE_LIMIT = 256_000_000
 """Bytes of an image's file."""

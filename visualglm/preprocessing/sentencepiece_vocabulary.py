@@ -16,7 +16,7 @@ from pathlib import Path
 import sentencepiece
 
 from ..errors import TokenizerError
-from ..files.reading import read_bytes, wrong_download
+from ..files.untrusted_files import read_bytes, wrong_download
 
 VOCABULARY_FILE = "ice_text.model"
 SPECIAL_TOKENS = {

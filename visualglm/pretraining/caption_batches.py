@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch.utils.data import IterableDataset
 
 from ..errors import UsageError
-from ..files.reading import open_regular, parse_json
+from ..files.untrusted_files import open_regular, parse_json
 from ..preprocessing.prompt import Turn, language_of
 from .batches import Batch, BatchShare, PromptBuilder, blocks_of, caption_block
 from .config import Stage

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import exit_on_signals, explain_write_errors, remove, sync_folder, sync_tree
-from ..files.reading import read_json
+from ..files.untrusted_files import read_json
 from ..training.distributed import barrier, rank
 from .config import RunConfig
 

@@ -25,7 +25,7 @@ import torch
 from ..conversation import VisualGLM
 from ..inference.batch_generation import generate_batch
 from ..inference.generation_settings import generation_settings
-from ..inference.prompting import ask_prompt
+from ..inference.start_reply import ask_prompt
 from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
 from ..preprocessing.image_pool import EndedError, Ending, ImagePool
 from ..preprocessing.prompt import Language, Turn

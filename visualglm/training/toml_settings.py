@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import UsageError
-from ..files.reading import read_bytes
+from ..files.untrusted_files import read_bytes
 
 T = TypeVar("T")
 MAX_RECIPE_BYTES = 1 << 15

@@ -19,7 +19,8 @@ from vllm.model_executor.layers.linear import ColumnParallelLinear, RowParallelL
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
 from ..network.configuration import VisualGLMConfig
-from ..network.glm import query_key_value_of, rotary_cos_sin
+from ..network.glm import query_key_value_of
+from ..network.rotary import rotary_cos_sin
 from .attention import prefix_backend, prefix_length_per_row
 from .prefix_split import rotary_positions
 

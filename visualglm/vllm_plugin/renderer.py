@@ -26,7 +26,7 @@ from vllm.utils.async_utils import make_async
 
 from ..errors import ImageError, PromptError
 from ..inference.generation_settings import generation_settings
-from ..inference.prompting import ask_prompt
+from ..inference.start_reply import ask_prompt
 from ..network.configuration import VisualGLMConfig
 from ..preprocessing.chat_messages import messages_to_turns
 from ..preprocessing.images import open_image

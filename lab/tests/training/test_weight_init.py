@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from visualglm.network.configuration import VisualGLMConfig
-from visualglm.network.glm import GLMAttention, rotary_cos_sin
+from visualglm.network.glm import GLMAttention
+from visualglm.network.rotary import rotary_cos_sin
 from visualglm_lab.training.weight_init import compare
 
 HIDDEN, ZONES, OTHERS, ASKED_AT = 128, 9, 7, 27

@@ -25,7 +25,7 @@ import transformers
 from visualglm.conversation import VisualGLM, load, packed_model
 from visualglm.evaluation.answering import AskedQuestion
 from visualglm.evaluation.confidence import fraction_of
-from visualglm.evaluation.drawn_scenes import drawn_scenes, encode_scenes
+from visualglm.evaluation.scene_questions import drawn_scenes, encode_scenes
 from visualglm.evaluation.scenes.scene import Scene
 
 from ..scenes.cutouts import Album

@@ -1,7 +1,7 @@
 """Our own layout: `config.json` (`model_type: visualglm`) and safetensors under our names.
 
-It is what `save_pretrained` writes; a converted folder may also hold `golden.json` and `carried/`. In: the folder. Out:
-a `Checkpoint`, and the way back. Knows nothing about upstream's layouts or networks.
+It is what `save_pretrained` writes; a converted folder may also hold `fingerprint.json` and `carried/`. In: the
+folder. Out: a `Checkpoint`, and the way back. Knows nothing about upstream's layouts or networks.
 """
 
 from __future__ import annotations

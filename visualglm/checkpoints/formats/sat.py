@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError, ConfigurationError
-from ...files.reading import read_bytes
+from ...files.untrusted_files import read_bytes
 from ...network.configuration import ChatGLMConfig, VisualGLMConfig
 from ..checkpoint import (
     LM_HEAD,

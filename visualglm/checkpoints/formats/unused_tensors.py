@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...network.configuration import VisualGLMConfig
-from ...network.glm import inverse_frequencies
+from ...network.rotary import inverse_frequencies
 from ..checkpoint import Checkpoint
 from ..storage.lazy_tensor import LazyTensor, same_bits
 from ..storage.read import open_safetensors

@@ -19,7 +19,7 @@ from ...files.atomic import explain_write_errors, leftovers, remove, scratch_fol
 from ...hardware.memory import in_words
 
 REPLACEABLE = (
-    *("config.json", "model_config.json", "generation_config.json", "golden.json", "latest"),
+    *("config.json", "model_config.json", "generation_config.json", "fingerprint.json", "latest"),
     *("model*.safetensors", "pytorch_model*.bin", "*.safetensors.index.json", "*.bin.index.json"),
     *("carried/*.safetensors", "*/mp_rank_*.pt", "ice_text.model", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "processor_config.json"),

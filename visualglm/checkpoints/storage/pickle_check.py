@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...errors import CheckpointError
-from ...files.reading import open_regular
+from ...files.untrusted_files import open_regular
 
 MOST_DIRECTORY = 1 << 24
 """Bytes of a zip's list of records; one of the 6B's thousand takes some 100."""

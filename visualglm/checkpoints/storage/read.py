@@ -28,8 +28,8 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...files.atomic import scratch_folder
-from ...files.reading import open_regular, parse_json, wrong_download
-from ...files.reading import read_json as read_any_json
+from ...files.untrusted_files import open_regular, parse_json, wrong_download
+from ...files.untrusted_files import read_json as read_any_json
 from .lazy_tensor import LazyTensor
 from .pickle_check import check_pickles, check_records
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 MOST_BYTES = 1 << 26
-"""Of a file that is read whole: 64 MiB; the largest of ours, a golden record or a trainer's state, has a few MB."""
+"""Of a file that is read whole: 64 MiB; the largest of ours, a fingerprint or a trainer's state, has a few MB."""
 DEEPEST = 100
 """Levels of nested lists and objects: deeper ones end in a RecursionError in code that copies or prints them."""
 MOST_DIGITS = 1000
