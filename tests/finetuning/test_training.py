@@ -210,6 +210,8 @@ def test_a_run_that_fails_gives_the_process_back(recipe: Any, monkeypatch: pytes
     monkeypatch.setattr(DivergenceCallback, "on_log", failed)
     with pytest.raises(UsageError, match="no more"):
         run.finetune(recipe("lora"), silent, device="cpu")
+    for thread in set(threading.enumerate()) - before[1]:
+        thread.join(10)  # the bar's thread is told to end, and may need a moment
     assert (signal.getsignal(signal.SIGTERM), set(threading.enumerate())) == before
 
 

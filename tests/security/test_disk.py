@@ -471,7 +471,7 @@ def test_a_seal_reads_its_own_folder_alone(begun: Any, victim: Path) -> None:
 @pytest.mark.parametrize("content", ['{"files": []}', "[]", "1" * 5000, "[" * 100_000])
 def test_a_recipe_of_something_else_costs_one_sentence(begun: Any, content: str) -> None:
     (Path(begun.output) / "recipe.json").write_text(content)
-    with pytest.raises(UsageError, match="begin anew"):
+    with pytest.raises(UsageError, match="Start a new run"):
         checkpoint_to_resume(begun, Path(begun.output), True)
 
 
@@ -497,7 +497,7 @@ def test_untrained_answers_that_were_torn_are_asked_again(tmp_path: Path) -> Non
 )
 def test_torn_progress_costs_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "progress.json").write_text(content)
-    with pytest.raises(UsageError, match="is broken"):
+    with pytest.raises(UsageError, match="is damaged"):
         read_run_state(tmp_path, {})
 
 

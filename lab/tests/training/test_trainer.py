@@ -182,7 +182,7 @@ def test_parts_begin_from_checkpoints(tmp_path: Path) -> None:
 
 
 def test_a_part_of_another_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"the vision of .* does not fit"):
+    with pytest.raises(UsageError, match=r"The vision of .* does not fit"):
         trainer(tmp_path, "dialogue", start=Checkpoints(vision=str(packed_model())))
 
 
