@@ -108,7 +108,8 @@ def test_sigterm_ends_a_server_that_decodes_hostile_images(tmp_path: Path) -> No
                 assert not any(one.done() for one in waiting), "they still decode"
                 assert (await client.get(f"{url}/health")).status_code == 200
                 server.send_signal(signal.SIGTERM)
-                assert {reply.status_code for reply in await asyncio.gather(*waiting)} <= {400, 503}
+                replies = await asyncio.gather(*waiting)  # 200: decoded within the seconds that are left
+                assert {reply.status_code for reply in replies} <= {200, 400, 503}
 
         asyncio.run(send())
         assert server.wait(60) is not None
