@@ -40,7 +40,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, threading.Even
         done.set()
 
     connection: Any = partial(BoundedConnection, most=4)
-    config = uvicorn.Config(app, "127.0.0.1", 0, http=connection, lifespan="off", log_level="warning")
+    config = uvicorn.Config(app, "127.0.0.1", 0, http=connection, loop="asyncio", lifespan="off", log_level="warning")
     server, bound = uvicorn.Server(config), config.bind_socket()
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()

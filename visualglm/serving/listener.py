@@ -103,7 +103,7 @@ class BoundedConnection(H11Protocol):
 
     def _read_at_most(self, count: int) -> None:
         stream: Any = self.transport
-        stream.max_size = self.read_bytes = count  # asyncio's own transport reads by it; another one keeps its own
+        stream.max_size = self.read_bytes = count  # asyncio's transports read by it
 
     def on_response_complete(self) -> None:
         self.idle_since = self.loop.time()
@@ -167,6 +167,7 @@ def make_server(app: FastAPI, limits: ConnectionLimits, host: str, port: int, gr
         host,
         port,
         http=partial(BoundedConnection, most=limits.connections),  # type: ignore[arg-type]
+        loop="asyncio",  # uvloop, where it is installed, has reads of its own size
         ws="none",
         backlog=limits.backlog,
         proxy_headers=False,
