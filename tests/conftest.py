@@ -11,6 +11,7 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # where a test takes two threads all 
 import importlib.util
 import io
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from functools import cached_property
@@ -113,3 +114,15 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture(scope="session")
 def tokenizer() -> ChatGLMTokenizer:
     return ChatGLMTokenizer(vocab_file=str(REFERENCE / "hf" / "ice_text.model"))
+
+
+@pytest.fixture
+def hf(tmp_path: Path) -> Path:
+    """A private copy of the reference set's Hugging Face folder."""
+    return Path(shutil.copytree(REFERENCE / "hf", tmp_path / "hf"))
+
+
+@pytest.fixture
+def sat(tmp_path: Path) -> Path:
+    """A private copy of the reference set's sat folder."""
+    return Path(shutil.copytree(REFERENCE / "sat", tmp_path / "sat"))

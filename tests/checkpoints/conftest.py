@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,18 +95,6 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     for name, tensor in wanted.items():
         assert found[name].dtype == tensor.dtype, name
         assert torch.equal(found[name], tensor), name
-
-
-@pytest.fixture
-def hf(tmp_path: Path) -> Path:
-    """A private copy of the reference set's Hugging Face folder."""
-    return Path(shutil.copytree(REFERENCE / "hf", tmp_path / "hf"))
-
-
-@pytest.fixture
-def sat(tmp_path: Path) -> Path:
-    """A private copy of the reference set's sat folder."""
-    return Path(shutil.copytree(REFERENCE / "sat", tmp_path / "sat"))
 
 
 @pytest.fixture

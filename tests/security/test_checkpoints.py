@@ -51,16 +51,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hf(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(REFERENCE / "hf", tmp_path / "hf"))
-
-
-@pytest.fixture
-def sat(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(REFERENCE / "sat", tmp_path / "sat"))
-
-
-@pytest.fixture
 def native(tmp_path: Path) -> Path:
     """The packed model, its weights linked."""
     folder = tmp_path / "native"
