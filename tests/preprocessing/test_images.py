@@ -22,7 +22,8 @@ from transformers.image_processing_backends import PilBackend
 import visualglm
 from visualglm.errors import ImageError
 from visualglm.preprocessing import images
-from visualglm.preprocessing.images import PIXEL_LIMIT, ROWS_PER_STRIP, VisualGLMImageProcessor, open_image
+from visualglm.preprocessing.image_decoding import PIXEL_LIMIT, ROWS_PER_STRIP
+from visualglm.preprocessing.images import VisualGLMImageProcessor, open_image
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 PIXELS = np.load(REFERENCE / "image_preprocess.npz")

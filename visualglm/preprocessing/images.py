@@ -26,17 +26,8 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 
 from ..errors import ImageError
 from ..network.configuration import VisualGLMConfig
-from .image_decoding import PIXEL_LIMIT, ROWS_PER_STRIP, as_upstream, decode_image
+from .image_decoding import as_upstream, decode_image
 from .image_files import read_image, read_stream
-
-__all__ = [
-    "PIXEL_LIMIT",
-    "ROWS_PER_STRIP",
-    "ImageSource",
-    "VisualGLMImageProcessor",
-    "data_url_bytes",
-    "open_image",
-]
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 """What `open_image` takes."""
