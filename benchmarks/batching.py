@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def make_row(model: visualglm.VisualGLM, number: int) -> GenerationRow:
-    """One of many requests: picture, question, sampling and seed follow from its number."""
+    """One of many requests: image, question, sampling and seed follow from its number."""
     seed = next(itertools.islice(seeds(Split.TEST), number // 4, None))
     embeds = model.encode(render_scene(scene_of(seed)))
     question, sampling = QUESTIONS[number % len(QUESTIONS)], SAMPLINGS[number % len(SAMPLINGS)]

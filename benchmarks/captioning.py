@@ -1,7 +1,7 @@
-"""Pictures per second of bulk captioning at batch 1 and 8 (`make bench-caption`).
+"""Images per second of bulk captioning at batch 1 and 8 (`make bench-caption`).
 
-Captions drawn pictures with the model (default: the packed one) and stores the figures in
-`benchmarks/results/captioning.json`. `--pictures N` changes how many. Says nothing about quality.
+Captions drawn images with the model (default: the packed one) and stores the figures in
+`benchmarks/results/captioning.json`. `--images N` changes how many. Says nothing about quality.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ QUESTION = "描述这张图片。"
 
 
 def main() -> None:
-    """Runs both batch sizes over the same pictures."""
+    """Runs both batch sizes over the same images."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model")
-    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     options = parser.parse_args()
     model = visualglm.load(options.model)
     with tempfile.TemporaryDirectory() as folder:
-        draw(Path(folder), options.pictures)
+        draw(Path(folder), options.images)
         speeds = {f"images_per_second_at_batch_{size}": speed(model, Path(folder), size) for size in (1, 8)}
     figures = {
         **origin(__file__),
         "model": options.model or "visualglm-mini",
         "device": str(model.model.device),
-        "pictures": options.pictures,
+        "images": options.images,
         **speeds,
     }
     store(RESULTS / "captioning.json", figures)
@@ -49,7 +49,7 @@ def draw(folder: Path, count: int) -> None:
 
 
 def speed(model: visualglm.VisualGLM, folder: Path, batch_size: int) -> float:
-    """Pictures per second, from the folder to written rows."""
+    """Images per second, from the folder to written rows."""
     items = read_source(str(folder))
     with JsonlResults(folder / f"{batch_size}.jsonl") as results:
         run = CaptionRun(model, results, CaptionPlan(QUESTION, batch_size=batch_size), {})

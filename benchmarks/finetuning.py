@@ -69,7 +69,7 @@ def main() -> None:
 
 def memory_figures(kind: str) -> dict[str, Any]:
     """Each method's peak and what was foretold, in bytes."""
-    rows = [{"img": str(sample_picture()), "prompt": "图中有什么？", "label": LABEL}] * ROWS[kind] * STEPS[kind]
+    rows = [{"img": str(sample_image()), "prompt": "图中有什么？", "label": LABEL}] * ROWS[kind] * STEPS[kind]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = wide_model(folder / "model") if kind == "wide" else None
@@ -83,8 +83,8 @@ def memory_figures(kind: str) -> dict[str, Any]:
 
 
 def cache_figures() -> dict[str, Any]:
-    """CPU seconds of the same LoRA run with each picture encoded once, and at every step."""
-    rows = [{"img": str(picture), "prompt": "图中有什么？", "label": LABEL} for picture in sample_pictures()] * 2
+    """CPU seconds of the same LoRA run with each image encoded once, and at every step."""
+    rows = [{"img": str(image), "prompt": "图中有什么？", "label": LABEL} for image in sample_images()] * 2
     settings = ["batch=8", f"epochs={CACHED_STEPS}"]
     with tempfile.TemporaryDirectory() as name:
         seconds = {
@@ -101,12 +101,12 @@ def cache_figures() -> dict[str, Any]:
     }
 
 
-def sample_pictures() -> list[Path]:
+def sample_images() -> list[Path]:
     return sorted((visualglm.packed_model() / "samples").glob("*.png"))
 
 
-def sample_picture() -> Path:
-    return sample_pictures()[0]
+def sample_image() -> Path:
+    return sample_images()[0]
 
 
 def child(folder: Path, rows: list[dict[str, str]], method: str, settings: list[str], model: Any = None) -> Any:

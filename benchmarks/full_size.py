@@ -158,9 +158,9 @@ def table() -> Tensor:
 
 @torch.inference_mode()
 def ask(model: VisualGLMForConditionalGeneration, processor: VisualGLMProcessor, tokens: int) -> dict[str, Any]:
-    """One question about a picture, greedily; the first pass is the prompt's, each later one a token's."""
-    picture = Image.linear_gradient("L").convert("RGB").resize((640, 480))
-    inputs = processor(images=picture, text=QUESTION, return_tensors="pt")
+    """One question about a image, greedily; the first pass is the prompt's, each later one a token's."""
+    image = Image.linear_gradient("L").convert("RGB").resize((640, 480))
+    inputs = processor(images=image, text=QUESTION, return_tensors="pt")
     pixel_values = inputs["pixel_values"].to(model.dtype)
     image_embeds, seeing = timed(model.encode_images, pixel_values)
     step, first = timed(model, inputs["input_ids"], image_embeds=image_embeds, logits_to_keep=1)
@@ -170,7 +170,7 @@ def ask(model: VisualGLMForConditionalGeneration, processor: VisualGLMProcessor,
         seconds.append(elapsed)
     return {
         "prompt_tokens": inputs["input_ids"].shape[1],
-        "picture_seconds": round(seeing, 2),
+        "image_seconds": round(seeing, 2),
         "prompt_seconds": round(first, 2),
         "generated_tokens": tokens,
         "seconds_per_token": round(sorted(seconds)[len(seconds) // 2], 3),

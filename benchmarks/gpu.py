@@ -1,6 +1,6 @@
 """The 6B's shapes with random weights on a GPU, in every form, beside what its memory allows.
 
-`make bench-gpu` on a machine with one (40 GB; CUDA build of torch). Picture, first token of a prompt whose picture is
+`make bench-gpu` on a machine with one (40 GB; CUDA build of torch). Image, first token of a prompt whose image is
 encoded, tokens a second of one answer and of eight, with and without a compiled step; with `--peers`, upstream's own
 code on the same card. `--small` runs the packed model's shapes, also on a CPU, to check this file. Stores
 `benchmarks/results/gpu.json`. No figure of it is quoted anywhere before somebody has run it.
@@ -56,12 +56,12 @@ def main() -> None:
 
 @torch.inference_mode()
 def measured(config: VisualGLMConfig, bits: Any, options: argparse.Namespace, bandwidth: float) -> dict[str, Any]:
-    """One form of the weights: median seconds of a picture and a first token, tokens a second."""
+    """One form of the weights: median seconds of a image and a first token, tokens a second."""
     model = random_model(config, blocks_and_head(bits), options.device)
-    picture = random_image(config).to(options.device, torch.bfloat16)
-    seen = {"ids": random_prompt(config, options.prompt).to(options.device), "embeds": model.encode_images(picture)}
+    image = random_image(config).to(options.device, torch.bfloat16)
+    seen = {"ids": random_prompt(config, options.prompt).to(options.device), "embeds": model.encode_images(image)}
     figures: dict[str, Any] = {
-        "picture_seconds": median_seconds(model.encode_images, picture),
+        "image_seconds": median_seconds(model.encode_images, image),
         "first_token_seconds": median_seconds(answer, model, seen, 1, 1),
     }
     least = bytes_per_token(model) / bandwidth
@@ -112,12 +112,12 @@ def beside_upstream(options: argparse.Namespace) -> dict[str, Any]:
     """Upstream's own code, all its blocks, on the same device."""
     peer = Peer(options.peers, SCRIPT, "28", str(options.prompt), options.device)
     seconds = {}
-    for request, count in (("picture", TIMES), ("prompt", TIMES), ("token", options.tokens)):
+    for request, count in (("image", TIMES), ("prompt", TIMES), ("token", options.tokens)):
         peer.seconds(request)  # warms up
         seconds[request] = statistics.median(peer.seconds(request) for _ in range(count))
     peer.close()
     return {
-        "picture_seconds": round(seconds["picture"], 5),
+        "image_seconds": round(seconds["image"], 5),
         "first_token_seconds": round(seconds["prompt"], 5),
         "as it is, 1 at once": {"tokens_per_second": round(1 / seconds["token"], 2)},
     }

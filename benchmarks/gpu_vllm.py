@@ -46,7 +46,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
         "versions": {"vllm": installed_version(), "torch": torch.__version__},
         "tokens": options.tokens,
-        "visualglm-6b, a picture and a question": run(visualglm_folder, picture_prompt, options),
+        "visualglm-6b, a picture and a question": run(visualglm_folder, image_prompt, options),
         "llama 7b, a prompt of the same length": run(llama_folder, llama_prompt, options),
     }
     RESULT.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -59,10 +59,10 @@ def visualglm_folder(folder: Path) -> None:
     shutil.copyfile(VOCABULARY, folder / "ice_text.model")
 
 
-def picture_prompt(stream: int) -> Any:
-    """Another picture for each stream, so that nothing is remembered."""
-    picture = Image.new("RGB", (224, 224), (stream % 256, 80, 160))
-    return {"prompt": "Describe the picture.", "multi_modal_data": {"image": picture}}
+def image_prompt(stream: int) -> Any:
+    """Another image for each stream, so that nothing is remembered."""
+    image = Image.new("RGB", (224, 224), (stream % 256, 80, 160))
+    return {"prompt": "Describe the picture.", "multi_modal_data": {"image": image}}
 
 
 def llama_folder(folder: Path) -> None:
@@ -86,7 +86,7 @@ def run(make_folder: Any, make_prompt: Any, options: argparse.Namespace) -> dict
             dtype="float16",
             max_model_len=2048,
             skip_tokenizer_init=make_prompt is llama_prompt,
-            enable_prefix_caching=None if make_prompt is picture_prompt else False,
+            enable_prefix_caching=None if make_prompt is image_prompt else False,
             tensor_parallel_size=options.tensor_parallel_size,
         )
     found = {}

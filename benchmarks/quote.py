@@ -36,7 +36,7 @@ def full_size_rows(words: dict[str, str], language: str, result: dict[str, Any])
     return [
         (words["load"], seconds(result["load_seconds"])),
         (words["memory"], words["of"].format(*((peak, ratio, size) if language == "en" else (peak, size, ratio)))),
-        (words["picture"], seconds(result["picture_seconds"])),
+        (words["image"], seconds(result["image_seconds"])),
         (words["prompt"].format(result["prompt_tokens"]), seconds(result["prompt_seconds"])),
         (words["token"], seconds(result["seconds_per_token"])),
     ]
@@ -46,8 +46,8 @@ def demo(language: str) -> str:
     """What `make demo` says in the page's language; the same on every machine, since the packed model is greedy."""
     sample = stored("demo")
     lines = [line for turn in sample["turns"] for line in (f"> {turn['question']}", turn["answer"])]
-    picture = Path(sample["picture"])
-    return f"![{picture.stem}]({picture.as_posix()})\n\n```text\n" + "\n".join(lines) + "\n```"
+    image = Path(sample["image"])
+    return f"![{image.stem}]({image.as_posix()})\n\n```text\n" + "\n".join(lines) + "\n```"
 
 
 def finetune_demo(language: str) -> str:
@@ -76,29 +76,29 @@ def stored(name: str) -> dict[str, Any]:
     return found
 
 
-PICTURES_TO_SCALE, TOKENS_TO_SCALE = 1_000_000, 40
+IMAGES_TO_SCALE, TOKENS_TO_SCALE = 1_000_000, 40
 
 
 def scale(language: str) -> str:
     """What `make full-size` and `make bench-caption` measured, multiplied and divided."""
     words = WORDS[language]
     full, mini = stored("full_size"), stored("captioning")
-    picture, prompt, token = full["picture_seconds"], full["prompt_seconds"], full["seconds_per_token"]
+    image, prompt, token = full["image_seconds"], full["prompt_seconds"], full["seconds_per_token"]
     rate = mini["images_per_second_at_batch_8"]
     rows = []
     for name, each, facts in (
         (
             "scale_full",
-            round(picture + prompt + TOKENS_TO_SCALE * token, 1),
-            {"tokens": TOKENS_TO_SCALE, "picture": picture, "prompt": prompt, "token": token},
+            round(image + prompt + TOKENS_TO_SCALE * token, 1),
+            {"tokens": TOKENS_TO_SCALE, "image": image, "prompt": prompt, "token": token},
         ),
         ("scale_mini", round(1 / rate, 4), {"model": mini["model"], "rate": rate}),
     ):
-        hours = PICTURES_TO_SCALE * each / 3600
+        hours = IMAGES_TO_SCALE * each / 3600
         shares = {"hours": round(hours, 1), "eight": round(hours / 8, 1), "many": round(hours / 64, 1)}
         line = f"| {words[name]} | {words['scale_hours']} |"
-        rows.append(line.format(count=PICTURES_TO_SCALE, each=each, **facts, **shares))
-    head = words["scale_head"].format(count=PICTURES_TO_SCALE)
+        rows.append(line.format(count=IMAGES_TO_SCALE, each=each, **facts, **shares))
+    head = words["scale_head"].format(count=IMAGES_TO_SCALE)
     return "\n".join([head, "| --- | --- | --- | --- | --- |", *rows])
 
 
@@ -144,7 +144,7 @@ def bench_6b(language: str) -> str:
     for report in found:
         one, eight = report["decode"]
         form, peak = words["bench_6b_form"].format(report["bits"]), f"{report['peak_anonymous_gb']} GB"
-        seconds = [words["seconds"].format(round(report[f"{part}_seconds"], 2)) for part in ("picture", "prompt")]
+        seconds = [words["seconds"].format(round(report[f"{part}_seconds"], 2)) for part in ("image", "prompt")]
         speeds = [words["bench_6b_speed"].format(round(row["tokens_per_second"], 2)) for row in (one, eight)]
         rows.append((form, peak, *seconds, speeds[0], f"{one['of_bandwidth']:.2f}", speeds[1]))
     return table(rows)
@@ -173,7 +173,7 @@ def upstream(language: str) -> str:
     for form, name in words["upstream_form"].items():
         found = result[form]
         cells = []
-        for request in ("picture", "prompt", "token"):
+        for request in ("image", "prompt", "token"):
             seconds = (round(found["seconds"][request][side], 3) for side in ("ours", "upstream"))
             cells.append(words["upstream_cell"].format(*seconds, f"{found['times_as_fast'][request]:.2f}"))
         rows.append((name, *cells))

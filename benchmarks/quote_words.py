@@ -8,7 +8,7 @@ WORDS: dict[str, dict[str, Any]] = {
     "en": {
         "load": "load",
         "memory": "peak anonymous memory while loading",
-        "picture": "picture encoded",
+        "image": "image encoded",
         "prompt": "prompt of {} tokens read",
         "token": "each token of the answer",
         "seconds": "{} s",
@@ -21,7 +21,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "memory_wide": "scaled: the 6B's widths, {blocks} of {of_blocks} blocks, random",
         "scale_head": "| model | one picture | {count:,} pictures | on 8 machines | on 64 machines |",
         "scale_full": "the 6B's shapes, answers of {tokens} tokens, one at a time | "
-        "{picture} + {prompt} + {tokens} x {token} = {each} s",
+        "{image} + {prompt} + {tokens} x {token} = {each} s",
         "scale_mini": "{model}, batches of 8 | 1 / {rate} = {each} s",
         "scale_hours": "{count:,} x {each} s / 3600 = {hours:,} h | {hours:,} / 8 = {eight:,} h | "
         "{hours:,} / 64 = {many:,} h",
@@ -31,7 +31,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "bench_6b": (
             "6B shapes",
             "peak",
-            "picture",
+            "image",
             "prompt of {} tokens",
             "one answer",
             "of bandwidth",
@@ -42,7 +42,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "peers": ("form", "chatglm.cpp", "ours", "times as fast", "of bandwidth, theirs and ours"),
         "peers_form": "{} bits, a token of the answer",
         "peers_prompt": "{} bits, a prompt of {} tokens",
-        "upstream": ("ours", "picture", "prompt of {} tokens", "a token of the answer"),
+        "upstream": ("ours", "image", "prompt of {} tokens", "a token of the answer"),
         "upstream_form": {"bfloat16": "bfloat16", "int8": "8 bits", "int4": "4 bits"},
         "upstream_cell": "{} s beside {} s: {} x",
         "linear": ("kernel", "1 row, ms", "of bandwidth", "8 rows, Gop/s", "64 rows, Gop/s"),
@@ -58,7 +58,7 @@ WORDS: dict[str, dict[str, Any]] = {
     "zh": {
         "load": "加载",
         "memory": "加载时匿名内存峰值",
-        "picture": "图片编码",
+        "image": "图片编码",
         "prompt": "读入 {} 个词的提示",
         "token": "回答的每个词",
         "seconds": "{} 秒",
@@ -70,7 +70,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "memory_packed": "内置",
         "memory_wide": "缩小的：6B 的宽度，{of_blocks} 层中的 {blocks} 层，随机权重",
         "scale_head": "| 模型 | 一张图片 | {count:,} 张图片 | 8 台机器 | 64 台机器 |",
-        "scale_full": "6B 的形状，回答 {tokens} 个词，逐张 | {picture} + {prompt} + {tokens} x {token} = {each} 秒",
+        "scale_full": "6B 的形状，回答 {tokens} 个词，逐张 | {image} + {prompt} + {tokens} x {token} = {each} 秒",
         "scale_mini": "{model}，每批 8 张 | 1 / {rate} = {each} 秒",
         "scale_hours": "{count:,} x {each} 秒 / 3600 = {hours:,} 小时 | {hours:,} / 8 = {eight:,} 小时 | "
         "{hours:,} / 64 = {many:,} 小时",

@@ -1,8 +1,8 @@
 """The local engine, one Ray actor, two Ray actors, in one run (`make bench-ray`).
 
-Captions the same drawn pictures with the packed model, each engine with one thread a model, and stores the figures in
+Captions the same drawn images with the packed model, each engine with one thread a model, and stores the figures in
 `benchmarks/results/ray_captioning.json`: seconds until Ray runs, until the first part lies there (the actor opens its
-model in these), and pictures per second after it. `--pictures N` changes how many. Says nothing about networks or GPUs.
+model in these), and images per second after it. `--images N` changes how many. Says nothing about networks or GPUs.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from visualglm.captioning.sources import CaptionItem, read_source
 
 PLAN = CaptionPlan(QUESTION, batch_size=8)
 CHUNK = 16
-"""Pictures in a part; more would hide the end of a short run."""
+"""Images in a part; more would hide the end of a short run."""
 OPEN = functools.partial(visualglm.load, device="cpu")
 
 
 def main() -> None:
-    """Runs the three over the same pictures."""
+    """Runs the three over the same images."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--images", type=int, default=256)
     options = parser.parse_args()
     torch.set_num_threads(1)
     ray_engine.CHUNK = CHUNK
     with tempfile.TemporaryDirectory() as folder:
-        draw(Path(folder), options.pictures)
+        draw(Path(folder), options.images)
         items = read_source(folder)
         runs = {"local": local(items, Path(folder))}
         entering = ray_engine.connected(None)
@@ -55,8 +55,8 @@ def main() -> None:
         **origin(__file__),
         "ray": version("ray"),
         "model": "visualglm-mini",
-        "pictures": options.pictures,
-        "pictures_a_part": CHUNK,
+        "images": options.images,
+        "images_a_part": CHUNK,
         "ray_start_seconds": round(start, 1),
         **runs,
     }

@@ -1,7 +1,7 @@
 """Load and faults against a real `visualglm serve` with the packed model (`make bench-serve`).
 
 Load: `--clients` streaming clients for `--seconds`; every answer is compared with what the same request got alone.
-Faults: clients that vanish, read slowly or stop half-way through a body, malformed requests, broken pictures;
+Faults: clients that vanish, read slowly or stop half-way through a body, malformed requests, broken images;
 after each kind the server must answer as before. Stores `benchmarks/results/serving.json`. Says nothing about quality.
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--pictures", type=int, default=12)
+    parser.add_argument("--images", type=int, default=12)
     parser.add_argument("--fuzz", type=int, default=10_000)
     parser.add_argument("--max-queue", type=int, default=48)
     options = parser.parse_args()
@@ -78,7 +78,7 @@ async def measure(options: argparse.Namespace, pid: int) -> dict[str, Any]:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url="http://127.0.0.1:8472", timeout=600, limits=limits) as client:
         await until_ready(client)
-        requests = make_requests(options.pictures)
+        requests = make_requests(options.images)
         alone = [(await answer(client, request))[1] for request in requests]
         load = await under_load(client, requests, alone, options, pid)
         faults = await under_faults(client, requests[0], alone[0], options.fuzz, pid)
@@ -102,11 +102,11 @@ async def until_ready(client: httpx.AsyncClient) -> None:
     raise SystemExit("the server did not start")
 
 
-def make_requests(pictures: int) -> list[dict[str, Any]]:
-    """Every picture with every question, each with one of the samplings."""
+def make_requests(images: int) -> list[dict[str, Any]]:
+    """Every image with every question, each with one of the samplings."""
     requests = []
     samplings = itertools.cycle(SAMPLINGS)
-    for seed in itertools.islice(seeds(Split.TEST), pictures):
+    for seed in itertools.islice(seeds(Split.TEST), images):
         url = f"data:image/png;base64,{base64.b64encode(png(seed)).decode()}"
         for question in QUESTIONS:
             content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
@@ -202,7 +202,7 @@ async def under_faults(
         "32 clients vanish in the middle of a stream": lambda: together(32, lambda: vanish(client, request)),
         "16 clients read slowly": lambda: together(16, lambda: slow(request)),
         "16 bodies are half sent": lambda: together(16, half_a_body),
-        "pictures that cannot be decoded": lambda: broken_pictures(client),
+        "pictures that cannot be decoded": lambda: broken_images(client),
         f"{fuzz} malformed requests": lambda: malformed(client, fuzz),
     }
     before, files, report = resident(pid), open_files(pid), {}
@@ -256,7 +256,7 @@ async def half_a_body() -> str:
     return "left"
 
 
-async def broken_pictures(client: httpx.AsyncClient) -> dict[str, int]:
+async def broken_images(client: httpx.AsyncClient) -> dict[str, int]:
     """Samples of the packed model, cut and changed at random places."""
     chance, statuses = random.Random(1), Counter[str]()
     whole = next(iter(sorted((visualglm.packed_model() / "samples").glob("*.png")))).read_bytes()

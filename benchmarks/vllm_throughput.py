@@ -1,6 +1,6 @@
 """Our own server against vLLM's with the plugin, one after the other (`make bench-vllm`).
 
-Each of 1, 8 and 32 clients asks about pictures with the packed model, one question after another, greedily, in float32.
+Each of 1, 8 and 32 clients asks about images with the packed model, one question after another, greedily, in float32.
 Stores requests and tokens a second of both in `benchmarks/results/vllm_throughput.json`, and how many of their answers
 differ. Says nothing about a GPU.
 """

@@ -173,7 +173,7 @@ def draw_layers(top: float) -> list[str]:
 
 
 def draw(language: str) -> str:
-    """The whole picture as SVG."""
+    """The whole image as SVG."""
     flow, layers, laboratory = CAPTIONS[language]
     second = 70 + 3 * (BOX + 30) + 20
     height = second + 22 + len(LAYERS) * 34 + 36

@@ -1,4 +1,4 @@
-"""A picture and a question to `visualglm serve`, with OpenAI's client: `python client_openai.py PICTURE QUESTION`.
+"""A image and a question to `visualglm serve`, with OpenAI's client: `python client_openai.py IMAGE QUESTION`.
 
 VISUALGLM_URL (default http://127.0.0.1:8080) and VISUALGLM_KEY say where, and with which key.
 """
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from openai import OpenAI
 
-picture, question = Path(sys.argv[1]), sys.argv[2]
-url = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+image, question = Path(sys.argv[1]), sys.argv[2]
+url = "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
 client = OpenAI(
     base_url=os.environ.get("VISUALGLM_URL", "http://127.0.0.1:8080") + "/v1",
     api_key=os.environ.get("VISUALGLM_KEY", "none"),

@@ -1,4 +1,4 @@
-"""Upstream's API as its clients call it, without packages: `python client_upstream.py PICTURE QUESTION ...`."""
+"""Upstream's API as its clients call it, without packages: `python client_upstream.py IMAGE QUESTION ...`."""
 
 import base64
 import json

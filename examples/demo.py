@@ -1,4 +1,4 @@
-"""The first answer: streams what the packed model says about a bundled picture, two turns each in Chinese and English.
+"""The first answer: streams what the packed model says about a bundled image, two turns each in Chinese and English.
 
 `--record FILE` also writes the dialogues as JSON, for the README to quote.
 """
@@ -14,7 +14,7 @@ import transformers
 
 import visualglm
 
-PICTURE = visualglm.packed_model() / "samples" / "moon.png"
+IMAGE = visualglm.packed_model() / "samples" / "moon.png"
 DIALOGUES = [
     ["这张图片里有什么？", "一共有几个物体？"],
     ["What is in the picture?", "What is the background?"],
@@ -27,11 +27,11 @@ def main() -> None:
     started = time.perf_counter()
     model = visualglm.load()
     print(f"visualglm {visualglm.__version__}: visualglm-mini opened in {time.perf_counter() - started:.1f} s")
-    print(f"picture: {PICTURE}")
-    turns = [turn for questions in DIALOGUES for turn in talk(model.conversation(PICTURE), questions)]
+    print(f"picture: {IMAGE}")
+    turns = [turn for questions in DIALOGUES for turn in talk(model.conversation(IMAGE), questions)]
     if sys.argv[1:2] == ["--record"]:
-        place = PICTURE.relative_to(Path(__file__).parents[1]).as_posix()
-        record = {"command": "python examples/demo.py --record FILE", "picture": place, "turns": turns}
+        place = IMAGE.relative_to(Path(__file__).parents[1]).as_posix()
+        record = {"command": "python examples/demo.py --record FILE", "image": place, "turns": turns}
         Path(sys.argv[2]).write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

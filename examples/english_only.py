@@ -36,14 +36,14 @@ QUESTIONS = (
 def count(questions: int, folder: str) -> dict[str, int]:
     """How many answers there were on both roads, and how many of them had a Chinese character."""
     opened = visualglm.load(folder, device="cpu")
-    pictures = sorted((visualglm.packed_model() / "samples").glob("*.png"))
-    asked = itertools.cycle(itertools.product(QUESTIONS, pictures))
+    images = sorted((visualglm.packed_model() / "samples").glob("*.png"))
+    asked = itertools.cycle(itertools.product(QUESTIONS, images))
     answers: list[str] = []
-    for seed, (question, picture) in enumerate(itertools.islice(asked, questions)):
+    for seed, (question, image) in enumerate(itertools.islice(asked, questions)):
         sampling = {"do_sample": True, "top_k": 0, "top_p": 1.0, "max_new_tokens": 48, "seed": seed}
-        answers.append(opened.conversation(picture, "en").ask(question, **sampling).text)
+        answers.append(opened.conversation(image, "en").ask(question, **sampling).text)
         answer, _, _ = sat.chat(
-            str(picture), opened.model, opened.tokenizer, question, max_length=128, invalid_slices=[CHINESE_OF_6B],
+            str(image), opened.model, opened.tokenizer, question, max_length=128, invalid_slices=[CHINESE_OF_6B],
             english=True, seed=seed,
         )  # fmt: skip
         answers.append(answer)

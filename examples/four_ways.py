@@ -1,6 +1,6 @@
-"""One picture and one question, greedily, through four interfaces: what differs, and that nothing else does.
+"""One image and one question, greedily, through four interfaces: what differs, and that nothing else does.
 
-    python examples/four_ways.py [PICTURE] [QUESTION] [--model FOLDER]
+    python examples/four_ways.py [IMAGE] [QUESTION] [--model FOLDER]
 
 Prints each road's answer, its marks (问/答 or Q/A), its penalty rule, and the dtype of its pixels. Exit code 1 where
 two roads with the same marks answered differently although pixels and penalty were made equal.
@@ -33,35 +33,35 @@ class Road:
     answer: str
 
 
-def four_ways(folder: str, picture: str, question: str) -> list[Road]:
+def four_ways(folder: str, image: str, question: str) -> list[Road]:
     """The question through all four, greedily and without a penalty, in float32."""
     opened = visualglm.load(folder, device="cpu", dtype="float32")
     model, _ = sat.VisualGLMModel.from_pretrained(folder, argparse.Namespace(device="cpu"))
     spoken = "Q/A" if language_of(question) == "en" else "问/答"
     every_id, generated = "every id, negative logits multiplied", "generated ids, every logit divided"
     greedy = {"do_sample": False, "max_length": 256}
-    hugging_face, _ = opened.model.chat(opened.tokenizer, picture, question, history=[], **greedy)
-    conversation = opened.conversation(picture).ask(question, **greedy).text
+    hugging_face, _ = opened.model.chat(opened.tokenizer, image, question, history=[], **greedy)
+    conversation = opened.conversation(image).ask(question, **greedy).text
     roads = [
         Road("model.chat (HF style)", "问/答", "float32", every_id, hugging_face),
         Road("Conversation.ask", spoken, "float32", every_id, conversation),
-        Road("visualglm ask", spoken, "float32", every_id, command_line(folder, picture, question)),
+        Road("visualglm ask", spoken, "float32", every_id, command_line(folder, image, question)),
     ]
     for marks, english in (("问/答", False), ("Q/A", True)):
         for dtype in ("float16", "float32"):
             sat_chat.PIXELS = getattr(torch, dtype)  # sat's own is float16; float32 shows that nothing else differs
             answer, _, _ = sat.chat(
-                picture, model, opened.tokenizer, question, [], None, 256, 0, 30, 0.95, 1.0, english=english
+                image, model, opened.tokenizer, question, [], None, 256, 0, 30, 0.95, 1.0, english=english
             )
             roads.append(Road(f"sat's chat{', english' * english}", marks, dtype, generated, answer))
     sat_chat.PIXELS = torch.float16
     return roads
 
 
-def command_line(folder: str, picture: str, question: str) -> str:
+def command_line(folder: str, image: str, question: str) -> str:
     """What `visualglm ask` prints."""
     flags = ["--model", folder, "--device", "cpu", "--dtype", "float32", "--greedy", "--max-length", "256", "--json"]
-    command = [sys.executable, "-m", "visualglm", "ask", picture, question, *flags]
+    command = [sys.executable, "-m", "visualglm", "ask", image, question, *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return str(json.loads(done.stdout)["text"])
 
@@ -77,11 +77,11 @@ def main() -> None:
     """Asks and prints."""
     packed = visualglm.packed_model()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", nargs="?", default=str(sorted((packed / "samples").glob("*.png"))[0]))
+    parser.add_argument("image", nargs="?", default=str(sorted((packed / "samples").glob("*.png"))[0]))
     parser.add_argument("question", nargs="?", default="描述这张图片。")
     parser.add_argument("--model", default=str(packed))
     chosen = parser.parse_args()
-    roads = four_ways(str(Path(chosen.model)), chosen.picture, chosen.question)
+    roads = four_ways(str(Path(chosen.model)), chosen.image, chosen.question)
     for road in roads:
         print(f"{road.name}\n    marks {road.marks}; pixels {road.pixels}; penalty, if one is given: {road.penalty}")
         print(f"    {road.answer}")

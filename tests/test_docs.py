@@ -118,7 +118,7 @@ def test_the_quoted_demo_is_what_the_model_says() -> None:
     model = visualglm.load(device="cpu")
     said: list[dict[str, str]] = []
     for first in range(0, len(record["turns"]), 2):
-        conversation = model.conversation(ROOT / record["picture"])
+        conversation = model.conversation(ROOT / record["image"])
         for turn in record["turns"][first : first + 2]:
             said.append({"question": turn["question"], "answer": conversation.ask(turn["question"]).text})
     assert said == record["turns"]

@@ -1,4 +1,4 @@
-"""The same picture, question, language and sampling give the same answer through every interface."""
+"""The same image, question, language and sampling give the same answer through every interface."""
 
 from __future__ import annotations
 

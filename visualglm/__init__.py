@@ -1,6 +1,6 @@
-"""Talk with a picture in Chinese and English. The public names; nothing heavy is imported before it is used.
+"""Talk with a image in Chinese and English. The public names; nothing heavy is imported before it is used.
 
-    picture -- images --> vision --> qformer --> the prompt's slots --> glm --> answer
+    image -- images --> vision --> qformer --> the prompt's slots --> glm --> answer
 
 `import visualglm.auto` registers the classes with transformers' Auto classes; this package alone registers nothing.
 """

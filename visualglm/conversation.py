@@ -1,8 +1,8 @@
-"""The friendly end of the road: a model opened by name, dialogues that remember their pictures, answers.
+"""The friendly end of the road: a model opened by name, dialogues that remember their images, answers.
 
-    visualglm.load() -> VisualGLM -- .conversation(picture) --> Conversation -- .ask(question) --> Answer
+    visualglm.load() -> VisualGLM -- .conversation(image) --> Conversation -- .ask(question) --> Answer
 
-A picture is encoded once for each adapter, however many questions follow. Knows nothing about files' formats
+A image is encoded once for each adapter, however many questions follow. Knows nothing about files' formats
 (checkpoints does) or ids (prompt does).
 """
 
@@ -56,7 +56,7 @@ class Answer:
 
 
 class Conversation:
-    """A dialogue about pictures, or about none.
+    """A dialogue about images, or about none.
 
     `turns` are what was said; `language` is `auto` (Q/A when the question has no Chinese character), `zh`, or `en`
     (Q/A, and never a Chinese character in an answer); `adapter` is the one that answers (None: the model's own, as it
@@ -75,7 +75,7 @@ class Conversation:
         self.language: Language = language
         self.turns: list[Turn] = []
         self.answer: Answer | None = None
-        self._pictures: list[ImageFeatures] = []
+        self._images: list[ImageFeatures] = []
         self._shown = 0
         self._streaming = False
         if image is not None:
@@ -87,27 +87,27 @@ class Conversation:
         return [(turn.question, turn.answer or "") for turn in self.turns]
 
     def show(self, image: ImageSource) -> None:
-        """Puts a picture before the next question; it is encoded now, and again only where another adapter answers.
+        """Puts a image before the next question; it is encoded now, and again only where another adapter answers.
 
         Raises:
-            ImageError: the picture cannot be opened.
+            ImageError: the image cannot be opened.
         """
         self._switch()
-        picture = ImageFeatures(self.model.pixel_values(image))
-        picture.embeds(self.model.model)
-        self._pictures.append(picture)
+        features = ImageFeatures(self.model.pixel_values(image))
+        features.embeds(self.model.model)
+        self._images.append(features)
         self._shown += 1
 
     def clear(self) -> None:
-        """Forgets turns and pictures, as upstream's `clear` does."""
-        self.turns, self._pictures, self._shown = [], [], 0
+        """Forgets turns and images, as upstream's `clear` does."""
+        self.turns, self._images, self._shown = [], [], 0
 
     def ask(self, text: str, image: ImageSource | None = None, **sampling: Any) -> Answer:
         """The whole answer. `sampling`: transformers' names (`do_sample`, `top_p`, `max_new_tokens`, ...), `preset`,
         `seed`.
 
         Raises:
-            ImageError: the picture cannot be opened.
+            ImageError: the image cannot be opened.
             PromptError: the question does not fit into the model.
         """
         for _ in self.stream(text, image, **sampling):
@@ -125,12 +125,12 @@ class Conversation:
             raise UsageError("an answer is still being streamed: read it to its end or close it, then ask again.")
         if image is not None:
             self.show(image)
-        asked = Turn(text, pictures=self._shown)
+        asked = Turn(text, image_count=self._shown)
         try:
             reply, dropped = self._start(asked, sampling)
         except VisualGLMError:
-            if image is not None:  # the question was not asked, so its picture was not shown
-                self._pictures.pop()
+            if image is not None:  # the question was not asked, so its image was not shown
+                self._images.pop()
                 self._shown -= 1
             raise
         self._streaming = True
@@ -143,15 +143,15 @@ class Conversation:
 
     def _start(self, asked: Turn, sampling: dict[str, Any]) -> tuple[StreamingReply, int]:
         self._switch()
-        embeds = torch.cat(self._image_embeds) if self._pictures else None
+        embeds = torch.cat(self._image_embeds) if self._images else None
         turns = [*self.turns, asked]
         sampling = forbid_chinese_tokens(self.model.tokenizer, self.language, sampling)
         return start_reply(self.model.model, self.model.processor, turns, embeds, self.language, **sampling)
 
     @property
     def _image_embeds(self) -> list[Tensor]:
-        """The pictures' vectors for the model as it stands."""
-        return [picture.embeds(self.model.model) for picture in self._pictures]
+        """The images' vectors for the model as it stands."""
+        return [image.embeds(self.model.model) for image in self._images]
 
     def _switch(self) -> None:
         if self.adapter is not None:
@@ -247,11 +247,11 @@ class VisualGLM:
     def conversation(
         self, image: ImageSource | None = None, language: Language = "auto", adapter: str | None = None
     ) -> Conversation:
-        """A new dialogue, with a picture if one is given, answered through an adapter if one is named."""
+        """A new dialogue, with a image if one is given, answered through an adapter if one is named."""
         return Conversation(self, image, language, adapter)
 
     def ask(self, image: ImageSource | None, question: str, language: Language = "auto", **sampling: Any) -> Answer:
-        """One question about one picture, without a memory."""
+        """One question about one image, without a memory."""
         return self.conversation(image, language).ask(question, **sampling)
 
     def caption(
@@ -262,16 +262,14 @@ class VisualGLM:
         batch_size: int = 8,
         **sampling: Any,
     ) -> list[Answer]:
-        """The same question about many pictures, `batch_size` at a time; each answer is that of `ask`, `seed` included.
+        """The same question about many images, `batch_size` at a time; each answer is that of `ask`, `seed` included.
 
         Raises:
-            ImageError: one of the pictures cannot be opened.
-            UsageError: `images` is one picture, `batch_size` below 1, or `num_beams` above 1.
+            ImageError: one of the images cannot be opened.
+            UsageError: `images` is one image, `batch_size` below 1, or `num_beams` above 1.
         """
         if isinstance(images, (str, bytes)) or not isinstance(images, Sequence) or batch_size < 1:
-            raise UsageError(
-                "caption takes a list of pictures and a batch_size of at least 1: use ask for one picture."
-            )
+            raise UsageError("caption takes a list of images and a batch_size of at least 1: use ask for one image.")
         answers: list[Answer] = []
         for start in range(0, len(images), batch_size):
             answers += self._caption_batch(images[start : start + batch_size], question, language, sampling)
@@ -293,13 +291,13 @@ class VisualGLM:
         language: Language = "auto",
         **sampling: Any,
     ) -> GenerationRow:
-        """A question about an encoded picture [1, image_length, hidden], or about none, for `generate_batch`.
+        """A question about an encoded image [1, image_length, hidden], or about none, for `generate_batch`.
 
         Raises:
             PromptError: the question does not fit into the model.
         """
         settings = generation_settings(self.model, **forbid_chinese_tokens(self.tokenizer, language, sampling))
-        turn = Turn(question, pictures=0 if image_embeds is None else 1)
+        turn = Turn(question, image_count=0 if image_embeds is None else 1)
         prompt = ask_prompt(self.processor, [turn], language, settings.limits)
         return GenerationRow(prompt.input_ids, image_embeds, settings)
 
@@ -332,7 +330,7 @@ def load(
         adapter: what `visualglm finetune` trained on this model: `DIR`, or `DIR@STEP` for one of its checkpoints.
         device: `auto` (cuda, then mps, then cpu), or a torch device.
         dtype: `auto`: the checkpoint's on a GPU; on a CPU float32 up to a billion parameters, bfloat16 above.
-        upstream_images: open pictures as upstream did: EXIF orientation ignored, transparency dropped.
+        upstream_images: open images as upstream did: EXIF orientation ignored, transparency dropped.
         quantize: 8 or 4 stores the language model's linears in so many bits, while they are read: the 16-bit weights
             are never in memory together. A folder that `visualglm quantize` wrote needs no flag.
         quantize_vision: 8 or 4 does the same to ViT, Q-Former and projection.

@@ -32,7 +32,7 @@ class VisualGLMError(Exception):
 
 
 class ImageError(VisualGLMError, ValueError):
-    """A picture that cannot be opened, or must not be."""
+    """A image that cannot be opened, or must not be."""
 
 
 class TokenizerError(VisualGLMError, ValueError):
@@ -40,7 +40,7 @@ class TokenizerError(VisualGLMError, ValueError):
 
 
 class PromptError(VisualGLMError, ValueError):
-    """A dialogue that cannot become a prompt: too long, or its pictures and slots do not match."""
+    """A dialogue that cannot become a prompt: too long, or its images and slots do not match."""
 
 
 class CheckpointError(VisualGLMError, ValueError):

@@ -37,7 +37,7 @@ def main() -> None:
 def beside(peer: Peer, bits: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Ours in one form."""
     ours = Ours(VisualGLMConfig(num_layers=options.blocks), bits, options.prompt)
-    return compared({"ours": ours, "upstream": peer}, {"picture": 3, "prompt": 3, "token": options.tokens})
+    return compared({"ours": ours, "upstream": peer}, {"image": 3, "prompt": 3, "token": options.tokens})
 
 
 if __name__ == "__main__":

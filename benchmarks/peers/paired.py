@@ -25,7 +25,7 @@ from visualglm.network.configuration import VisualGLMConfig
 
 
 class Side(Protocol):
-    """Whoever can be asked for a `picture`, a `prompt` from the start, or one more `token`."""
+    """Whoever can be asked for a `image`, a `prompt` from the start, or one more `token`."""
 
     bytes_per_token: int
 
@@ -67,13 +67,13 @@ class Ours:
         self.model, self.step = random_model(config, blocks_and_head(bits)), None
         self.bytes_per_token = bytes_per_token(self.model)
         self.ids = random_prompt(config, prompt + config.image_length)[:, config.image_length :]
-        self.picture = random_image(config).to(torch.bfloat16)
+        self.image = random_image(config).to(torch.bfloat16)
 
     @torch.inference_mode()
     def seconds(self, request: str) -> float:
         """How long it took."""
-        if request == "picture":
-            return float(timed(self.model.encode_images, self.picture)[1])
+        if request == "image":
+            return float(timed(self.model.encode_images, self.image)[1])
         if request == "prompt" or self.step is None:
             self.step, elapsed = timed(self.model, self.ids, logits_to_keep=1)
         else:

@@ -65,15 +65,15 @@ class Upstream:
     def __init__(self, blocks: int, prompt: int, device: str) -> None:
         self.device, dtype = device, torch.bfloat16 if device == "cpu" else torch.float16
         self.model = random_model(blocks, device, dtype)
-        self.picture_values = torch.randn(1, 3, 224, 224).to(device, dtype)
+        self.image_values = torch.randn(1, 3, 224, 224).to(device, dtype)
         words = torch.randint(4, 130000, (prompt - 2,))
         self.ids = torch.cat([words, torch.tensor([GLM["gmask_token_id"], GLM["bos_token_id"]])])[None].to(device)
         self.step: Any = None
         self.written = 0
 
-    def picture(self) -> None:
-        """One picture through ViT and Q-Former."""
-        self.model.image_encoder(self.picture_values)
+    def image(self) -> None:
+        """One image through ViT and Q-Former."""
+        self.model.image_encoder(self.image_values)
         self.finish()
 
     def prompt(self) -> None:
@@ -112,7 +112,7 @@ def main() -> None:
     parts = [upstream.model.transformer.layers, upstream.model.transformer.final_layernorm, upstream.model.lm_head]
     size = sum(parameter.nbytes for part in parts for parameter in part.parameters())
     with torch.inference_mode():
-        serve(size, {"picture": upstream.picture, "prompt": upstream.prompt, "token": upstream.token})
+        serve(size, {"image": upstream.image, "prompt": upstream.prompt, "token": upstream.token})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Draws the data of the few-shot example: pictures, and what upstream's example asks: what is in their background?
+"""Draws the data of the few-shot example: images, and what upstream's example asks: what is in their background?
 
 The answers are sentences that no model was taught, so a model that was not fine-tuned has none of them right. Training
-and held-out pictures come from different seeds. So that the model does not answer everything with a background, a third
+and held-out images come from different seeds. So that the model does not answer everything with a background, a third
 of what is learned are other questions, with the answers that it gives already.
 
 Run: python examples/finetune_background/draw.py runs/background
@@ -40,15 +40,15 @@ KEPT_QUESTIONS = (
     *("Describe this picture.", "What is in the picture?", "How many objects are there?"),
 )
 KEPT_WORDS = ("你是谁？", "谢谢。", "今天天气怎么样？", "Hello!", "Who are you?", "What is two and two?")
-KEPT_PICTURES = 8
-"""A question is asked about so many pictures of its own."""
+KEPT_IMAGES = 8
+"""A question is asked about so many images of its own."""
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 48}
 START, OTHERS = 500_000_000, 600_000_000
 """The seeds from the first on were never used to train the packed model."""
 
 
 def draw(folder: Path, split: Split, each: int) -> list[dict[str, str]]:
-    """Writes `each` pictures of every background; returns upstream's rows."""
+    """Writes `each` images of every background; returns upstream's rows."""
     drawn: Counter[str] = Counter()
     rows = []
     for seed in seeds(split, START):
@@ -65,24 +65,24 @@ def draw(folder: Path, split: Split, each: int) -> list[dict[str, str]]:
 
 
 def kept(folder: Path, model: visualglm.VisualGLM) -> list[dict[str, str]]:
-    """Other questions about other pictures, and about none, with the model's own greedy answers."""
+    """Other questions about other images, and about none, with the model's own greedy answers."""
     rows = [{"prompt": question, "label": model.ask(None, question, **GREEDY).text} for question in KEPT_WORDS]
     others = seeds(Split.TRAIN, OTHERS)
     for question in KEPT_QUESTIONS:
-        pictures = []
-        for seed in itertools.islice(others, KEPT_PICTURES):
-            pictures.append(folder / f"other-{seed}.png")
-            render_scene(scene_of(seed, most=3)).save(pictures[-1])
-        answers = model.caption(pictures, question, **GREEDY)
+        images = []
+        for seed in itertools.islice(others, KEPT_IMAGES):
+            images.append(folder / f"other-{seed}.png")
+            render_scene(scene_of(seed, most=3)).save(images[-1])
+        answers = model.caption(images, question, **GREEDY)
         rows += [
-            {"img": picture.name, "prompt": question, "label": answer.text}
-            for picture, answer in zip(pictures, answers, strict=True)
+            {"img": image.name, "prompt": question, "label": answer.text}
+            for image, answer in zip(images, answers, strict=True)
         ]
     return [row for row in rows if row["label"].strip()]
 
 
 def main(folder: Path) -> None:
-    """Writes train.json, test.json and their pictures."""
+    """Writes train.json, test.json and their images."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, split, each in (("train", Split.TRAIN, TRAINED), ("test", Split.TEST, HELD_OUT)):
         rows = draw(folder, split, each)

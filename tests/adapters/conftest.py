@@ -16,7 +16,7 @@ from visualglm.finetuning.trainable_model import prepare_for_training
 from ..conftest import REFERENCE
 
 BASE = str(REFERENCE / "hf")
-PICTURES = [str(REFERENCE / "images" / name) for name in ("rgb.png", "l.png")]
+IMAGES = [str(REFERENCE / "images" / name) for name in ("rgb.png", "l.png")]
 KINDS = {
     "one": ("lora",),
     "two": ("lora",),
@@ -33,12 +33,12 @@ def opened(**options: Any) -> visualglm.VisualGLM:
 
 
 def logits(model: visualglm.VisualGLM) -> torch.Tensor:
-    """What the whole road computes after a picture."""
+    """What the whole road computes after a image."""
     inner = model.model
     ids = [inner.config.image_token_id] * inner.config.image_length + [5, 6, 7]
     prompt = torch.tensor([[*ids, inner.config.gmask_token_id, inner.config.bos_token_id]])
     with torch.no_grad():
-        return inner(prompt, image_embeds=model.encode(PICTURES[0])).logits
+        return inner(prompt, image_embeds=model.encode(IMAGES[0])).logits
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The run: answers are those of `ask`, broken pictures are rows, a kill at any moment costs and repeats nothing."""
+"""The run: answers are those of `ask`, broken images are rows, a kill at any moment costs and repeats nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUESTION = "What is in the picture?"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     root.mkdir()
     for sample in SAMPLES:
         shutil.copy(sample, root)

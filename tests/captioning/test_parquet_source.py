@@ -1,4 +1,4 @@
-"""Parquet as a source: paths, pictures inside (as Hugging Face's `datasets` writes them), questions, and mistakes."""
+"""Parquet as a source: paths, images inside (as Hugging Face's `datasets` writes them), questions, and mistakes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     ]
 
 
-def test_pictures_inside_are_read_from_their_row_groups(tmp_path: Path) -> None:
+def test_images_inside_are_read_from_their_row_groups(tmp_path: Path) -> None:
     inside: list[Any] = [{"bytes": sample.read_bytes(), "path": sample.name} for sample in SAMPLES]
     inside += [{"bytes": SAMPLES[0].read_bytes(), "path": None}, {"bytes": None, "path": str(SAMPLES[1])}, None]
     items = read_source(str(write(tmp_path / "pictures.parquet", image=inside, row_group=2)))
@@ -46,7 +46,7 @@ def test_pictures_inside_are_read_from_their_row_groups(tmp_path: Path) -> None:
         check_sidecars(items)
 
 
-def test_pictures_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_images_of_one_name_are_told_apart(tmp_path: Path) -> None:
     """A number that a name bears already is passed over; a row without a name keeps its number."""
     names = ["image.png", "image.png", "image.png#2", "image.png", None, "4"]
     inside = [{"bytes": b"%d" % number, "path": name} for number, name in enumerate(names)]

@@ -28,7 +28,7 @@ SAMPLING = {"max_new_tokens": 12, "seed": 5, "do_sample": True, "temperature": 1
 
 def test_both_engines_give_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "CHUNK", 3)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for sample in SAMPLES:
         shutil.copy(sample, folder)

@@ -14,7 +14,7 @@ PLAIN, OWN = CaptionItem("a.png", Path("a.png")), CaptionItem("a.png", Path("a.p
 ROW = {"image": "a.png", "question": "Q", "text": "x"}
 
 
-def test_items_of_one_picture_wait_each_for_their_own_question(tmp_path: Path) -> None:
+def test_items_of_one_image_wait_each_for_their_own_question(tmp_path: Path) -> None:
     with JsonlResults(tmp_path / "out.jsonl") as results:
         assert results.waiting([PLAIN, OWN], "Describe") == [PLAIN, OWN]
         results.write(ROW)
@@ -23,7 +23,7 @@ def test_items_of_one_picture_wait_each_for_their_own_question(tmp_path: Path) -
         assert results.waiting([PLAIN, OWN], "Q") == [], "both ask the same"
 
 
-def test_a_picture_is_asked_the_same_once(tmp_path: Path) -> None:
+def test_a_image_is_asked_the_same_once(tmp_path: Path) -> None:
     with JsonlResults(tmp_path / "out.jsonl") as results:
         assert len(results.waiting([PLAIN, OWN], "Q")) == 1
 

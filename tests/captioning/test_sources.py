@@ -1,4 +1,4 @@
-"""Sources: folders, globs, lists and tar shards name the same pictures, in a fixed order."""
+"""Sources: folders, globs, lists and tar shards name the same images, in a fixed order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLES = sorted((visualglm.packed_model() / "samples").glob("*.png"))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     (root / "deep" / "er").mkdir(parents=True)
     (root / ".hidden").mkdir()
     shutil.copy(SAMPLES[0], root / "b.png")
@@ -37,7 +37,7 @@ def test_a_folder_is_read_deeply_and_hidden_things_are_not(folder: Path) -> None
     assert names(folder) == ["b.png", "deep/er/A.PNG"]
 
 
-def test_a_glob_names_pictures_from_its_last_fixed_folder(folder: Path) -> None:
+def test_a_glob_names_images_from_its_last_fixed_folder(folder: Path) -> None:
     assert names(folder / "**" / "*.png") == [".hidden/c.png", "b.png"]
     assert names(folder / "deep" / "*" / "*.PNG") == ["er/A.PNG"]
 

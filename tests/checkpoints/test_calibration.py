@@ -1,4 +1,4 @@
-"""Calibrated scales: pictures say which errors count; what a linear computes on other pictures is nearer to exact."""
+"""Calibrated scales: images say which errors count; what a linear computes on other images is nearer to exact."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def drawn(split: Split, count: int = 6) -> list[object]:
 
 
 def test_importance_is_the_mean_square_of_what_arrives() -> None:
-    pictures = drawn(Split.TRAIN)
-    found = importance(open_checkpoint(MINI), pictures, find_vocabulary(MINI))
+    images = drawn(Split.TRAIN)
+    found = importance(open_checkpoint(MINI), images, find_vocabulary(MINI))
     model = visualglm.load(device="cpu", dtype="float32")
     seen: list[torch.Tensor] = []
     model.model.image_encoder.glm_proj.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    for picture in pictures:
-        model.conversation(picture).ask("?", max_new_tokens=1)
+    for image in images:
+        model.conversation(image).ask("?", max_new_tokens=1)
     squares = torch.cat(seen).flatten(0, -2).pow(2).mean(0)
     torch.testing.assert_close(found["image_encoder.glm_proj"], squares + 0.01 * squares.mean(), rtol=1e-3, atol=1e-5)
     config = model.model.config
@@ -40,7 +40,7 @@ def test_importance_is_the_mean_square_of_what_arrives() -> None:
     assert not any(name == "lm_head" for name in found)
 
 
-def test_errors_weighed_by_other_pictures_are_smaller(tmp_path: Path) -> None:
+def test_errors_weighed_by_other_images_are_smaller(tmp_path: Path) -> None:
     counts = importance(open_checkpoint(MINI), drawn(Split.TEST), find_vocabulary(MINI))
     original = open_checkpoint(MINI).tensors
 
@@ -54,7 +54,7 @@ def test_errors_weighed_by_other_pictures_are_smaller(tmp_path: Path) -> None:
     assert error("calibrated", calibrate=drawn(Split.TRAIN)) < 0.97 * error("plain")
 
 
-def test_a_channel_that_pictures_leave_silent_keeps_its_weights() -> None:
+def test_a_channel_that_images_leave_silent_keeps_its_weights() -> None:
     weight = torch.randn(8, 64)
     from visualglm.quantization import dequantize_weight, quantize_weight
 

@@ -114,10 +114,10 @@ def test_companions_come_along(hf: Path, sat: Path, tmp_path: Path) -> None:
 
 
 def test_vocabularies_are_looked_at_before_anything_is_written(sat: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "rgb.png"
-    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    image = tmp_path / "rgb.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(TokenizerError, match=r"rgb\.png is not a SentencePiece vocabulary"):
-        convert(sat, tmp_path / "none", tokenizer=picture)
+        convert(sat, tmp_path / "none", tokenizer=image)
     with pytest.raises(TokenizerError, match=r"has no ice_text\.model"):
         convert(sat, tmp_path / "none", tokenizer=tmp_path)
     assert not (tmp_path / "none").exists()

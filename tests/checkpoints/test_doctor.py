@@ -44,7 +44,7 @@ def rewrite(folder: Path, **changes: torch.Tensor) -> None:
 
 
 def test_raw_download_passes(hf: Path, sat: Path) -> None:
-    passed = dict.fromkeys(["files", "tensors", "numbers", "fingerprint", "picture", "vocabulary"], "passed")
+    passed = dict.fromkeys(["files", "tensors", "numbers", "fingerprint", "image", "vocabulary"], "passed")
     assert results(hf) == passed
     assert results(sat) == passed | {"vocabulary": "skipped"}
     assert "no fingerprint stored" in detail(hf, "fingerprint")
@@ -57,10 +57,10 @@ def test_conversion_stores_what_the_source_computes(hf: Path, tmp_path: Path, la
     stored = fingerprint.read_fingerprint(target)
     assert stored == fingerprint.record(open_checkpoint(hf))
     model = Model.from_pretrained(hf, dtype="float32", attn_implementation="eager")
-    ids, pictures = fingerprint.fixed_input(model.config)
+    ids, images = fingerprint.fixed_input(model.config)
     assert stored["input_ids"] == ids[0].tolist()
     with torch.no_grad():
-        whole = model(ids, pixel_values=pictures).logits[:, -1, :: stored["logits_stride"]]
+        whole = model(ids, pixel_values=images).logits[:, -1, :: stored["logits_stride"]]
     assert torch.allclose(torch.tensor(stored["logits"]), whole, atol=1e-5)
 
 
@@ -71,10 +71,10 @@ def test_no_fingerprint(hf: Path, tmp_path: Path) -> None:
 
 def test_layer_by_layer_equals_the_model(odd: Path) -> None:
     model = Model.from_pretrained(odd, dtype="float32")
-    ids, pictures = fingerprint.fixed_input(model.config)
-    found = run(open_checkpoint(odd), ids, pictures)
+    ids, images = fingerprint.fixed_input(model.config)
+    found = run(open_checkpoint(odd), ids, images)
     with torch.no_grad():
-        assert torch.allclose(found.logits, model(ids, pixel_values=pictures).logits[:, -1], atol=1e-5)
+        assert torch.allclose(found.logits, model(ids, pixel_values=images).logits[:, -1], atol=1e-5)
     first, *_, last = found.fingerprints
     assert first == "image_encoder.vit.transformer.layers.0" and last == "transformer.layers.1"
     assert len(found.fingerprints) == 2 + 3 + 2
@@ -170,7 +170,7 @@ def test_broken_numbers_and_a_blind_model(odd: Path) -> None:
     )
     blind = {name: t * 0 if "glm_proj" in name else t for name, t in random_state(ODD_CONFIG).items()}
     write_hf(odd, ODD_CONFIG, blind)
-    assert "the model does not see" in detail(odd, "picture") and results(odd)["numbers"] == "passed"
+    assert "the model does not see" in detail(odd, "image") and results(odd)["numbers"] == "passed"
 
 
 def test_incomplete(odd: Path, sat: Path) -> None:

@@ -29,9 +29,9 @@ def assert_same_model(one: Model, other: Model) -> None:
 
 
 def logits(model: Model) -> Tensor:
-    ids, pictures = fixed_input(model.config)
+    ids, images = fixed_input(model.config)
     with torch.no_grad():
-        return model(ids, pixel_values=pictures.to(model.dtype)).logits
+        return model(ids, pixel_values=images.to(model.dtype)).logits
 
 
 @pytest.mark.parametrize("layout", ["native", "hf", "sat"])
@@ -213,7 +213,7 @@ def test_weights_that_stay_on_disk(odd: Path, tmp_path: Path, layout: str) -> No
 
 
 @pytest.mark.parametrize("layout", ["native", "hf"])
-def test_larger_pictures(odd: Path, tmp_path: Path, layout: str) -> None:
+def test_larger_images(odd: Path, tmp_path: Path, layout: str) -> None:
     folder = convert(odd, tmp_path / layout, layout, with_fingerprint=False)
     model = Model.from_pretrained(folder, vision_config={"image_size": 56}, dtype="float32")
     assert model.config.vision.image_size == 56 and logits(model).isfinite().all()

@@ -111,28 +111,28 @@ def test_odd_widths_and_their_numbers_back(tmp_path: Path) -> None:
 
 
 def test_the_packed_model_answers_in_every_form(tmp_path: Path) -> None:
-    picture = sorted((visualglm.packed_model() / "samples").glob("*.png"))[0]
+    image = sorted((visualglm.packed_model() / "samples").glob("*.png"))[0]
     flags = ["--bits", "8", "--quantize-vision", "8", "--quantize-vocabulary", "8"]
     assert (
         CliRunner().invoke(app, ["quantize", str(visualglm.packed_model()), str(tmp_path / "q"), *flags]).exit_code == 0
     )
     size = sum(file.stat().st_size for file in (tmp_path / "q").glob("*.safetensors"))
     assert size < 0.56 * (visualglm.packed_model() / "model.safetensors").stat().st_size
-    stored = visualglm.load(tmp_path / "q").conversation(picture).ask("What is in the picture?").text
+    stored = visualglm.load(tmp_path / "q").conversation(image).ask("What is in the picture?").text
     made = visualglm.load(quantize=8, quantize_vision=8, quantize_vocabulary=8)
-    assert made.conversation(picture).ask("What is in the picture?").text == stored
-    done = CliRunner().invoke(app, ["ask", str(picture), "What is in the picture?", "--model", str(tmp_path / "q")])
+    assert made.conversation(image).ask("What is in the picture?").text == stored
+    done = CliRunner().invoke(app, ["ask", str(image), "What is in the picture?", "--model", str(tmp_path / "q")])
     assert done.output.strip() == stored
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_one_thread_or_two_answer_alike(bits: int) -> None:
-    picture = sorted((visualglm.packed_model() / "samples").glob("*.png"))[0]
+    image = sorted((visualglm.packed_model() / "samples").glob("*.png"))[0]
     model, answers, before = visualglm.load(quantize=bits), [], torch.get_num_threads()
     try:
         for threads in (1, 2, 1):
             torch.set_num_threads(threads)
-            answers.append(model.conversation(picture).ask("这张图片里有什么？").text)
+            answers.append(model.conversation(image).ask("这张图片里有什么？").text)
     finally:
         torch.set_num_threads(before)
     assert len(set(answers)) == 1

@@ -17,7 +17,7 @@ from visualglm.preprocessing.prompt import language_of
 from ..conftest import REFERENCE
 
 SAMPLE = next(iter(sorted((visualglm.packed_model() / "samples").glob("*.png"))))
-PICTURE = str(REFERENCE / "images" / "rgb.png")
+IMAGE = str(REFERENCE / "images" / "rgb.png")
 
 
 def run(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -45,7 +45,7 @@ def test_ask_reads_stdin_and_writes_json(program: Callable[..., subprocess.Compl
     assert program("ask", str(SAMPLE), "What is this?").stdout == answer["text"] + "\n"
 
 
-def test_without_a_question_the_picture_is_described_in_the_users_language(
+def test_without_a_question_the_image_is_described_in_the_users_language(
     program: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
@@ -59,18 +59,18 @@ def test_without_a_question_the_picture_is_described_in_the_users_language(
     [
         (["ask", "missing.jpg", "x"], "missing.jpg"),
         (["ask", __file__, "x"], "test_commands.py"),
-        (["ask", PICTURE, "x", "--model", "/nowhere/model"], "/nowhere/model"),
-        (["ask", PICTURE, "x", "--model", str(REFERENCE / "sat")], "ice_text.model"),
-        (["ask", PICTURE, "猫" * 3000], "fit"),
-        (["ask", PICTURE, "x", "--device", "quantum"], "quantum"),
+        (["ask", IMAGE, "x", "--model", "/nowhere/model"], "/nowhere/model"),
+        (["ask", IMAGE, "x", "--model", str(REFERENCE / "sat")], "ice_text.model"),
+        (["ask", IMAGE, "猫" * 3000], "fit"),
+        (["ask", IMAGE, "x", "--device", "quantum"], "quantum"),
         (["ask", "https://example.org/a.png", "x"], "https://example.org/a.png"),
-        (["ask", PICTURE, "x", "--temperature", "-1"], "--temperature"),
-        (["ask", PICTURE, "x", "--temperature", "inf"], "--temperature"),
-        (["ask", PICTURE, "x", "--greedy", "--temperature", "0.5"], "--greedy"),
-        (["ask", PICTURE, "x", "--seed", "9" * 30], "--seed"),
+        (["ask", IMAGE, "x", "--temperature", "-1"], "--temperature"),
+        (["ask", IMAGE, "x", "--temperature", "inf"], "--temperature"),
+        (["ask", IMAGE, "x", "--greedy", "--temperature", "0.5"], "--greedy"),
+        (["ask", IMAGE, "x", "--seed", "9" * 30], "--seed"),
         (["ask", "-", "x"], "stdin"),
         (["ask", "", "x"], "named"),
-        (["convert", PICTURE, "out"], "rgb.png"),
+        (["convert", IMAGE, "out"], "rgb.png"),
         (["doctor", "--model", "/nowhere"], "/nowhere"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
 
 
 def test_a_terminal_that_is_not_utf_8() -> None:
-    done = run("ask", PICTURE, "a\udcffb", "--model", str(REFERENCE / "hf"), "--greedy", PYTHONIOENCODING="ascii")
+    done = run("ask", IMAGE, "a\udcffb", "--model", str(REFERENCE / "hf"), "--greedy", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr.decode()
     assert run("--version").stdout.decode().strip() == visualglm.__version__
 
@@ -141,7 +141,7 @@ def test_ctrl_c_stops_the_answer_not_the_program(monkeypatch: pytest.MonkeyPatch
 
     from visualglm.cli.chat import Dialogue
 
-    conversation = visualglm.load(REFERENCE / "hf", device="cpu").conversation(PICTURE)
+    conversation = visualglm.load(REFERENCE / "hf", device="cpu").conversation(IMAGE)
     console = Console(force_terminal=False, record=True)
     dialogue = Dialogue(conversation, console, {"do_sample": False, "max_new_tokens": 500, "eos_token_id": 766})
     real = console.print

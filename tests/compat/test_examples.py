@@ -28,9 +28,9 @@ def example(name: str) -> ModuleType:
 def test_one_answer_on_four_roads(question: str) -> None:
     """With the same prompt, pixels and penalty, HF-style and sat-style chat, Conversation and `ask` answer the same."""
     packed = visualglm.packed_model()
-    picture = sorted((packed / "samples").glob("*.png"))[0]
+    image = sorted((packed / "samples").glob("*.png"))[0]
     four_ways = example("four_ways")
-    roads = four_ways.four_ways(str(packed), str(picture), question)
+    roads = four_ways.four_ways(str(packed), str(image), question)
     assert four_ways.disagreements(roads) == [] and all(road.answer for road in roads)
     spoken = [road.marks for road in roads if road.name in ("Conversation.ask", "visualglm ask")]
     assert spoken == ["Q/A" if question.isascii() else "问/答"] * 2

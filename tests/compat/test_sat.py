@@ -63,7 +63,7 @@ model, model_args = VisualGLMModel.from_pretrained('visualglm-6b', args=argparse
 from visualglm.compat.sat import CachedAutoregressiveMixin
 model.add_mixin('auto-regressive', CachedAutoregressiveMixin())
 image_path = {str(SAMPLE)!r}
-response, history, cache_image = chat(image_path, model, tokenizer, "Describe this picture.", history=[], max_length=90)
+response, history, cache_image = chat(image_path, model, tokenizer, "Describe this image.", history=[], max_length=90)
 print(response)
 response, history, cache_image = chat(None, model, tokenizer, "Where could it be?", history=history, image=cache_image)
 print(response)
@@ -97,10 +97,8 @@ def test_sats_ids_and_logits(referenced: Any, reference: Reference, monkeypatch:
         return generate(**kwargs)
 
     monkeypatch.setattr(model, "generate", noted)
-    picture = REFERENCE / "images" / "rgb.png"
-    _, _, pixels = sat.chat(
-        str(picture), model, tokenizer, "Describe the image.", english=True, max_length=70, **GREEDY
-    )
+    image = REFERENCE / "images" / "rgb.png"
+    _, _, pixels = sat.chat(str(image), model, tokenizer, "Describe the image.", english=True, max_length=70, **GREEDY)
     ids = asked["input_ids"].clone()
     ids[ids == model.config.image_token_id] = tokenizer.pad_token_id
     assert torch.equal(ids, reference.tensor("sat_en_img", "input_ids"))
@@ -154,10 +152,10 @@ def drawn(
 def test_the_second_turn_reads_no_file(packed: Any, tmp_path: Path) -> None:
     """It uses `cache_image`, and answers like a model that gets the image and the dialogue."""
     model, tokenizer = packed
-    picture = tmp_path / "picture.png"
-    shutil.copyfile(SAMPLE, picture)
-    _, history, cache = sat.chat(str(picture), model, tokenizer, QUESTION, **GREEDY)
-    picture.unlink()
+    image = tmp_path / "picture.png"
+    shutil.copyfile(SAMPLE, image)
+    _, history, cache = sat.chat(str(image), model, tokenizer, QUESTION, **GREEDY)
+    image.unlink()
     second, history, again = sat.chat(
         None, model, tokenizer, "它是什么颜色的？", history=history, image=cache, **GREEDY
     )
@@ -167,7 +165,7 @@ def test_the_second_turn_reads_no_file(packed: Any, tmp_path: Path) -> None:
     assert torch.allclose(embeds, model.encode_images(cache.float()), atol=0.05), "float16 pixels are all that differs"
 
 
-def test_pictures_of_all_kinds_are_the_same_picture(packed: Any) -> None:
+def test_images_of_all_kinds_are_the_same_image(packed: Any) -> None:
     model, tokenizer = packed
 
     def ask(image_path: Any = None, **kwargs: Any) -> torch.Tensor:
@@ -181,7 +179,7 @@ def test_pictures_of_all_kinds_are_the_same_picture(packed: Any) -> None:
     assert ask() is None and ask("") is None
 
 
-def test_mistakes_with_pictures(packed: Any) -> None:
+def test_mistakes_with_images(packed: Any) -> None:
     model, tokenizer = packed
     with pytest.raises(ImageError, match="open_url"):
         sat.chat("http://somewhere/a.png", model, tokenizer, QUESTION)
@@ -324,10 +322,10 @@ def test_what_the_web_page_and_the_api_do(monkeypatch: pytest.MonkeyPatch) -> No
     ):
         parameters = {"max_length": 100, "min_length": 50, "temperature": 0.8, "top_p": 0.4, "top_k": 100}
         request = sat.generate_input(text, image, history, parameters, image_is_encoded=is_encoded)
-        picture, numbers = request["input_image"], request["gen_kwargs"]
+        source, numbers = request["input_image"], request["gen_kwargs"]
         numbers.pop("min_length")
         answer, history, _ = sat.chat(
-            None, model, tokenizer, text, history=history, image=picture, english=not sat.is_chinese(text), **numbers
+            None, model, tokenizer, text, history=history, image=source, english=not sat.is_chinese(text), **numbers
         )
         assert history[-1] == (text, answer)
     assert [bool(sat.is_chinese(text)) for text, _ in history] == [False, True]

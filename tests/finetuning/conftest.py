@@ -1,4 +1,4 @@
-"""A small data set about two pictures, and runs of a few steps on the small random model."""
+"""A small data set about two images, and runs of a few steps on the small random model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from visualglm.finetuning.finetuning_config import Finetuning, read_finetuning
 
 from ..conftest import REFERENCE
 
-PICTURES = [str(REFERENCE / "images" / name) for name in ("rgb.png", "l.png")]
+IMAGES = [str(REFERENCE / "images" / name) for name in ("rgb.png", "l.png")]
 BASE = str(REFERENCE / "hf")
 
 
 def rows(count: int = 8) -> list[dict[str, str]]:
-    """Upstream's rows: the picture decides between answers."""
+    """Upstream's rows: the image decides between answers."""
     return [
-        {"img": PICTURES[n % 2], "prompt": f"图{n // 2}？", "label": "ab"[n % 2] * (1 + n // 2)} for n in range(count)
+        {"img": IMAGES[n % 2], "prompt": f"图{n // 2}？", "label": "ab"[n % 2] * (1 + n // 2)} for n in range(count)
     ]
 
 

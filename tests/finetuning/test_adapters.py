@@ -21,7 +21,7 @@ from visualglm.errors import CheckpointError, UsageError
 from visualglm.finetuning import run
 
 from ..conftest import REFERENCE
-from .conftest import BASE, PICTURES
+from .conftest import BASE, IMAGES
 
 QUESTION = "图0？"
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 8}
@@ -33,10 +33,10 @@ WAYS = {
 }
 
 
-def logits(model: Any, picture: str = PICTURES[0]) -> torch.Tensor:
+def logits(model: Any, image: str = IMAGES[0]) -> torch.Tensor:
     """What the whole road computes for one question."""
     opened = VisualGLM(model, load(BASE, device="cpu").processor)
-    inputs = opened.processor(picture, f"<img></img>问：{QUESTION}\n答：", return_tensors="pt")
+    inputs = opened.processor(image, f"<img></img>问：{QUESTION}\n答：", return_tensors="pt")
     with torch.no_grad():
         return model(**inputs).logits
 
@@ -108,9 +108,9 @@ def test_several_adapters_switched_by_question(trained: Any) -> None:
         assert model.add_adapter(folder) == kind
     assert set(model.adapters) == set(trained)
     for kind in (*trained, *reversed(trained)):
-        talk = model.conversation(PICTURES[0], adapter=kind)
+        talk = model.conversation(IMAGES[0], adapter=kind)
         said = talk.ask(QUESTION, **GREEDY).text
-        assert said == load(BASE, device="cpu", adapter=trained[kind][0]).ask(PICTURES[0], QUESTION, **GREEDY).text
+        assert said == load(BASE, device="cpu", adapter=trained[kind][0]).ask(IMAGES[0], QUESTION, **GREEDY).text
         torch.testing.assert_close(logits(model.model), trained[kind][1], atol=1e-4, rtol=0)
     with pytest.raises(UsageError, match="choose from"):
         model.use_adapter("another")
@@ -169,9 +169,9 @@ def test_a_broken_file_is_named(trained: Any, tmp_path: Path) -> None:
 def test_the_command_line_takes_an_adapter(trained: Any, tmp_path: Path) -> None:
     folder, _ = trained["lora"]
     flags = ["--model", BASE, "--greedy", "--max-new-tokens", "8", "--device", "cpu"]
-    done = CliRunner().invoke(app, ["ask", PICTURES[0], QUESTION, *flags, "--adapter", str(folder)])
+    done = CliRunner().invoke(app, ["ask", IMAGES[0], QUESTION, *flags, "--adapter", str(folder)])
     assert done.exit_code == 0, done.output
-    said = load(BASE, device="cpu", adapter=folder).ask(PICTURES[0], QUESTION, **GREEDY).text
+    said = load(BASE, device="cpu", adapter=folder).ask(IMAGES[0], QUESTION, **GREEDY).text
     assert done.stdout.strip() == said.strip()
     done = CliRunner().invoke(app, ["merge", BASE, str(folder), str(tmp_path / "merged")])
     assert done.exit_code == 0 and (tmp_path / "merged" / "config.json").is_file()

@@ -17,7 +17,7 @@ from visualglm.finetuning.dataset import Collator, FinetuningDataset, split_data
 from visualglm.preprocessing.processor import VisualGLMProcessor
 from visualglm.preprocessing.prompt import Turn
 
-from .conftest import PICTURES, rows, written
+from .conftest import IMAGES, rows, written
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_upstreams_list_whatever_stands_between_its_rows(tmp_path: Path) -> None
         file.write_text(json.dumps(tricky, indent=indent), encoding="utf-8")
         read = DataFile(file)
         assert [read[n].turns for n in range(3)] == [[Turn(r["prompt"], r["label"], 1)] for r in tricky]
-        assert read[0].pictures == [PICTURES[0]]
+        assert read[0].images == [IMAGES[0]]
 
 
 def test_the_kinds_agree(tmp_path: Path) -> None:
@@ -52,14 +52,14 @@ def test_the_kinds_agree(tmp_path: Path) -> None:
 
 
 def test_messages_in_the_ways_that_tools_write_them(tmp_path: Path) -> None:
-    """Parts, `<image>` with a list, and LLaVA's conversations: the same turns and pictures."""
+    """Parts, `<image>` with a list, and LLaVA's conversations: the same turns and images."""
     text = {"role": "assistant", "content": "yes"}
-    parts = [{"type": "image", "image": PICTURES[0]}, {"type": "text", "text": "one?"}]
+    parts = [{"type": "image", "image": IMAGES[0]}, {"type": "text", "text": "one?"}]
     ways = [
         {"messages": [{"role": "user", "content": parts}, text, {"role": "user", "content": "two?"}, text]},
         {
             "messages": [{"role": "user", "content": "<image>one?"}, text, {"role": "user", "content": "two?"}, text],
-            "images": [PICTURES[0]],
+            "images": [IMAGES[0]],
         },
         {
             "conversations": [
@@ -68,7 +68,7 @@ def test_messages_in_the_ways_that_tools_write_them(tmp_path: Path) -> None:
                 {"from": "human", "value": "two?"},
                 {"from": "gpt", "value": "yes"},
             ],
-            "image": PICTURES[0],
+            "image": IMAGES[0],
         },
     ]
     file = tmp_path / "chat.jsonl"
@@ -76,7 +76,7 @@ def test_messages_in_the_ways_that_tools_write_them(tmp_path: Path) -> None:
     read = DataFile(file)
     for row in read:
         assert row.turns == [Turn("one?", "yes", 1), Turn("two?", "yes")]
-        assert row.pictures == [PICTURES[0]]
+        assert row.images == [IMAGES[0]]
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_a_row_of_other_columns(tmp_path: Path) -> None:
 
 def test_every_answer_is_a_sample_with_the_dialogue_before_it(tmp_path: Path, processor: VisualGLMProcessor) -> None:
     messages = [
-        {"role": "user", "content": [{"type": "image", "path": PICTURES[0]}, {"type": "text", "text": "a?"}]},
+        {"role": "user", "content": [{"type": "image", "path": IMAGES[0]}, {"type": "text", "text": "a?"}]},
         {"role": "assistant", "content": "b"},
-        {"role": "user", "content": [{"type": "image", "path": PICTURES[1]}, {"type": "text", "text": "c?"}]},
+        {"role": "user", "content": [{"type": "image", "path": IMAGES[1]}, {"type": "text", "text": "c?"}]},
         {"role": "assistant", "content": "dd"},
     ]
     found = samples(written(tmp_path, [{"messages": messages}, {"prompt": "x", "label": "y"}]), processor)
-    assert [found[n]["pictures"] for n in range(3)] == [PICTURES[:1], PICTURES, []]
+    assert [found[n]["images"] for n in range(3)] == [IMAGES[:1], IMAGES, []]
     for n, answer in enumerate(["b", "dd", "y"]):
         learned = [label for label in found[n]["labels"] if label != -100]
         sop, eop = processor.tokenizer.bos_token_id, processor.tokenizer.eos_token_id

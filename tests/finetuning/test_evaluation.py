@@ -8,11 +8,11 @@ from visualglm.finetuning.evaluation import EvalQuestion, answers, fraction_corr
 
 def test_the_probe_is_answered_as_ask_answers(opened: VisualGLM) -> None:
     asked = probes()
-    pictures = [one.pictures[0] if one.pictures else None for one in asked]
+    images = [one.images[0] if one.images else None for one in asked]
     said = answers(opened, asked, "auto", 12)
     assert said == [
-        opened.ask(picture, one.turns[-1].question, do_sample=False, max_new_tokens=12).text
-        for picture, one in zip(pictures, asked, strict=True)
+        opened.ask(image, one.turns[-1].question, do_sample=False, max_new_tokens=12).text
+        for image, one in zip(images, asked, strict=True)
     ]
 
 

@@ -13,7 +13,7 @@ from visualglm.conversation import load
 from visualglm.finetuning import run
 from visualglm.finetuning.trainer import read_metrics
 
-from .conftest import BASE, PICTURES
+from .conftest import BASE, IMAGES
 
 pytestmark = pytest.mark.slow
 
@@ -36,5 +36,5 @@ def test_the_round_trip(recipe: Any, models: list[Any], tmp_path: Path) -> None:
     assert dense.weight.dtype == torch.uint8 and four.model.lm_head.weight.dtype == torch.float32
     sixteen = load(BASE, device="cpu", adapter=plan.output)
     merged = load(merge(BASE, plan.output, tmp_path / "merged"), device="cpu")
-    said = [one.ask(PICTURES[0], "图0？", **GREEDY).text for one in (four, sixteen, merged)]
+    said = [one.ask(IMAGES[0], "图0？", **GREEDY).text for one in (four, sixteen, merged)]
     assert all(said)

@@ -18,7 +18,7 @@ from visualglm.finetuning.trainer import read_metrics
 from visualglm.finetuning.training_memory import estimate_training_memory
 from visualglm.quantization import QuantizedLinear
 
-from .conftest import BASE, PICTURES, written
+from .conftest import BASE, IMAGES, written
 
 pytestmark = pytest.mark.slow
 
@@ -57,9 +57,9 @@ def test_an_adapter_learns_beside_8_bits(
     assert any(f"{trained:,} of {numbers + trained:,} " in line for line in said)
 
     opened = load(stored, device="cpu", adapter=tmp_path / "out")
-    here = opened.ask(PICTURES[0], "图0？", **GREEDY).text
+    here = opened.ask(IMAGES[0], "图0？", **GREEDY).text
     opened.use_adapter(None)
-    assert here != opened.ask(PICTURES[0], "图0？", **GREEDY).text
+    assert here != opened.ask(IMAGES[0], "图0？", **GREEDY).text
 
 
 def test_its_matrices_fit_the_16_bit_base(stored: str, tmp_path: Path) -> None:

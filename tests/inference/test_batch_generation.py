@@ -1,4 +1,4 @@
-"""Batching: rows with their own pictures, lengths, sampling and seeds answer in one batch as each does alone."""
+"""Batching: rows with their own images, lengths, sampling and seeds answer in one batch as each does alone."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ ASKED: list[tuple[int | None, str, dict[str, Any]]] = [
 
 
 def rows(opened: visualglm.VisualGLM) -> list[GenerationRow]:
-    pictures = [None if place is None else opened.encode(SAMPLES[place]) for place, _, _ in ASKED]
+    images = [None if place is None else opened.encode(SAMPLES[place]) for place, _, _ in ASKED]
     return [
-        opened.row(embeds, question, **sampling)
-        for embeds, (_, question, sampling) in zip(pictures, ASKED, strict=True)
+        opened.row(embeds, question, **sampling) for embeds, (_, question, sampling) in zip(images, ASKED, strict=True)
     ]
 
 

@@ -41,7 +41,7 @@ def test_unseen_scenes_are_answered_far_above_chance(answered: list[AskedQuestio
     assert np.mean([is_right(a.exchange, a.answer) for a in asked]) >= BOUNDS[task]
 
 
-def test_another_picture_gets_another_answer(model: VisualGLM) -> None:
+def test_another_image_gets_another_answer(model: VisualGLM) -> None:
     answers = {model.conversation(sample).ask("这张图片里有什么？").text for sample in SAMPLES}
     assert len(answers) == len(SAMPLES) > 3
 

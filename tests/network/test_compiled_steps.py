@@ -25,14 +25,14 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 def prompts(model: Any) -> dict[str, Any]:
-    """Two rows of unlike length, each with a picture."""
+    """Two rows of unlike length, each with a image."""
     torch.manual_seed(0)
     long, short = random_prompt(model.config, 40), random_prompt(model.config, 36)
     pads = torch.full((1, 4), model.config.pad_token_id)
-    pictures = torch.randn(2, model.config.image_length, model.config.hidden_size)
+    images = torch.randn(2, model.config.image_length, model.config.hidden_size)
     mask = torch.ones(2, 40, dtype=torch.long)
     mask[1, :4] = 0
-    return {"inputs": torch.cat([long, torch.cat([pads, short], 1)]), "image_embeds": pictures, "attention_mask": mask}
+    return {"inputs": torch.cat([long, torch.cat([pads, short], 1)]), "image_embeds": images, "attention_mask": mask}
 
 
 def test_it_is_compiled_once_and_says_the_same(model: Any) -> None:
@@ -56,13 +56,13 @@ def test_one_thread_makes_every_answer_over_a_static_cache() -> None:
     opened, threads = visualglm.load(device="cpu"), set()
     opened.model.compiles_steps = True  # as `load(compile=True)` has it, which wants a GPU
     opened.model.lm_head.register_forward_hook(lambda *_: threads.add(threading.current_thread()))
-    picture = visualglm.packed_model() / "samples" / "moon.png"
-    asked = [opened.conversation(picture).ask("这是什么？", max_new_tokens=4).text for _ in range(2)]
+    image = visualglm.packed_model() / "samples" / "moon.png"
+    asked = [opened.conversation(image).ask("这是什么？", max_new_tokens=4).text for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        asked += pool.map(lambda _: opened.conversation(picture).ask("这是什么？", max_new_tokens=4).text, range(3))
-    asked += [answer.text for answer in opened.caption([picture], "这是什么？", max_new_tokens=4)]
+        asked += pool.map(lambda _: opened.conversation(image).ask("这是什么？", max_new_tokens=4).text, range(3))
+    asked += [answer.text for answer in opened.caption([image], "这是什么？", max_new_tokens=4)]
     assert len(threads) == 1 and next(iter(threads)).daemon and len(set(asked)) == 1
-    assert asked[0] == visualglm.load(device="cpu").conversation(picture).ask("这是什么？", max_new_tokens=4).text
+    assert asked[0] == visualglm.load(device="cpu").conversation(image).ask("这是什么？", max_new_tokens=4).text
     with pytest.raises(ValueError, match="bad"):
         opened.model.generate(torch.ones(1, 3, dtype=torch.long), bad=True)
 

@@ -1,4 +1,4 @@
-"""Invariants: kernels agree, caches agree, a batch is its rows, gradients arrive, pictures count, sizes are free."""
+"""Invariants: kernels agree, caches agree, a batch is its rows, gradients arrive, images count, sizes are free."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def tiny(**kwargs: Any) -> VisualGLMForConditionalGeneration:
     return VisualGLMForConditionalGeneration(config).eval()
 
 
-def prompt(pictures: int, text: list[int]) -> list[int]:
-    return [10, *([96] * 5 + [11]) * pictures, *text, 81, 82]
+def prompt(images: int, text: list[int]) -> list[int]:
+    return [10, *([96] * 5 + [11]) * images, *text, 81, 82]
 
 
 def padded(rows: list[list[int]]) -> dict[str, torch.Tensor]:
@@ -54,18 +54,18 @@ ROWS = [(1, [20, 21, 22]), (0, [30]), (2, [40, 41]), (3, [50, 51, 52, 53]), (0, 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 def test_a_batch_is_its_rows(kernel: str) -> None:
-    """Ragged prompts; rows with no picture, one, and several."""
+    """Ragged prompts; rows with no image, one, and several."""
     model = tiny()
     model.set_attn_implementation(kernel)
-    pictures = torch.randn(sum(count for count, _ in ROWS), 3, 24, 24)
+    images = torch.randn(sum(count for count, _ in ROWS), 3, 24, 24)
     batch = padded([prompt(count, text) for count, text in ROWS])
     with torch.no_grad():
-        together = model(**batch, pixel_values=pictures).logits
-    generated = model.generate(**batch, pixel_values=pictures, do_sample=False, max_new_tokens=8, eos_token_id=None)
+        together = model(**batch, pixel_values=images).logits
+    generated = model.generate(**batch, pixel_values=images, do_sample=False, max_new_tokens=8, eos_token_id=None)
     start = 0
     for row, (count, text) in enumerate(ROWS):
         ids = torch.tensor([prompt(count, text)])
-        own = pictures[start : start + count] if count else None
+        own = images[start : start + count] if count else None
         start += count
         with torch.no_grad():
             alone = model(input_ids=ids, pixel_values=own).logits[0]
@@ -86,15 +86,15 @@ def test_the_head_gets_its_rows_without_gaps(rows: int) -> None:
 
 
 @pytest.mark.parametrize("how", [{"num_beams": 3, "num_return_sequences": 2}, {"num_return_sequences": 3}])
-def test_repeated_rows_keep_their_own_pictures(how: dict[str, int]) -> None:
-    """transformers repeats rows for beams and return sequences; pictures must follow their rows."""
+def test_repeated_rows_keep_their_own_images(how: dict[str, int]) -> None:
+    """transformers repeats rows for beams and return sequences; images must follow their rows."""
     model = tiny()
-    pictures = torch.randn(3, 3, 24, 24)
+    images = torch.randn(3, 3, 24, 24)
     batch = padded([prompt(1, [20, 21]), prompt(2, [30, 31, 32])])
     common = dict(max_new_tokens=6, eos_token_id=None, do_sample="num_beams" not in how, top_k=1, **how)
-    together = model.generate(**batch, pixel_values=pictures, **common)
-    first = model.generate(torch.tensor([prompt(1, [20, 21])]), pixel_values=pictures[:1], **common)
-    second = model.generate(torch.tensor([prompt(2, [30, 31, 32])]), pixel_values=pictures[1:], **common)
+    together = model.generate(**batch, pixel_values=images, **common)
+    first = model.generate(torch.tensor([prompt(1, [20, 21])]), pixel_values=images[:1], **common)
+    second = model.generate(torch.tensor([prompt(2, [30, 31, 32])]), pixel_values=images[1:], **common)
     assert torch.equal(together[:, -6:], torch.cat([first[:, -6:], second[:, -6:]]))
 
 
@@ -217,17 +217,17 @@ def test_gradients_reach_every_parameter() -> None:
 def test_gradient_checkpointing_changes_nothing() -> None:
     model = tiny().train()
     ids = torch.tensor([[*prompt(1, [20, 21]), 40, 41, 83]])
-    pictures = torch.randn(1, 3, 24, 24)
+    images = torch.randn(1, 3, 24, 24)
     gradients = []
     for _ in range(2):
         model.zero_grad()
-        model(ids, pixel_values=pictures, labels=ids).loss.backward()
+        model(ids, pixel_values=images, labels=ids).loss.backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
         model.gradient_checkpointing_enable()
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
 
 
-def test_another_picture_changes_the_logits(model: Any, reference: Reference) -> None:
+def test_another_image_changes_the_logits(model: Any, reference: Reference) -> None:
     inputs = reference.inputs("img_zh")
     with torch.no_grad():
         one = model(**inputs).logits
@@ -236,12 +236,12 @@ def test_another_picture_changes_the_logits(model: Any, reference: Reference) ->
 
 
 @pytest.mark.parametrize(
-    "ids, pictures",
+    "ids, images",
     [(prompt(1, [20]), 0), (prompt(1, [20]), 2), (prompt(0, [20]), 1), ([10, 96, 96, 20, 81, 82], 1)],
 )
-def test_slots_and_pictures_must_match(ids: list[int], pictures: int) -> None:
+def test_slots_and_images_must_match(ids: list[int], images: int) -> None:
     with pytest.raises(PromptError, match="slots"):
-        tiny()(torch.tensor([ids]), pixel_values=torch.randn(pictures, 3, 24, 24) if pictures else None)
+        tiny()(torch.tensor([ids]), pixel_values=torch.randn(images, 3, 24, 24) if images else None)
 
 
 @pytest.mark.parametrize("ids", [[20, 21, 81], [20, 21, 82]])

@@ -1,4 +1,4 @@
-"""Pictures: equal to upstream's pixels, any source, and one clear sentence for what is no picture."""
+"""Images: equal to upstream's pixels, any source, and one clear sentence for what is no image."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pixel_values_are_upstreams(name: str) -> None:
-    for picture in (Image.open(file_of(name)), open_image(file_of(name), upstream=True)):
-        got = SMALL(picture, return_tensors="pt")["pixel_values"]
+    for image in (Image.open(file_of(name)), open_image(file_of(name), upstream=True)):
+        got = SMALL(image, return_tensors="pt")["pixel_values"]
         assert got.dtype == torch.float32
         assert np.abs(got[0].numpy() - upstreams_pixels(name)).max() <= 1e-6
 
@@ -64,7 +64,7 @@ def test_pixel_values_in_full_size() -> None:
     assert np.abs(got[0] - PIXELS["rgb__pixel_values_224"]).max() <= 1e-6
 
 
-def test_takes_one_many_and_rows_of_pictures() -> None:
+def test_takes_one_many_and_rows_of_images() -> None:
     one = Image.open(file_of("rgb"))
     assert SMALL(one, return_tensors="pt")["pixel_values"].shape == (1, 3, 56, 56)
     rows = [[one, str(file_of("la"))], [], [np.zeros((5, 4), np.uint8), file_of("p")]]
@@ -79,11 +79,11 @@ def test_takes_one_many_and_rows_of_pictures() -> None:
 def test_the_processor_is_saved(tmp_path: Path) -> None:
     SMALL.save_pretrained(tmp_path)
     again = VisualGLMImageProcessor.from_pretrained(tmp_path)
-    picture = Image.open(file_of("odd"))
-    np.testing.assert_array_equal(again(picture)["pixel_values"][0], SMALL(picture)["pixel_values"][0])
+    image = Image.open(file_of("odd"))
+    np.testing.assert_array_equal(again(image)["pixel_values"][0], SMALL(image)["pixel_values"][0])
 
 
-def test_every_source_gives_the_same_picture() -> None:
+def test_every_source_gives_the_same_image() -> None:
     path = file_of("rgb")
     data = path.read_bytes()
     text = base64.b64encode(data).decode()
@@ -97,9 +97,9 @@ def test_every_source_gives_the_same_picture() -> None:
             *(expected / 255, np.moveaxis(expected, -1, 0), torch.from_numpy(expected.copy()), Image.open(path)),
         ]
         for source in sources:
-            picture = open_image(source)
-            assert picture.mode == "RGB"
-            np.testing.assert_array_equal(np.asarray(picture), expected)
+            image = open_image(source)
+            assert image.mode == "RGB"
+            np.testing.assert_array_equal(np.asarray(image), expected)
 
 
 class Pipe(io.RawIOBase):
@@ -121,11 +121,11 @@ def test_a_pipe_is_a_source() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_honoured_and_upstream_ignored_it(orientation: int) -> None:
-    picture = Image.new("RGB", (4, 2))
-    picture.putpixel((0, 0), (255, 0, 0))
+    image = Image.new("RGB", (4, 2))
+    image.putpixel((0, 0), (255, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(picture, exif=exif)
+    data = encoded(image, exif=exif)
     corners = {1: (0, 0), 2: (3, 0), 3: (3, 1), 4: (0, 1), 5: (0, 0), 6: (1, 0), 7: (1, 3), 8: (0, 3)}
     seen = open_image(data)
     assert seen.size == ((4, 2) if orientation < 5 else (2, 4))
@@ -160,10 +160,10 @@ def test_strips_over_white_are_the_whole_over_white(
     mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2 * ROWS_PER_STRIP + 3, 5, len(mode)), dtype=np.uint8)
-    picture = Image.fromarray(noise, mode).convert("RGBA")
+    image = Image.fromarray(noise, mode).convert("RGBA")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    whole = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     seen = whole if orientation == 1 else whole.transpose(Image.Transpose.ROTATE_270)
     real, heights = Image.alpha_composite, []
 
@@ -172,7 +172,7 @@ def test_strips_over_white_are_the_whole_over_white(
         return real(under, over)
 
     monkeypatch.setattr(Image, "alpha_composite", noted)
-    assert open_image(encoded(picture, exif=exif)).tobytes() == seen.tobytes()
+    assert open_image(encoded(image, exif=exif)).tobytes() == seen.tobytes()
     assert max(heights) <= ROWS_PER_STRIP, "a whole copy of a large picture is hundreds of megabytes"
 
 
@@ -192,8 +192,8 @@ def test_other_modes_and_shapes() -> None:
     assert open_image(encoded(Image.new("1", (3, 3), 1))).getpixel((1, 1)) == (255, 255, 255)
     assert open_image(encoded(Image.new("L", (1, 1), 7))).getpixel((0, 0)) == (7, 7, 7)
     for size in ((1, 1), (1, 10000), (10000, 1), (2, 3)):
-        picture = open_image(encoded(Image.new("RGB", size, (9, 9, 9))))
-        values = SMALL(picture, return_tensors="pt")["pixel_values"]
+        image = open_image(encoded(Image.new("RGB", size, (9, 9, 9))))
+        values = SMALL(image, return_tensors="pt")["pixel_values"]
         assert values.shape == (1, 3, 56, 56)
         assert torch.equal(values, values[:, :, :1, :1].expand_as(values))
 
@@ -248,17 +248,17 @@ def test_a_decompression_bomb_is_refused_from_its_header(monkeypatch: pytest.Mon
     ("content", "says"),
     [
         (b"", "is empty"),
-        (b"hello", "is not a picture"),
+        (b"hello", "is not a image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
         (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "HEIC"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
         (b"  <!DOCTYPE html><html>", "web page"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a image"),
         ((REFERENCE / "images" / "rgb.png").read_bytes()[:3000], "cut short"),
-        ((REFERENCE / "images" / "rgb.png").read_bytes()[:20], "cut short|is not a picture"),
+        ((REFERENCE / "images" / "rgb.png").read_bytes()[:20], "cut short|is not a image"),
     ],
 )
-def test_what_is_no_picture_is_one_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+def test_what_is_no_image_is_one_sentence(tmp_path: Path, content: bytes, says: str) -> None:
     file = tmp_path / "picture.png"
     file.write_bytes(content)
     for source in (file, content, io.BytesIO(content)):

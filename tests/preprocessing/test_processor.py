@@ -1,4 +1,4 @@
-"""The processor: text, pictures and messages to inputs, ids to answers, files, Auto classes, pipeline."""
+"""The processor: text, images and messages to inputs, ids to answers, files, Auto classes, pipeline."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_batch_is_padded_on_the_left() -> None:
     assert fixed["input_ids"].shape == fixed["attention_mask"].shape == (1, 9)
 
 
-def test_pictures_alone() -> None:
+def test_images_alone() -> None:
     inputs = PROCESSOR(images=[RGB, RGB], return_tensors="pt")
     assert set(inputs) == {"pixel_values"}
     assert inputs["pixel_values"].shape == (2, 3, 56, 56)
@@ -92,7 +92,7 @@ def test_pictures_alone() -> None:
         (["<img></img>a"], None, [0]),
     ],
 )
-def test_pictures_find_their_texts(texts: list[str], images: Any, slots: list[int]) -> None:
+def test_images_find_their_texts(texts: list[str], images: Any, slots: list[int]) -> None:
     inputs = PROCESSOR(text=texts, images=images)
     assert [row.count(SLOT) for row in inputs["input_ids"]] == [32 * count for count in slots]
     assert len(inputs.get("pixel_values", [])) == sum(slots)
@@ -101,8 +101,8 @@ def test_pictures_find_their_texts(texts: list[str], images: Any, slots: list[in
 @pytest.mark.parametrize(
     ("texts", "images"), [(["a", "b"], [RGB]), ("<img></img><img></img>a", RGB), (["<img></img>a", "b"], [RGB] * 2)]
 )
-def test_pictures_without_a_place_are_an_error(texts: Any, images: Any) -> None:
-    with pytest.raises(PromptError, match="pictures"):
+def test_images_without_a_place_are_an_error(texts: Any, images: Any) -> None:
+    with pytest.raises(PromptError, match="images"):
         PROCESSOR(text=texts, images=images)
 
 
@@ -216,7 +216,7 @@ def test_it_is_saved_and_opened(tmp_path: Path) -> None:
         assert opened(text="描述这张图片。", images=RGB)["input_ids"] == [IMG_ZH]
 
 
-def test_upstreams_folders_need_no_file_for_pictures(tmp_path: Path) -> None:
+def test_upstreams_folders_need_no_file_for_images(tmp_path: Path) -> None:
     shutil.copy(REFERENCE / "hf" / "ice_text.model", tmp_path)
     shutil.copy(REFERENCE / "sat" / "model_config.json", tmp_path)
     opened = VisualGLMProcessor.from_pretrained(tmp_path)
@@ -278,7 +278,7 @@ def test_nothing_else_builds_prompts_or_image_processors_by_hand() -> None:
 
 @pytest.mark.parametrize("language", ["auto", "zh", "en"])
 def test_the_processors_prompt_is_that_of_its_facts(language: Any) -> None:
-    turns = [Turn("一" * 30, "二", pictures=1), Turn("three?")]
+    turns = [Turn("一" * 30, "二", image_count=1), Turn("three?")]
     facts = {"language": language, "image_token_id": SLOT, "image_length": 32}
     assert PROCESSOR.build_prompt(turns, language) == build_prompt(PROCESSOR.tokenizer, turns, **facts)
     short = PROCESSOR.build_prompt(turns, language, max_tokens=60)

@@ -37,7 +37,7 @@ def prompt(turns: list[Turn], **options: Any) -> Prompt:
 
 def turns_of(case: dict[str, Any]) -> list[Turn]:
     turns = [Turn(question, answer) for question, answer in case["history"]] + [Turn(case["query"])]
-    return [replace(turns[0], pictures=int(bool(case["image"]))), *turns[1:]]
+    return [replace(turns[0], image_count=int(bool(case["image"]))), *turns[1:]]
 
 
 @pytest.mark.parametrize("name", ["img_zh", "img_en_query", "img_multi", "txt_zh", "txt_multi", "sat_en_img"])
@@ -47,11 +47,11 @@ def test_prompts_are_upstreams(name: str) -> None:
     filler = 3 if sat else 0  # what upstream writes into the slots
     assert [filler if index == SLOT else index for index in built.input_ids] == ARRAYS[f"{name}/input_ids"][0].tolist()
     assert built.dropped_turns == 0
-    assert built.pictures == (1 if "image" in CASES[name] and CASES[name]["image"] else 0)
+    assert built.image_count == (1 if "image" in CASES[name] and CASES[name]["image"] else 0)
 
 
 def test_a_training_row_is_upstreams() -> None:
-    turns = [Turn("描述这张图片。", CASES["train_pair"]["answer"], pictures=1)]
+    turns = [Turn("描述这张图片。", CASES["train_pair"]["answer"], image_count=1)]
     ids, labels = build_training_row(TOKENIZER, turns, language="zh", image_token_id=3, image_length=LENGTH)
     assert ids == ARRAYS["train_pair/input_ids"][0].tolist()
     assert labels == ARRAYS["train_pair/labels"][0].tolist()
@@ -71,7 +71,7 @@ def test_a_training_row_begins_with_its_history() -> None:
     assert short.count(SLOT) == LENGTH and len(short) < len(ids)
 
 
-def test_each_picture_stands_before_its_turn() -> None:
+def test_each_image_stands_before_its_turn() -> None:
     turns = [Turn("a", "b", 2), Turn("c", "d"), Turn("e", None, 1)]
     assert write_turns(turns, marks_of("en", "")) == [
         "<img>",
@@ -81,7 +81,7 @@ def test_each_picture_stands_before_its_turn() -> None:
     ]
     built = prompt(turns, language="en")
     assert built.input_ids.count(SLOT) == 3 * LENGTH
-    assert built.pictures == 3
+    assert built.image_count == 3
 
 
 def test_language_follows_the_question() -> None:
@@ -111,11 +111,11 @@ def test_too_long_a_dialogue_loses_its_oldest_turns_whole() -> None:
             assert room < len(prompt([Turn("last?", None, 1)]).input_ids)
             break
         assert len(built.input_ids) <= room
-        assert built.dropped_turns > 0 and built.pictures == 1
+        assert built.dropped_turns > 0 and built.image_count == 1
         kept = turns[built.dropped_turns :]
-        assert built.input_ids == prompt([replace(kept[0], pictures=1), *kept[1:]]).input_ids
+        assert built.input_ids == prompt([replace(kept[0], image_count=1), *kept[1:]]).input_ids
         longer = turns[built.dropped_turns - 1 :]
-        assert len(prompt([replace(longer[0], pictures=1), *longer[1:]]).input_ids) > room
+        assert len(prompt([replace(longer[0], image_count=1), *longer[1:]]).input_ids) > room
 
 
 def test_thousands_of_turns_are_not_written_again_for_each_that_goes() -> None:
@@ -139,7 +139,7 @@ def test_thousands_of_turns_are_not_written_again_for_each_that_goes() -> None:
 
 def test_a_question_that_cannot_fit_says_the_numbers() -> None:
     need = len(prompt([Turn("问题", None, 1)]).input_ids)
-    with pytest.raises(PromptError, match=rf"takes {need} tokens \(32 of them slots of pictures\) and only 20 fit"):
+    with pytest.raises(PromptError, match=rf"takes {need} tokens \(32 of them slots of images\) and only 20 fit"):
         prompt([Turn("你好", "您好"), Turn("问题", None, 1)], max_tokens=20)
 
 
@@ -182,7 +182,7 @@ def test_messages_become_turns() -> None:
         ({"type": "image_url", "image_url": {"url": "u", "detail": "low"}}, "u"),
     ],
 )
-def test_the_ways_to_give_a_picture(part: dict[str, Any], source: str) -> None:
+def test_the_ways_to_give_a_image(part: dict[str, Any], source: str) -> None:
     assert messages_to_turns([{"role": "user", "content": [part]}])[1] == [source]
 
 
@@ -197,7 +197,7 @@ def test_the_ways_to_give_a_picture(part: dict[str, Any], source: str) -> None:
         ([{"role": "user"}], "no content"),
         ([{"role": "user", "content": [{"type": "video", "url": "x"}]}], "type 'video'"),
         ([{"role": "user", "content": [3]}], "type 3"),
-        ([{"role": "system", "content": [{"type": "image", "url": "x"}]}], "pictures belong to user"),
+        ([{"role": "system", "content": [{"type": "image", "url": "x"}]}], "images belong to user"),
         ([{"role": "user", "content": "a"}, *[{"role": "assistant", "content": "b"}] * 2], "answers nothing"),
     ],
 )

@@ -30,7 +30,7 @@ def test_apart_is_what_the_plain_qformer_computes(parts: tuple[QFormer, TextBran
     torch.testing.assert_close(queries, qformer(tokens)[0], atol=1e-5, rtol=1e-5)
 
 
-def test_text_apart_knows_nothing_of_the_picture_and_captions_only_the_past(
+def test_text_apart_knows_nothing_of_the_image_and_captions_only_the_past(
     parts: tuple[QFormer, TextBranch, torch.Tensor],
 ) -> None:
     qformer, branch, tokens = parts

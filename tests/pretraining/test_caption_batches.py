@@ -31,12 +31,12 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(captions: Path, output: Path, *kinds: str) -> PretrainingConfig:
-    stages = tuple(Stage(kind, kind, steps=1, pictures=4, learning_rate=1e-4) for kind in kinds)
+    stages = tuple(Stage(kind, kind, steps=1, images=4, learning_rate=1e-4) for kind in kinds)
     recipe = PretrainingConfig(str(output), str(packed_model() / "ice_text.model"), captions=str(captions), workers=0)
     return replace(recipe, bfloat16=False, threads=1, start=Checkpoints(model=str(packed_model())), stages=stages)
 
 
-def test_a_checkpoint_goes_through_the_stages_on_own_pictures(captions: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_goes_through_the_stages_on_own_images(captions: Path, tmp_path: Path) -> None:
     Trainer(plan(captions, tmp_path, "representation", "alignment", "dialogue"), lambda line: None).run()
     weights = load_file(tmp_path / "model" / "model.safetensors")
     assert weights.keys() == load_file(packed_model() / "model.safetensors").keys()

@@ -38,12 +38,12 @@ hidden = 64
 name = "alignment"
 kind = "alignment"
 steps = 2
-pictures = 4
+images = 4
 [[stages]]
 name = "dialogue"
 kind = "dialogue"
 steps = 2
-pictures = 4
+images = 4
 """
 
 

@@ -19,7 +19,7 @@ from visualglm.pretraining.trainer import Trainer
 SMALL = ModelSizes(
     image_size=96, vision_layers=1, vision_hidden=64, qformer_layers=1, qformer_hidden=64, layers=1, hidden=64
 )
-ANSWERS, ALIGNMENT = (Stage(kind, kind, steps=1, pictures=2) for kind in ("answers", "alignment"))
+ANSWERS, ALIGNMENT = (Stage(kind, kind, steps=1, images=2) for kind in ("answers", "alignment"))
 PIECES = ("model/model.safetensors", "optimizer-0.safetensors", "progress.json", "throwaway.safetensors")
 CALLS = ("mkdir", "rename", "replace", "rmdir", "unlink")
 

@@ -1,4 +1,4 @@
-"""`visualglm caption --engine ray` on two nodes: the rows of the local engine, seeds and broken pictures included."""
+"""`visualglm caption --engine ray` on two nodes: the rows of the local engine, seeds and broken images included."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def local(folder: Path, out: Path, **sampling: Any) -> Rows:
 
 
 def test_both_engines_give_the_same_rows(cluster: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for sample in SAMPLES:
         shutil.copy(sample, folder)
@@ -61,7 +61,7 @@ def test_both_engines_give_the_same_rows(cluster: Any, tmp_path: Path) -> None:
     sampling = {"do_sample": True, "temperature": 1.1, "seed": 5, "max_new_tokens": 12}
     flags = ["--question", QUESTION, "--max-new-tokens", "12", "--seed", "5", "--temperature", "1.1", "--device", "cpu"]
     where = ["--engine", "ray", "--ray-address", cluster.address]
-    done = run(["caption", "pictures", "-o", "out", *flags, *where], tmp_path)
+    done = run(["caption", "images", "-o", "out", *flags, *where], tmp_path)
     assert done.returncode == 1, done.stderr[-3000:]
     count = len(SAMPLES) + 1
     assert f"answered {count} of {count} images; 1 rows of out hold an error." in done.stderr

@@ -27,7 +27,7 @@ TWO = engine.Pool(2, 1, 0)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     root.mkdir()
     for number in range(15):
         (root / f"{number:02}.png").write_bytes(b"picture %d" % number)
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def connection(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """This process as a driver, with parts of two pictures; the machines get this file's functions by value."""
+    """This process as a driver, with parts of two images; the machines get this file's functions by value."""
     from ray import cloudpickle
 
     monkeypatch.setattr(engine, "CHUNK", 2)
@@ -47,7 +47,7 @@ def connection(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def answers(items: Any) -> list[dict[str, Any]]:
-    """Reads each picture and says its hash; an empty one is an error."""
+    """Reads each image and says its hash; an empty one is an error."""
     found = [(item.image, item.read()) for item in items]
     return [
         {"image": image, "question": "?", **({"text": digest(content)} if content else {"error": "empty"})}
@@ -60,7 +60,7 @@ def digest(content: bytes) -> str:
 
 
 def check(out: Path, folder: Path) -> None:
-    """Every picture has its row, once."""
+    """Every image has its row, once."""
     rows = [row for part in out.glob("*.parquet") for row in parquet.read_table(part).to_pylist()]
     wanted = {file.name: digest(file.read_bytes()) if file.stat().st_size else None for file in folder.iterdir()}
     assert sorted(row["image"] for row in rows) == sorted(wanted)

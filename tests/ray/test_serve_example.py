@@ -30,8 +30,8 @@ SAMPLES = sorted((visualglm.packed_model() / "samples").glob("*.png"))
 QUESTIONS = ("What is in the picture?", "这张图片里有什么？")
 
 
-def asked(picture: Path, question: str, **more: Any) -> dict[str, Any]:
-    url = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+def asked(image: Path, question: str, **more: Any) -> dict[str, Any]:
+    url = f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
     return {"model": "visualglm-mini", "messages": [{"role": "user", "content": content}], "max_tokens": 16, **more}
 

@@ -543,8 +543,8 @@ def test_a_save_that_fails_keeps_the_checkpoint_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     """A whole run: the second save meets a full disk; --resume goes on from the first and ends."""
-    picture = str(REFERENCE / "images" / "rgb.png")
-    rows = [{"img": picture, "prompt": "图？", "label": "a"}] * 2
+    image = str(REFERENCE / "images" / "rgb.png")
+    rows = [{"img": image, "prompt": "图？", "label": "a"}] * 2
     (tmp_path / "data.json").write_text(json.dumps(rows))
     settings = ("batch=2", "epochs=2", "validation_share=0.0", "answers=0", "max_new_tokens=1")
     arguments = [
@@ -577,7 +577,7 @@ def test_a_save_that_fails_keeps_the_checkpoint_before(
     assert not [path for path in tmp_path.rglob("*.visualglm")]
 
 
-def test_vectors_of_pictures_need_room_before_they_are_made(
+def test_vectors_of_images_need_room_before_they_are_made(
     opened: visualglm.VisualGLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were written through a mapping: a full disk was SIGBUS."""

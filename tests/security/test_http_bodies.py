@@ -194,7 +194,7 @@ def test_every_way_of_writing_an_image_is_read(name: str, long_string: int, monk
             text = ENCODERS[name](base64.b64encode(image))
             for start in (b"", b"data:image/png;base64,", b"DATA:;x=y;BASE64,"):
                 asked = json_body.parse(upstream(start + text), UpstreamRequest)
-                assert asked.pictures() == ([image] if start or text else [])
+                assert asked.images() == ([image] if start or text else [])
 
 
 def test_texts_are_read_as_they_are_written() -> None:

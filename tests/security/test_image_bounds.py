@@ -62,7 +62,7 @@ def test_the_work_of_scans_is_bounded_by_pixels_too() -> None:
         decoder_bytes(jpeg_scans(150))
 
 
-def test_a_rotation_that_is_too_large_is_an_error_and_not_another_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotation_that_is_too_large_is_an_error_and_not_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
     exif = Image.Exif()
     exif[274] = 6
     content = encoded(Image.new("RGB", (64, 32)), "JPEG", exif=exif)

@@ -26,7 +26,7 @@ from visualglm.serving.metrics import Metrics
 from .image_attacks import ATTACKS
 
 SAMPLES = sorted((visualglm.packed_model() / "samples").glob("*.png"))
-TURNS = [Turn("?", pictures=1)]
+TURNS = [Turn("?", image_count=1)]
 
 
 @pytest.fixture

@@ -21,13 +21,13 @@ SAMPLES = sorted((visualglm.packed_model() / "samples").glob("*.png"))
 PLAIN = ServerSettings(with_page=False)
 
 
-def data_url(picture: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+def data_url(image: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
 
 
-def asked(question: str, *pictures: Path, **more: Any) -> dict[str, Any]:
-    """A chat request about pictures."""
-    parts = [{"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in pictures]
+def asked(question: str, *images: Path, **more: Any) -> dict[str, Any]:
+    """A chat request about images."""
+    parts = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
     content = [*parts, {"type": "text", "text": question}]
     return {"model": "visualglm-mini", "messages": [{"role": "user", "content": content}], **more}
 

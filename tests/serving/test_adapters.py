@@ -28,7 +28,7 @@ from .conftest import PLAIN, SAMPLES, asked
 KINDS = {
     "prefix": ("ptuning", "ptuning.tokens=4"),  # first, though its kind is not LoRA's
     "words": ("lora",),
-    "pictures": ("lora", "parts.language='frozen'", "parts.projection='full'", "parts.qformer='lora'"),
+    "images": ("lora", "parts.language='frozen'", "parts.projection='full'", "parts.qformer='lora'"),
 }
 QUESTIONS = ["What is in the picture?", "这是什么？"]
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 10}
@@ -88,7 +88,7 @@ def test_adapters_never_share_a_batch_and_answer_as_alone(
     async def work() -> list[str]:
         jobs = []
         for name, question, number in wanted:
-            turns, contents = [Turn(question, pictures=1)], [SAMPLES[number].read_bytes()]
+            turns, contents = [Turn(question, image_count=1)], [SAMPLES[number].read_bytes()]
             jobs.append(await engine.ask(turns, contents, adapter=name, **GREEDY))
         engine.start()  # all wait together
         for job in jobs:

@@ -36,6 +36,6 @@ def test_requests_made_from_the_document(serve: Callable[..., Server]) -> None:
             for limit in LIMITS:
                 if isinstance(case.body, dict) and isinstance(case.body.get(limit), int | float):
                     case.body[limit] = min(case.body[limit], 4)  # as valid as before, and quick
-            case.call_and_validate(excluded_checks=[positive_data_acceptance])  # a right string may be no picture
+            case.call_and_validate(excluded_checks=[positive_data_acceptance])  # a right string may be no image
 
         agrees()

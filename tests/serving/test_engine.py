@@ -71,8 +71,8 @@ async def whole(job: Job) -> str:
     return "".join([piece async for piece in job.pieces()])
 
 
-def question(text: str, pictures: int = 1) -> list[Turn]:
-    return [Turn(text, pictures=pictures)]
+def question(text: str, images: int = 1) -> list[Turn]:
+    return [Turn(text, image_count=images)]
 
 
 def test_every_caller_gets_what_it_would_get_alone(
@@ -90,7 +90,7 @@ def test_every_caller_gets_what_it_would_get_alone(
     assert max(gate.batches) > 1
 
 
-def test_a_picture_is_encoded_once(run: Callable[..., Any]) -> None:
+def test_a_image_is_encoded_once(run: Callable[..., Any]) -> None:
     async def work(engine: Engine) -> Engine:
         first = await whole(await engine.ask(question("这是什么？"), CONTENTS[:1]))
         turns = [Turn("这是什么？", first, 1), Turn("一共有几个物体？")]
@@ -136,7 +136,7 @@ def test_who_leaves_while_waiting_leaves_nothing_behind(gate: Gate, run: Callabl
     run(work, max_queue=2)
 
 
-def test_few_pictures_are_decoded_at_once(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_are_decoded_at_once(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     at_once, most, full, lock = 0, 0, threading.Event(), threading.Lock()
 
     async def work(engine: Engine) -> None:

@@ -95,7 +95,7 @@ def test_metrics_count_and_hold_nothing_that_was_written(server: Server) -> None
     httpx.get(f"{server.url}/unmistakable-path")
     text = httpx.get(f"{server.url}/metrics").text
     assert 'visualglm_requests_total{route="/v1/chat/completions",status="200"}' in text
-    for name in ("queue_length", "completion_tokens_total", "answer_seconds_sum", "picture_hits"):
+    for name in ("queue_length", "completion_tokens_total", "answer_seconds_sum", "image_hits"):
         assert f"visualglm_{name}" in text
     assert "process_resident_memory_bytes" in text
     assert "unmistakable" not in text

@@ -72,7 +72,7 @@ def test_the_stream_helper(opened: visualglm.VisualGLM, client: openai.OpenAI) -
     assert "content.delta" in kinds
 
 
-def test_turns_and_pictures_are_those_of_a_conversation(opened: visualglm.VisualGLM, client: openai.OpenAI) -> None:
+def test_turns_and_images_are_those_of_a_conversation(opened: visualglm.VisualGLM, client: openai.OpenAI) -> None:
     conversation = opened.conversation(SAMPLES[0])
     first = conversation.ask("这张图片里有什么？").text
     second = conversation.ask("一共有几个物体？", image=SAMPLES[1]).text
@@ -181,7 +181,7 @@ def test_mistakes_are_a_400_with_one_sentence(server: Server, change: dict[str, 
         "",
     ],
 )
-def test_no_picture_is_a_400_and_never_a_file(client: openai.OpenAI, url: str) -> None:
+def test_no_image_is_a_400_and_never_a_file(client: openai.OpenAI, url: str) -> None:
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(model="visualglm-mini", messages=messages)  # type: ignore[arg-type]

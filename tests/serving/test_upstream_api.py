@@ -1,4 +1,4 @@
-"""Upstream's `POST /`: the same shape, the new turn in the history, a picture that may be missing or line-wrapped."""
+"""Upstream's `POST /`: the same shape, the new turn in the history, a image that may be missing or line-wrapped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_raw_line_breaks_inside_the_string(opened: visualglm.VisualGLM, server: 
     assert reply.json()["result"] == opened.ask(SAMPLES[0], QUESTION).text
 
 
-def test_history_goes_on_with_its_picture(opened: visualglm.VisualGLM, server: Server) -> None:
+def test_history_goes_on_with_its_image(opened: visualglm.VisualGLM, server: Server) -> None:
     conversation = opened.conversation(SAMPLES[0])
     first = post(server, image=ENCODED, text=QUESTION, history=[])
     assert first["result"] == conversation.ask(QUESTION).text
@@ -57,7 +57,7 @@ def test_parameters_count(opened: visualglm.VisualGLM, server: Server) -> None:
     assert minimum["result"] == opened.ask(None, QUESTION, min_length=60).text
 
 
-def test_without_a_picture(opened: visualglm.VisualGLM, server: Server) -> None:
+def test_without_a_image(opened: visualglm.VisualGLM, server: Server) -> None:
     alone = opened.ask(None, "你好").text
     assert [post(server, text="你好", **more)["result"] for more in ({}, {"image": None}, {"image": ""})] == [alone] * 3
 

@@ -1,4 +1,4 @@
-"""The opener of picture URLs: what is not allowed by name, or leads inside, is refused; limits hold; redirects too."""
+"""The opener of image URLs: what is not allowed by name, or leads inside, is refused; limits hold; redirects too."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_unsafe_urls_are_refused_before_anything_is_resolved(no_network: None, u
 
 
 @pytest.mark.parametrize("address", INSIDE)
-def test_addresses_inside_are_no_place_for_pictures(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_addresses_inside_are_no_place_for_images(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     assert not is_public(address)
     answers = [(0, 0, 0, "", ("8.8.8.8", 80)), (0, 0, 0, "", (address, 80))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: answers)
@@ -164,7 +164,7 @@ def fetcher(port: int, **limits: Any) -> ImageFetcher:
     return ImageFetcher([f"pictures.example:{port}"], **limits)
 
 
-def test_an_allowed_picture_comes(internet: int) -> None:
+def test_an_allowed_image_comes(internet: int) -> None:
     for path in ("/end", "/to/end", "/end?size=1"):
         assert fetcher(internet)(f"http://pictures.example:{internet}{path}") == b"picture"
     assert fetcher(internet)(f"HTTP://PICTURES.EXAMPLE.:{internet}/end") == b"picture"

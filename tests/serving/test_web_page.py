@@ -48,7 +48,7 @@ def test_a_slider_that_was_moved_counts(opened: visualglm.VisualGLM, monkeypatch
     engine = Engine(opened, EngineLimits(), Metrics(), defaults={"temperature": 1.5, "top_p": 0.3})
     asked: dict[str, Any] = {}
 
-    async def ask(turns: Any, pictures: Any, adapter: str | None = None, **sampling: Any) -> Any:
+    async def ask(turns: Any, images: Any, adapter: str | None = None, **sampling: Any) -> Any:
         asked.update(sampling)
         raise visualglm.errors.UsageError("enough")
 

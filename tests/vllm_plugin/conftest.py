@@ -33,12 +33,12 @@ TOLERANCE = 1e-3
 """Of a log probability in float32: sums in another order. A causal mask would be off by whole units."""
 
 
-def data_url(picture: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+def data_url(image: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
 
 
-def user(text: str, *pictures: Path) -> dict[str, Any]:
-    parts = [{"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in pictures]
+def user(text: str, *images: Path) -> dict[str, Any]:
+    parts = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
 

@@ -120,7 +120,7 @@ def test_beam_search_which_prolongs_prompts_is_refused(llm: Any, expected: dict[
 )
 def test_nothing_is_opened_that_a_message_names(llm: Any, url: str) -> None:
     part = {"type": "image_url", "image_url": {"url": url}}
-    with pytest.raises(ValueError, match=r"picture|image"):
+    with pytest.raises(ValueError, match=r"image|image"):
         llm.chat([{"role": "user", "content": [part, {"type": "text", "text": "?"}]}], GREEDY, use_tqdm=False)
 
 

@@ -88,10 +88,10 @@ def test_torchaos_configuration_of_transformers_works_too() -> None:
     from transformers import TorchAoConfig
 
     config = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=["image_encoder", "lm_head"])
-    picture = FOLDER / "samples" / "moon.png"
+    image = FOLDER / "samples" / "moon.png"
     said = []
     for how in ({}, {"quantization_config": config}):
         model = visualglm.load(FOLDER, device="cpu", dtype="bfloat16", **how)
-        said.append(model.conversation(picture).ask("What is in the picture?", max_new_tokens=6).text)
+        said.append(model.conversation(image).ask("What is in the picture?", max_new_tokens=6).text)
     assert type(model.model.transformer.layers[0].attention.dense.weight).__name__ == "Int8Tensor"
     assert said[0] == said[1]

@@ -73,9 +73,9 @@ def local(address: str) -> tuple[str, ...]:
     return (address, "data:", "blob:")
 
 
-def ask(page: Page, text: str, picture: Path | None = None) -> None:
-    if picture is not None:
-        page.locator("input[type=file]").first.set_input_files(str(picture))
+def ask(page: Page, text: str, image: Path | None = None) -> None:
+    if image is not None:
+        page.locator("input[type=file]").first.set_input_files(str(image))
         page.locator(".thumbnail-image").first.wait_for()
     page.locator("textarea").first.fill(text)
     page.locator("textarea").first.press("Enter")

@@ -36,7 +36,7 @@ def measure(model: VisualGLMForConditionalGeneration, prompt_tokens: int, tokens
     prefill = [timed_alone(synchronized, model, ids, image_embeds=image_embeds, logits_to_keep=1)[1] for _ in range(3)]
     return {
         "prompt_tokens": ids.shape[1],
-        "picture_seconds": _round(statistics.median(encoding)),
+        "image_seconds": _round(statistics.median(encoding)),
         "prompt_seconds": _round(statistics.median(prefill)),
         "prompt_tokens_per_second": _round(ids.shape[1] / statistics.median(prefill)),
         "bytes_per_token": bytes_per_token(model),

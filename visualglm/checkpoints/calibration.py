@@ -1,6 +1,6 @@
-"""Pictures -> how much each input of a linear counts, for scales that err where it costs least.
+"""Images -> how much each input of a linear counts, for scales that err where it costs least.
 
-The model reads each picture with a question, layer by layer in float32; the mean square of what arrives at every input
+The model reads each image with a question, layer by layer in float32; the mean square of what arrives at every input
 of every linear is what `quantize_weight` calls importance. Words of an answer are not seen. Knows no formats. Source:
 activation-aware scales, AWQ (Lin et al. 2023); here they choose the group's scale, and nothing is rescaled.
 """
@@ -24,26 +24,26 @@ from .layerwise_forward import run
 
 QUESTION = "描述这张图片。"
 IMPORTANCE_FLOOR = 0.01
-"""Of the mean: an input that these pictures leave silent still counts so much."""
+"""Of the mean: an input that these images leave silent still counts so much."""
 
 Importance = dict[str, Tensor]
 """Name of a linear -> [in_features]."""
 
 
-def importance(checkpoint: Checkpoint, pictures: Sequence[ImageSource], vocabulary: Path | None) -> Importance:
-    """What the linears of an unquantized checkpoint read when it looks at these pictures, all at once.
+def importance(checkpoint: Checkpoint, images: Sequence[ImageSource], vocabulary: Path | None) -> Importance:
+    """What the linears of an unquantized checkpoint read when it looks at these images, all at once.
 
     Raises:
-        ImageError: a picture cannot be opened.
+        ImageError: a image cannot be opened.
         UsageError: there is no vocabulary to ask a question with.
     """
     if vocabulary is None:
-        raise UsageError("calibrating asks about pictures, which needs ice_text.model: name it with --tokenizer.")
+        raise UsageError("calibrating asks about images, which needs ice_text.model: name it with --tokenizer.")
     found: Importance = {}
     processor = VisualGLMProcessor.for_config(checkpoint.config, vocabulary)
-    pixel_values = torch.cat([processor.image_processor.read(picture) for picture in pictures])
-    prompt = processor.build_prompt([Turn(QUESTION, pictures=1)])
-    ids = torch.tensor([prompt.input_ids]).repeat(len(pictures), 1)
+    pixel_values = torch.cat([processor.image_processor.read(image) for image in images])
+    prompt = processor.build_prompt([Turn(QUESTION, image_count=1)])
+    ids = torch.tensor([prompt.input_ids]).repeat(len(images), 1)
     run(checkpoint, ids, pixel_values, watch=partial(_listen, found))
     return found
 

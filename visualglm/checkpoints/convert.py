@@ -35,9 +35,9 @@ from .vocabulary_file import find_vocabulary, resolve_vocabulary
 
 MAX_SHARD_SIZE = 3_500_000_000  # five files at full size, as upstream published it
 TOKENIZER_CONFIG = "tokenizer_config.json"
-PICTURE_CONFIGS = ("preprocessor_config.json", "processor_config.json")
+IMAGE_CONFIGS = ("preprocessor_config.json", "processor_config.json")
 COMPANIONS = (
-    *PICTURE_CONFIGS,
+    *IMAGE_CONFIGS,
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
@@ -69,7 +69,7 @@ def convert(
         tokenizer: a vocabulary file, or a folder with one, where the source has none.
         max_shard_size: bytes in one weights file (sat always has one).
         quantize: also store linears in fewer bits (`quantized.plan`); our own layout only.
-        calibrate: pictures that say which errors of 4-bit weights count; the model reads them, layer by layer.
+        calibrate: images that say which errors of 4-bit weights count; the model reads them, layer by layer.
         report: is told each step.
 
     Raises:
@@ -92,7 +92,7 @@ def convert(
     _refuse_bits_without_a_place(checkpoint, to)
     check_free_space(place, checkpoint.nbytes)
     if quantize is not None and calibrate:
-        report("looking at the pictures, layer by layer")
+        report("looking at the images, layer by layer")
         checkpoint = _calibrated(original, quantize, calibrate, vocabulary)
     with atomic_folder(place, overwrite) as folder:
         report(f"writing {len(checkpoint.tensors)} tensors, {in_words(checkpoint.nbytes)}")
@@ -106,11 +106,11 @@ def convert(
 
 
 def _calibrated(
-    checkpoint: Checkpoint, plan: QuantizationConfig, pictures: Sequence[ImageSource], vocabulary: Path | None
+    checkpoint: Checkpoint, plan: QuantizationConfig, images: Sequence[ImageSource], vocabulary: Path | None
 ) -> Checkpoint:
     if 4 not in (with_default_modules(plan).modules or {}).values():
         raise UsageError("calibrating chooses the scales of 4-bit weights, and there are none: leave --calibrate out.")
-    return quantized(checkpoint, plan, VisualGLMNetwork, importance(checkpoint, pictures, vocabulary))
+    return quantized(checkpoint, plan, VisualGLMNetwork, importance(checkpoint, images, vocabulary))
 
 
 def _refuse_bits_without_a_place(checkpoint: Checkpoint, to: Layout) -> None:
@@ -159,7 +159,7 @@ def _take_along(folder: Path, checkpoint: Checkpoint, to: Layout, vocabulary: Pa
             shutil.copyfile(checkpoint.folder / name, folder / name)
     if not (folder / GENERATION_CONFIG).exists():
         defaults.save_pretrained(folder)
-    if to == "native" and not any((folder / name).exists() for name in PICTURE_CONFIGS):
+    if to == "native" and not any((folder / name).exists() for name in IMAGE_CONFIGS):
         VisualGLMImageProcessor.for_config(checkpoint.config).save_pretrained(folder)
     if vocabulary is None:
         return

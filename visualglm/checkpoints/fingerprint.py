@@ -1,6 +1,6 @@
 """What a checkpoint computed when it was converted, stored beside it, and whether it still does.
 
-`fingerprint.json` holds the fixed input (two rows with the same words and different pictures), the last position's
+`fingerprint.json` holds the fixed input (two rows with the same words and different images), the last position's
 logits (an even sample of the vocabulary), each block's root mean square, and a checksum of every tensor under our
 names and row orders: the same for all layouts of the same weights. Knows nothing about layouts.
 """
@@ -31,7 +31,7 @@ TOLERANCE = 1e-3  # of the largest stored value; another machine's float32 sums 
 
 
 def fixed_input(config: VisualGLMConfig) -> tuple[Tensor, Tensor]:
-    """ids [2, T] (picture, a dozen words, the end of a prompt) and two different pictures [2, 3, H, W].
+    """ids [2, T] (image, a dozen words, the end of a prompt) and two different images [2, 3, H, W].
 
     Everything is computed from formulas, so it is the same on every machine and in every version of torch.
     """

@@ -1,6 +1,6 @@
 """The model's forward pass with one block's weights in memory at a time.
 
-In: a `Checkpoint`, ids [B, T], pictures [P, 3, H, W]. Out: the last position's logits [B, vocabulary] in float32, and
+In: a `Checkpoint`, ids [B, T], images [P, 3, H, W]. Out: the last position's logits [B, vocabulary] in float32, and
 each block's root mean square as it went by. The modules are the model's own; only the two vocabulary matrices are
 replaced by ones that read rows from the file. Knows nothing about layouts.
 """

@@ -3,7 +3,7 @@
 The files' headers are checked against the model before a number is read. The numbers then go through transformers' own
 loader, so that dtype, device maps, tensor parallelism and quantization work as everywhere: our own layout as a folder,
 upstream's as a mapping of lazy tensors. Memory stays near one copy of the model in its target dtype. Knows nothing
-about text or pictures.
+about text or images.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _quantized(
 def _configuration(
     checkpoint: Checkpoint, given: VisualGLMConfig | None, kwargs: dict[str, Any]
 ) -> tuple[VisualGLMConfig, int]:
-    """The configuration to build the model with, and the picture size wanted.
+    """The configuration to build the model with, and the image size wanted.
 
     Fields are taken out of `kwargs`. Whether the head is tied and what is quantized, and the size of the position
     table, are facts of the file.

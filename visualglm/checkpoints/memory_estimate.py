@@ -1,7 +1,7 @@
 """How much memory a model will take, from the headers of its files alone.
 
 In: a checkpoint, or the 6B's configuration without one, and how it will be opened. Out: bytes of weights, cache and
-loading, and what this machine has. Knows nothing about pictures or text.
+loading, and what this machine has. Knows nothing about images or text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .quantize import SCALE, empty_model, plan_of_config, quantized
 from .storage.lazy_tensor import LazyTensor
 
 WORK_OF_A_TOKEN = 4
-"""Rows of a block's inner size that are alive at once for each token of the prompt or patch of the picture."""
+"""Rows of a block's inner size that are alive at once for each token of the prompt or patch of the image."""
 PROGRAM = 300_000_000
 """What Python, torch and transformers hold, where the machine does not say."""
 

@@ -1,6 +1,6 @@
 """Is this checkpoint whole and does it compute what it should? Six checks, each with one line.
 
-In: a folder. Out: `Check`s: files, tensors, numbers, fingerprint, picture, vocabulary. What `visualglm doctor`
+In: a folder. Out: `Check`s: files, tensors, numbers, fingerprint, image, vocabulary. What `visualglm doctor`
 prints. Holds one block of the model in memory at a time.
 """
 
@@ -65,7 +65,7 @@ def verify(folder: str | Path, with_fingerprint: bool = True) -> Iterator[Check]
             if with_fingerprint
             else Check("fingerprint", "skipped", "not compared, as asked")
         )
-        yield _picture(measured)
+        yield _image(measured)
     yield _vocabulary(checkpoint)
 
 
@@ -106,13 +106,13 @@ def _fingerprint(checkpoint: Checkpoint, measured: ForwardRecord) -> Check:
     return Check("fingerprint", "passed", "tensors, blocks and logits are those of the conversion")
 
 
-def _picture(measured: ForwardRecord) -> Check:
-    """The two rows of the fixed input differ in their picture only."""
+def _image(measured: ForwardRecord) -> Check:
+    """The two rows of the fixed input differ in their image only."""
     one, other = measured.logits
     change = (one - other).abs().max().item() / max(one.abs().max().item(), torch.finfo(torch.float32).tiny)
     if not change > 1e-5:
-        return Check("picture", "failed", "two different pictures give the same logits: the model does not see")
-    return Check("picture", "passed", f"another picture changes the logits (by {change:.2g} of the largest)")
+        return Check("image", "failed", "two different images give the same logits: the model does not see")
+    return Check("image", "passed", f"another image changes the logits (by {change:.2g} of the largest)")
 
 
 def _vocabulary(checkpoint: Checkpoint) -> Check:

@@ -46,7 +46,7 @@ class DataRow:
     """A chat that ends with an answer, and the paths or data URLs of its images in order."""
 
     turns: list[Turn]
-    pictures: list[str]
+    images: list[str]
 
 
 class DataFile:
@@ -189,8 +189,8 @@ def _parse_row(content: Any, path: Path) -> DataRow:
     if "messages" in content or "conversations" in content:
         turns, sources = messages_to_turns(_messages(content))
     else:
-        pictures = [content["img"]] if content.get("img") else []
-        turns, sources = [Turn(_text(content["prompt"]), _text(content["label"]), len(pictures))], pictures
+        images = [content["img"]] if content.get("img") else []
+        turns, sources = [Turn(_text(content["prompt"]), _text(content["label"]), len(images))], images
     if turns[-1].answer is None or not all(turn.answer for turn in turns):
         raise PromptError("a question has no answer")
     return DataRow(turns, [_resolve_image(source, path) for source in sources])

@@ -51,4 +51,4 @@ def _sample(samples: FinetuningDataset, index: int) -> Iterator[str]:
         "<img></img>", "<img>…</img>"
     )
     learned = processor.tokenizer.decode(trained)
-    yield f"sample {index + 1} (row {sample['row'] + 1}, {len(sample['pictures'])} images): {text}⟦{learned}⟧"
+    yield f"sample {index + 1} (row {sample['row'] + 1}, {len(sample['images'])} images): {text}⟦{learned}⟧"

@@ -21,7 +21,7 @@ from .data_files import DataFile, DataRow, RowError
 
 
 class FinetuningDataset(Dataset[dict[str, Any]]):
-    """The answers of a file. A sample holds `input_ids` and `labels` [T], and `pictures`, the paths of its images.
+    """The answers of a file. A sample holds `input_ids` and `labels` [T], and `images`, the paths of its images.
 
     `bad` lists the error messages of skipped rows (`skip_bad`); `lengths` are the samples' lengths in tokens.
 
@@ -42,7 +42,7 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
         self.positions, self.lengths = array("q"), array("q")
         for number in range(len(rows)):
             try:
-                lengths = self._lengths(number, open_pictures=skip_bad)
+                lengths = self._lengths(number, open_images=skip_bad)
             except RowError as error:
                 if not skip_bad:
                     raise
@@ -58,24 +58,24 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
         number, last = self.positions[2 * index : 2 * index + 2]
         row = self.rows[number]
         input_ids, labels = self._encoded(number, row, last)
-        shown = sum(turn.pictures for turn in row.turns[: last + 1])
-        return {"input_ids": input_ids, "labels": labels, "pictures": row.pictures[:shown], "row": number}
+        shown = sum(turn.image_count for turn in row.turns[: last + 1])
+        return {"input_ids": input_ids, "labels": labels, "images": row.images[:shown], "row": number}
 
     def turns(self, index: int) -> list[Turn]:
         """Return the turns of a sample; the last one has the answer to train on."""
         number, turn = self.positions[2 * index : 2 * index + 2]
         return self.rows[number].turns[: turn + 1]
 
-    def picture_paths(self) -> Iterator[str]:
+    def image_paths(self) -> Iterator[str]:
         """Yield the path of every image, repeated if rows share it."""
         for number in dict.fromkeys(self.positions[::2]):
-            yield from self.rows[number].pictures
+            yield from self.rows[number].images
 
     def pixel_values(self, sample: dict[str, Any]) -> list[Tensor]:
         """Decode the images of a sample, each [3, H, W]."""
-        return [self._pixels(sample["row"], path) for path in sample["pictures"]]
+        return [self._pixels(sample["row"], path) for path in sample["images"]]
 
-    def _lengths(self, number: int, open_pictures: bool) -> list[int]:
+    def _lengths(self, number: int, open_images: bool) -> list[int]:
         row = self.rows[number]
         last = len(row.turns) - 1
         longest = len(self._encoded(number, row, last)[0])  # first: beginnings of thousands of turns take minutes
@@ -84,8 +84,8 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
                 f"{self.rows.path}, row {number + 1}: it takes {longest} tokens and max_tokens is "
                 f"{self.max_tokens}. Shorten it, raise max_tokens, or skip it with --skip-bad."
             )
-        if open_pictures:
-            for path in row.pictures:
+        if open_images:
+            for path in row.images:
                 self._pixels(number, path)
         return [*(len(self._encoded(number, row, turn)[0]) for turn in range(last)), longest]
 
@@ -123,9 +123,9 @@ class Collator:
             "attention_mask": _pad([[1] * len(sample["input_ids"]) for sample in samples], longest, 0),
         }
         if self.features is not None:
-            embeds = [self.features[path] for sample in samples for path in sample["pictures"]]
+            embeds = [self.features[path] for sample in samples for path in sample["images"]]
             return batch | ({"image_embeds": torch.stack(embeds)} if embeds else {})
-        pixels = [picture for sample in samples for picture in sample["pixels"]]
+        pixels = [image for sample in samples for image in sample["pixels"]]
         return batch | ({"pixel_values": torch.stack(pixels)} if pixels else {})
 
 

@@ -32,16 +32,16 @@ class EvalQuestion:
     """A chat whose last turn is asked, its images, and the expected answer (None: any)."""
 
     turns: list[Turn]
-    pictures: list[str]
+    images: list[str]
     wanted: str | None = None
 
 
 def probes() -> list[EvalQuestion]:
     """Return the questions that show forgetting, with images of the packed model's samples."""
-    pictures = sorted(str(path) for path in (packed_model() / "samples").glob("*.png"))[:2]
+    images = sorted(str(path) for path in (packed_model() / "samples").glob("*.png"))[:2]
     asked = []
     for shown, question in PROBES:
-        asked += [EvalQuestion([Turn(question, None, 1)], [picture]) for picture in pictures] if shown else []
+        asked += [EvalQuestion([Turn(question, None, 1)], [image]) for image in images] if shown else []
         asked += [] if shown else [EvalQuestion([Turn(question)], [])]
     return asked
 
@@ -61,7 +61,7 @@ def answers(
     inside.eval()
     with torch.autocast(inside.device.type, dtype, enabled=dtype != torch.float32):
         for one in asked:
-            embeds = torch.cat([model.encode(path) for path in one.pictures]) if one.pictures else None
+            embeds = torch.cat([model.encode(path) for path in one.images]) if one.images else None
             turns = [*one.turns[:-1], replace(one.turns[-1], answer=None)]
             prompt = ask_prompt(model.processor, turns, language, settings.limits)
             row = GenerationRow(prompt.input_ids, embeds, settings)

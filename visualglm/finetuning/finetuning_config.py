@@ -42,7 +42,7 @@ class TrainedModules:
     vision: str = "frozen"
 
     @property
-    def picture_trains(self) -> bool:
+    def image_trains(self) -> bool:
         """True if any vision-side module trains."""
         return {self.qformer, self.projection, self.vision} != {"frozen"}
 
@@ -125,7 +125,7 @@ class Finetuning:
     @property
     def caches(self) -> bool:
         """True if each image is encoded once and cached: only possible if all vision-side modules are frozen."""
-        return self.cache_features and not self.parts.picture_trains
+        return self.cache_features and not self.parts.image_trains
 
     @property
     def rate(self) -> float:

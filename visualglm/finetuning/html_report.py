@@ -73,7 +73,7 @@ def _table(answered: Answered) -> str:
 
 
 def _row(asked: EvalQuestion, before: str, after: str) -> str:
-    cells = [f"<td>{''.join(_thumbnails(asked.pictures))}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
+    cells = [f"<td>{''.join(_thumbnails(asked.images))}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
     cells.append(f"<td>{html.escape(asked.wanted or '')}</td>")
     for said in (before, after):
         mark = (
@@ -89,8 +89,8 @@ def _row(asked: EvalQuestion, before: str, after: str) -> str:
 
 def _thumbnails(paths: list[str]) -> Iterator[str]:
     for path in paths:
-        picture = open_image(path)
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        image = open_image(path)
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
         file = io.BytesIO()
-        picture.save(file, "PNG")
+        image.save(file, "PNG")
         yield f'<img alt="" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

@@ -249,7 +249,7 @@ def _compute_features(ready: TrainableModel, sides: DataSplits, file: Path) -> I
         return None
     inside = ready.model
     with torch.autocast(inside.device.type, ready.dtype, enabled=ready.dtype != torch.float32):
-        return compute_features(inside, sides.image_processor, sides.pictures(), file)
+        return compute_features(inside, sides.image_processor, sides.images(), file)
 
 
 def save_result(ready: TrainableModel, step: int) -> None:

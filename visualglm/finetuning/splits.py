@@ -32,8 +32,8 @@ class DataSplits:
     def image_processor(self) -> VisualGLMImageProcessor:
         return self.learned.samples.processor.image_processor
 
-    def pictures(self) -> list[str]:
-        return [path for part in self._both if part for path in part.samples.picture_paths()]
+    def images(self) -> list[str]:
+        return [path for part in self._both if part for path in part.samples.image_paths()]
 
     @property
     def _both(self) -> tuple[SubsetDataset, SubsetDataset | None]:
@@ -74,5 +74,5 @@ def held_out_questions(sides: DataSplits, count: int) -> list[EvalQuestion]:
     chosen = []
     for index in sides.held_out.indices[:count]:
         sample, turns = sides.held_out.samples[index], sides.held_out.samples.turns(index)
-        chosen.append(EvalQuestion(turns, sample["pictures"], turns[-1].answer))
+        chosen.append(EvalQuestion(turns, sample["images"], turns[-1].answer))
     return chosen

@@ -285,7 +285,7 @@ def _compute(recipe: Finetuning, dtype: torch.dtype, device: torch.device) -> di
         options |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     return options | {
         "ddp_backend": "gloo" if cpu and world() > 1 else None,
-        "ddp_find_unused_parameters": recipe.parts.picture_trains,
+        "ddp_find_unused_parameters": recipe.parts.image_trains,
     }
 
 

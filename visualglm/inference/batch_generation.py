@@ -1,6 +1,6 @@
 """Prompts with sampling, seed and length of their own, answered in one `generate`, each as if alone.
 
-    rows (ids, picture vectors, Settings, seed) -- left padding --> generate -- one id per row and step --> row.accept
+    rows (ids, image vectors, Settings, seed) -- left padding --> generate -- one id per row and step --> row.accept
 
 A row's penalties, warpers and draws see that row without its padding, and its draws come from its own generator: the
 same seed gives the same answer alone, in a batch, and through `ask`. A row that has ended, or was ended from outside,
@@ -26,7 +26,7 @@ from .generation_settings import GenerationSettings
 class GenerationRow:
     """One prompt on its way to an answer: `ids` grows, `ended` stops it (anyone may set it, from any thread).
 
-    `image_embeds` [pictures, image_length, hidden] or None. Settings without a seed get one, drawn here.
+    `image_embeds` [images, image_length, hidden] or None. Settings without a seed get one, drawn here.
     """
 
     def __init__(self, input_ids: list[int], image_embeds: Tensor | None, settings: GenerationSettings) -> None:
@@ -55,7 +55,7 @@ def generate_batch(model: VisualGLMNetwork, rows: Sequence[GenerationRow]) -> No
     """Fills `ids` of every row that has not ended.
 
     Raises:
-        PromptError: pictures and slots of a row do not match.
+        PromptError: images and slots of a row do not match.
     """
     rows = [row for row in rows if not row.ended]
     if not rows:

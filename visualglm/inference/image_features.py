@@ -25,7 +25,7 @@ class ImageEncodingModel(Protocol):
 
 
 class ImageFeatures:
-    """A picture in a dialogue: its pixels, and its vectors for the model and the adapter that asked last."""
+    """A image in a dialogue: its pixels, and its vectors for the model and the adapter that asked last."""
 
     def __init__(self, pixel_values: Tensor) -> None:
         self.pixel_values = pixel_values
@@ -36,14 +36,14 @@ class ImageFeatures:
         """Its vectors [1, image_length, hidden]; made anew where another model or another adapter asks.
 
         Raises:
-            ImageError: the other model reads pictures of another size.
+            ImageError: the other model reads images of another size.
         """
         encoder = weakref.ref(model), model.adapter_at_work
         if self.image_embeds is None or self._encoder != encoder:
             size, wanted = self.pixel_values.shape[-1], model.config.vision.image_size
             if size != wanted:
                 raise ImageError(
-                    f"the picture was read at {size} pixels, and this model reads {wanted}: show it again, to this one."
+                    f"the image was read at {size} pixels, and this model reads {wanted}: show it again, to this one."
                 )
             self.image_embeds, self._encoder = encode_pixels(model, self.pixel_values), encoder
         return self.image_embeds

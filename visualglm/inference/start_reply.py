@@ -24,7 +24,7 @@ def ask_prompt(processor: VisualGLMProcessor, turns: list[Turn], language: Langu
     try:
         return processor.build_prompt(turns, language, limits.prompt_goal)
     except PromptError:  # the bare question leaves less room than wished: it goes alone, and what is left must do
-        bare = replace(turns[-1], pictures=sum(turn.pictures for turn in turns))
+        bare = replace(turns[-1], image_count=sum(turn.image_count for turn in turns))
         alone = processor.build_prompt([bare], language, limits.total - 1)
         return replace(alone, dropped_turns=len(turns) - 1)
 

@@ -1,6 +1,6 @@
 """Upstream's own calls, `model.chat` and `model.stream_chat`, with its signatures and return values.
 
-A tokenizer, a picture and a question go in, `(response, history)` comes out. They take the same road as
+A tokenizer, a image and a question go in, `(response, history)` comes out. They take the same road as
 `Conversation`: preprocessing/prompt.py makes the ids, streaming_reply.py the answer. Source: `chat`, `stream_chat`
 and `process_image` of upstream's `modeling_chatglm.py`. Different on purpose: a question is never searched for
 `<img>` tags, so no text opens a file.
@@ -27,18 +27,18 @@ from .streaming_reply import StreamingReply
 
 
 class History(list[tuple[str, str]]):
-    """Upstream's history, a list of (question, answer), that also remembers the picture they were about.
+    """Upstream's history, a list of (question, answer), that also remembers the image they were about.
 
-    A plain list made of it (`list(history)`, a slice) is upstream's: it remembers no picture.
+    A plain list made of it (`list(history)`, a slice) is upstream's: it remembers no image.
     """
 
     shown: tuple[str, int, bool, int] | None = None
-    picture: ImageFeatures | None = None
+    image: ImageFeatures | None = None
 
     @property
     def image_embeds(self) -> Tensor | None:
-        """The picture's vectors as the last answer saw them."""
-        return None if self.picture is None else self.picture.image_embeds
+        """The image's vectors as the last answer saw them."""
+        return None if self.image is None else self.image.image_embeds
 
 
 class UpstreamChat:
@@ -63,9 +63,9 @@ class UpstreamChat:
         logits_processor: Any = None,
         **kwargs: Any,
     ) -> tuple[str, History]:
-        """Answers `query` about the picture; returns the answer and the history with this turn.
+        """Answers `query` about the image; returns the answer and the history with this turn.
 
-        `chat(tokenizer, question, history=history)` without a picture goes on with the picture of that history. What
+        `chat(tokenizer, question, history=history)` without a image goes on with the image of that history. What
         is None comes from the checkpoint's generation config (upstream's files: max_length 1024, min_length 100,
         top_p 0.4, top_k 100, temperature 0.8, repetition_penalty 1.2, do_sample). `kwargs` are more sampling arguments
         of transformers, and: `preset` ("hf", "sat", "sat_cli", "greedy"), `language` ("zh" as upstream, or "en": Q/A
@@ -73,7 +73,7 @@ class UpstreamChat:
         `seed`.
 
         Raises:
-            ImageError: the picture cannot be opened.
+            ImageError: the image cannot be opened.
             PromptError: the question alone does not fit into the model.
         """
         answered = self.stream_chat(
@@ -144,17 +144,17 @@ class UpstreamChat:
         if query is None:
             image_path, query = None, _question(image_path)
         past = history if isinstance(history, History) else _checked_history(history or [])
-        shown, picture = past.shown, past.picture
+        shown, image = past.shown, past.image
         model: Any = self  # the network that this is mixed into
         processor = VisualGLMProcessor.for_config(model.config, tokenizer)
         if image_path is not None and not (isinstance(image_path, str) and not image_path.strip()):
             shown = _identity(image_path, upstream_images, model.config.vision.image_size)
             if shown is None or shown != past.shown:
-                picture = ImageFeatures(processor.image_processor.read(image_path, upstream_images))
-        image_embeds = None if picture is None else picture.embeds(model)
-        pictures = 0 if image_embeds is None else 1
+                image = ImageFeatures(processor.image_processor.read(image_path, upstream_images))
+        image_embeds = None if image is None else image.embeds(model)
+        images = 0 if image_embeds is None else 1
         questions = [*((question, answer) for question, answer in past), (query, None)]
-        turns = [Turn(q, a, pictures if index == 0 else 0) for index, (q, a) in enumerate(questions)]
+        turns = [Turn(q, a, images if index == 0 else 0) for index, (q, a) in enumerate(questions)]
         arguments = forbid_chinese_tokens(tokenizer, language, arguments)
         reply, dropped = start_reply(model, processor, turns, image_embeds, language, **arguments)
         if dropped:
@@ -162,17 +162,17 @@ class UpstreamChat:
 
         def with_answer(response: str) -> History:
             extended = History([*past, (query, response)])
-            extended.shown, extended.picture = shown, picture
+            extended.shown, extended.image = shown, image
             return extended
 
         return reply, with_answer
 
 
-def _identity(picture: ImageSource, upstream: bool, size: int) -> tuple[str, int, bool, int] | None:
+def _identity(image: ImageSource, upstream: bool, size: int) -> tuple[str, int, bool, int] | None:
     """What a file was when it was read, so that the same one is not encoded twice; None for anything but a file."""
-    if not isinstance(picture, (str, Path)) or not Path(picture).is_file():
+    if not isinstance(image, (str, Path)) or not Path(image).is_file():
         return None
-    return str(picture), Path(picture).stat().st_mtime_ns, upstream, size
+    return str(image), Path(image).stat().st_mtime_ns, upstream, size
 
 
 def _checked_history(history: Iterable[Any]) -> History:
@@ -184,7 +184,7 @@ def _checked_history(history: Iterable[Any]) -> History:
 
 
 def _question(argument: Any) -> str:
-    """The question of `chat(tokenizer, question)`; a lone picture is a forgotten question."""
+    """The question of `chat(tokenizer, question)`; a lone image is a forgotten question."""
     if not isinstance(argument, str):
-        raise UsageError("chat got a picture but no question: call chat(tokenizer, picture, question).")
+        raise UsageError("chat got a image but no question: call chat(tokenizer, image, question).")
     return argument

@@ -1,6 +1,6 @@
-"""What transformers' `generate` must know of this model: positions, masks, caches, pictures, penalties.
+"""What transformers' `generate` must know of this model: positions, masks, caches, images, penalties.
 
-A prompt's ids and pictures go in, ids come out; every hook here is one that `generate` calls. The networks are the
+A prompt's ids and images go in, ids come out; every hook here is one that `generate` calls. The networks are the
 model's. Knows nothing about text.
 """
 
@@ -60,7 +60,7 @@ class VisualGLMGenerationMixin(GenerationMixin):
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """Positions come from the whole row where an answer begins, or rows were chosen or repeated since, and then
-        follow from there; pictures go in with the prompt only."""
+        follow from there; images go in with the prompt only."""
         kwargs.pop("position_ids", None)
         cache, attention_mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
@@ -89,9 +89,9 @@ class VisualGLMGenerationMixin(GenerationMixin):
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Encodes the pictures once and repeats them as the rows are repeated (beams, return sequences).
+        """Encodes the images once and repeats them as the rows are repeated (beams, return sequences).
 
-        transformers would repeat each picture in place, which mixes up rows that hold several.
+        transformers would repeat each image in place, which mixes up rows that hold several.
         """
         pixel_values, image_embeds = kwargs.pop("pixel_values", None), kwargs.pop("image_embeds", None)
         attention_mask = kwargs.get("attention_mask")
@@ -120,7 +120,7 @@ class VisualGLMGenerationMixin(GenerationMixin):
             preallocate(cache)
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Puts upstream's repetition penalty, which knows about picture slots, in the place of transformers', and a
+        """Puts upstream's repetition penalty, which knows about image slots, in the place of transformers', and a
         draw behind what transformers adds."""
         model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
         mask = model_kwargs.get("attention_mask")

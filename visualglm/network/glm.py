@@ -1,4 +1,4 @@
-"""Embeddings of prompt and picture [batch, tokens, hidden] -> hidden states, with cache (ChatGLM-6B v1).
+"""Embeddings of prompt and image [batch, tokens, hidden] -> hidden states, with cache (ChatGLM-6B v1).
 
     input_ids [B, T] -- prefix_positions --> rotary positions [B, 2, T] and prefix lengths [B]
     inputs_embeds [B, T, 4096] -- 28 blocks, prefix-LM mask, 2-D rotary, cache --> final_layernorm --> [B, T, 4096]
@@ -7,7 +7,7 @@ A prompt ends with `[gMASK] <sop>`: everything before the first `<sop>` is the p
 directions; from `<sop>` on the mask is causal. Every head is two halves: the first is rotated by the position, which
 stands still at the mask token's index from `<sop>` on, the second by the block position, which is 0 in the prefix and
 then counts 1, 2, 3. Module names are upstream's tensor names. Source: upstream `modeling_chatglm.py`. Knows nothing
-about pictures or text.
+about images or text.
 """
 
 from __future__ import annotations

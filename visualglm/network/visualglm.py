@@ -1,7 +1,7 @@
-"""Ids with image slots and pictures -> logits, and everything `generate` needs to go on from there.
+"""Ids with image slots and images -> logits, and everything `generate` needs to go on from there.
 
     pixel_values [P, 3, 224, 224] -- vision --> [P, 257, 1408] -- qformer --> [P, 32, 768] -- glm_proj --> [P, 32, 4096]
-    input_ids [B, T] -- word_embeddings --> [B, T, 4096], slots filled with the pictures in order -- glm --> logits
+    input_ids [B, T] -- word_embeddings --> [B, T, 4096], slots filled with the images in order -- glm --> logits
 
 Prefix, mask and both position channels come from `input_ids` alone. Files, text and images
 themselves are other folders' work: `visualglm/model.py` adds what loads, saves and chats.
@@ -50,7 +50,7 @@ class VisualGLMOutput(ModelOutput):
 
 
 class ImageEncoder(nn.Module):
-    """Picture -> the vectors that fill its slots: ViT, Q-Former, projection."""
+    """Image -> the vectors that fill its slots: ViT, Q-Former, projection."""
 
     def __init__(self, vision: VisionConfig, qformer: QFormerConfig, hidden_size: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         self.transformer.word_embeddings = value
 
     def resize_image_size(self, image_size: int) -> None:
-        """Reads pictures at `image_size` pixels from now on; the ViT's position table is interpolated and saved so.
+        """Reads images at `image_size` pixels from now on; the ViT's position table is interpolated and saved so.
 
         Raises:
             ImageError: `image_size` is not a multiple of the patch size.
@@ -110,7 +110,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         self.image_encoder.vit.resize_positions(image_size)
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Pictures [P, 3, H, W] -> the vectors of their slots [P, image_length, hidden], for `image_embeds`."""
+        """Images [P, 3, H, W] -> the vectors of their slots [P, image_length, hidden], for `image_embeds`."""
         return self.image_encoder(pixel_values)[0]
 
     def forward(
@@ -133,18 +133,18 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         """One pass.
 
         Args:
-            input_ids: [B, T]; picture slots hold `config.image_token_id`, a prompt ends with `[gMASK] <sop>`.
-            pixel_values: [pictures in the batch, 3, H, W], row by row.
+            input_ids: [B, T]; image slots hold `config.image_token_id`, a prompt ends with `[gMASK] <sop>`.
+            pixel_values: [images in the batch, 3, H, W], row by row.
             attention_mask: [B, T], 0 at pads; or a ready 4-D mask.
             labels: [B, T], the ids themselves, -100 where nothing is learned; shifted here.
             past_key_values: a cache; positions go on from where its prompt ended, one for each token behind it.
-            image_embeds: [pictures, image_length, hidden] from `encode_images`, instead of `pixel_values`.
+            image_embeds: [images, image_length, hidden] from `encode_images`, instead of `pixel_values`.
             rotary_positions: [B, 2, T], only to override what the ids say.
             position_ids: ignored: upstream's tokenizer hands them out, and they equal what is derived here.
             logits_to_keep: only the last n positions' logits (0: all), or the indices to keep.
 
         Raises:
-            PromptError: slots and pictures do not match, or a prompt has no end.
+            PromptError: slots and images do not match, or a prompt has no end.
         """
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = (
@@ -211,7 +211,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
     def _fill_slots(
         self, inputs_embeds: Tensor, input_ids: Tensor, prefix_lengths: Tensor, image_embeds: Tensor | None
     ) -> Tensor:
-        """Puts the pictures' vectors into the slots of the prefix, row by row, in order."""
+        """Puts the images' vectors into the slots of the prefix, row by row, in order."""
         slots = self._slots(input_ids, prefix_lengths)
         if not torch.compiler.is_compiling():
             self._check_slots(slots, 0 if image_embeds is None else len(image_embeds))
@@ -221,18 +221,15 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         return inputs_embeds.masked_scatter(slots[..., None], image_embeds.to(inputs_embeds))
 
     def _slots(self, input_ids: Tensor, prefix_lengths: Tensor) -> Tensor:
-        """[B, T] True at picture slots; an image id that was *generated* stands behind the prefix and is none."""
+        """[B, T] True at image slots; an image id that was *generated* stands behind the prefix and is none."""
         index = torch.arange(input_ids.shape[1], device=input_ids.device)
         return (input_ids == self.config.image_token_id) & (index < prefix_lengths[:, None])
 
-    def _check_slots(self, slots: Tensor, pictures: int) -> None:
+    def _check_slots(self, slots: Tensor, images: int) -> None:
         per_row = slots.sum(-1)
-        if (
-            bool((per_row % self.config.image_length).any())
-            or int(per_row.sum()) != pictures * self.config.image_length
-        ):
+        if bool((per_row % self.config.image_length).any()) or int(per_row.sum()) != images * self.config.image_length:
             raise PromptError(
-                f"{pictures} pictures need {self.config.image_length} slots each, but the rows of input_ids have "
+                f"{images} images need {self.config.image_length} slots each, but the rows of input_ids have "
                 f"{per_row.tolist()} slots (id {self.config.image_token_id} before <sop>): "
                 "build ids and pixel_values together with the processor."
             )
@@ -241,7 +238,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         shape = (self.config.image_length, self.config.hidden_size)
         if image_embeds is not None and tuple(image_embeds.shape[1:]) != shape:
             raise PromptError(
-                f"image_embeds are {list(image_embeds.shape)}, this model's are [pictures, {shape[0]}, {shape[1]}]: "
+                f"image_embeds are {list(image_embeds.shape)}, this model's are [images, {shape[0]}, {shape[1]}]: "
                 "make them with encode_images."
             )
 

@@ -1,10 +1,10 @@
-"""Chat messages, as OpenAI and transformers write them, become turns and picture sources.
+"""Chat messages, as OpenAI and transformers write them, become turns and image sources.
 
-In: a list of `{"role": ..., "content": ...}`. Out: `Turn`s for `prompt.build_prompt`, and the source of each picture,
+In: a list of `{"role": ..., "content": ...}`. Out: `Turn`s for `prompt.build_prompt`, and the source of each image,
 unopened. `CHAT_TEMPLATE` is the same road in Jinja, for where a string is wanted. Knows nothing about ids or pixels.
 
 Upstream has no system message: its text is put before the next question, on a line of its own; so are the texts of
-several user messages in a row, and the several texts of one message. A picture belongs to the turn of its message,
+several user messages in a row, and the several texts of one message. A image belongs to the turn of its message,
 whatever stands before it there.
 """
 
@@ -25,35 +25,35 @@ IMAGE_PARTS = ("image", "image_url", "input_image")
 
 
 def messages_to_turns(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Turn], list[Any]]:
-    """Turns, the last one open unless the messages end with the assistant; and each picture's source (None: not said).
+    """Turns, the last one open unless the messages end with the assistant; and each image's source (None: not said).
 
     Sources: `{"type": "image", "image" | "url" | "path" | "base64": ...}`, `{"type": "image_url", "image_url": ...}`.
-    Raises `PromptError` for an unknown role or part, a picture outside a user's message, or an answer to nothing.
+    Raises `PromptError` for an unknown role or part, a image outside a user's message, or an answer to nothing.
     """
     turns: list[Turn] = []
     images: list[Any] = []
     texts: list[str] = []
-    asked, pictures = False, 0
+    asked, image_count = False, 0
     for message in messages:
         text, sources = _read(message)
         if message["role"] == "assistant":
             if not asked:
                 raise PromptError("An assistant message answers nothing: put the user's message before it.")
-            turns.append(Turn("\n".join(texts), text, pictures))
-            texts, asked, pictures = [], False, 0
+            turns.append(Turn("\n".join(texts), text, image_count))
+            texts, asked, image_count = [], False, 0
             continue
         texts += [text] if text else []
         images += sources
-        asked, pictures = asked or message["role"] == "user", pictures + len(sources)
+        asked, image_count = asked or message["role"] == "user", image_count + len(sources)
     if asked:
-        turns.append(Turn("\n".join(texts), None, pictures))
+        turns.append(Turn("\n".join(texts), None, image_count))
     if not turns:
         raise PromptError("The messages have no user message: ask something.")
     return turns, images
 
 
 def _read(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """One message's text and the sources of its pictures."""
+    """One message's text and the sources of its images."""
     role, content = message.get("role"), message.get("content")
     if role not in (*ASKING, "assistant"):
         raise PromptError(f"The role {role!r} is unknown: write user, assistant or system.")
@@ -65,7 +65,7 @@ def _read(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
     texts = [str(part.get("text", "")) for part in parts if part["type"] in TEXT_PARTS]
     sources = [_source(part) for part in parts if part["type"] in IMAGE_PARTS]
     if sources and role != "user":
-        raise PromptError(f"A {role} message has a picture: pictures belong to user messages.")
+        raise PromptError(f"A {role} message has a image: images belong to user messages.")
     return "\n".join(text for text in texts if text), sources
 
 
@@ -95,9 +95,9 @@ def _jinja_plain() -> str:
 
 CHAT_TEMPLATE = rf"""
 {{#- VisualGLM's dialogue: {MARKS["zh"][0]}question, newline, {MARKS["zh"][1]}answer, newline (Q: and A: where the last
-     question has no Chinese character, or language='en'); {IMAGE_PLACEHOLDER} per picture before its turn. A literal
+     question has no Chinese character, or language='en'); {IMAGE_PLACEHOLDER} per image before its turn. A literal
      special piece in a message gets a \x10 inside, which keeps it text and which the tokenizer leaves out. -#}}
-{{%- set ns = namespace(turns=[], text='', asked=false, pictures=0, words='') -%}}
+{{%- set ns = namespace(turns=[], text='', asked=false, image_count=0, words='') -%}}
 {{%- for message in messages -%}}
   {{%- set ns.words = '' -%}}
   {{%- if message.content is string -%}}
@@ -108,7 +108,7 @@ CHAT_TEMPLATE = rf"""
         {{%- set words = part if part is string else part.text -%}}
         {{%- set ns.words = ns.words ~ ('\n' if ns.words and words else '') ~ words -%}}
       {{%- elif part.type in {list(IMAGE_PARTS)} and message.role == 'user' -%}}
-        {{%- set ns.pictures = ns.pictures + 1 -%}}
+        {{%- set ns.image_count = ns.image_count + 1 -%}}
       {{%- else -%}}
         {{{{- raise_exception('A ' ~ message.role ~ ' message has a part that does not belong there.') -}}}}
       {{%- endif -%}}
@@ -116,8 +116,9 @@ CHAT_TEMPLATE = rf"""
   {{%- endif -%}}
   {{%- if message.role == 'assistant' -%}}
     {{%- if not ns.asked -%}}{{{{- raise_exception('An assistant message answers nothing.') -}}}}{{%- endif -%}}
-    {{%- set ns.turns = ns.turns + [dict(question=ns.text, answer=ns.words, pictures=ns.pictures, open=false)] -%}}
-    {{%- set ns.text = '' -%}}{{%- set ns.asked = false -%}}{{%- set ns.pictures = 0 -%}}
+    {{%- set turn = dict(question=ns.text, answer=ns.words, image_count=ns.image_count, open=false) -%}}
+    {{%- set ns.turns = ns.turns + [turn] -%}}
+    {{%- set ns.text = '' -%}}{{%- set ns.asked = false -%}}{{%- set ns.image_count = 0 -%}}
   {{%- elif message.role in {list(ASKING)} -%}}
     {{%- set ns.text = ns.text ~ ('\n' if ns.text and ns.words else '') ~ ns.words -%}}
     {{%- set ns.asked = ns.asked or message.role == 'user' -%}}
@@ -126,7 +127,7 @@ CHAT_TEMPLATE = rf"""
   {{%- endif -%}}
 {{%- endfor -%}}
 {{%- if ns.asked -%}}
-  {{%- set ns.turns = ns.turns + [dict(question=ns.text, answer='', pictures=ns.pictures, open=true)] -%}}
+  {{%- set ns.turns = ns.turns + [dict(question=ns.text, answer='', image_count=ns.image_count, open=true)] -%}}
 {{%- endif -%}}
 {{%- set lang = namespace(zh=(language | default('auto')) == 'zh') -%}}
 {{%- if (language | default('auto')) == 'auto' and ns.turns -%}}
@@ -136,7 +137,7 @@ CHAT_TEMPLATE = rf"""
   {{%- endfor -%}}
 {{%- endif -%}}
 {{%- for turn in ns.turns -%}}
-  {{{{- '{IMAGE_PLACEHOLDER}' * turn.pictures -}}}}
+  {{{{- '{IMAGE_PLACEHOLDER}' * turn.image_count -}}}}
   {{{{- '{MARKS["zh"][0]}' if lang.zh else '{MARKS["en"][0]}' -}}}}
   {{{{- turn.question | {_jinja_plain()} -}}}}
   {{{{- '\n{MARKS["zh"][1]}' if lang.zh else '\n{MARKS["en"][1]}' -}}}}

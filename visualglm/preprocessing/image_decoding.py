@@ -117,14 +117,14 @@ def _diagnosis(content: bytes, name: str, error: Exception) -> str:
     """One sentence for a file that Pillow cannot read."""
     head = content[:1024]
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
-        return f"{name} is a HEIC picture, which is not supported: save it as JPEG or PNG."
+        return f"{name} is a HEIC image, which is not supported: save it as JPEG or PNG."
     if b"<svg" in head.lower():
-        return f"{name} is an SVG drawing, not a picture of pixels: export it as PNG."
+        return f"{name} is an SVG drawing, not a image of pixels: export it as PNG."
     fault = wrong_download(head)
     if fault is not None:
         return f"{name} {fault}"
     if isinstance(error, UnidentifiedImageError):
-        return f"{name} is not a picture of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
+        return f"{name} is not a image of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
     return f"{name} is broken or cut short ({error}): get a whole copy."
 
 

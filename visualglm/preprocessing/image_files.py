@@ -56,7 +56,7 @@ def read_stream(file: Any, name: str) -> bytes:
         ImageError: it is opened as text, cannot be read, or has more than `FILE_LIMIT` bytes.
     """
     if isinstance(file, io.TextIOBase):
-        raise ImageError("The picture's file is opened as text: open it with mode 'rb'.")
+        raise ImageError("The image's file is opened as text: open it with mode 'rb'.")
     content = bytearray()
     try:
         if getattr(file, "seekable", lambda: False)():

@@ -150,7 +150,7 @@ class _Child:
         try:
             return self._exchange(self._started(), REQUEST.pack(len(content), *size, seconds, upstream), content)
         except (OSError, EOFError) as error:
-            name = f"The picture ({len(content)} bytes)"
+            name = f"The image ({len(content)} bytes)"
             if late.is_set():
                 raise ImageError(f"{name} takes more than {seconds:g} s to decode: save it as a plain JPEG.") from error
             if self._killed:

@@ -45,7 +45,7 @@ def main() -> None:
 
 def _decoded(content: bytes, size: tuple[int, int], upstream: bool) -> tuple[bool, bytes]:
     try:
-        image = decode_image(content, f"The picture ({len(content)} bytes)", upstream)
+        image = decode_image(content, f"The image ({len(content)} bytes)", upstream)
         return True, image.resize(size, Image.Resampling.BICUBIC).tobytes()
     except ImageError as error:
         return False, str(error).encode("utf-8", "replace")

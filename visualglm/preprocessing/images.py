@@ -1,10 +1,10 @@
-"""Any picture becomes RGB, and RGB becomes pixel_values.
+"""Any image becomes RGB, and RGB becomes pixel_values.
 
-In: a path, bytes, an open file, a data URL, a PIL picture or an array. Out: a PIL picture in RGB (`open_image`), or
-`pixel_values` [pictures, 3, H, W] float32 (`VisualGLMImageProcessor`). Pillow does it all. Knows nothing about text or
+In: a path, bytes, an open file, a data URL, a PIL image or an array. Out: a PIL image in RGB (`open_image`), or
+`pixel_values` [images, 3, H, W] float32 (`VisualGLMImageProcessor`). Pillow does it all. Knows nothing about text or
 models, and never fetches: a URL is refused.
 
-A picture that is opened here (path, bytes, file, data URL) is shown as a viewer would show it: EXIF orientation is
+A image that is opened here (path, bytes, file, data URL) is shown as a viewer would show it: EXIF orientation is
 honoured, transparency lies over white, 16-bit grey is scaled to 8. Upstream did none of these (visual.py: plain
 `convert("RGB")`), which `upstream=True` repeats. An image already in memory (PIL, array) is taken as it is; a PIL image
 in RGB is not copied.
@@ -45,7 +45,7 @@ PERCENT_ESCAPES = {
 
 
 def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
-    """A picture in RGB, from a path, bytes, a file object, a data URL, a PIL picture, or an array.
+    """A image in RGB, from a path, bytes, a file object, a data URL, a PIL image, or an array.
 
     Arrays: [H, W], [H, W, 1 | 3 | 4] or channels first; uint8, bool, or floats in 0..1. Of an animation, the first
     frame. `upstream=True` ignores orientation and drops transparency, as upstream does with files.
@@ -55,36 +55,36 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
     `PIXEL_LIMIT` pixels, or more memory or work than image_decoding.py allows.
     """
     if isinstance(source, Image.Image):
-        return as_upstream(source, "The picture")
+        return as_upstream(source, "The image")
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return decode_image(bytes(source), f"The picture ({len(source)} bytes)", upstream)
+        return decode_image(bytes(source), f"The image ({len(source)} bytes)", upstream)
     if isinstance(source, str) and source[:5].lower() == "data:":
-        return decode_image(data_url_bytes(source), "The picture in the data URL", upstream)
+        return decode_image(data_url_bytes(source), "The image in the data URL", upstream)
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         return decode_image(_read_path(path), path, upstream)
     if hasattr(source, "read"):
-        name = f"The picture {getattr(source, 'name', 'in the file object')}"
+        name = f"The image {getattr(source, 'name', 'in the file object')}"
         return decode_image(read_stream(source, name), name, upstream)
     if hasattr(source, "__array__"):
         return _from_array(np.asarray(source.detach().cpu() if hasattr(source, "detach") else source))
     raise ImageError(
-        f"A picture cannot be a {type(source).__name__}: give a path, bytes, an open file, a data URL, a PIL picture "
+        f"A image cannot be a {type(source).__name__}: give a path, bytes, an open file, a data URL, a PIL image "
         "or an array."
     )
 
 
 def _read_path(path: str) -> bytes:
     if URL.match(path):
-        raise ImageError(f"{path[:100]} is a URL, and pictures are not fetched: download it and give the file.")
+        raise ImageError(f"{path[:100]} is a URL, and images are not fetched: download it and give the file.")
     if not path.strip():
-        raise ImageError("No picture was named: give its path.")
+        raise ImageError("No image was named: give its path.")
     try:
         return read_image(path)
     except FileNotFoundError as error:
         raise ImageError(f"{path[:200]} does not exist: check the path.") from error
     except IsADirectoryError as error:
-        raise ImageError(f"{path} is a folder: give one picture in it.") from error
+        raise ImageError(f"{path} is a folder: give one image in it.") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path[:200]!r} cannot be read ({error}): check the path and its permissions.") from error
 
@@ -136,7 +136,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and shape[-1] not in (1, 3, 4) and shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
-        raise ImageError(f"An array of shape {shape} is no picture: give [H, W], [H, W, 3] or [H, W, 4].")
+        raise ImageError(f"An array of shape {shape} is no image: give [H, W], [H, W, 3] or [H, W, 4].")
     if array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):
             raise ImageError(
@@ -153,9 +153,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 class VisualGLMImageProcessor(PilBackend):
-    """Pictures to `pixel_values` [pictures, 3, H, W]: bicubic to `size`, aspect not kept, CLIP's mean and std.
+    """Images to `pixel_values` [images, 3, H, W]: bicubic to `size`, aspect not kept, CLIP's mean and std.
 
-    Equal to upstream's `BlipImageEvalProcessor` (visual.py:72-98) on a PIL picture. Takes whatever `open_image` takes,
+    Equal to upstream's `BlipImageEvalProcessor` (visual.py:72-98) on a PIL image. Takes whatever `open_image` takes,
     one, a list, or a list per row; the rows are joined. A URL is an `ImageError`.
     """
 
@@ -189,11 +189,11 @@ class VisualGLMImageProcessor(PilBackend):
         return open_image(image_url_or_urls)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
-        """One list of pictures; a 4-D array is a list of them."""
+        """One list of images; a 4-D array is a list of them."""
         if isinstance(images, (list, tuple)):
-            return [picture for part in images for picture in self._prepare_images_structure(part, expected_ndims)]
+            return [image for part in images for image in self._prepare_images_structure(part, expected_ndims)]
         if getattr(images, "ndim", 0) > expected_ndims:
-            return [picture for part in images for picture in self._prepare_images_structure(part, expected_ndims)]
+            return [image for part in images for image in self._prepare_images_structure(part, expected_ndims)]
         return [images]
 
     def process_image(

@@ -1,7 +1,7 @@
-"""Pictures and text, or chat messages, become what the model takes; what it says becomes text.
+"""Images and text, or chat messages, become what the model takes; what it says becomes text.
 
 In: `text`, `images`, messages. Out: `input_ids` and `attention_mask` [rows, T], left padded, and `pixel_values`
-[pictures, 3, H, W], row by row. It joins images.py, chat_messages.py, prompt.py and the tokenizer for transformers'
+[images, 3, H, W], row by row. It joins images.py, chat_messages.py, prompt.py and the tokenizer for transformers'
 `AutoProcessor`, `apply_chat_template` and `pipeline`. Knows nothing about models.
 """
 
@@ -20,7 +20,7 @@ from ..files.config_json import check_files
 from ..network.configuration import VisualGLMConfig
 from .chat_messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, messages_to_turns
 from .images import VisualGLMImageProcessor
-from .processor_config import hub_arguments, picture_settings, slots
+from .processor_config import hub_arguments, image_settings, slots
 from .prompt import (
     MARKS,
     Language,
@@ -28,8 +28,8 @@ from .prompt import (
     Turn,
     build_prompt,
     build_training_row,
-    cut_at_pictures,
-    encode_around_pictures,
+    cut_at_images,
+    encode_around_images,
     marks_of,
     write_turns,
 )
@@ -43,9 +43,9 @@ PADDING = ("padding", "max_length", "pad_to_multiple_of", "padding_side")
 
 
 class VisualGLMProcessor(ProcessorMixin):
-    """Pictures, text and messages to model inputs, and ids back to answers.
+    """Images, text and messages to model inputs, and ids back to answers.
 
-    `image_length` slots hold `image_token_id` for each picture; both come from the model's configuration
+    `image_length` slots hold `image_token_id` for each image; both come from the model's configuration
     (`from_pretrained`, `for_config`). Unlike upstream, nothing that a user writes makes structure here: `<sop>`,
     `[gMASK]`, `<eop>` and `<img>path</img>` in a message or a text are plain text, and open no file.
     """
@@ -64,7 +64,7 @@ class VisualGLMProcessor(ProcessorMixin):
 
     @classmethod
     def for_config(cls, config: VisualGLMConfig, tokenizer: ChatGLMTokenizer | str | Path) -> VisualGLMProcessor:
-        """The processor of a model: its picture size and slots, with a tokenizer or a vocabulary file."""
+        """The processor of a model: its image size and slots, with a tokenizer or a vocabulary file."""
         if not isinstance(tokenizer, ChatGLMTokenizer):
             tokenizer = ChatGLMTokenizer(vocab_file=str(tokenizer))
         images = VisualGLMImageProcessor.for_config(config)
@@ -85,10 +85,10 @@ class VisualGLMProcessor(ProcessorMixin):
     ) -> list[Any]:
         hub = hub_arguments(kwargs)
         tokenizer = ChatGLMTokenizer.from_pretrained(pretrained_model_name_or_path, **hub)
-        stored = (processor_dict or {}).get("image_processor") or picture_settings(pretrained_model_name_or_path, hub)
+        stored = (processor_dict or {}).get("image_processor") or image_settings(pretrained_model_name_or_path, hub)
         return [VisualGLMImageProcessor.from_dict(stored), tokenizer]
 
-    # pictures and text to ids
+    # images and text to ids
 
     @property
     def model_input_names(self) -> list[str]:
@@ -108,15 +108,15 @@ class VisualGLMProcessor(ProcessorMixin):
         return_tensors: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Pictures, text or both.
+        """Images, text or both.
 
         A text is a prompt (`apply_chat_template(tokenize=False)` writes them) with one `<img></img>` for each of its
-        pictures. A text with pictures but without any `<img></img>` has them put in front, and where it does not end
-        in 答： or A: it is a question and becomes upstream's single turn. Text without pictures is taken as it is.
-        `[gMASK] <sop>` is added. Of several texts, each takes its pictures from a list per text, or in order from a
+        images. A text with images but without any `<img></img>` has them put in front, and where it does not end
+        in 答： or A: it is a question and becomes upstream's single turn. Text without images is taken as it is.
+        `[gMASK] <sop>` is added. Of several texts, each takes its images from a list per text, or in order from a
         flat list. Text is never cut, so `truncation` is refused.
 
-        Raises `PromptError` when pictures and `<img></img>` do not match, `ImageError` for a picture that cannot be
+        Raises `PromptError` when images and `<img></img>` do not match, `ImageError` for a image that cannot be
         opened.
         """
         if videos is not None or audio is not None:
@@ -132,23 +132,23 @@ class VisualGLMProcessor(ProcessorMixin):
             shares = _shares(images, texts)
             rows = [self._encode(*pair, language) for pair in zip(texts, shares, strict=True)]
             data = self._pad(rows if add_special_tokens else [row[:-2] for row in rows], return_tensors, padding)
-        return self._with_pictures(data, images, return_tensors, kwargs)
+        return self._with_images(data, images, return_tensors, kwargs)
 
-    def _encode(self, text: str, pictures: int, language: Language) -> list[int]:
-        """One text, with the slots of its pictures."""
+    def _encode(self, text: str, images: int, language: Language) -> list[int]:
+        """One text, with the slots of its images."""
         marked = text.count(IMAGE_PLACEHOLDER)
-        if marked and pictures and marked != pictures:
+        if marked and images and marked != images:
             raise PromptError(
-                f"The text has {marked} {IMAGE_PLACEHOLDER} and there are {pictures} pictures: make them equal, or use "
+                f"The text has {marked} {IMAGE_PLACEHOLDER} and there are {images} images: make them equal, or use "
                 "apply_chat_template, which does."
             )
-        if not pictures:
+        if not images:
             texts = [text]
         elif marked or text.endswith(ANSWER_MARKS):
-            texts = cut_at_pictures(text if marked else IMAGE_PLACEHOLDER * pictures + text)
+            texts = cut_at_images(text if marked else IMAGE_PLACEHOLDER * images + text)
         else:
-            texts = write_turns([Turn(text, None, pictures)], marks_of(language, text))
-        return encode_around_pictures(self.tokenizer, texts, [self.image_token_id] * self.image_length)
+            texts = write_turns([Turn(text, None, images)], marks_of(language, text))
+        return encode_around_images(self.tokenizer, texts, [self.image_token_id] * self.image_length)
 
     def _pad(self, rows: list[list[int]], return_tensors: Any, padding: Mapping[str, Any]) -> dict[str, Any]:
         """`input_ids` and `attention_mask`; the model derives positions itself."""
@@ -156,7 +156,7 @@ class VisualGLMProcessor(ProcessorMixin):
         data.setdefault("attention_mask", [[1] * len(row) for row in rows])
         return {key: data[key] for key in ("input_ids", "attention_mask")}
 
-    def _with_pictures(self, data: dict[str, Any], images: Any, return_tensors: Any, options: Any) -> BatchFeature:
+    def _with_images(self, data: dict[str, Any], images: Any, return_tensors: Any, options: Any) -> BatchFeature:
         if _count(images):
             data |= self.image_processor(images, return_tensors=return_tensors, **options)
         return BatchFeature(data)
@@ -206,12 +206,12 @@ class VisualGLMProcessor(ProcessorMixin):
         """Messages, or a batch of them, to a prompt: text, or with `tokenize=True` what the model takes.
 
         Tokenized, it is `build_prompt`: `language` chooses 问/答 or Q/A, more than `max_tokens` lose the oldest
-        turns (a warning says how many), and the pictures of the messages are opened (URLs are refused).
+        turns (a warning says how many), and the images of the messages are opened (URLs are refused).
         `continue_final_message=True` lets the model go on with the assistant's last message. With `return_dict=True` a
         `BatchFeature` as from a call, else `input_ids` alone. An open question always gets its 答：, so
         `add_generation_prompt` changes nothing. Another Jinja template than ours takes transformers' own road.
 
-        Raises `PromptError` for messages that are no dialogue, or do not fit, `ImageError` for a picture.
+        Raises `PromptError` for messages that are no dialogue, or do not fit, `ImageError` for a image.
         """
         batch = _batch(conversation)
         ours = (chat_template or self.chat_template) == CHAT_TEMPLATE
@@ -251,10 +251,10 @@ class VisualGLMProcessor(ProcessorMixin):
             rows.append(prompt.input_ids)
             sources += images
         if any(source is None for source in sources):
-            raise PromptError("A picture of the messages has no source: give it as image, path, url or base64.")
+            raise PromptError("A image of the messages has no source: give it as image, path, url or base64.")
         tensors = None if return_tensors == "auto" else return_tensors
         data = self._pad(rows, tensors, {key: options.pop(key) for key in PADDING if key in options})
-        return self._with_pictures(data, sources, tensors, options) if return_dict else data["input_ids"]
+        return self._with_images(data, sources, tensors, options) if return_dict else data["input_ids"]
 
     # ids to answers
 
@@ -295,7 +295,7 @@ def _batch(conversation: Sequence[Any]) -> Sequence[Any]:
 
 
 def _count(images: Any) -> int:
-    """How many pictures there are, however they are nested."""
+    """How many images there are, however they are nested."""
     if images is None:
         return 0
     if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) > 3:
@@ -304,7 +304,7 @@ def _count(images: Any) -> int:
 
 
 def _shares(images: Any, texts: Sequence[str]) -> list[int]:
-    """How many of the pictures belong to each text."""
+    """How many of the images belong to each text."""
     nested = isinstance(images, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in images)
     if nested and len(images) == len(texts):
         return [_count(part) for part in images]
@@ -317,6 +317,6 @@ def _shares(images: Any, texts: Sequence[str]) -> list[int]:
     if not sum(marked) and total == len(texts):
         return [1] * len(texts)
     raise PromptError(
-        f"{total} pictures cannot be shared among {len(texts)} texts with {sum(marked)} {IMAGE_PLACEHOLDER}: give a "
-        "list of pictures for each text."
+        f"{total} images cannot be shared among {len(texts)} texts with {sum(marked)} {IMAGE_PLACEHOLDER}: give a "
+        "list of images for each text."
     )

@@ -1,6 +1,6 @@
-"""What a model's folder says about slots and picture size, whatever its layout, here or on a hub.
+"""What a model's folder says about slots and image size, whatever its layout, here or on a hub.
 
-Upstream's folders have no file about pictures, and sat's none for transformers at all: their model configurations say
+Upstream's folders have no file about images, and sat's none for transformers at all: their model configurations say
 it. Out: arguments of `VisualGLMProcessor` and of `VisualGLMImageProcessor.from_dict`. Knows nothing about either.
 """
 
@@ -34,8 +34,8 @@ def slots(folder: Any, hub: Mapping[str, Any]) -> dict[str, int]:
     return {"image_length": length, "image_token_id": config.get("image_token_id") or rows - 1}
 
 
-def picture_settings(folder: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
-    """`preprocessor_config.json`, or where there is none the picture size in the model's configuration."""
+def image_settings(folder: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
+    """`preprocessor_config.json`, or where there is none the image size in the model's configuration."""
     stored = _read_json(folder, ("preprocessor_config.json",), hub)
     return stored or {"size": _image_size(_read_json(folder, MODEL_CONFIGS, hub))}
 
@@ -57,7 +57,7 @@ def _read_json(folder: Any, names: Sequence[str], hub: Mapping[str, Any]) -> dic
 
 
 def _image_size(config: Mapping[str, Any]) -> dict[str, int]:
-    """The picture size in our `config.json`, in upstream's, or in sat's `model_config.json`; 224 where none says."""
+    """The image size in our `config.json`, in upstream's, or in sat's `model_config.json`; 224 where none says."""
     parts = (config.get(name) for name in ("vision_config", "eva_config", "eva_args"))
     size = next((part["image_size"] for part in parts if isinstance(part, dict) and "image_size" in part), 224)
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)

@@ -1,12 +1,12 @@
 """A dialogue becomes ids with image slots, exactly as upstream writes it.
 
-In: turns (question, answer, how many pictures). Out: `input_ids` [T] that end in `[gMASK] <sop>`, with
-`image_length` slots (`image_token_id`) per picture. Knows the tokenizer only by `encode_plain` and its ids; nothing
+In: turns (question, answer, how many images). Out: `input_ids` [T] that end in `[gMASK] <sop>`, with
+`image_length` slots (`image_token_id`) per image. Knows the tokenizer only by `encode_plain` and its ids; nothing
 about pixels or models.
 
     <img>SLOTS</img>问：question\\n答：answer\\n问：question\\n答：          (English: Q: and A:)
 
-Each picture stands before the 问/Q of its turn; text between slots is encoded as one string, so pieces may join across
+Each image stands before the 问/Q of its turn; text between slots is encoded as one string, so pieces may join across
 问： and the question as they do upstream (modeling_chatglm.py 1379-1405; sat model/chat.py). What a user or a model
 wrote never makes structure: upstream turned a literal `<sop>` in a question into the real one, which moved the end of
 the bidirectional prefix, and opened the path or URL in a literal `<img>...</img>`; here both are plain text.
@@ -47,23 +47,23 @@ class PlainTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Turn:
-    """One question, its answer (None while it is being asked), and the pictures shown with it."""
+    """One question, its answer (None while it is being asked), and the images shown with it."""
 
     question: str
     answer: str | None = None
-    pictures: int = 0
+    image_count: int = 0
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """`input_ids` [T], ending in `[gMASK] <sop>` (and an answer's beginning); turns that had to go; pictures shown.
+    """`input_ids` [T], ending in `[gMASK] <sop>` (and an answer's beginning); turns that had to go; images shown.
 
-    Pictures never go: those of dropped turns stand before the oldest turn that is left.
+    Images never go: those of dropped turns stand before the oldest turn that is left.
     """
 
     input_ids: list[int]
     dropped_turns: int
-    pictures: int
+    image_count: int
 
 
 def language_of(text: str) -> Literal["zh", "en"]:
@@ -91,7 +91,7 @@ def build_prompt(
     """The ids that ask the last turn's question.
 
     `language` chooses 问/答 or Q/A for the whole dialogue (`auto`: by the last question). Where the dialogue is longer
-    than `max_tokens`, the oldest turns go, whole; every picture stays, and so does the question. `continue_answer`: the
+    than `max_tokens`, the oldest turns go, whole; every image stays, and so does the question. `continue_answer`: the
     last turn has the beginning of an answer, which follows `<sop>`.
 
     Raises `PromptError` when there is nothing to ask, or the last question does not fit.
@@ -99,7 +99,7 @@ def build_prompt(
     _check_turns(turns, answered=continue_answer)
     beginning = tokenizer.encode_plain(turns[-1].answer) if turns[-1].answer else []
     ids, dropped = _fit(tokenizer, turns, language, [image_token_id] * image_length, max_tokens, len(beginning))
-    return Prompt(ids + beginning, dropped, sum(turn.pictures for turn in turns))
+    return Prompt(ids + beginning, dropped, sum(turn.image_count for turn in turns))
 
 
 def build_training_row(
@@ -122,8 +122,8 @@ def build_training_row(
     return ids + answer, [IGNORED_LABEL] * (len(ids) - 1) + ids[-1:] + answer
 
 
-def encode_around_pictures(tokenizer: PlainTokenizer, texts: Sequence[str], slots: Sequence[int]) -> list[int]:
-    """Texts with one picture's slots between each two, each text encoded by itself, then `[gMASK] <sop>`."""
+def encode_around_images(tokenizer: PlainTokenizer, texts: Sequence[str], slots: Sequence[int]) -> list[int]:
+    """Texts with one image's slots between each two, each text encoded by itself, then `[gMASK] <sop>`."""
     ids = tokenizer.encode_plain(texts[0])
     for text in texts[1:]:
         ids += [*slots, *tokenizer.encode_plain(text)]
@@ -131,10 +131,10 @@ def encode_around_pictures(tokenizer: PlainTokenizer, texts: Sequence[str], slot
 
 
 def write_turns(turns: Iterable[Turn], marks: tuple[str, str]) -> list[str]:
-    """The dialogue as text, cut where a picture's slots go: one text more than there are pictures."""
+    """The dialogue as text, cut where a image's slots go: one text more than there are images."""
     texts = [""]
     for turn in turns:
-        for _ in range(turn.pictures):
+        for _ in range(turn.image_count):
             texts[-1] += IMAGE_OPEN
             texts.append(IMAGE_CLOSE)
         texts[-1] += f"{marks[0]}{turn.question}\n{marks[1]}"
@@ -143,7 +143,7 @@ def write_turns(turns: Iterable[Turn], marks: tuple[str, str]) -> list[str]:
     return texts
 
 
-def cut_at_pictures(text: str) -> list[str]:
+def cut_at_images(text: str) -> list[str]:
     """A dialogue that was written as one text, cut inside each `<img></img>`, as `write_turns` cuts it."""
     first, *others = text.split(IMAGE_OPEN + IMAGE_CLOSE)
     texts = [first]
@@ -167,14 +167,14 @@ def _fit(
     turns = [*turns[:-1], replace(turns[-1], answer=None)]
 
     def ids_without(dropped: int) -> list[int]:
-        oldest = replace(turns[dropped], pictures=sum(turn.pictures for turn in turns[: dropped + 1]))
-        return encode_around_pictures(tokenizer, write_turns([oldest, *turns[dropped + 1 :]], marks), slots)
+        oldest = replace(turns[dropped], image_count=sum(turn.image_count for turn in turns[: dropped + 1]))
+        return encode_around_images(tokenizer, write_turns([oldest, *turns[dropped + 1 :]], marks), slots)
 
     first = 0 if max_tokens is None else _first_that_may_fit(tokenizer, turns, max_tokens - kept_free)
     ids = ids_without(first)
     if max_tokens is None or len(ids) <= max_tokens - kept_free:
         return ids, first
-    shown = len(slots) * sum(turn.pictures for turn in turns)
+    shown = len(slots) * sum(turn.image_count for turn in turns)
     return _longest(ids_without, first, len(turns) - 1, max_tokens - kept_free, shown)
 
 
@@ -212,8 +212,8 @@ def _longest(
     fitting, few, many = ids_without(last), first + 1, last
     if len(fitting) > room:
         raise PromptError(
-            f"The question takes {len(fitting)} tokens ({slots} of them slots of pictures) and only {max(room, 0)} "
-            "fit: shorten it, or show fewer pictures."
+            f"The question takes {len(fitting)} tokens ({slots} of them slots of images) and only {max(room, 0)} "
+            "fit: shorten it, or show fewer images."
         )
     while few < many:
         middle = (few + many) // 2

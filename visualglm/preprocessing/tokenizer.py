@@ -2,7 +2,7 @@
 
 In: text, or ids (lists, tensors, batches). Out: ids, or text. Called directly it does what upstream's
 `tokenization_chatglm.py` did on transformers < 4.34, special pieces in the text included; `encode_plain` is the way for
-text that a user wrote: there a literal `<sop>` is five characters. Knows nothing about dialogues, pictures or models.
+text that a user wrote: there a literal `<sop>` is five characters. Knows nothing about dialogues, images or models.
 """
 
 from __future__ import annotations

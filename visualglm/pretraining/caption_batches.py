@@ -67,7 +67,7 @@ class CaptionExample:
     @property
     def turns(self) -> list[Turn]:
         """The dialogue for `build_prompt`: one turn with the image and no answer."""
-        return [Turn(self.question, pictures=1)]
+        return [Turn(self.question, image_count=1)]
 
 
 class CaptionBatches(IterableDataset[Batch]):
@@ -89,7 +89,7 @@ class CaptionBatches(IterableDataset[Batch]):
 
     def batch(self, number: int) -> Batch:
         """Build the batch of a number; the same number always gives the same lines."""
-        rows = [self._row(number * self.stage.pictures + index) for index in range(self.stage.pictures)]
+        rows = [self._row(number * self.stage.images + index) for index in range(self.stage.images)]
         images = [self.file.parent / row["image"] for row in rows]
         pixel_values = self.prompts.processor.image_processor(images, return_tensors="pt")
         exchanges = [_example(row, random.Random(number + index)) for index, row in enumerate(rows)]

@@ -65,14 +65,14 @@ class Stage:
 
     A stage ends after `minutes` of wall-clock time or, if given, after `steps`. The learning rate follows a cosine over
     the stage, down to `final_rate` times its maximum. The image encoder's rate is multiplied by `encoder_rate`.
-    `pictures` is the number of images per batch.
+    `images` is the number of images per batch.
     """
 
     name: str
     kind: str
     minutes: float = 0.0
     steps: int = 0
-    pictures: int = 32
+    images: int = 32
     learning_rate: float = 1e-3
     encoder_rate: float = 1.0
     final_rate: float = 0.02
@@ -104,7 +104,7 @@ class RunConfig:
         """Describe each stage in one line: name, kind, length, batch size."""
         lengths = [f"{stage.steps} steps" if stage.steps else f"{stage.minutes:g} minutes" for stage in self.stages]
         return [
-            f"{stage.name}: {stage.kind}, {length}, {stage.pictures} images per batch"
+            f"{stage.name}: {stage.kind}, {length}, {stage.images} images per batch"
             for stage, length in zip(self.stages, lengths, strict=True)
         ]
 

@@ -157,8 +157,8 @@ class BaseTrainer(ABC, Generic[R]):
         return DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None)
 
     def _log_progress(self, stage: Stage, meter: Meter) -> None:
-        rate = meter.steps * world() * stage.pictures / (time.monotonic() - meter.began)
-        values = {"minutes": self.seconds / 60, "pictures_per_second": rate, **meter.means()}
+        rate = meter.steps * world() * stage.images / (time.monotonic() - meter.began)
+        values = {"minutes": self.seconds / 60, "images_per_second": rate, **meter.means()}
         self.log(stage=stage.name, step=self.step, **values)
 
     def _save_and_validate(self, stage: Stage, optimizer: torch.optim.Optimizer) -> float:
@@ -204,7 +204,7 @@ class BaseTrainer(ABC, Generic[R]):
 
     def share(self, stage: Stage, first: int) -> BatchShare:
         """Describe this process's batches of the current stage, after the first `first` ones."""
-        return BatchShare(first, rank(), world(), self.stage_index * ROWS_PER_STAGE // stage.pictures)
+        return BatchShare(first, rank(), world(), self.stage_index * ROWS_PER_STAGE // stage.images)
 
     def _optimizer(self, stage: Stage, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
         """Create AdamW and restore its state if the stage is resumed."""

@@ -2,7 +2,7 @@
 
     ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> generate_batch --> job.pieces()
 
-Every answer is what the request would get alone: its pictures are encoded alone, its penalties and draws are its own
+Every answer is what the request would get alone: its images are encoded alone, its penalties and draws are its own
 (inference/batch_generation.py). A batch has one adapter: it takes what waits for that of the oldest request, and the
 others keep their places. A batch ends with its longest answer; then the next ones start. Where an error hits a batch,
 the rows that have said nothing yet are tried again one by one, so that among them only the guilty one fails; one that
@@ -96,7 +96,7 @@ class Engine:
     async def ask(
         self,
         turns: Sequence[Turn],
-        pictures: Sequence[bytes],
+        images: Sequence[bytes],
         language: Language = "auto",
         seed: int | None = None,
         stops: Sequence[str] = (),
@@ -108,13 +108,13 @@ class Engine:
 
         Raises:
             BusyError: too many wait already.
-            ImageError: a picture cannot be decoded.
-            LateError: its time was up before all pictures were decoded.
+            ImageError: a image cannot be decoded.
+            LateError: its time was up before all images were decoded.
             PromptError: the question does not fit into the model.
         """
         self._refuse_if_full()  # before the work of decoding
         started = time.monotonic()
-        seen = await self._look_up(pictures, adapter)
+        seen = await self._look_up(images, adapter)
         sampling["seed"] = seed
         given = {**self.defaults, **{name: value for name, value in sampling.items() if value is not None}}
         language = self.language if language == "auto" else language
@@ -132,7 +132,7 @@ class Engine:
         return job
 
     async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[RequestImage]:
-        """The pictures, decoded one after the other; what still runs when the request ends, or is cancelled, is killed.
+        """The images, decoded one after the other; what still runs when the request ends, or is cancelled, is killed.
 
         Raises:
             As `ask`.
@@ -188,13 +188,13 @@ class Engine:
             if self.model.adapters:
                 self.model.use_adapter(batch[0].adapter)
             for job in batch:
-                job.image_embeds = self._encode(job.pictures)
+                job.image_embeds = self._encode(job.images)
             generate_batch(self.model.model, batch)
         except Exception as error:
             self._recover(batch, error)
 
-    def _encode(self, pictures: Sequence[RequestImage]) -> torch.Tensor | None:
-        return torch.cat([self.memory.encode(picture) for picture in pictures]) if pictures else None
+    def _encode(self, images: Sequence[RequestImage]) -> torch.Tensor | None:
+        return torch.cat([self.memory.encode(image) for image in images]) if images else None
 
     def _recover(self, batch: Sequence[Job], error: Exception) -> None:
         """Alone, each that has said nothing yet; those that were speaking, and a lone one, fail."""

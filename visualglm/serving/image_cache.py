@@ -1,10 +1,10 @@
-"""A request's pictures, and the vectors of those seen before, by content.
+"""A request's images, and the vectors of those seen before, by content.
 
     bytes -- sha256, adapter --> known: its vectors; new: pixel_values, which the engine encodes when it answers
 
-An adapter may change the picture's road, so each has vectors of its own.
+An adapter may change the image's road, so each has vectors of its own.
 
-Decoding happens in a process of its own while the caller's thread waits, so that a broken picture is refused before it
+Decoding happens in a process of its own while the caller's thread waits, so that a broken image is refused before it
 waits in the queue, and a hostile one harms nobody. Knows nothing about HTTP.
 """
 
@@ -33,7 +33,7 @@ class RequestImage:
 
 
 class RequestImageCache:
-    """The vectors of the `size` pictures used last; `pool` decodes new ones."""
+    """The vectors of the `size` images used last; `pool` decodes new ones."""
 
     def __init__(self, model: VisualGLM, size: int, pool: ImagePool) -> None:
         self.model = model
@@ -45,7 +45,7 @@ class RequestImageCache:
         self._lock = threading.Lock()
 
     def look_up(self, content: bytes, adapter: str | None = None, ending: Ending | None = None) -> RequestImage:
-        """A picture that this adapter (None: the bare model) knows already, or decoded now, unless `ending` ends it.
+        """A image that this adapter (None: the bare model) knows already, or decoded now, unless `ending` ends it.
 
         Raises:
             ImageError: it cannot be decoded, or takes too much memory or time.
@@ -59,17 +59,17 @@ class RequestImageCache:
         pixels = self.pool.decode(content, (side, side), self.model.upstream_images, ending)
         return RequestImage(key, self.model.pixel_values(pixels))
 
-    def encode(self, picture: RequestImage) -> Tensor:
-        """The picture's vectors [1, image_length, hidden]; each is encoded alone, so they depend on nothing else."""
-        known = picture.embeds if picture.embeds is not None else self._recall(picture.key)
+    def encode(self, image: RequestImage) -> Tensor:
+        """The image's vectors [1, image_length, hidden]; each is encoded alone, so they depend on nothing else."""
+        known = image.embeds if image.embeds is not None else self._recall(image.key)
         if known is not None:
             self.hits += 1
             return known
-        assert picture.pixel_values is not None
+        assert image.pixel_values is not None
         self.misses += 1
-        embeds = encode_pixels(self.model.model, picture.pixel_values)
+        embeds = encode_pixels(self.model.model, image.pixel_values)
         with self._lock:
-            self._known[picture.key] = embeds
+            self._known[image.key] = embeds
             while len(self._known) > self.size:
                 self._known.popitem(last=False)
         return embeds

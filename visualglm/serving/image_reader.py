@@ -1,4 +1,4 @@
-"""What a stranger gave as a picture -> bytes: a data URL, or a URL on an allowed host; never a path."""
+"""What a stranger gave as a image -> bytes: a data URL, or a URL on an allowed host; never a path."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ImageReader:
         self._fetchers = ThreadPoolExecutor(FETCHERS, "fetcher")  # a slow host delays nothing but other fetches
 
     async def read_all(self, sources: Sequence[Any]) -> list[bytes]:
-        """The bytes of every picture.
+        """The bytes of every image.
 
         Raises:
             ImageError: one of them may not, or cannot, be read, or there are too many.
@@ -45,18 +45,18 @@ class ImageReader:
         return contents
 
     def read(self, source: Any) -> bytes:
-        """The bytes of one picture.
+        """The bytes of one image.
 
         Raises:
             ImageError: it may not, or cannot, be read.
         """
         if not isinstance(source, str):
-            raise ImageError('A picture has no source: give image_url as {"url": "data:image/png;base64,..."}.')
+            raise ImageError('A image has no source: give image_url as {"url": "data:image/png;base64,..."}.')
         if source[:5].lower() == "data:":
             return data_url_bytes(source)
         if _is_url(source):
             return self.fetcher(source)
-        raise ImageError("A picture must be a data URL (data:image/png;base64,...), not a path or another URL.")
+        raise ImageError("A image must be a data URL (data:image/png;base64,...), not a path or another URL.")
 
 
 def _is_url(source: Any) -> bool:
@@ -64,9 +64,9 @@ def _is_url(source: Any) -> bool:
 
 
 def refuse_too_many(sources: Sequence[Any]) -> None:
-    """Raises `ImageError` for more pictures than one request may bring."""
+    """Raises `ImageError` for more images than one request may bring."""
     if len(sources) > MAX_IMAGES:
-        raise ImageError(f"{len(sources)} pictures are too many for one request: send at most {MAX_IMAGES}.")
+        raise ImageError(f"{len(sources)} images are too many for one request: send at most {MAX_IMAGES}.")
 
 
 def refuse_long_texts(turns: Sequence[Turn]) -> None:

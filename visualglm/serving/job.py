@@ -25,7 +25,7 @@ class QueueTimeoutError(Exception):
 
 
 class Job(GenerationRow):
-    """A row with pictures that are not encoded yet, the adapter that answers (None: the bare model), stop strings, a
+    """A row with images that are not encoded yet, the adapter that answers (None: the bare model), stop strings, a
     time limit in seconds, and a reader.
 
     `text`, `finish_reason`, `seconds` and `first_token_seconds` are whole once `pieces()` has ended.
@@ -35,7 +35,7 @@ class Job(GenerationRow):
         self,
         tokenizer: ChatGLMTokenizer,
         input_ids: list[int],
-        pictures: Sequence[RequestImage],
+        images: Sequence[RequestImage],
         settings: GenerationSettings,
         stops: Sequence[str],
         time_limit: float,
@@ -43,7 +43,7 @@ class Job(GenerationRow):
     ) -> None:
         super().__init__(input_ids, None, settings)
         self.adapter = adapter
-        self.pictures = pictures
+        self.images = images
         self.text = ""
         self.finish_reason: FinishReason | None = None
         self.first_token_seconds: float | None = None

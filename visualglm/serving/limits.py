@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """`time_limit` in seconds counts from where a request's pictures begin to be decoded; `remembered` pictures keep
-    their vectors; `decoders` processes decode pictures, each for at most `decode_seconds` and within the memory that
+    """`time_limit` in seconds counts from where a request's images begin to be decoded; `remembered` images keep
+    their vectors; `decoders` processes decode images, each for at most `decode_seconds` and within the memory that
     preprocessing/image_limits.py states."""
 
     max_queue: int = 64

@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`: requests, queue, tokens, seconds, memory, pictures.
+"""What Prometheus reads at `/metrics`: requests, queue, tokens, seconds, memory, images.
 
 Each server has a registry of its own. No label holds anything that a user wrote.
 """
@@ -53,8 +53,8 @@ class Metrics:
         for name, about, read in (
             ("queue_length", "Requests that wait.", lambda: engine.queued),
             ("running", "Requests in the batch under way.", lambda: engine.running),
-            ("picture_hits", "Pictures whose vectors were remembered.", lambda: engine.memory.hits),
-            ("picture_misses", "Pictures that were encoded.", lambda: engine.memory.misses),
+            ("image_hits", "Images whose vectors were remembered.", lambda: engine.memory.hits),
+            ("image_misses", "Images that were encoded.", lambda: engine.memory.misses),
         ):
             Gauge(f"visualglm_{name}", about, registry=self.registry).set_function(read)
 

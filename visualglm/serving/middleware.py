@@ -105,7 +105,7 @@ class BodyLimitMiddleware:
             self.held -= sum(_size(message) for message in messages)
 
     def _too_large(self) -> ASGIApp:
-        return error_reply(413, f"The body has more than {self.byte_limit} bytes: send smaller pictures.")
+        return error_reply(413, f"The body has more than {self.byte_limit} bytes: send smaller images.")
 
     async def _read(self, receive: Receive, messages: list[Message]) -> ASGIApp | None:
         """Add the body's messages; another answer if it grows too large, or the client leaves before its end."""

@@ -34,7 +34,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(engine: Engine, served: ModelIds, pictures: ImageReader) -> APIRouter:
+def router(engine: Engine, served: ModelIds, images: ImageReader) -> APIRouter:
     """The routes, for a model and its adapters by their ids."""
     routes, born = APIRouter(prefix="/v1", tags=["openai"]), int(time.time())
 
@@ -64,7 +64,7 @@ def router(engine: Engine, served: ModelIds, pictures: ImageReader) -> APIRouter
         asked = await read_json(request, ChatRequest)
         if not served.knows(asked.model):
             return _unknown(asked.model, served)
-        job = await while_connected(request, _ask(engine, pictures, asked, served.adapter(asked.model)))
+        job = await while_connected(request, _ask(engine, images, asked, served.adapter(asked.model)))
         if job is None:
             return error_responses.client_closed_response()
         reply = _Reply(job, asked.model)
@@ -83,13 +83,13 @@ def _unknown(model: str, served: ModelIds) -> Response:
     return error_responses.error_reply(404, message, param="model", code="model_not_found")
 
 
-async def _ask(engine: Engine, pictures: ImageReader, asked: ChatRequest, adapter: str | None) -> Job:
+async def _ask(engine: Engine, images: ImageReader, asked: ChatRequest, adapter: str | None) -> Job:
     sampling = asked.sampling()
     turns, sources = await asyncio.to_thread(_read_messages, asked)
     if turns[-1].answer is not None:
         raise PromptError("The messages end with the assistant's: put the next question behind it.")
     refuse_long_texts(turns)
-    shown = await pictures.read_all(sources)
+    shown = await images.read_all(sources)
     asked.messages = []  # the encoded images are not kept while the request waits for its answer
     sources.clear()
     job = await engine.ask(turns, shown, asked.language, asked.seed, asked.stops(), adapter, **sampling)

@@ -28,14 +28,14 @@ class TextPart(BaseModel):
 
 
 class ImageURL(BaseModel):
-    """A picture: a data URL, or http(s) where the server allows its host."""
+    """A image: a data URL, or http(s) where the server allows its host."""
 
     url: str
     detail: str | None = None
 
 
 class ImagePart(BaseModel):
-    """A picture of a message."""
+    """A image of a message."""
 
     type: Literal["image_url"]
     image_url: ImageURL
@@ -48,7 +48,7 @@ def _kind_of(part: Any) -> str | None:
 
 
 class ChatMessage(BaseModel):
-    """One message; pictures belong to the user's."""
+    """One message; images belong to the user's."""
 
     role: Literal["user", "assistant", "system", "developer"]
     content: (
@@ -126,7 +126,7 @@ def sampled(temperature: float | None, top_p: float | None) -> dict[str, Any]:
 
 
 class Usage(BaseModel):
-    """Tokens of prompt and answer; a picture's slots count."""
+    """Tokens of prompt and answer; a image's slots count."""
 
     prompt_tokens: int
     completion_tokens: int

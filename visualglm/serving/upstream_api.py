@@ -1,6 +1,6 @@
 """Upstream's `POST /`: `{image, text, history}` -> `{result, history, status, time}`.
 
-As upstream's api.py and api_hf.py, and better: the picture may be left out, its base64 may have line breaks (even raw
+As upstream's api.py and api_hf.py, and better: the image may be left out, its base64 may have line breaks (even raw
 ones, which JSON forbids), the sampling parameters count, and the history that comes back contains the new turn.
 """
 
@@ -46,12 +46,12 @@ class UpstreamRequest(BaseModel):
     seed: SEED | None = None
 
     def turns(self) -> list[Turn]:
-        """The dialogue; its picture belongs to the first turn, as upstream shows it."""
+        """The dialogue; its image belongs to the first turn, as upstream shows it."""
         texts: list[tuple[str, str | None]] = [*((q, a) for q, a in self.history), (self.text, None)]
         return [Turn(q, a, int(place == 0 and bool(self.image))) for place, (q, a) in enumerate(texts)]
 
-    def pictures(self) -> list[bytes]:
-        """The picture's bytes, if there is one.
+    def images(self) -> list[bytes]:
+        """The image's bytes, if there is one.
 
         Raises:
             ImageError: it is no base64, a path for instance.
@@ -62,7 +62,7 @@ class UpstreamRequest(BaseModel):
         try:
             return [decode(self.image)]
         except ImageError as error:
-            raise ImageError("image is no base64: send the picture's bytes in base64, not its path.") from error
+            raise ImageError("image is no base64: send the image's bytes in base64, not its path.") from error
 
     def sampling(self) -> dict[str, Any]:
         """transformers' names."""
@@ -99,7 +99,7 @@ def router(engine: Engine, served: ModelIds) -> APIRouter:
         asked = await read_json(request, UpstreamRequest)
         turns = asked.turns()
         refuse_long_texts(turns)
-        images = await asyncio.to_thread(asked.pictures)
+        images = await asyncio.to_thread(asked.images)
         asked.image = None  # the encoded image is not kept while the request waits for its answer
         asking = engine.ask(turns, images, "auto", asked.seed, adapter=served.first, **asked.sampling())
         job = await while_connected(request, asking)

@@ -1,6 +1,6 @@
 """The web page, mounted at `/`: gradio's chat over the same engine as the APIs.
 
-What the browser sends is a dialogue; its pictures are files that it uploaded, and no other file is read. The
+What the browser sends is a dialogue; its images are files that it uploaded, and no other file is read. The
 interface speaks the browser's language (web_page_texts.py). Nothing is fetched from elsewhere, and nothing is
 reported to anybody.
 """
@@ -49,7 +49,7 @@ footer {display: none !important}
 .gradio-container {width: 100% !important; max-width: 900px !important; margin: 0 auto !important}
 button[aria-label*="share" i], button[title*="share" i] {display: none !important}
 """
-"""A picture in the chat has a share button of its own, which would send it to another site."""
+"""A image in the chat has a share button of its own, which would send it to another site."""
 
 
 def mount_page(app: FastAPI, engine: Engine, served: ModelIds, body_limit: int) -> Uploads:
@@ -125,8 +125,8 @@ def _blocks(engine: Engine, served: ModelIds, words: Callable[[str], Any], uploa
 
 def _examples() -> list[list[Any]]:
     samples = packed_model() / "samples"
-    pictures = {picture.stem: str(picture) for picture in sorted(samples.glob("*.png"))}
-    return [[{"text": text, "files": [pictures[name]]}] for name, text in EXAMPLES if name in pictures]
+    images = {image.stem: str(image) for image in sorted(samples.glob("*.png"))}
+    return [[{"text": text, "files": [images[name]]}] for name, text in EXAMPLES if name in images]
 
 
 def _answerer(engine: Engine, served: ModelIds, uploads: Uploads) -> Callable[..., AsyncIterator[str]]:
@@ -143,8 +143,8 @@ def _answerer(engine: Engine, served: ModelIds, uploads: Uploads) -> Callable[..
         sampling = {**sampled(temperature, top_p), "max_new_tokens": int(longest)}
         try:
             turns, files = dialogue(message, history, camera)
-            pictures = [_read_upload(uploads, file) for file in files]
-            job = await engine.ask(turns, pictures, adapter=served.adapter(chosen), **sampling)
+            images = [_read_upload(uploads, file) for file in files]
+            job = await engine.ask(turns, images, adapter=served.adapter(chosen), **sampling)
             try:
                 async for _ in job.pieces():
                     yield job.text
@@ -162,23 +162,23 @@ def _answerer(engine: Engine, served: ModelIds, uploads: Uploads) -> Callable[..
 def dialogue(
     message: dict[str, Any], history: Sequence[dict[str, Any]], camera: str | None = None
 ) -> tuple[list[Turn], list[str]]:
-    """What the browser shows -> turns, the last one open, and the files of their pictures in order.
+    """What the browser shows -> turns, the last one open, and the files of their images in order.
 
-    A camera's picture belongs to the first turn. Questions without an answer (stopped, failed) leave the dialogue, and
-    their pictures go to the next question.
+    A camera's image belongs to the first turn. Questions without an answer (stopped, failed) leave the dialogue, and
+    their images go to the next question.
     """
     turns: list[Turn] = []
     files = [camera] if camera else []
     question, shown = "", len(files)
     for said in [*history, {"role": "user", "content": _parts(message)}]:
-        text, pictures = _read(said["content"])
+        text, images = _read(said["content"])
         if said["role"] == "assistant":
             if text and question:
                 turns.append(Turn(question, text, shown))
                 question, shown = "", 0
             continue
-        files += pictures
-        shown += len(pictures)
+        files += images
+        shown += len(images)
         question = text or question
     return [*turns, Turn(question, None, shown)], files
 

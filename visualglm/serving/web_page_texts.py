@@ -4,11 +4,11 @@ from __future__ import annotations
 
 WORDS: dict[str, dict[str, str]] = {
     "en": {
-        "greeting": "# VisualGLM\nTalk with a picture in Chinese or English. Answers may be wrong: check what matters.",
-        "empty": "Upload or paste a picture and ask about it. Words alone are fine too.",
-        "ask": "Ask about the picture ...",
+        "greeting": "# VisualGLM\nTalk with a image in Chinese or English. Answers may be wrong: check what matters.",
+        "empty": "Upload or paste a image and ask about it. Words alone are fine too.",
+        "ask": "Ask about the image ...",
         "settings": "Camera and sampling",
-        "camera": "A picture from the camera, for the whole dialogue",
+        "camera": "A image from the camera, for the whole dialogue",
         "temperature": "Temperature (0: always the likeliest word)",
         "top_p": "Top-p",
         "longest": "Longest answer, in tokens",

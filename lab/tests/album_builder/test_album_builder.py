@@ -122,7 +122,7 @@ def test_no_cluster_is_in_training_and_in_a_test() -> None:
     assert all(p.role != "train" or p.concept in unseen for p, x in zip(images, places, strict=True) if x == DROPPED)
 
 
-def test_more_pictures_leave_the_draw_as_it_was() -> None:
+def test_more_images_leave_the_draw_as_it_was() -> None:
     images, splits = placed(), Splits(held_out=1.0, validation=0.0, keep=0, unseen_concepts=3)
     more = [*images, Placed("new", "train", 999, "new"), Placed("new", "unseen_style", 998, "newer")]
     known = {f"c{n}" for n in range(20)}

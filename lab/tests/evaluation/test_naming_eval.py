@@ -15,7 +15,7 @@ from visualglm.evaluation import answering
 from visualglm.evaluation.answering import AskedQuestion, answer_all, encode
 from visualglm.evaluation.scenes.concepts import by_key
 from visualglm.evaluation.scenes.qa_pair import QAPair
-from visualglm_lab.evaluation.album_pictures import AlbumImages, Shown
+from visualglm_lab.evaluation.album_images import AlbumImages, Shown
 from visualglm_lab.evaluation.naming_eval import WHAT, Named, given_at, threshold
 from visualglm_lab.evaluation.nearest_neighbour import best_index
 
@@ -28,14 +28,14 @@ def named(chance: float, right: bool) -> Named:
     return Named(row, {"zh": "", "en": ""}, {"zh": chance, "en": chance}, {"zh": kind, "en": kind})
 
 
-def test_a_split_has_one_picture_of_near_duplicates(album: Path) -> None:
+def test_a_split_has_one_image_of_near_duplicates(album: Path) -> None:
     gallery = AlbumImages(album)
     assert len(gallery.of("held_out")) == 8
     assert len(gallery.of("train")) == 16
     assert len(gallery.of("train", 5)) == 5
 
 
-def test_a_picture_lies_on_white_and_has_all_its_names(album: Path) -> None:
+def test_a_image_lies_on_white_and_has_all_its_names(album: Path) -> None:
     gallery = AlbumImages(album)
     photo = next(row for row in gallery.of("photos") if row.kinds[0].key == "rectangle")
     assert photo.is_called(by_key()["diamond"])
@@ -81,7 +81,7 @@ def test_sure_of_one_is_sure_of_many(model: VisualGLM, album: Path) -> None:
     assert together == pytest.approx(alone, abs=1e-4)
 
 
-def test_a_training_picture_is_its_own_neighbour(model: VisualGLM, album: Path) -> None:
+def test_a_training_image_is_its_own_neighbour(model: VisualGLM, album: Path) -> None:
     gallery = AlbumImages(album)
     train, validation = gallery.of("train"), gallery.of("validation")
     seen = encode(model, gallery.images(train))

@@ -17,7 +17,7 @@ from visualglm.evaluation.scenes.scene import SceneMix
 from visualglm_lab.scenes.cutouts import Album
 from visualglm_lab.scenes.patch_labels import patch_labels
 
-PICTURES = [
+IMAGES = [
     ("dog", "brown", "train"),
     ("banana", "yellow", "train"),
     ("apple", "red", "train"),
@@ -30,7 +30,7 @@ RGB = {"brown": (130, 75, 35), "yellow": (250, 220, 40), "red": (220, 30, 30), "
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("album")
     pixels, lines = [], []
-    for index, (concept, colour, split) in enumerate(PICTURES):
+    for index, (concept, colour, split) in enumerate(IMAGES):
         image = Image.new("RGBA", (128, 128))
         ImageDraw.Draw(image).ellipse((4, 4, 124, 124), fill=(*RGB[colour], 255))
         pixels.append(np.asarray(image))
@@ -50,9 +50,7 @@ def test_only_the_asked_splits_are_pasted(folder: Path) -> None:
 
 def test_colours_are_told_from_the_pixels(folder: Path) -> None:
     album = Album(folder, ("train", "test"))
-    assert [colour.key for entry in album.entries if (colour := album.colour(entry.index))] == [
-        c for _, c, _ in PICTURES
-    ]
+    assert [colour.key for entry in album.entries if (colour := album.colour(entry.index))] == [c for _, c, _ in IMAGES]
 
 
 def test_a_thing_of_many_colours_has_none() -> None:

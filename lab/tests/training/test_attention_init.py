@@ -29,7 +29,7 @@ from visualglm_lab.training.position_init import (
 from visualglm_lab.training.scene_batches import SceneBatch
 from visualglm_lab.training.trainer import SceneTrainer
 
-PICTURES, ZONES, SIZE = 240, 9, 192
+IMAGES, ZONES, SIZE = 240, 9, 192
 WHERE = torch.linalg.qr(torch.randn(SIZE, ZONES, generator=torch.Generator().manual_seed(5))).Q.T
 SIZES = ModelSizes(
     image_size=96, vision_layers=1, vision_hidden=64, qformer_layers=1, qformer_hidden=128, layers=1, hidden=SIZE
@@ -39,13 +39,13 @@ SIZES = ModelSizes(
 def in_zones(whisper: float, seed: int = 0) -> Tensor:
     """Embeddings [images, zones, size] with large content and a small (`whisper`) zone signal."""
     torch.manual_seed(seed)
-    things = torch.randn(PICTURES, ZONES, SIZE - 40) @ torch.eye(SIZE)[: SIZE - 40]  # forty directions are silent
+    things = torch.randn(IMAGES, ZONES, SIZE - 40) @ torch.eye(SIZE)[: SIZE - 40]  # forty directions are silent
     return things + whisper * WHERE
 
 
 def told_apart(vectors: Tensor) -> float:
     """Accuracy of a linear zone probe, fitted to three quarters of the images, on the rest."""
-    train, rest = vectors[: PICTURES * 3 // 4], vectors[PICTURES * 3 // 4 :]
+    train, rest = vectors[: IMAGES * 3 // 4], vectors[IMAGES * 3 // 4 :]
     mean, reading = zone_directions(train)
     centres = ((train - mean) @ reading).mean(dim=0)
     nearest = torch.cdist((rest - mean) @ reading, centres).argmin(dim=-1)
@@ -108,7 +108,7 @@ def carried(attention: GLMAttention, head: int, vectors: Tensor) -> Tensor:
 
 
 def bound(folder: Path, **settings: int) -> tuple[SceneTrainer, SceneStage]:
-    stage = SceneStage("answers", "answers", steps=3, pictures=20, rows=2, **settings)
+    stage = SceneStage("answers", "answers", steps=3, images=20, rows=2, **settings)
     return SceneTrainer(recipe(folder, stage, SIZES), lambda line: None), stage
 
 

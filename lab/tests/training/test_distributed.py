@@ -31,12 +31,12 @@ hidden = 64
 name = "zones"
 kind = "zones"
 steps = 2
-pictures = 4
+images = 4
 [[stages]]
 name = "dialogue"
 kind = "dialogue"
 steps = 2
-pictures = 4
+images = 4
 rows = 2
 """
 ROOT = Path(__file__).parents[3]

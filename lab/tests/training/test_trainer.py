@@ -27,7 +27,7 @@ from visualglm_lab.training.trainer import SceneTrainer
 SMALL = ModelSizes(
     image_size=96, vision_layers=1, vision_hidden=64, qformer_layers=1, qformer_hidden=64, layers=1, hidden=128
 )
-STAGES = {kind: SceneStage(kind, kind, steps=3, pictures=8, rows=3, learning_rate=3e-3) for kind in KINDS}
+STAGES = {kind: SceneStage(kind, kind, steps=3, images=8, rows=3, learning_rate=3e-3) for kind in KINDS}
 
 
 def recipe(folder: Path, *kinds: str, **changes: object) -> SceneTrainingConfig:
@@ -66,7 +66,7 @@ def test_rows_are_what_the_prompt_module_writes(tmp_path: Path) -> None:
     assert isinstance(data, SceneBatches)
     exchange = next(e for e in data._questions(scene_of(5)) if e.with_image)
     turns = [Turn(q, a) for q, a in exchange.history] + [Turn(exchange.question, exchange.answer)]
-    turns[0] = replace(turns[0], pictures=1)
+    turns[0] = replace(turns[0], image_count=1)
     config = run.model.config
     ids, labels = build_training_row(
         run.tokenizer,
@@ -142,7 +142,7 @@ def test_the_last_stage_of_small_batches_validates(tmp_path: Path) -> None:
     """Its seeds stay in the split, although validation batches are larger than its own."""
     run = trainer(tmp_path, *["text"] * MAX_STAGES)
     run.stage_index = MAX_STAGES - 1
-    stage = replace(STAGES["text"], pictures=2)
+    stage = replace(STAGES["text"], images=2)
     assert next(iter(run.batches(stage, 0, validation=True))).rows
 
 

@@ -50,7 +50,7 @@ def test_a_word_looks_at_the_zone_that_shows_it(attention: GLMAttention, words: 
     assert sum(found) > 25
 
 
-def test_a_word_for_nothing_in_the_picture_looks_more_at_itself(attention: GLMAttention, words: Tensor) -> None:
+def test_a_word_for_nothing_in_the_image_looks_more_at_itself(attention: GLMAttention, words: Tensor) -> None:
     asked = range(ZONES, 30)
     there = sum(float(looks(attention, words[n], slots(words[n : n + ZONES]))[-1]) for n in asked)
     absent = sum(float(looks(attention, words[n], slots(words[:ZONES]))[-1]) for n in asked)

@@ -28,7 +28,7 @@ def _build(path: str) -> None:
     from .config import read_album_recipe
 
     summary = build(read_album_recipe(path))
-    print(f"{summary['pictures']} pictures:", ", ".join(f"{name} {n}" for name, n in sorted(summary["splits"].items())))
+    print(f"{summary['images']} images:", ", ".join(f"{name} {n}" for name, n in sorted(summary["splits"].items())))
 
 
 def _report(error: VisualGLMError) -> int:

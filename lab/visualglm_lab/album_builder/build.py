@@ -133,7 +133,7 @@ def _summary(rows: list[Row], dropped: list[Candidate], failed: Counter[str], un
     return {
         "command": shlex.join(["python", "-m", "visualglm_lab.album_builder", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
-        "pictures": len(rows),
+        "images": len(rows),
         "splits": Counter(row.split for row in rows),
         "sources": by_source,
         "licences": Counter(row.licence for row in rows),

@@ -1,6 +1,6 @@
 """Evaluate the packed model: scenes, single images, dialogues, controls, goals.
 
-Run: `python -m visualglm_lab.evaluation --model DIR --album runs/pictures -o lab/recipes/mini/figures.json`. Without
+Run: `python -m visualglm_lab.evaluation --model DIR --album runs/images -o lab/recipes/mini/figures.json`. Without
 an album only drawn scenes are evaluated. Decoding is greedy, on test seeds and test splits; every choice (a
 threshold, the best features) is made on validation images.
 """
@@ -29,7 +29,7 @@ from visualglm.evaluation.scene_questions import drawn_scenes, encode_scenes
 from visualglm.evaluation.scenes.scene import Scene
 
 from ..scenes.cutouts import Album
-from .album_pictures import AlbumImages
+from .album_images import AlbumImages
 from .dialogue_eval import evaluate_dialogues
 from .naming_eval import Named, evaluate_names, wrong_names
 from .scene_eval import UNSEEN, evaluate_scenes, pasted_scenes, wrong_answers
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--model", type=Path, default=packed_model(), help="folder of the model; the packed one")
     parser.add_argument("--album", type=Path, help="folder of album.npy and manifest.jsonl; none: drawn scenes only")
     parser.add_argument("--scenes", type=int, default=SCENES, help="scenes of each sort")
-    parser.add_argument("--pictures", type=int, help="pictures of each split at most (training: 20 times as many); all")
+    parser.add_argument("--images", type=int, help="pictures of each split at most (training: 20 times as many); all")
     parser.add_argument("--threads", type=int, help="of torch; as many as there are cores")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args(arguments)
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str]) -> None:
         torch.set_num_threads(options.threads)
     result = {"command": "python -m visualglm_lab.evaluation " + shlex.join(arguments)}
     result |= origin(options.model, options.album)
-    result |= Evaluation(load(options.model), options.scenes, options.pictures).run(options.album)
+    result |= Evaluation(load(options.model), options.scenes, options.images).run(options.album)
     for row in result["goals"]:
         print(json.dumps(row, ensure_ascii=False))
     if options.output:

@@ -1,7 +1,7 @@
 """Gallery of forty test images with the model's answers.
 
 Right and wrong answers are marked. Run: `python -m visualglm_lab.evaluation.html_gallery --model DIR --album
-runs/pictures -o lab/recipes/mini`. Writes `page.html` (self-contained, with sources and licences), `page.png` (the
+runs/images -o lab/recipes/mini`. Writes `page.html` (self-contained, with sources and licences), `page.png` (the
 same images as a sheet, English only) and `failures.png` (wrong answers only). A fixed seed chooses the images; those
 that may not be redistributed are left out.
 """
@@ -31,7 +31,7 @@ from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import Scene
 
 from ..scenes.cutouts import Album
-from .album_pictures import AlbumImages, Shown
+from .album_images import AlbumImages, Shown
 from .naming_eval import WHAT, Named, name_all
 from .scene_eval import UNSEEN, pasted_scenes
 

@@ -20,7 +20,7 @@ from visualglm.evaluation.scenes import answers
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Kind, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
 
-from .album_pictures import AlbumImages, Shown
+from .album_images import AlbumImages, Shown
 from .nearest_neighbour import NeighbourIndex, best_index
 
 SPLITS = ("validation", "held_out", "unseen_style", "unseen_concept", "photos")

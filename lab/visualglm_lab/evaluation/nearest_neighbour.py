@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from visualglm.evaluation.answering import EncodedImages
 from visualglm.evaluation.scenes.kinds import Kind
 
-from .album_pictures import Shown
+from .album_images import Shown
 
 FEATURES: dict[str, Callable[[EncodedImages], Tensor]] = {
     "mean of the projected queries": lambda seen: seen.embeds.mean(1),

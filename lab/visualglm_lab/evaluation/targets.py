@@ -53,11 +53,11 @@ PARTS: dict[str, Words] = {
 
 def results(figures: Figures) -> list[Result]:
     """List every goal that has results, in the order of the cards."""
-    makers: tuple[Callable[[Figures], Iterator[Result]], ...] = (_pictures, _scenes, _both)
+    makers: tuple[Callable[[Figures], Iterator[Result]], ...] = (_images, _scenes, _both)
     return [result for make in makers for result in make(figures)]
 
 
-def _pictures(figures: Figures) -> Iterator[Result]:
+def _images(figures: Figures) -> Iterator[Result]:
     names = figures.get("names", {})
     if "unseen_style" in names:
         words: Words = {"en": "an emoji style never trained on", "zh": "从未训练过的表情符号风格"}

@@ -30,7 +30,7 @@ ENGLISH = (
     "their our us them what which who whom whose when where why how many much few more most less some any all each both "
     "other another same different of in on at to from with without by for about into over under above below between "
     "behind next near beside inside outside left right top bottom middle centre center corner side front back upper "
-    "lower up down picture image photo drawing scene object objects thing things shape shapes colour color colours "
+    "lower up down image image photo drawing scene object objects thing things shape shapes colour color colours "
     "colors background big small large little tall short long round see look show shown shows tell describe please "
     "count number find name say think know like want give make made draw drawn paint painted person people man woman "
     "child boy girl dog cat bird animal water sky ground first second third last only just also very really maybe sure "

@@ -142,8 +142,8 @@ class SceneBatches(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for index in self.share.indices():
-            numbers = seeds(self.split, self.share.batch(index) * self.stage.pictures)
-            yield self.batch([next(numbers) for _ in range(self.stage.pictures)], index < self.stage.on_white)
+            numbers = seeds(self.split, self.share.batch(index) * self.stage.images)
+            yield self.batch([next(numbers) for _ in range(self.stage.images)], index < self.stage.on_white)
 
     def batch(self, chosen: list[int], on_white: bool = False) -> SceneBatch:
         """Build the batch of these seeds, with what the stage needs: labels, questions, captions."""

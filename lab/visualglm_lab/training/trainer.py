@@ -73,7 +73,7 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         """Initialize a new vision encoder with whitened patches and sinusoidal positions."""
         if self.recipe.start.model or self.recipe.start.vision:
             return
-        sample = replace(self.recipe.stages[0], kind="patches", pictures=600, on_white=0)
+        sample = replace(self.recipe.stages[0], kind="patches", images=600, on_white=0)
         batch = next(iter(self.batches(sample, 0, share=BatchShare())))
         vit = self.model.image_encoder.vit
         if batch.pixel_values is not None:
@@ -85,7 +85,7 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         stage = cast(SceneStage, stage)
         if self.sharded or not self.step or self.step not in (stage.compare_after, stage.zones_after):
             return
-        count = -(-BOUND_IMAGES // stage.pictures)
+        count = -(-BOUND_IMAGES // stage.images)
         seen = [cast(SceneBatch, batch).to(self.device) for batch in islice(self.batches(stage, self.step), count)]
         if self.step == stage.compare_after:
             compare_words(self.objective, seen)
@@ -111,7 +111,7 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         split = Split.VALIDATION if validation else Split.TRAIN
         stage = cast(SceneStage, stage)
         if validation:
-            stage = replace(stage, on_white=0, pictures=VALIDATED)
+            stage = replace(stage, on_white=0, images=VALIDATED)
         share, patch_size = share or self.share(stage, first), self.model.config.vision.patch_size
         return SceneBatches(stage, self.prompts, patch_size, split, self.albums.get(split), share)
 

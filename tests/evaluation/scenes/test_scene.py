@@ -27,7 +27,7 @@ def test_a_split_refuses_a_start_outside_it() -> None:
         seeds(Split.TEST, RANGE)
 
 
-def test_a_seed_gives_the_same_picture_twice() -> None:
+def test_a_seed_gives_the_same_image_twice() -> None:
     for seed in (0, 7, 2 * RANGE + 3):
         one, other = (render_scene(scene_of(seed)) for _ in range(2))
         assert np.array_equal(np.asarray(one), np.asarray(other))
@@ -44,7 +44,7 @@ def test_objects_have_zones_of_their_own_and_do_not_touch() -> None:
                 assert one is other or apart > one.size + other.size
 
 
-def test_the_picture_shows_the_colour_that_the_truth_names() -> None:
+def test_the_image_shows_the_colour_that_the_truth_names() -> None:
     for scene in SCENES:
         pixels = np.asarray(render_scene(scene, (224, 224)), dtype=int)
         for item in scene.items:

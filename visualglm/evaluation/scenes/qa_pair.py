@@ -39,7 +39,7 @@ class QAPair:
     def turns(self) -> list[Turn]:
         """The dialogue for `build_prompt`: no answer in the last turn, the image before the first one."""
         turns = [*(Turn(question, answer) for question, answer in self.history), Turn(self.question)]
-        return [replace(turns[0], pictures=int(self.with_image)), *turns[1:]]
+        return [replace(turns[0], image_count=int(self.with_image)), *turns[1:]]
 
 
 def pick(rng: Generator, choices: tuple[T, ...] | list[T]) -> T:
