@@ -1,10 +1,10 @@
-"""Ids with image slots and images -> logits, and everything `generate` needs to go on from there.
+"""The whole network: ids and images to logits.
 
     pixel_values [P, 3, 224, 224] -- vision --> [P, 257, 1408] -- qformer --> [P, 32, 768] -- glm_proj --> [P, 32, 4096]
-    input_ids [B, T] -- word_embeddings --> [B, T, 4096], slots filled with the images in order -- glm --> logits
+    input_ids [B, T] -- word_embeddings --> [B, T, 4096], images at the placeholder tokens in order -- glm --> logits
 
-Prefix, mask and both position channels come from `input_ids` alone. Files, text and images
-themselves are other folders' work: `visualglm/model.py` adds what loads, saves and chats.
+P is the number of images. Prefix, mask and both position channels are derived from `input_ids`. `visualglm/model.py`
+adds loading, saving and chat.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from .vision import VisionTransformer
 
 @dataclass
 class VisualGLMOutput(ModelOutput):
-    """What `forward` returns; a field is None unless asked for.
+    """Output of `forward`; optional fields are None unless requested.
 
     `loss` []; `logits` [B, T, vocabulary]; `hidden_states`: layers + 1 of [B, T, hidden] (the inputs of the blocks,
     then the last norm's output); `attentions`: per block [B, heads, T, keys]; `image_embeds` [P, image_length, hidden];
-    `cross_attentions`: per crossing Q-Former layer [P, heads, queries, patches + 1].
+    `cross_attentions`: per Q-Former layer with cross-attention [P, heads, queries, patches + 1].
     """
 
     loss: Tensor | None = None
@@ -50,7 +50,7 @@ class VisualGLMOutput(ModelOutput):
 
 
 class ImageEncoder(nn.Module):
-    """Image -> the vectors that fill its slots: ViT, Q-Former, projection."""
+    """ViT, Q-Former and projection: an image to the embeddings of its placeholder tokens."""
 
     def __init__(self, vision: VisionConfig, qformer: QFormerConfig, hidden_size: int) -> None:
         super().__init__()
@@ -61,13 +61,13 @@ class ImageEncoder(nn.Module):
     def forward(
         self, pixel_values: Tensor, output_attentions: bool = False
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """[P, 3, H, W] -> [P, image_length, hidden] and, if asked, the Q-Former's cross-attentions."""
+        """[P, 3, H, W] -> [P, image_length, hidden], and the Q-Former's cross-attentions if requested."""
         queries, attentions = self.qformer(self.vit(pixel_values), output_attentions)
         return self.glm_proj(queries), attentions
 
 
 class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixin, HookableModel):
-    """The whole network; see the head of this file for the shapes. Its public subclass is in `visualglm/model.py`."""
+    """The whole network; the module docstring has the shapes. Its public subclass is in `visualglm/model.py`."""
 
     config_class = VisualGLMConfig
     config: VisualGLMConfig
@@ -94,15 +94,15 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's word embeddings [vocabulary, hidden]."""
+        """Return the language model's word embeddings [vocabulary, hidden]."""
         return self.transformer.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replaces the word embeddings."""
+        """Replace the word embeddings."""
         self.transformer.word_embeddings = value
 
     def resize_image_size(self, image_size: int) -> None:
-        """Reads images at `image_size` pixels from now on; the ViT's position table is interpolated and saved so.
+        """Set the image size in pixels: interpolate the ViT's position embeddings and change the configuration.
 
         Raises:
             ImageError: `image_size` is not a multiple of the patch size.
@@ -110,7 +110,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         self.image_encoder.vit.resize_positions(image_size)
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Images [P, 3, H, W] -> the vectors of their slots [P, image_length, hidden], for `image_embeds`."""
+        """Encode images [P, 3, H, W] into `image_embeds` [P, image_length, hidden]."""
         return self.image_encoder(pixel_values)[0]
 
     def forward(
@@ -130,21 +130,21 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> VisualGLMOutput | tuple[Any, ...]:
-        """One pass.
+        """Compute logits, and the loss if `labels` are given.
 
         Args:
-            input_ids: [B, T]; image slots hold `config.image_token_id`, a prompt ends with `[gMASK] <sop>`.
+            input_ids: [B, T]; placeholder tokens are `config.image_token_id`, a prompt ends with `[gMASK] <sop>`.
             pixel_values: [images in the batch, 3, H, W], row by row.
-            attention_mask: [B, T], 0 at pads; or a ready 4-D mask.
-            labels: [B, T], the ids themselves, -100 where nothing is learned; shifted here.
-            past_key_values: a cache; positions go on from where its prompt ended, one for each token behind it.
+            attention_mask: [B, T], 0 at pads; or a 4-D mask.
+            labels: [B, T], the unshifted ids, -100 at tokens without loss.
+            past_key_values: a cache; positions continue from the end of its prompt.
             image_embeds: [images, image_length, hidden] from `encode_images`, instead of `pixel_values`.
-            rotary_positions: [B, 2, T], only to override what the ids say.
-            position_ids: ignored: upstream's tokenizer hands them out, and they equal what is derived here.
-            logits_to_keep: only the last n positions' logits (0: all), or the indices to keep.
+            rotary_positions: [B, 2, T], overrides the positions derived from the ids.
+            position_ids: ignored: those of upstream's tokenizer equal the derived ones.
+            logits_to_keep: number of last positions with logits (0: all), or their indices.
 
         Raises:
-            PromptError: slots and images do not match, or a prompt has no end.
+            PromptError: placeholder tokens and images do not match, or a row lacks `<sop>` or a mask token.
         """
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = (
@@ -188,12 +188,12 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         past_key_values: Cache | None,
         rotary_positions: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Rotary positions [B, 2, T], and the prefix lengths [B] unless this pass continues a prompt already read.
+        """Return rotary positions [B, 2, T], and prefix lengths [B] unless the cache already holds the prompt.
 
-        The cache remembers where its prompt ended, so that a hand-written loop may feed it bare next ids.
+        The cache stores the end of its prompt, so a hand-written loop can pass only the next ids.
 
         Raises:
-            PromptError: no positions are given, and the cache was cut within the prompt or has other rows than it had.
+            PromptError: no positions are given, and the cache was cut within the prompt or its number of rows changed.
         """
         end = PrefixState.of(past_key_values)
         if end is not None and past_key_values is not None and not is_empty(past_key_values):
@@ -211,7 +211,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
     def _fill_slots(
         self, inputs_embeds: Tensor, input_ids: Tensor, prefix_lengths: Tensor, image_embeds: Tensor | None
     ) -> Tensor:
-        """Puts the images' vectors into the slots of the prefix, row by row, in order."""
+        """Replace the placeholder tokens of the prefix by the image embeddings, row by row, in order."""
         slots = self._slots(input_ids, prefix_lengths)
         if not torch.compiler.is_compiling():
             self._check_slots(slots, 0 if image_embeds is None else len(image_embeds))
@@ -221,7 +221,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         return inputs_embeds.masked_scatter(slots[..., None], image_embeds.to(inputs_embeds))
 
     def _slots(self, input_ids: Tensor, prefix_lengths: Tensor) -> Tensor:
-        """[B, T] True at image slots; an image id that was *generated* stands behind the prefix and is none."""
+        """Return a mask [B, T] of placeholder tokens; a *generated* image id after the prefix does not count."""
         index = torch.arange(input_ids.shape[1], device=input_ids.device)
         return (input_ids == self.config.image_token_id) & (index < prefix_lengths[:, None])
 
@@ -229,25 +229,25 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         per_row = slots.sum(-1)
         if bool((per_row % self.config.image_length).any()) or int(per_row.sum()) != images * self.config.image_length:
             raise PromptError(
-                f"{images} images need {self.config.image_length} slots each, but the rows of input_ids have "
-                f"{per_row.tolist()} slots (id {self.config.image_token_id} before <sop>): "
-                "build ids and pixel_values together with the processor."
+                f"{images} images need {self.config.image_length} placeholder tokens each, but the rows of input_ids "
+                f"have {per_row.tolist()} (id {self.config.image_token_id} before <sop>). "
+                "Build ids and pixel_values together with the processor."
             )
 
     def _check_embeds(self, image_embeds: Tensor | None) -> None:
         shape = (self.config.image_length, self.config.hidden_size)
         if image_embeds is not None and tuple(image_embeds.shape[1:]) != shape:
             raise PromptError(
-                f"image_embeds are {list(image_embeds.shape)}, this model's are [images, {shape[0]}, {shape[1]}]: "
-                "make them with encode_images."
+                f"image_embeds are {list(image_embeds.shape)}, but the model needs [images, {shape[0]}, {shape[1]}]. "
+                "Compute them with encode_images."
             )
 
 
 def _kept_positions(hidden_states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-    """The last positions, or those at these indices, of [B, T, hidden]; 0 keeps all.
+    """Return the last positions, or those at the given indices, of [B, T, hidden]; 0 keeps all.
 
-    A slice is copied: it has the strides of the whole, even where it is one row, and with them torch's CPU product
-    would copy the head's weight, 1 GB at full size, for every prompt.
+    A slice is copied, because it has the strides of the whole tensor. With them torch's CPU matrix product copies the
+    LM head's weight (1 GB at full size) for every prompt.
     """
     if isinstance(logits_to_keep, Tensor):
         return hidden_states[:, logits_to_keep]
