@@ -64,11 +64,13 @@ class PrefixState(NamedTuple):
         return getattr(cache, "prompt_end", None)
 
 
-def prefix_positions(input_ids: Tensor, attention_mask: Tensor | None, config: VisualGLMConfig) -> PrefixPositions:
+def prefix_positions(
+    input_ids: Tensor, attention_mask: Tensor | None, config: VisualGLMConfig, skip_gaps: bool = False
+) -> PrefixPositions:
     """Derive both position channels and the prefix of each row from `input_ids` [B, T].
 
     Left padding is not counted, so a row has the same positions alone and in a batch. `attention_mask` [B, >= T] may be
-    longer on the left (virtual tokens of prefix tuning).
+    longer on the left (virtual tokens of prefix tuning). With `skip_gaps` other masked tokens are not counted either.
 
     Raises:
         PromptError: a row has no `<sop>`, or neither `[gMASK]` nor `[MASK]`.
@@ -79,11 +81,12 @@ def prefix_positions(input_ids: Tensor, attention_mask: Tensor | None, config: V
     if not torch.compiler.is_compiling():
         _check_structure(input_ids, is_mask, config)
     index = torch.arange(input_ids.shape[-1], device=input_ids.device).expand_as(input_ids)
-    pads = torch.zeros_like(prefix_lengths)
+    pads = torch.zeros_like(index)
     if attention_mask is not None and attention_mask.dim() == 2:
-        pads = _first(attention_mask[:, -input_ids.shape[-1] :] != 0)
-    in_prefix = index < prefix_lengths[:, None]
-    position = torch.where(in_prefix, index, _first(is_mask)[:, None]) - pads[:, None]
+        visible = attention_mask[:, -input_ids.shape[-1] :] != 0
+        pads = (~visible).long().cumsum(-1) if skip_gaps else _first(visible)[:, None].expand_as(index)
+    index_in_prefix = torch.where(index < prefix_lengths[:, None], index, _first(is_mask)[:, None])
+    position = index_in_prefix - pads.gather(-1, index_in_prefix)
     block_position = (index - prefix_lengths[:, None] + 1).clamp(min=0)
     return PrefixPositions(torch.stack([position.clamp(min=0), block_position], dim=1), prefix_lengths)
 

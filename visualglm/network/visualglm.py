@@ -25,6 +25,7 @@ from .generation_mixin import VisualGLMGenerationMixin
 from .glm import GLM, prefix_mask
 from .hooks import HookableModel
 from .kv_cache import is_empty, preallocate
+from .model_inputs import check_one_example_per_row, resolve_ids
 from .prefix_tuning import PrefixMixin
 from .qformer import QFormer
 from .rotary import PrefixState, prefix_positions
@@ -115,7 +116,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
@@ -123,6 +124,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         image_embeds: Tensor | None = None,
         rotary_positions: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -140,12 +142,19 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
             past_key_values: a cache; positions continue from the end of its prompt.
             image_embeds: [images, image_length, hidden] from `encode_images`, instead of `pixel_values`.
             rotary_positions: [B, 2, T], overrides the positions derived from the ids.
-            position_ids: ignored: those of upstream's tokenizer equal the derived ones.
+            position_ids: [B, 2, T] or [B, T], ignored: positions are derived. They may not start again within a row.
+            inputs_embeds: [B, T, hidden], replace the word embeddings of `input_ids`. Without `input_ids` the
+                placeholder tokens, `[gMASK]` and `<sop>` are found by their embeddings.
             logits_to_keep: number of last positions with logits (0: all), or their indices.
 
         Raises:
-            PromptError: placeholder tokens and images do not match, or a row lacks `<sop>` or a mask token.
+            PromptError: placeholder tokens and images do not match, a row lacks `<sop>` or a mask token, or a row holds
+                several examples.
         """
+        skip_gaps = input_ids is None  # PEFT inserts virtual tokens before the padding
+        input_ids = resolve_ids(input_ids, inputs_embeds, self.transformer.word_embeddings, self.config)
+        if rotary_positions is None and not torch.compiler.is_compiling():
+            check_one_example_per_row(input_ids, attention_mask, position_ids, kwargs, self.config.pad_token_id)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = (
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -154,8 +163,11 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         if use_cache and past_key_values is None:
             past_key_values = preallocate(DynamicCache(config=self.config))
 
-        rotary_positions, prefix_lengths = self._positions(input_ids, attention_mask, past_key_values, rotary_positions)
-        inputs_embeds = self.transformer.word_embeddings(input_ids)
+        rotary_positions, prefix_lengths = self._positions(
+            input_ids, attention_mask, past_key_values, rotary_positions, skip_gaps
+        )
+        if inputs_embeds is None:
+            inputs_embeds = self.transformer.word_embeddings(input_ids)
         cross_attentions = None
         if prefix_lengths is not None:
             if image_embeds is None and pixel_values is not None:
@@ -187,6 +199,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         attention_mask: Tensor | None,
         past_key_values: Cache | None,
         rotary_positions: Tensor | None,
+        skip_gaps: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Return rotary positions [B, 2, T], and prefix lengths [B] unless the cache already holds the prompt.
 
@@ -201,7 +214,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
                 end.check_rows(len(input_ids))
                 rotary_positions = end.positions_behind(past_key_values.get_seq_length(), input_ids.shape[1])
             return rotary_positions, None
-        derived, prefix_lengths = prefix_positions(input_ids, attention_mask, self.config)
+        derived, prefix_lengths = prefix_positions(input_ids, attention_mask, self.config, skip_gaps)
         rotary_positions = derived if rotary_positions is None else rotary_positions
         if past_key_values is not None:
             length = past_key_values.get_seq_length() + input_ids.shape[1]
@@ -218,7 +231,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
             self._check_embeds(image_embeds)
         if image_embeds is None:
             return inputs_embeds
-        return inputs_embeds.masked_scatter(slots[..., None], image_embeds.to(inputs_embeds))
+        return inputs_embeds.masked_scatter(slots[..., None].to(inputs_embeds.device), image_embeds.to(inputs_embeds))
 
     def _slots(self, input_ids: Tensor, prefix_lengths: Tensor) -> Tensor:
         """Return a mask [B, T] of placeholder tokens; a *generated* image id after the prefix does not count."""
