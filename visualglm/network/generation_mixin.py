@@ -22,6 +22,7 @@ from .glm import prefix_mask
 from .kv_cache import preallocate
 from .model_inputs import structure_ids
 from .rotary import PrefixState, prefix_positions
+from .unsupported_generation import check_generation_methods
 
 STATIC_LENGTHS = 512
 """Where steps are compiled, a static cache's length is a multiple of this."""
@@ -39,6 +40,7 @@ class VisualGLMGenerationMixin(GenerationMixin):
     ) -> Any:
         """transformers' `generate`; `do_sample=False` or `temperature=0` also switch the checkpoint's own
         repetition penalty and min_length off unless they are given."""
+        check_generation_methods(generation_config or self.generation_config, kwargs)
         if generation_config is None:
             kwargs = sampling.resolve(**kwargs)
         elif generation_config.do_sample is False:

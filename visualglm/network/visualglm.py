@@ -29,6 +29,7 @@ from .model_inputs import check_one_example_per_row, resolve_ids
 from .prefix_tuning import PrefixMixin
 from .qformer import QFormer
 from .rotary import PrefixState, prefix_positions
+from .unsupported_generation import NoContinuousBatching
 from .vision import VisionTransformer
 
 
@@ -67,7 +68,7 @@ class ImageEncoder(nn.Module):
         return self.glm_proj(queries), attentions
 
 
-class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixin, HookableModel):
+class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGenerationMixin, GenerationMixin, HookableModel):
     """The whole network; the module docstring has the shapes. Its public subclass is in `visualglm/model.py`."""
 
     config_class = VisualGLMConfig
