@@ -312,3 +312,9 @@ def test_device_map_auto(reference: Reference) -> None:
     spread = open_reference(device_map="auto")
     with torch.no_grad():
         assert (spread(**inputs).logits - reference.tensor("img_zh", "logits")).abs().max() < 1e-4
+
+
+def test_the_base_model_is_the_language_model() -> None:
+    """As in upstream's code; transformers and PEFT look for it by `base_model_prefix`."""
+    model = tiny()
+    assert model.base_model is model.transformer

@@ -73,7 +73,7 @@ class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGeneratio
 
     config_class = VisualGLMConfig
     config: VisualGLMConfig
-    base_model_prefix = ""
+    base_model_prefix = "transformer"
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
