@@ -66,7 +66,8 @@ def check_sizes(where: str, config: Any, halves: int = 1) -> None:
     if config.hidden_size % divisor:
         raise ConfigurationError(
             f"{where}hidden_size is {config.hidden_size}, which is not a multiple of {divisor} "
-            f"({f'{halves} x ' if halves > 1 else ''}{config.num_attention_heads} attention heads). Correct one of the two."
+            f"({f'{halves} x ' if halves > 1 else ''}{config.num_attention_heads} attention heads). "
+            "Correct one of the two."
         )
 
 
