@@ -318,3 +318,5 @@ def test_the_base_model_is_the_language_model() -> None:
     """As in upstream's code; transformers and PEFT look for it by `base_model_prefix`."""
     model = tiny()
     assert model.base_model is model.transformer
+    assert model.tp_plan["lm_head"] == "colwise_gather_output" and "transformer.word_embeddings" in model.tp_plan
+    assert "transformer.layers.*" in model.fsdp_plan and model.supports_tp_plan and not model.supports_pp_plan

@@ -116,7 +116,14 @@ class GLMOutput(NamedTuple):
 
 
 class GLM(nn.Module):
-    """The language model without its head; the module docstring has the shapes."""
+    """The language model without its head; the module docstring has the shapes.
+
+    The plans for parallel processes are class attributes, where transformers looks for those of a submodule.
+    """
+
+    _tp_plan = VisualGLMConfig.base_model_tp_plan
+    _fsdp_plan = VisualGLMConfig.base_model_fsdp_plan
+    _pp_plan = None
 
     def __init__(self, config: VisualGLMConfig) -> None:
         super().__init__()
