@@ -7,6 +7,7 @@ Source: `get_position_ids`, `get_masks` and `RotaryEmbedding` of upstream's `mod
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -26,8 +27,12 @@ class PrefixPositions(NamedTuple):
     prefix_lengths: Tensor
 
 
-class PrefixState(NamedTuple):
-    """End of the prompt in a cache: `rotary` [B, 2] of the last token, and the cache's `length` at that time."""
+@dataclass
+class PrefixState:
+    """End of the prompt in a cache: `rotary` [B, 2] of the last token, and the cache's `length` at that time.
+
+    It is mutable and not a tuple, because transformers' exporters assign to its fields.
+    """
 
     rotary: Tensor
     length: Any
