@@ -1,4 +1,4 @@
-"""A decoding step over a static cache: one graph for every step and answer, and the same tokens as without it."""
+"""Compiled decoding steps over a static cache: one graph for all steps, and the same tokens as without it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 def prompts(model: Any) -> dict[str, Any]:
-    """Two rows of unlike length, each with a image."""
+    """Return two rows of different lengths, each with an image."""
     torch.manual_seed(0)
     long, short = random_prompt(model.config, 40), random_prompt(model.config, 36)
     pads = torch.full((1, 4), model.config.pad_token_id)
@@ -35,7 +35,7 @@ def prompts(model: Any) -> dict[str, Any]:
     return {"inputs": torch.cat([long, torch.cat([pads, short], 1)]), "image_embeds": images, "attention_mask": mask}
 
 
-def test_it_is_compiled_once_and_says_the_same(model: Any) -> None:
+def test_it_is_compiled_once_and_gives_the_same_tokens(model: Any) -> None:
     graphs: list[Any] = []
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -51,8 +51,8 @@ def test_it_is_compiled_once_and_says_the_same(model: Any) -> None:
     assert len(graphs) == 1
 
 
-def test_one_thread_makes_every_answer_over_a_static_cache() -> None:
-    """torch keeps a GPU's graphs by thread; answers are asked for from many."""
+def test_one_thread_runs_every_generation_with_a_static_cache() -> None:
+    """torch keeps CUDA graphs per thread, and generate is called from several."""
     opened, threads = visualglm.load(device="cpu"), set()
     opened.model.compiles_steps = True  # as `load(compile=True)` has it, which wants a GPU
     opened.model.lm_head.register_forward_hook(lambda *_: threads.add(threading.current_thread()))
@@ -68,7 +68,7 @@ def test_one_thread_makes_every_answer_over_a_static_cache() -> None:
 
 
 @pytest.mark.parametrize("how", [{"use_cache": False}, {"prompt_lookup_num_tokens": 2}, {"num_beams": 2}])
-def test_other_ways_of_answering_stay_possible(how: dict[str, Any]) -> None:
+def test_other_generation_methods_still_work(how: dict[str, Any]) -> None:
     model = visualglm.load(device="cpu").model
     arguments = {"do_sample": False, "max_new_tokens": 5, **prompts(model), **how}
     if "prompt_lookup_num_tokens" in how:
@@ -89,8 +89,8 @@ def test_the_thread_keeps_the_callers_modes_and_a_fork_has_its_own() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
-def test_probabilities_may_be_asked_of_a_static_cache() -> None:
-    """The mask is made for sdpa, outside; the eager kernel reads it too."""
+def test_a_static_cache_supports_output_attentions() -> None:
+    """The mask is built for sdpa outside of forward; the eager kernel also reads it."""
     model = visualglm.load(device="cpu").model
     how = {"do_sample": False, "max_new_tokens": 5, **prompts(model), "output_attentions": True}
     found = model.generate(**how, return_dict_in_generate=True, cache_implementation="static")
@@ -99,6 +99,6 @@ def test_probabilities_may_be_asked_of_a_static_cache() -> None:
         assert step[0][..., :filled].sum() > 0 and step[0][..., filled:].sum() == 0
 
 
-def test_it_wants_a_gpu() -> None:
+def test_it_needs_a_gpu() -> None:
     with pytest.raises(visualglm.errors.UsageError, match="--compile needs a GPU"):
         visualglm.load(device="cpu", compile=True)

@@ -1,4 +1,4 @@
-"""The cache with room: the same tensors as transformers' cache, whatever happens to it between two tokens."""
+"""The preallocated cache holds the same tensors as transformers' cache, also after changes between two tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from visualglm.network.kv_cache import PreallocatedCacheLayer, preallocate
 
 
 def grown(steps: list[int]) -> tuple[DynamicCache, DynamicCache]:
-    """One layer fed with so many tokens at a time, ours and transformers'."""
+    """Return our layer and transformers' after updates with these numbers of tokens."""
     ours, theirs = preallocate(_one_layer()), _one_layer()
     torch.manual_seed(0)
     for new in steps:
@@ -26,7 +26,7 @@ def _one_layer() -> DynamicCache:
     return cache
 
 
-def test_it_grows_in_place_and_over_its_room() -> None:
+def test_it_appends_in_place_and_reallocates_when_full() -> None:
     ours, theirs = grown([5, 1, 1, 1])
     assert isinstance(ours.layers[0], PreallocatedCacheLayer)
     before = ours.layers[0].keys.data_ptr()

@@ -1,4 +1,4 @@
-"""Invariant: equal to upstream's code, at every position and every intermediate that was stored, in both layouts."""
+"""Equality with upstream's code: every position and every stored intermediate, in both layouts."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_training_loss(opened: Any, reference: Reference) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if Reference().has(case, "logits_sat_fp32_exact_inv_freq")])
-def test_sat_files_compute_with_sats_frequencies(reference: Reference, case: str) -> None:
+def test_sat_files_use_sats_frequencies(reference: Reference, case: str) -> None:
     sat = open_reference("sat")
     assert sat.config.rotary_frequencies == "by_dtype"
     inputs = reference.inputs(case)

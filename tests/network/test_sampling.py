@@ -1,4 +1,4 @@
-"""Upstream's two ways of sampling: the distributions of sampling.npz, and the same rules end to end."""
+"""Upstream's two sampling rules: the distributions of sampling.npz, and whole generations."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_sat_rule(case: str, preset: str, name: str) -> None:
     assert torch.allclose(scores.softmax(-1), stored(case, name), atol=1e-6)
 
 
-def test_slots_count_as_unk_and_never_as_themselves() -> None:
+def test_placeholder_tokens_count_as_unk() -> None:
     penalty = SlotAwareRepetitionPenalty(2.0, 9, 0, sop=7)
     scores = penalty(torch.tensor([[9, 9, 5, 7]]), torch.ones(1, 10))
     assert scores[0].tolist() == [0.5, 1, 1, 1, 1, 0.5, 1, 0.5, 1, 1]
@@ -95,19 +95,19 @@ def test_hugging_face_penalty_end_to_end(model: Any, reference: Reference) -> No
     assert output[0, ids.shape[1] :].tolist() == expected[: output.shape[1] - ids.shape[1]]
 
 
-def test_greedy_means_no_penalty_and_no_minimum() -> None:
+def test_greedy_has_no_penalty_and_no_min_length() -> None:
     for arguments in ({"do_sample": False}, {"temperature": 0}):
         resolved = resolve("hf", **arguments)
         assert (resolved["do_sample"], resolved["repetition_penalty"], resolved["min_length"]) == (False, 1.0, 0)
     assert resolve("hf", do_sample=False, repetition_penalty=1.3)["repetition_penalty"] == 1.3
 
 
-def test_sats_top_p_lives_inside_top_k() -> None:
+def test_sat_uses_top_p_only_with_top_k() -> None:
     assert resolve("sat", top_k=0)["top_p"] == 1.0
     assert resolve("sat", top_p=0)["do_sample"] is False
 
 
-def test_invalid_slices_are_never_taken() -> None:
+def test_invalid_slices_are_never_drawn() -> None:
     scores = SuppressSlices([slice(2, 4)])(torch.tensor([[0]]), torch.zeros(1, 6))
     assert scores[0].isinf().tolist() == [False, False, True, True, False, False]
 
