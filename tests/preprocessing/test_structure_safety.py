@@ -73,13 +73,13 @@ def test_dialogues(history: list[tuple[str, str, int]], question: str, images: i
 
 @settings(deadline=None)
 @given(hostile)
-def test_a_text_without_a_image(text: str) -> None:
+def test_a_text_without_images(text: str) -> None:
     assert structure(PROCESSOR(text=text)["input_ids"][0]) == implied(0)
 
 
 @settings(deadline=None)
 @given(hostile.filter(lambda text: text.count("<img></img>") < 2))
-def test_a_text_with_a_image(text: str) -> None:
+def test_a_text_with_an_image(text: str) -> None:
     assert structure(PROCESSOR(text=text, images=IMAGE)["input_ids"][0]) == implied(1)
 
 

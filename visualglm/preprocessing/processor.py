@@ -1,8 +1,8 @@
-"""Images and text, or chat messages, become what the model takes; what it says becomes text.
+"""Turn images, text and chat messages into model inputs.
 
 In: `text`, `images`, messages. Out: `input_ids` and `attention_mask` [rows, T], left padded, and `pixel_values`
 [images, 3, H, W], row by row. It joins images.py, chat_messages.py, prompt.py and the tokenizer for transformers'
-`AutoProcessor`, `apply_chat_template` and `pipeline`. Knows nothing about models.
+`AutoProcessor`, `apply_chat_template` and `pipeline`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..files.config_json import check_files
 from ..network.configuration import VisualGLMConfig
 from .chat_messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, messages_to_turns
 from .images import VisualGLMImageProcessor
-from .processor_config import hub_arguments, image_settings, slots
+from .processor_config import hub_arguments, image_placeholder_settings, image_settings
 from .prompt import (
     MARKS,
     Language,
@@ -28,9 +28,9 @@ from .prompt import (
     Turn,
     build_prompt,
     build_training_row,
-    cut_at_images,
     encode_around_images,
     marks_of,
+    split_at_images,
     write_turns,
 )
 from .tokenizer import ChatGLMTokenizer, process_response
@@ -43,11 +43,11 @@ PADDING = ("padding", "max_length", "pad_to_multiple_of", "padding_side")
 
 
 class VisualGLMProcessor(ProcessorMixin):
-    """Images, text and messages to model inputs, and ids back to answers.
+    """Processor of images, text and messages; decodes ids to answers.
 
-    `image_length` slots hold `image_token_id` for each image; both come from the model's configuration
-    (`from_pretrained`, `for_config`). Unlike upstream, nothing that a user writes makes structure here: `<sop>`,
-    `[gMASK]`, `<eop>` and `<img>path</img>` in a message or a text are plain text, and open no file.
+    Each image takes `image_length` placeholder tokens `image_token_id`; both come from the model's configuration
+    (`from_pretrained`, `for_config`). Unlike upstream, text of a user is never structure: `<sop>`, `[gMASK]`, `<eop>`
+    and `<img>path</img>` in a message or a text are plain text, and open no file.
     """
 
     def __init__(
@@ -64,20 +64,20 @@ class VisualGLMProcessor(ProcessorMixin):
 
     @classmethod
     def for_config(cls, config: VisualGLMConfig, tokenizer: ChatGLMTokenizer | str | Path) -> VisualGLMProcessor:
-        """The processor of a model: its image size and slots, with a tokenizer or a vocabulary file."""
+        """Build a model's processor from its configuration and a tokenizer or vocabulary file."""
         if not isinstance(tokenizer, ChatGLMTokenizer):
             tokenizer = ChatGLMTokenizer(vocab_file=str(tokenizer))
         images = VisualGLMImageProcessor.for_config(config)
         return cls(images, tokenizer, config.image_length, int(config.image_token_id or 0))
 
-    # loading: what a folder does not say, its model's configuration does
+    # loading: the model's configuration supplies what the folder's processor files lack
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], Any]:
-        """What `save_pretrained` wrote, completed from the model's `config.json` (or sat's `model_config.json`)."""
+        """Read the saved settings, completed from the model's `config.json` or sat's `model_config.json`."""
         check_files(pretrained_model_name_or_path, FILES, kwargs.get("subfolder") or "")
         stored, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        return {**slots(pretrained_model_name_or_path, hub_arguments(kwargs)), **stored}, unused
+        return {**image_placeholder_settings(pretrained_model_name_or_path, hub_arguments(kwargs)), **stored}, unused
 
     @classmethod
     def _get_arguments_from_pretrained(
@@ -92,7 +92,7 @@ class VisualGLMProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """What a call returns at most."""
+        """Names of the values that a call returns."""
         return ["input_ids", "attention_mask", "pixel_values"]
 
     def __call__(
@@ -116,11 +116,11 @@ class VisualGLMProcessor(ProcessorMixin):
         `[gMASK] <sop>` is added. Of several texts, each takes its images from a list per text, or in order from a
         flat list. Text is never cut, so `truncation` is refused.
 
-        Raises `PromptError` when images and `<img></img>` do not match, `ImageError` for a image that cannot be
+        Raises `PromptError` when images and `<img></img>` do not match, `ImageError` for an image that cannot be
         opened.
         """
         if videos is not None or audio is not None:
-            raise PromptError("VisualGLM neither watches nor listens: give text, images, or both.")
+            raise PromptError("VisualGLM takes no video or audio: give text, images, or both.")
         if text is None and images is None:
             raise PromptError("There is nothing to process: give text, images, or both.")
         if truncation:
@@ -129,35 +129,35 @@ class VisualGLMProcessor(ProcessorMixin):
         data: dict[str, Any] = {}
         if text is not None:
             texts = [text] if isinstance(text, str) else list(text)
-            shares = _shares(images, texts)
-            rows = [self._encode(*pair, language) for pair in zip(texts, shares, strict=True)]
+            counts = _images_per_text(images, texts)
+            rows = [self._encode(*pair, language) for pair in zip(texts, counts, strict=True)]
             data = self._pad(rows if add_special_tokens else [row[:-2] for row in rows], return_tensors, padding)
         return self._with_images(data, images, return_tensors, kwargs)
 
     def _encode(self, text: str, images: int, language: Language) -> list[int]:
-        """One text, with the slots of its images."""
-        marked = text.count(IMAGE_PLACEHOLDER)
-        if marked and images and marked != images:
+        """Encode one text with the placeholder tokens of its images."""
+        placeholders = text.count(IMAGE_PLACEHOLDER)
+        if placeholders and images and placeholders != images:
             raise PromptError(
-                f"The text has {marked} {IMAGE_PLACEHOLDER} and there are {images} images: make them equal, or use "
-                "apply_chat_template, which does."
+                f"The text has {placeholders} {IMAGE_PLACEHOLDER} and there are {images} images: make them "
+                "equal, or use apply_chat_template, which does."
             )
         if not images:
             texts = [text]
-        elif marked or text.endswith(ANSWER_MARKS):
-            texts = cut_at_images(text if marked else IMAGE_PLACEHOLDER * images + text)
+        elif placeholders or text.endswith(ANSWER_MARKS):
+            texts = split_at_images(text if placeholders else IMAGE_PLACEHOLDER * images + text)
         else:
             texts = write_turns([Turn(text, None, images)], marks_of(language, text))
         return encode_around_images(self.tokenizer, texts, [self.image_token_id] * self.image_length)
 
     def _pad(self, rows: list[list[int]], return_tensors: Any, padding: Mapping[str, Any]) -> dict[str, Any]:
-        """`input_ids` and `attention_mask`; the model derives positions itself."""
+        """Pad to `input_ids` and `attention_mask`; the model computes positions."""
         data = self.tokenizer.pad({"input_ids": rows}, return_tensors=return_tensors, **{"padding": True, **padding})
         data.setdefault("attention_mask", [[1] * len(row) for row in rows])
         return {key: data[key] for key in ("input_ids", "attention_mask")}
 
     def _with_images(self, data: dict[str, Any], images: Any, return_tensors: Any, options: Any) -> BatchFeature:
-        if _count(images):
+        if _count_images(images):
             data |= self.image_processor(images, return_tensors=return_tensors, **options)
         return BatchFeature(data)
 
@@ -170,7 +170,7 @@ class VisualGLMProcessor(ProcessorMixin):
         max_tokens: int | None = None,
         continue_answer: bool = False,
     ) -> Prompt:
-        """The ids that ask the last of `turns`; arguments and errors are those of `prompt.build_prompt`."""
+        """Build the ids that ask the last of `turns`; arguments and errors are those of `prompt.build_prompt`."""
         return build_prompt(
             self.tokenizer,
             turns,
@@ -182,7 +182,7 @@ class VisualGLMProcessor(ProcessorMixin):
         )
 
     def build_training_row(self, turns: Sequence[Turn], language: Language = "auto") -> tuple[list[int], list[int]]:
-        """`input_ids` [T] and `labels` [T] of an answered chat; errors are those of `prompt.build_training_row`."""
+        """Build `input_ids` [T] and `labels` [T] of an answered chat; see `prompt.build_training_row`."""
         return build_training_row(
             self.tokenizer,
             turns,
@@ -211,9 +211,9 @@ class VisualGLMProcessor(ProcessorMixin):
         `BatchFeature` as from a call, else `input_ids` alone. An open question always gets its 答：, so
         `add_generation_prompt` changes nothing. Another Jinja template than ours takes transformers' own road.
 
-        Raises `PromptError` for messages that are no dialogue, or do not fit, `ImageError` for a image.
+        Raises `PromptError` for messages that are no dialogue, or do not fit, `ImageError` for an image.
         """
-        batch = _batch(conversation)
+        batch = _as_batch(conversation)
         ours = (chat_template or self.chat_template) == CHAT_TEMPLATE
         if tokenize and ours:
             return self._tokenize_chat(batch, language, max_tokens, **kwargs)
@@ -251,7 +251,7 @@ class VisualGLMProcessor(ProcessorMixin):
             rows.append(prompt.input_ids)
             sources += images
         if any(source is None for source in sources):
-            raise PromptError("A image of the messages has no source: give it as image, path, url or base64.")
+            raise PromptError("An image of the messages has no source: give it as image, path, url or base64.")
         tensors = None if return_tensors == "auto" else return_tensors
         data = self._pad(rows, tensors, {key: options.pop(key) for key in PADDING if key in options})
         return self._with_images(data, sources, tensors, options) if return_dict else data["input_ids"]
@@ -269,54 +269,54 @@ class VisualGLMProcessor(ProcessorMixin):
             ids = [ids]
         if ids and isinstance(ids[0], (list, tuple)):
             return [self.decode(row, **kwargs) for row in ids]
-        return process_response(self.tokenizer.decode(self._answer(ids), **kwargs))
+        return process_response(self.tokenizer.decode(self._cut_prompt(ids), **kwargs))
 
     def batch_decode(self, token_ids: Any, **kwargs: Any) -> list[str]:
-        """`decode` of several answers."""
+        """Decode several answers."""
         return [self.decode(row, **kwargs) for row in token_ids]
 
     def post_process_image_text_to_text(
         self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
     ) -> list[str]:
-        """`batch_decode`, under the name that transformers' pipeline calls."""
+        """Decode answers; transformers' pipelines call this name."""
         return self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
 
-    def _answer(self, ids: list[int]) -> list[int]:
+    def _cut_prompt(self, ids: list[int]) -> list[int]:
         opening = [self.tokenizer.gmask_token_id, self.tokenizer.bos_token_id]
-        starts = (place + 2 for place in range(len(ids) - 1) if ids[place : place + 2] == opening)
+        starts = (index + 2 for index in range(len(ids) - 1) if ids[index : index + 2] == opening)
         return ids[next(starts, 0) :]
 
 
-def _batch(conversation: Sequence[Any]) -> Sequence[Any]:
-    """One conversation is a batch of one."""
+def _as_batch(conversation: Sequence[Any]) -> Sequence[Any]:
+    """Wrap a single conversation in a batch; raise `PromptError` if it is empty."""
     if not conversation:
-        raise PromptError("The conversation has no messages: ask something.")
+        raise PromptError("The conversation has no messages: ask a question.")
     return conversation if isinstance(conversation[0], (list, tuple)) else [conversation]
 
 
-def _count(images: Any) -> int:
-    """How many images there are, however they are nested."""
+def _count_images(images: Any) -> int:
+    """Count images, however they are nested."""
     if images is None:
         return 0
     if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) > 3:
-        return sum(_count(image) for image in images)
+        return sum(_count_images(image) for image in images)
     return 1
 
 
-def _shares(images: Any, texts: Sequence[str]) -> list[int]:
-    """How many of the images belong to each text."""
+def _images_per_text(images: Any, texts: Sequence[str]) -> list[int]:
+    """Return how many of the images belong to each text."""
     nested = isinstance(images, (list, tuple)) and any(isinstance(part, (list, tuple)) for part in images)
     if nested and len(images) == len(texts):
-        return [_count(part) for part in images]
-    total = _count(images)
+        return [_count_images(part) for part in images]
+    total = _count_images(images)
     if len(texts) == 1 or not total:
         return [total] * len(texts)
-    marked = [text.count(IMAGE_PLACEHOLDER) for text in texts]
-    if sum(marked) == total:
-        return marked
-    if not sum(marked) and total == len(texts):
+    placeholders = [text.count(IMAGE_PLACEHOLDER) for text in texts]
+    if sum(placeholders) == total:
+        return placeholders
+    if not sum(placeholders) and total == len(texts):
         return [1] * len(texts)
     raise PromptError(
-        f"{total} images cannot be shared among {len(texts)} texts with {sum(marked)} {IMAGE_PLACEHOLDER}: give a "
+        f"{total} images cannot be assigned to {len(texts)} texts with {sum(placeholders)} {IMAGE_PLACEHOLDER}: give a "
         "list of images for each text."
     )
