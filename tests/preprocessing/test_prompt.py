@@ -155,6 +155,16 @@ def test_invalid_dialogues_are_refused() -> None:
             prompt(turns)
 
 
+@pytest.mark.parametrize("blank", ["", " \n\t", "\u3000", "\x10", "\u200b\ufeff"])
+def test_a_blank_question_is_refused(blank: str) -> None:
+    for turns in ([Turn(blank)], [Turn("a", "b", 1), Turn(blank, None, 1)]):
+        with pytest.raises(PromptError, match="blank"):
+            prompt(turns)
+    with pytest.raises(PromptError, match="blank"):
+        prompt([Turn(blank, "b")], continue_answer=True)
+    assert prompt([Turn(blank, "b"), Turn("?")]).dropped_turns == 0
+
+
 def test_an_answer_can_be_continued() -> None:
     begun = prompt([Turn("你好", "您")], continue_answer=True)
     assert begun.input_ids == prompt([Turn("你好")]).input_ids + TOKENIZER.encode_plain("您")

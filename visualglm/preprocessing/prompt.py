@@ -14,6 +14,7 @@ bidirectional prefix, and opened the path or URL in a literal `<img>...</img>`. 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -99,9 +100,10 @@ def build_prompt(
     last turn has the beginning of an answer, which follows `<sop>`.
 
     Raises:
-        PromptError: there is no question, or the last one does not fit.
+        PromptError: there is no question, or the last one is blank or does not fit.
     """
     _check_turns(turns, answered=continue_answer)
+    check_question(turns[-1].question)
     beginning = tokenizer.encode_plain(turns[-1].answer) if turns[-1].answer else []
     ids, dropped = _fit(tokenizer, turns, language, [image_token_id] * image_length, max_tokens, len(beginning))
     return Prompt(ids + beginning, dropped, sum(turn.image_count for turn in turns))
@@ -229,6 +231,16 @@ def _drop_fewest(
         else:
             low = middle + 1
     return fitting, high
+
+
+def check_question(question: str) -> None:
+    """Refuse a question without a visible character; control and format characters (zero width) are invisible.
+
+    Raises:
+        PromptError: the question is blank.
+    """
+    if all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in question):
+        raise PromptError("The question is blank: write a question.")
 
 
 def _check_turns(turns: Sequence[Turn], answered: bool) -> None:
