@@ -190,6 +190,49 @@ def test_truncation_video_and_empty_calls_are_refused() -> None:
         PROCESSOR(text="你好", videos=[RGB])  # type: ignore[arg-type]
 
 
+def test_a_blank_question_is_refused_by_every_call() -> None:
+    messages = [{"role": "user", "content": [{"type": "image", "image": RGB}, {"type": "text", "text": " \u3000"}]}]
+    with pytest.raises(PromptError, match="blank"):
+        PROCESSOR(text=" ", images=RGB)
+    for tokenize in (False, True):
+        with pytest.raises(PromptError, match="blank"):
+            PROCESSOR.apply_chat_template(messages, tokenize=tokenize)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_answered_conversations_become_training_rows(side: str) -> None:
+    answered = [*ASKED, {"role": "assistant", "content": "一只猫。"}]
+    longer = [*answered, {"role": "user", "content": "真的？"}, {"role": "assistant", "content": "是的，一只猫。"}]
+    inputs = PROCESSOR.apply_chat_template(
+        [answered, longer],
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        return_tensors="pt",
+        padding_side=side,
+    )
+    assert inputs["assistant_masks"].shape == inputs["input_ids"].shape
+    turns = [Turn("描述这张图片。", "一只猫。", 1), Turn("真的？", "是的，一只猫。")]
+    for row, expected in enumerate((turns[:1], turns)):
+        kept = inputs["attention_mask"][row].bool()
+        ids, labels = PROCESSOR.build_training_row(expected)
+        assert inputs["input_ids"][row][kept].tolist() == ids
+        masked = inputs["input_ids"].where(inputs["assistant_masks"].bool(), -100)[row]
+        assert masked[kept].tolist() == labels and (masked[~kept] == -100).all()
+
+
+def test_an_open_question_has_no_assistant_tokens() -> None:
+    inputs = PROCESSOR.apply_chat_template(ASKED, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    assert inputs["assistant_masks"] == [[0] * len(IMG_ZH)]
+    answered = [*ASKED, {"role": "assistant", "content": "猫"}]
+    with pytest.raises(PromptError, match="ends with an answer"):
+        PROCESSOR.apply_chat_template(answered, tokenize=True, add_generation_prompt=True)
+    with pytest.raises(PromptError, match="return_assistant_tokens_mask"):
+        PROCESSOR.apply_chat_template(
+            answered, tokenize=True, return_assistant_tokens_mask=True, continue_final_message=True
+        )
+
+
 def test_another_template_is_rendered_by_transformers() -> None:
     template = "{% for m in messages %}<img></img>!{% endfor %}"
     assert PROCESSOR.apply_chat_template(ASKED, template) == "<img></img>!"

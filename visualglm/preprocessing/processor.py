@@ -7,6 +7,7 @@ In: `text`, `images`, messages. Out: `input_ids` and `attention_mask` [rows, T],
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,14 +21,22 @@ from ..files.config_json import check_files
 from ..network.configuration import VisualGLMConfig
 from .chat_messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, messages_to_turns
 from .images import VisualGLMImageProcessor
+from .processor_arguments import (
+    PADDING_ARGUMENTS,
+    VisualGLMProcessorKwargs,
+    sort_call_arguments,
+    sort_loading_arguments,
+)
 from .processor_config import hub_arguments, image_placeholder_settings, image_settings
 from .prompt import (
+    IGNORED_LABEL,
     MARKS,
     Language,
     Prompt,
     Turn,
     build_prompt,
     build_training_row,
+    check_question,
     encode_around_images,
     marks_of,
     split_at_images,
@@ -37,9 +46,13 @@ from .tokenizer import ChatGLMTokenizer, process_response
 
 logger = logging.getLogger(__name__)
 
+CHAT_ARGUMENTS = (
+    *("tools", "documents", "add_generation_prompt", "continue_final_message", "return_assistant_tokens_mask"),
+    *("return_dict", "sanitize_control_tokens"),
+)
+"""Arguments of transformers' `apply_chat_template` that a call does not take."""
 ANSWER_MARKS = tuple(answer for _, answer in MARKS.values())
 FILES = ("processor_config.json", "preprocessor_config.json", "chat_template.json")
-PADDING = ("padding", "max_length", "pad_to_multiple_of", "padding_side")
 
 
 class VisualGLMProcessor(ProcessorMixin):
@@ -49,6 +62,8 @@ class VisualGLMProcessor(ProcessorMixin):
     (`from_pretrained`, `for_config`). Unlike upstream, text of a user is never structure: `<sop>`, `[gMASK]`, `<eop>`
     and `<img>path</img>` in a message or a text are plain text, and open no file.
     """
+
+    valid_processor_kwargs = VisualGLMProcessorKwargs
 
     def __init__(
         self,
@@ -84,9 +99,15 @@ class VisualGLMProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: Any, processor_dict: Any = None, **kwargs: Any
     ) -> list[Any]:
         hub = hub_arguments(kwargs)
-        tokenizer = ChatGLMTokenizer.from_pretrained(pretrained_model_name_or_path, **hub)
+        own = inspect.signature(cls.__init__).parameters
+        for_tokenizer, for_images = sort_loading_arguments(
+            kwargs, VisualGLMImageProcessor.valid_kwargs.__annotations__, own
+        )
+        tokenizer = kwargs.get("tokenizer") or ChatGLMTokenizer.from_pretrained(
+            pretrained_model_name_or_path, **hub, **for_tokenizer
+        )
         stored = (processor_dict or {}).get("image_processor") or image_settings(pretrained_model_name_or_path, hub)
-        return [VisualGLMImageProcessor.from_dict(stored), tokenizer]
+        return [VisualGLMImageProcessor.from_dict(stored, **for_images), tokenizer]
 
     # images and text to ids
 
@@ -99,40 +120,35 @@ class VisualGLMProcessor(ProcessorMixin):
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,
-        videos: None = None,
-        audio: None = None,
-        *,
-        language: Language = "auto",
-        add_special_tokens: bool = True,
-        truncation: bool | str | None = None,
-        return_tensors: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Images, text or both.
+        """Process images, text or both.
 
-        A text is a prompt (`apply_chat_template(tokenize=False)` writes them) with one `<img></img>` for each of its
-        images. A text with images but without any `<img></img>` has them put in front, and where it does not end
-        in 答： or A: it is a question and becomes upstream's single turn. Text without images is taken as it is.
-        `[gMASK] <sop>` is added. Of several texts, each takes its images from a list per text, or in order from a
-        flat list. Text is never cut, so `truncation` is refused.
+        A text is a prompt (`apply_chat_template(tokenize=False)` writes one) with one `<img></img>` for each of its
+        images. If a text has images but no `<img></img>`, they precede it; unless it ends in 答： or A:, it is a
+        question and becomes upstream's single turn. Text without images remains as it is. `[gMASK] <sop>` is added.
+        Images are given per text, or as a flat list in order.
 
-        Raises `PromptError` when images and `<img></img>` do not match, `ImageError` for an image that cannot be
-        opened.
+        Keyword arguments are transformers' (`padding`, `return_tensors`, `do_normalize`..., or grouped in
+        `text_kwargs`, `images_kwargs`, `common_kwargs`), and `language`: `auto`, `zh` or `en`.
+
+        Raises:
+            PromptError: images and `<img></img>` do not match, a question is blank, or truncation is requested.
+            UsageError: an argument is unknown.
+            ImageError: an image cannot be opened.
         """
-        if videos is not None or audio is not None:
+        if kwargs.pop("videos", None) is not None or kwargs.pop("audio", None) is not None:
             raise PromptError("VisualGLM takes no video or audio: give text, images, or both.")
         if text is None and images is None:
             raise PromptError("There is nothing to process: give text, images, or both.")
-        if truncation:
-            raise PromptError("A prompt is never cut in the middle: use apply_chat_template(max_tokens=...) instead.")
-        padding = {key: kwargs.pop(key) for key in PADDING if key in kwargs}
+        options, image_options = sort_call_arguments(self, kwargs)
         data: dict[str, Any] = {}
         if text is not None:
             texts = [text] if isinstance(text, str) else list(text)
             counts = _images_per_text(images, texts)
-            rows = [self._encode(*pair, language) for pair in zip(texts, counts, strict=True)]
-            data = self._pad(rows if add_special_tokens else [row[:-2] for row in rows], return_tensors, padding)
-        return self._with_images(data, images, return_tensors, kwargs)
+            rows = [self._encode(*pair, options["language"]) for pair in zip(texts, counts, strict=True)]
+            data = self._pad(rows if options["add_special_tokens"] else [row[:-2] for row in rows], options)
+        return self._with_images(data, images, image_options)
 
     def _encode(self, text: str, images: int, language: Language) -> list[int]:
         """Encode one text with the placeholder tokens of its images."""
@@ -147,18 +163,22 @@ class VisualGLMProcessor(ProcessorMixin):
         elif placeholders or text.endswith(ANSWER_MARKS):
             texts = split_at_images(text if placeholders else IMAGE_PLACEHOLDER * images + text)
         else:
+            check_question(text)
             texts = write_turns([Turn(text, None, images)], marks_of(language, text))
         return encode_around_images(self.tokenizer, texts, [self.image_token_id] * self.image_length)
 
-    def _pad(self, rows: list[list[int]], return_tensors: Any, padding: Mapping[str, Any]) -> dict[str, Any]:
+    def _pad(self, rows: list[list[int]], options: Mapping[str, Any]) -> dict[str, Any]:
         """Pad to `input_ids` and `attention_mask`; the model computes positions."""
-        data = self.tokenizer.pad({"input_ids": rows}, return_tensors=return_tensors, **{"padding": True, **padding})
+        padding = {key: options[key] for key in PADDING_ARGUMENTS if key in options}
+        data = self.tokenizer.pad({"input_ids": rows}, return_tensors=options.get("return_tensors"), **padding)
+        if options.get("return_attention_mask") is False:
+            return {"input_ids": data["input_ids"]}
         data.setdefault("attention_mask", [[1] * len(row) for row in rows])
         return {key: data[key] for key in ("input_ids", "attention_mask")}
 
-    def _with_images(self, data: dict[str, Any], images: Any, return_tensors: Any, options: Any) -> BatchFeature:
+    def _with_images(self, data: dict[str, Any], images: Any, options: Mapping[str, Any]) -> BatchFeature:
         if _count_images(images):
-            data |= self.image_processor(images, return_tensors=return_tensors, **options)
+            data |= self.image_processor(images, **options)
         return BatchFeature(data)
 
     # turns to ids
@@ -181,7 +201,9 @@ class VisualGLMProcessor(ProcessorMixin):
             continue_answer=continue_answer,
         )
 
-    def build_training_row(self, turns: Sequence[Turn], language: Language = "auto") -> tuple[list[int], list[int]]:
+    def build_training_row(
+        self, turns: Sequence[Turn], language: Language = "auto", max_tokens: int | None = None
+    ) -> tuple[list[int], list[int]]:
         """Build `input_ids` [T] and `labels` [T] of an answered chat; see `prompt.build_training_row`."""
         return build_training_row(
             self.tokenizer,
@@ -189,6 +211,7 @@ class VisualGLMProcessor(ProcessorMixin):
             language=language,
             image_token_id=self.image_token_id,
             image_length=self.image_length,
+            max_tokens=max_tokens,
         )
 
     # messages to ids
@@ -203,23 +226,31 @@ class VisualGLMProcessor(ProcessorMixin):
         max_tokens: int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Messages, or a batch of them, to a prompt: text, or with `tokenize=True` what the model takes.
+        """Build the prompt of a conversation, or of a batch of them: text, or with `tokenize=True` model inputs.
 
-        Tokenized, it is `build_prompt`: `language` chooses 问/答 or Q/A, more than `max_tokens` lose the oldest
-        turns (a warning says how many), and the images of the messages are opened (URLs are refused).
-        `continue_final_message=True` lets the model go on with the assistant's last message. With `return_dict=True` a
-        `BatchFeature` as from a call, else `input_ids` alone. An open question always gets its 答：, so
-        `add_generation_prompt` changes nothing. Another Jinja template than ours takes transformers' own road.
+        `language` selects 问/答 or Q/A. If the ids exceed `max_tokens`, the oldest turns are dropped and logged. The
+        images of the messages are opened; URLs are refused. `continue_final_message=True` continues the assistant's
+        last message. Without it, a conversation that ends with an answer becomes a training row
+        (`build_training_row`). `return_assistant_tokens_mask=True` adds `assistant_masks` [rows, T], 1 where that row
+        has a label: GLM learns the last answer only, as it reads all before it in both directions. With
+        `return_dict=True` the result is that of a call, else `input_ids`. A question always gets its 答：, whatever
+        `add_generation_prompt` is. transformers renders templates other than ours.
 
-        Raises `PromptError` for messages that are no dialogue, or do not fit, `ImageError` for an image.
+        Raises:
+            PromptError: the messages are no dialogue, the question is blank, or it does not fit.
+            UsageError: an argument is unknown.
+            ImageError: an image cannot be opened.
         """
         batch = _as_batch(conversation)
         ours = (chat_template or self.chat_template) == CHAT_TEMPLATE
         if tokenize and ours:
             return self._tokenize_chat(batch, language, max_tokens, **kwargs)
-        if ours:  # Jinja's own complaints are no sentences
+        if ours:  # Jinja's errors are not sentences
+            self._sort_chat_arguments(**kwargs)
             for messages in batch:
-                messages_to_turns(messages)
+                last = messages_to_turns(messages)[0][-1]
+                if last.answer is None:
+                    check_question(last.question)
         if max_tokens is not None or kwargs.get("continue_final_message"):
             raise PromptError("max_tokens and continue_final_message need tokenize=True: text has no place for them.")
         if language != "auto":  # what our template does by itself, and no other template knows
@@ -232,29 +263,63 @@ class VisualGLMProcessor(ProcessorMixin):
         language: Language,
         max_tokens: int | None,
         return_dict: bool = False,
-        return_tensors: Any = None,
+        return_assistant_tokens_mask: bool = False,
         continue_final_message: bool = False,
-        processor_kwargs: Mapping[str, Any] | None = None,
-        add_generation_prompt: bool = True,
-        sanitize_control_tokens: bool = True,
+        add_generation_prompt: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        options = {key: value for key, value in {**(processor_kwargs or {}), **kwargs}.items() if value is not None}
-        if "tools" in options or "documents" in options:
-            raise PromptError("VisualGLM was not trained with tools or documents: leave them out.")
-        rows, sources = [], []
+        if return_assistant_tokens_mask and continue_final_message:
+            raise PromptError("An answer that is continued is no training row: leave return_assistant_tokens_mask out.")
+        options, image_options = self._sort_chat_arguments(**kwargs)
+        rows, masks, sources = [], [], []
         for messages in batch:
             turns, images = messages_to_turns(messages)
-            prompt = self.build_prompt(turns, language, max_tokens, continue_final_message)
-            if prompt.dropped_turns:
-                logger.warning("The dialogue is too long: its %d oldest turns were left out.", prompt.dropped_turns)
-            rows.append(prompt.input_ids)
+            if turns[-1].answer is None or continue_final_message or add_generation_prompt:
+                ids = self._build_logged_prompt(turns, language, max_tokens, continue_final_message)
+                mask = [0] * len(ids)
+            else:
+                ids, labels = self.build_training_row(turns, language, max_tokens)
+                mask = [int(label != IGNORED_LABEL) for label in labels]
+            rows.append(ids)
+            masks.append(mask)
             sources += images
         if any(source is None for source in sources):
             raise PromptError("An image of the messages has no source: give it as image, path, url or base64.")
-        tensors = None if return_tensors == "auto" else return_tensors
-        data = self._pad(rows, tensors, {key: options.pop(key) for key in PADDING if key in options})
-        return self._with_images(data, sources, tensors, options) if return_dict else data["input_ids"]
+        data = self._pad(rows, options)
+        if not return_dict:
+            return data["input_ids"]
+        if return_assistant_tokens_mask:
+            data["assistant_masks"] = self._pad_masks(masks, data["input_ids"], options)
+        return self._with_images(data, sources, image_options)
+
+    def _sort_chat_arguments(
+        self, processor_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Sort the arguments of `apply_chat_template` that are those of a call."""
+        if kwargs.get("tools") is not None or kwargs.get("documents") is not None:
+            raise PromptError("VisualGLM was not trained with tools or documents: leave them out.")
+        call = {
+            **(processor_kwargs or {}),
+            **{key: value for key, value in kwargs.items() if key not in CHAT_ARGUMENTS},
+        }
+        if call.get("return_tensors") == "auto":  # transformers' default of apply_chat_template
+            del call["return_tensors"]
+        return sort_call_arguments(self, call)
+
+    def _pad_masks(self, masks: list[list[int]], rows: Any, options: Mapping[str, Any]) -> Any:
+        """Pad with 0 to the lengths of `rows`, on the same side."""
+        right = options.get("padding_side", self.tokenizer.padding_side) == "right"
+        padded = []
+        for mask, row in zip(masks, rows, strict=True):
+            zeros = [0] * (len(row) - len(mask))
+            padded.append(mask + zeros if right else zeros + mask)
+        return BatchFeature({"masks": padded}, tensor_type=options.get("return_tensors"))["masks"]
+
+    def _build_logged_prompt(self, turns: list[Turn], *arguments: Any) -> list[int]:
+        prompt = self.build_prompt(turns, *arguments)
+        if prompt.dropped_turns:
+            logger.warning("The dialogue is too long: its %d oldest turns were left out.", prompt.dropped_turns)
+        return prompt.input_ids
 
     # ids to answers
 
