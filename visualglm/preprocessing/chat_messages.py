@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import PromptError
-from .prompt import IMAGE_CLOSE, IMAGE_OPEN, MARKS, Turn
-from .tokenizer import TEXT_SPECIALS
+from .prompt import IMAGE_CLOSE, IMAGE_OPEN, MARKS, Turn, check_question
+from .sentencepiece_vocabulary import TEXT_SPECIALS
 
 IMAGE_PLACEHOLDER = IMAGE_OPEN + IMAGE_CLOSE
 LITERALS = (IMAGE_OPEN, IMAGE_CLOSE, *TEXT_SPECIALS)
@@ -53,6 +53,13 @@ def messages_to_turns(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Turn]
     if not turns:
         raise PromptError("The messages have no user message: ask something.")
     return turns, images
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raise the errors of `messages_to_turns`, and that of a blank question, before Jinja renders the messages."""
+    last = messages_to_turns(messages)[0][-1]
+    if last.answer is None:
+        check_question(last.question)
 
 
 def _read_message(message: Mapping[str, Any]) -> tuple[str, list[Any]]:

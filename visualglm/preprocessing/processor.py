@@ -19,7 +19,7 @@ from transformers.utils import to_py_obj
 from ..errors import PromptError
 from ..files.config_json import check_files
 from ..network.configuration import VisualGLMConfig
-from .chat_messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, messages_to_turns
+from .chat_messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, check_messages, messages_to_turns
 from .images import VisualGLMImageProcessor
 from .processor_arguments import (
     PADDING_ARGUMENTS,
@@ -29,11 +29,11 @@ from .processor_arguments import (
 )
 from .processor_config import hub_arguments, image_placeholder_settings, image_settings
 from .prompt import (
-    IGNORED_LABEL,
     MARKS,
     Language,
     Prompt,
     Turn,
+    build_chat_row,
     build_prompt,
     build_training_row,
     check_question,
@@ -201,9 +201,7 @@ class VisualGLMProcessor(ProcessorMixin):
             continue_answer=continue_answer,
         )
 
-    def build_training_row(
-        self, turns: Sequence[Turn], language: Language = "auto", max_tokens: int | None = None
-    ) -> tuple[list[int], list[int]]:
+    def build_training_row(self, turns: Sequence[Turn], language: Language = "auto") -> tuple[list[int], list[int]]:
         """Build `input_ids` [T] and `labels` [T] of an answered chat; see `prompt.build_training_row`."""
         return build_training_row(
             self.tokenizer,
@@ -211,7 +209,6 @@ class VisualGLMProcessor(ProcessorMixin):
             language=language,
             image_token_id=self.image_token_id,
             image_length=self.image_length,
-            max_tokens=max_tokens,
         )
 
     # messages to ids
@@ -248,9 +245,7 @@ class VisualGLMProcessor(ProcessorMixin):
         if ours:  # Jinja's errors are not sentences
             self._sort_chat_arguments(**kwargs)
             for messages in batch:
-                last = messages_to_turns(messages)[0][-1]
-                if last.answer is None:
-                    check_question(last.question)
+                check_messages(messages)
         if max_tokens is not None or kwargs.get("continue_final_message"):
             raise PromptError("max_tokens and continue_final_message need tokenize=True: text has no place for them.")
         if language != "auto":  # what our template does by itself, and no other template knows
@@ -274,13 +269,19 @@ class VisualGLMProcessor(ProcessorMixin):
         rows, masks, sources = [], [], []
         for messages in batch:
             turns, images = messages_to_turns(messages)
-            if turns[-1].answer is None or continue_final_message or add_generation_prompt:
-                ids = self._build_logged_prompt(turns, language, max_tokens, continue_final_message)
-                mask = [0] * len(ids)
-            else:
-                ids, labels = self.build_training_row(turns, language, max_tokens)
-                mask = [int(label != IGNORED_LABEL) for label in labels]
-            rows.append(ids)
+            prompt, mask = build_chat_row(
+                self.tokenizer,
+                turns,
+                language=language,
+                image_token_id=self.image_token_id,
+                image_length=self.image_length,
+                max_tokens=max_tokens,
+                continue_answer=continue_final_message,
+                add_generation_prompt=add_generation_prompt,
+            )
+            if prompt.dropped_turns:
+                logger.warning("The dialogue is too long: its %d oldest turns were left out.", prompt.dropped_turns)
+            rows.append(prompt.input_ids)
             masks.append(mask)
             sources += images
         if any(source is None for source in sources):
@@ -289,7 +290,8 @@ class VisualGLMProcessor(ProcessorMixin):
         if not return_dict:
             return data["input_ids"]
         if return_assistant_tokens_mask:
-            data["assistant_masks"] = self._pad_masks(masks, data["input_ids"], options)
+            padded = self.tokenizer.pad_masks(masks, data["input_ids"], options.get("padding_side"))
+            data |= BatchFeature({"assistant_masks": padded}, tensor_type=options.get("return_tensors"))
         return self._with_images(data, sources, image_options)
 
     def _sort_chat_arguments(
@@ -305,21 +307,6 @@ class VisualGLMProcessor(ProcessorMixin):
         if call.get("return_tensors") == "auto":  # transformers' default of apply_chat_template
             del call["return_tensors"]
         return sort_call_arguments(self, call)
-
-    def _pad_masks(self, masks: list[list[int]], rows: Any, options: Mapping[str, Any]) -> Any:
-        """Pad with 0 to the lengths of `rows`, on the same side."""
-        right = options.get("padding_side", self.tokenizer.padding_side) == "right"
-        padded = []
-        for mask, row in zip(masks, rows, strict=True):
-            zeros = [0] * (len(row) - len(mask))
-            padded.append(mask + zeros if right else zeros + mask)
-        return BatchFeature({"masks": padded}, tensor_type=options.get("return_tensors"))["masks"]
-
-    def _build_logged_prompt(self, turns: list[Turn], *arguments: Any) -> list[int]:
-        prompt = self.build_prompt(turns, *arguments)
-        if prompt.dropped_turns:
-            logger.warning("The dialogue is too long: its %d oldest turns were left out.", prompt.dropped_turns)
-        return prompt.input_ids
 
     # ids to answers
 

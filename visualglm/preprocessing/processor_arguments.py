@@ -68,6 +68,8 @@ def sort_call_arguments(processor: ProcessorMixin, given: Mapping[str, Any]) -> 
         ("images_kwargs", image_names),
         ("common_kwargs", known),
     ):
+        if not isinstance(given.get(group) or {}, Mapping):
+            raise UsageError(f"{group} is {given[group]!r}: give a dictionary of arguments.")
         _check_names(given.get(group) or {}, names)
     unused = other_names - text_names - image_names
     used = {key: value for key, value in given.items() if value is not None and key not in unused}

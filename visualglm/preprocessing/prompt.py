@@ -17,7 +17,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from ..errors import PromptError
 
@@ -130,6 +130,30 @@ def build_training_row(
     answer = [*tokenizer.encode_plain(turns[-1].answer or ""), tokenizer.eos_token_id]
     ids, _ = _fit(tokenizer, turns, language, [image_token_id] * image_length, max_tokens, len(answer))
     return ids + answer, [IGNORED_LABEL] * (len(ids) - 1) + ids[-1:] + answer
+
+
+def build_chat_row(
+    tokenizer: PlainTokenizer,
+    turns: Sequence[Turn],
+    *,
+    continue_answer: bool = False,
+    add_generation_prompt: bool | None = None,
+    **settings: Any,
+) -> tuple[Prompt, list[int]]:
+    """Build the prompt of a question, or the training row of an answered dialogue, and its mask [T].
+
+    The mask is 1 where a training row has a label: GLM learns the last answer only, as it reads the text before in both
+    directions. `settings` are the other arguments of `build_prompt`.
+
+    Raises:
+        PromptError: as `build_prompt`, which `add_generation_prompt=True` selects for an answered dialogue too.
+    """
+    if not turns or turns[-1].answer is None or continue_answer or add_generation_prompt:
+        prompt = build_prompt(tokenizer, turns, continue_answer=continue_answer, **settings)
+        return prompt, [0] * len(prompt.input_ids)
+    ids, labels = build_training_row(tokenizer, turns, **settings)
+    images = sum(turn.image_count for turn in turns)
+    return Prompt(ids, 0, images), [int(label != IGNORED_LABEL) for label in labels]
 
 
 def encode_around_images(tokenizer: PlainTokenizer, texts: Sequence[str], placeholders: Sequence[int]) -> list[int]:

@@ -26,6 +26,8 @@ SPECIAL_TOKENS = {
     "unk_token": "<unk>",
 }
 STRUCTURE = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
+TEXT_SPECIALS = (*SPECIAL_TOKENS.values(), "[gMASK]")
+"""Special pieces that the tokenizer matches in text."""
 LONGEST_BLANK = 80
 REQUIRED = (
     *STRUCTURE,

@@ -13,22 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AddedToken
-from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from transformers.utils import PaddingStrategy
 
 from ..errors import TokenizerError
 from ..files.config_json import check_files
-from .sentencepiece_vocabulary import LONGEST_BLANK, SPECIAL_TOKENS, STRUCTURE, VOCABULARY_FILE, open_vocabulary
+from .chat_messages import CHAT_TEMPLATE
+from .chat_tokenizer import ChatTokenizer
+from .sentencepiece_vocabulary import (
+    LONGEST_BLANK,
+    SPECIAL_TOKENS,
+    STRUCTURE,
+    TEXT_SPECIALS,
+    VOCABULARY_FILE,
+    open_vocabulary,
+)
 
 ESCAPE = "\x10"  # inside a literal special piece it prevents a match; never encoded (NFKC drops it upstream too)
-TEXT_SPECIALS = (*SPECIAL_TOKENS.values(), "[gMASK]")
 SPACE_BEFORE = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 TRAINING_TIME = "[[训练时间]]"
 
 
-class ChatGLMTokenizer(SentencePieceBackend):
+class ChatGLMTokenizer(ChatTokenizer):
     """Tokenizer of ChatGLM-6B v1, which VisualGLM shares.
 
     `tokenizer(text)` gives `text [gMASK] <sop>`, a pair `a [gMASK] <sop> b <eop>`. Padded or as tensors it adds
@@ -69,6 +76,7 @@ class ChatGLMTokenizer(SentencePieceBackend):
         kwargs["added_tokens_decoder"] = {**kwargs.get("added_tokens_decoder", {}), **specials}
         kwargs.update(SPECIAL_TOKENS)
         kwargs.setdefault("clean_up_tokenization_spaces", True)
+        kwargs["chat_template"] = kwargs.get("chat_template") or CHAT_TEMPLATE
         super().__init__(vocab_file=str(vocab_file), **kwargs)
         self.init_kwargs.update(
             do_lower_case=do_lower_case,
