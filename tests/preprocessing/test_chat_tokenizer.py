@@ -36,6 +36,10 @@ def test_messages_have_the_ids_of_the_processor(language: Any) -> None:
     encoded = TOKENIZER.apply_chat_template([ASKED, ASKED[1:2]], padding=True, language=language)
     assert dict(encoded) == dict(expected)
     assert TOKENIZER.apply_chat_template(ASKED, language=language)["input_ids"] == expected["input_ids"][0]
+    right = TOKENIZER.apply_chat_template(
+        [ASKED, ASKED[1:2]], language=language, padding=True, tokenizer_kwargs={"padding_side": "right"}
+    )
+    assert right["attention_mask"][1] == expected["attention_mask"][1][::-1]
     tensors = TOKENIZER.apply_chat_template([ASKED, ASKED[1:2]], language=language, return_tensors="pt")
     assert tensors["input_ids"].tolist() == expected["input_ids"]
     assert TOKENIZER.apply_chat_template(ASKED, return_tensors="pt", return_dict=False).shape[0] == 1

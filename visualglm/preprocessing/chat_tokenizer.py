@@ -84,15 +84,12 @@ class ChatTokenizer(SentencePieceBackend):
             )
             rows.append(prompt.input_ids)
             masks.append(mask)
-        padded = self.pad(
-            {"input_ids": rows}, padding or return_tensors is not None, max_length, **(tokenizer_kwargs or {})
-        )
-        data = {
-            "input_ids": padded["input_ids"],
-            "attention_mask": self.pad_masks([[1] * len(row) for row in rows], padded["input_ids"]),
-        }
+        options = tokenizer_kwargs or {}
+        ids = self.pad({"input_ids": rows}, padding or return_tensors is not None, max_length, **options)["input_ids"]
+        side = options.get("padding_side")
+        data = {"input_ids": ids, "attention_mask": self.pad_masks([[1] * len(row) for row in rows], ids, side)}
         if return_assistant_tokens_mask:
-            data["assistant_masks"] = self.pad_masks(masks, padded["input_ids"])
+            data["assistant_masks"] = self.pad_masks(masks, ids, side)
         if not batched and return_tensors is None:
             data = {key: values[0] for key, values in data.items()}
         encoding = BatchEncoding(data, tensor_type=return_tensors)

@@ -298,7 +298,7 @@ class VisualGLMProcessor(ProcessorMixin):
         self, processor_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Sort the arguments of `apply_chat_template` that are those of a call."""
-        if kwargs.get("tools") is not None or kwargs.get("documents") is not None:
+        if kwargs.get("tools") or kwargs.get("documents"):
             raise PromptError("VisualGLM was not trained with tools or documents: leave them out.")
         call = {
             **(processor_kwargs or {}),
@@ -311,10 +311,10 @@ class VisualGLMProcessor(ProcessorMixin):
     # ids to answers
 
     def decode(self, token_ids: Any, **kwargs: Any) -> Any:
-        """The answer in ids, or a list of them for a batch, as upstream shows it (`process_response`).
+        """Decode an answer, or a batch of answers, as upstream shows it (`process_response`).
 
-        Of what `generate` returns, the prompt is left out: an answer begins after `[gMASK] <sop>`. Answers alone may be
-        given as well. Arguments are those of `ChatGLMTokenizer.decode`.
+        Takes answers, or what `generate` returns: the prompt up to `[gMASK] <sop>` is removed. Arguments are those of
+        `ChatGLMTokenizer.decode`.
         """
         ids = to_py_obj(token_ids)
         if isinstance(ids, int):
