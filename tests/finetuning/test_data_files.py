@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from visualglm.conversation import VisualGLM
+from visualglm.datasets.data_files import DataFile
+from visualglm.datasets.row_files import RowError
 from visualglm.errors import UsageError
-from visualglm.finetuning.data_files import DataFile, RowError
 from visualglm.finetuning.data_report import findings
 from visualglm.finetuning.dataset import Collator, FinetuningDataset, split_dataset
 from visualglm.preprocessing.processor import VisualGLMProcessor
@@ -88,7 +89,7 @@ def test_messages_in_the_ways_that_tools_write_them(tmp_path: Path) -> None:
         ({"messages": [{"role": "user", "content": "q"}]}, "no answer"),
         ({"messages": [{"role": "robot", "content": "q"}]}, "robot"),
         ({"messages": []}, "messages is empty"),
-        ({"messages": None}, "'conversations' is missing"),
+        ({"messages": None}, "messages is missing"),
         ({"conversations": [{"from": "bot", "value": "q"}]}, "the sender 'bot' is unknown"),
         (
             {"img": "iVBORw0KGgo" * 1000, "prompt": "q", "label": "a"},

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 import visualglm
 from visualglm.captioning import sources
 from visualglm.captioning.sources import read_source
+from visualglm.datasets.data_files import DataFile
+from visualglm.datasets.row_files import RowError
 from visualglm.errors import ImageError, UsageError
-from visualglm.finetuning.data_files import DataFile, RowError
 from visualglm.finetuning.dataset import FinetuningDataset
 from visualglm.finetuning.finetuning_config import layer_numbers, read_finetuning
 from visualglm.preprocessing.images import open_image
