@@ -7,6 +7,7 @@ In: the whole file as bytes. Out: a PIL image in RGB, upright and over white (or
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import struct
 import warnings
@@ -18,7 +19,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
 from ..files.untrusted_files import wrong_download
-from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes
+from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes, is_heif
 
 SIDE_LIMIT = 1 << 18
 """Pixels of a width or height: resizing takes tables as long as a side, and a row of the result for each row."""
@@ -29,21 +30,44 @@ PIXEL_LIMIT = 178_956_970
 ROWS_PER_STRIP = 256
 """Rows that are converted at once where a whole copy of a large image would be hundreds of megabytes."""
 
-FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
-"""What is decoded. Not all that Pillow knows: its EPS reader, for one, starts another program on the file."""
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "ICO": (".ico",),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "HEIF": (".heic", ".heif", ".hif"),
+}
+"""What is decoded: Pillow's names, and the suffixes of files.
+
+Not all that Pillow knows: its EPS reader, for one, starts another program on the file. HEIF needs the extra `heif`.
+"""
+IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+OTHER_IMAGE_SUFFIXES = (
+    *(".svg", ".psd", ".jxl", ".tga", ".exr", ".hdr", ".xcf", ".pcx", ".eps", ".xbm", ".xpm", ".jxr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+"""Suffixes of images that are not decoded: drawings, layers, and what cameras call raw."""
 
 METERED = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"\0\0\0\x0cjP  ", b"\0\0\1\0\x89PNG")
 """Beginnings of files that Pillow reads by chunks; the others are bounded by `decoder_bytes`."""
 
-AVIF_BYTES = 20
-"""Of dav1d and libavif for a pixel: planes of up to 12 bits and alpha, twice, and RGBA."""
+CODEC_BYTES = {"AVIF": 20, "HEIF": 14}
+"""Of dav1d and libavif for a pixel: planes of up to 12 bits and alpha, twice, and RGBA. Of libheif: twice what 8-bit
+images with alpha were measured to take."""
 
 # what Pillow raises for broken files, depending on the format
 PIL_DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
     *(RuntimeError, struct.error, zlib.error),
 )
-HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Image:
@@ -55,6 +79,8 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
     """
     try:
         needed = decoder_bytes(content)
+        if is_heif(content):
+            register_heif()
         file = MeteredBytes(content) if content.startswith(METERED) else io.BytesIO(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about bombs, which the checks refuse, and about damaged metadata
@@ -79,6 +105,18 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
         raise ImageError(_diagnosis(content, name, error)) from error
 
 
+@functools.cache
+def register_heif() -> bool:
+    """Let Pillow open HEIC; return False if the package of the extra `heif` is missing."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.options.DECODE_THREADS = 1  # the memory of threads would count towards a child's limit
+    pillow_heif.register_heif_opener()
+    return True
+
+
 def _formats() -> list[str]:
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
@@ -95,8 +133,8 @@ def _check_size(image: Image.Image, decoder: int) -> None:
     if pixels > PIXEL_LIMIT or max(image.size) > SIDE_LIMIT:
         raise Image.DecompressionBombError(f"{image.width} x {image.height}")
     conversion = 0 if image.mode == "RGB" and "transparency" not in image.info else 5 if _is_deep(image) else 4
-    avif = AVIF_BYTES if image.format == "AVIF" else 0
-    _check_memory(pixels * (_pixel_bytes(image) + conversion + avif) + decoder)
+    codec = CODEC_BYTES.get(image.format or "", 0)
+    _check_memory(pixels * (_pixel_bytes(image) + conversion + codec) + decoder)
 
 
 def _check_memory(needed: int) -> None:
@@ -116,14 +154,14 @@ def _is_deep(image: Image.Image) -> bool:
 def _diagnosis(content: bytes, name: str, error: Exception) -> str:
     """One sentence for a file that Pillow cannot read."""
     head = content[:1024]
-    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
-        return f"{name} is a HEIC image, which is not supported: save it as JPEG or PNG."
+    if is_heif(head) and not register_heif():
+        return f'{name} is a HEIC image: run pip install "visualglm[heif]", or save it as JPEG or PNG.'
     if b"<svg" in head.lower():
         return f"{name} is an SVG drawing, not a image of pixels: export it as PNG."
     fault = wrong_download(head)
     if fault is not None:
         return f"{name} {fault}"
-    if isinstance(error, UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError) and not is_heif(head):
         return f"{name} is not a image of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
     return f"{name} is broken or cut short ({error}): get a whole copy."
 

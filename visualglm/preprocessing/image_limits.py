@@ -36,6 +36,9 @@ DIB_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 """Bytes; they begin a BMP without the head of a file."""
 SUB_IFDS = (0x8769, 0x8825, 0xA005)
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIF_SIZE = re.compile(rb"\0\0\0\x14ispe\0\0\0\0(.{8})", re.DOTALL)
+"""The box of a HEIC file that contains an image's width and height."""
 NOT_ENTROPY = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
@@ -94,6 +97,7 @@ def _needed(content: bytes) -> int:
         return _icon(content)
     if content[4:8] == b"ftyp":
         _avif(content)
+        _heif(content)
     if content[:2] == b"BM":
         _dib(content[14:])
     if struct.unpack_from("<L", content)[0] in DIB_HEADERS:
@@ -265,6 +269,23 @@ def _avif(content: bytes) -> None:
     """Its metadata, which Pillow reads while it opens the file."""
     for found in itertools.islice(re.finditer(rb"II\*\0|MM\0\*", content), 16):
         check_exif(content[found.start() :])
+
+
+def is_heif(content: bytes) -> bool:
+    """Return True for the beginning of a HEIC file."""
+    return content[4:8] == b"ftyp" and content[8:12] in HEIF_BRANDS
+
+
+def _heif(content: bytes) -> None:
+    """Check the sizes of the images and tiles, each of which is written before its data.
+
+    Raises:
+        CostlyError: one is too large.
+    """
+    for found in HEIF_SIZE.finditer(content) if is_heif(content) else ():
+        width, height = struct.unpack(">LL", found[1])
+        if 4 * width * height > MEMORY_LIMIT:
+            raise CostlyError(f"{width:,} x {height:,} pixels")
 
 
 def _ifd(block: bytes, at: int | None = None) -> dict[int, tuple[int, int, int]]:

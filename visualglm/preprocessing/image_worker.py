@@ -16,7 +16,7 @@ from typing import BinaryIO
 from PIL import AvifImagePlugin, Image
 
 from ..errors import ImageError
-from .image_decoding import decode_image
+from .image_decoding import decode_image, register_heif
 from .image_limits import MEMORY_LIMIT
 
 REQUEST = struct.Struct("<QIId?")
@@ -35,6 +35,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, which closes stdin
         signal.signal(number, signal.SIG_IGN)
     Image.init()
+    register_heif()  # before the limits are measured: its libraries count
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     limit = _limiter()
     while head := requests.read(REQUEST.size):
