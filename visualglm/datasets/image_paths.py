@@ -18,6 +18,7 @@ WINDOWS_DRIVE = re.compile(r"/[a-z]:", re.IGNORECASE)
 LONGEST_PATH = 1024
 """Characters of a path."""
 LONGEST_QUOTE = 200
+SEARCHED = "neither beside the data file nor in the working directory"
 
 
 def locate_image(source: str, folder: Path) -> Path:
@@ -81,13 +82,13 @@ def _path_of_file_url(source: str) -> str:
     return path[1:] if WINDOWS_DRIVE.match(path) else path
 
 
-def describe_missing(path: Path, source: str) -> str:
+def describe_missing(path: Path, source: str, searched: str = SEARCHED) -> str:
     """Say in a clause why no image can be read at `path`, which `source` names."""
     quote = source[:LONGEST_QUOTE]
     with contextlib.suppress(OSError, ValueError):  # a text that no file can be named
         if path.is_symlink():
             return f"the image {quote} is a broken link; restore the file that it points to"
-    return f"the image {quote} is neither beside the data file nor in the working directory; check the path"
+    return f"the image {quote} is {searched}; check the path"
 
 
 def is_file(path: Path) -> bool:

@@ -70,7 +70,7 @@ class RowFile:
     def __init__(self, path: str | Path, known: Sequence[str] = ()) -> None:
         self.path = Path(path)
         kind = self.path.suffix.lower()
-        if not self.path.is_file():
+        if not self.path.exists():
             raise UsageError(f"There is no data file {path}. Give a {_listed(SUFFIXES)} file.")
         if kind not in SUFFIXES:
             raise UsageError(f"{path} has an unknown format. Give a {_listed(SUFFIXES)} file.")
@@ -79,7 +79,7 @@ class RowFile:
             self.header = _read_header(self.path, known) if kind in (".csv", ".tsv") else None
             self.offsets = array("q", _scan(self.path, self.header))
         except OSError as error:
-            raise UsageError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
+            raise UsageError(f"{path} cannot be read ({error.strerror}). Check the path and the rights.") from error
 
     def __len__(self) -> int:
         return len(self.offsets) // 2
@@ -87,24 +87,36 @@ class RowFile:
     def __getitem__(self, number: int) -> dict[str, Any]:
         if not 0 <= number < len(self):
             raise IndexError(number)
+        with self._opened() as file:
+            return self._read(file, number)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with self._opened() as file:
+            for number in range(len(self)):
+                yield self._read(file, number)
+
+    def _opened(self) -> IO[bytes]:
+        try:
+            return open_regular(self.path)
+        except OSError as error:
+            raise UsageError(
+                f"{self.path} cannot be read ({error.strerror}). Check the path and the rights."
+            ) from error
+
+    def _read(self, file: IO[bytes], number: int) -> dict[str, Any]:
         start, end = self.offsets[2 * number : 2 * number + 2]
         if end - start > MOST_BYTES:
             raise self.error(number, f"it has more than {MOST_BYTES >> 20} MiB; shorten it, and write one row per line")
         try:
-            with open_regular(self.path) as file:
-                file.seek(start)
-                raw = file.read(end - start)
-            row = self._parse(raw)
+            file.seek(start)
+            row = self._parse(file.read(end - start))
         except OSError as error:
-            raise UsageError(f"{self.path} cannot be read ({error.strerror}). Check its permissions.") from error
+            raise UsageError(f"{self.path} cannot be read ({error.strerror}). Check the disk.") from error
         except (ValueError, csv.Error) as error:
             raise self.error(number, error) from error
         if not isinstance(row, dict):
             raise self.error(number, "it is not a JSON object")
         return row
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[number] for number in range(len(self)))
 
     def error(self, number: int, reason: str | Exception) -> RowError:
         """Build the error that says what is wrong with a row."""
@@ -212,6 +224,8 @@ def _scan_table(file: IO[bytes], path: Path, header: Header) -> Iterator[int]:
     def lines() -> Iterator[str]:
         nonlocal offset
         while line := file.readline(MOST_BYTES):
+            if len(line) == MOST_BYTES:
+                raise UsageError(f"{path} has a line of more than {MOST_BYTES >> 20} MiB. Write one row per line.")
             offset += len(line)
             yield line.decode("utf-8", errors="replace")
 
