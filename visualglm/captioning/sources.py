@@ -5,6 +5,7 @@ Images are neither decoded nor unpacked: an image in a tar is read in place.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -129,6 +130,21 @@ def source_path(source: str) -> str:
         raise UsageError(f"The source cannot be read: {error}.") from error
 
 
+def source_exists(source: str) -> bool:
+    """Return True if a source is there: the path, or the folder that a glob searches."""
+    with contextlib.suppress(OSError, ValueError):
+        path = Path(source)
+        return path.exists() or (WILD.search(source) is not None and _split_glob(source)[0].exists())
+    return False
+
+
+def _split_glob(pattern: str) -> tuple[Path, Path]:
+    """Split a glob into the folder before the first wildcard, and the rest."""
+    parts = Path(pattern).parts
+    fixed = next(index for index, part in enumerate(parts) if WILD.search(part))
+    return Path(*parts[:fixed]), Path(*parts[fixed:])
+
+
 def _sentence(clause: str) -> str:
     return f"{clause[0].upper()}{clause[1:]}."
 
@@ -173,11 +189,9 @@ def _is_image(name: str) -> bool:
 
 def _glob(pattern: str) -> Iterator[CaptionItem]:
     """Yield the matching files, named relative to the last folder before the first wildcard."""
-    parts = Path(pattern).parts
-    fixed = next(index for index, part in enumerate(parts) if WILD.search(part))
-    root = Path(*parts[:fixed])
+    root, rest = _split_glob(pattern)
     try:
-        matches = sorted(root.glob(str(Path(*parts[fixed:]))))
+        matches = sorted(root.glob(str(rest)))
     except (OSError, ValueError) as error:
         raise UsageError(f"{pattern[:200]} cannot be searched ({error}). Give a folder, or another glob.") from error
     for match in matches:
