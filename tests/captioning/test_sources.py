@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import visualglm
+from visualglm.captioning.local_engine import check_sidecars
 from visualglm.captioning.sources import read_source
 from visualglm.errors import ImageError, UsageError
 
@@ -108,6 +109,10 @@ def test_every_suffix_of_an_image_is_an_item(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere.png")
     expected = {"a.heic", "a.MPO", "a.jpg", "a.jpx", "a.pgm", "a.svg", "a.CR2", "gone.png"}
     assert set(names(tmp_path)) == expected == set(names(tmp_path / "*"))
+    items = read_source(str(tmp_path))
+    assert {item.image for item in items if item.fault} == {"a.svg", "a.CR2"}
+    with pytest.raises(ImageError, match="not decoded"):
+        next(item for item in items if item.fault).read()
 
 
 def test_a_link_inside_a_tar_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
@@ -173,3 +178,11 @@ def test_a_source_may_be_a_file_url_or_begin_with_a_tilde(folder: Path, monkeypa
         assert "b.png" in names(source)
     with pytest.raises(UsageError, match="is a URL, and images are not fetched"):
         read_source("https://example.com/images")
+
+
+def test_images_that_get_no_text_share_a_sidecar_with_nobody(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.cr2", "a.svg"):
+        (tmp_path / name).touch()
+    check_sidecars(read_source(str(tmp_path)))
+    (tmp_path / "list.jsonl").write_text('{"image": "https://a/b.png"}\n{"image": "https://a/c.png"}')
+    check_sidecars(read_source(str(tmp_path / "list.jsonl")))

@@ -177,7 +177,7 @@ def _folder(folder: Path) -> Iterator[CaptionItem]:
 
 def _file(file: Path, name: str) -> Iterator[CaptionItem]:
     if _is_image(file.name):
-        yield CaptionItem(name, file)
+        yield CaptionItem(name, file, fault=_suffix_fault(name))
     elif file.suffix.lower() == ".tar":
         yield from _tar(file, f"{name}/")
 
@@ -185,6 +185,13 @@ def _file(file: Path, name: str) -> Iterator[CaptionItem]:
 def _is_image(name: str) -> bool:
     """Return True for the name of an image, also of one that cannot be decoded: it becomes a row with an error."""
     return Path(name).suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
+
+
+def _suffix_fault(name: str) -> str | None:
+    """Say that an image is of a kind that is not decoded, as its suffix shows; None if it may be decoded."""
+    if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    return f"The image {name[:200]} is of a kind that is not decoded. Save it as JPEG or PNG."
 
 
 def _glob(pattern: str) -> Iterator[CaptionItem]:
@@ -230,7 +237,8 @@ def _tar(file: Path, prefix: str) -> Iterator[CaptionItem]:
                     continue
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"the end of {member.name[:80]} is missing")
-                yield CaptionItem(prefix + member.name, file, None, member.offset_data, member.size)
+                fault = _suffix_fault(member.name)
+                yield CaptionItem(prefix + member.name, file, None, member.offset_data, member.size, fault=fault)
     except UsageError:
         raise
     except Exception as error:  # a damaged header can raise almost anything
