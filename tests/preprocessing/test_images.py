@@ -249,14 +249,14 @@ def test_a_decompression_bomb_is_refused_from_its_header(monkeypatch: pytest.Mon
     ("content", "says"),
     [
         (b"", "is empty"),
-        (b"hello", "is not a image"),
+        (b"hello", "is not an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
         (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "HEIC|cut short"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
         (b"  <!DOCTYPE html><html>", "web page"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),
         ((REFERENCE / "images" / "rgb.png").read_bytes()[:3000], "cut short"),
-        ((REFERENCE / "images" / "rgb.png").read_bytes()[:20], "cut short|is not a image"),
+        ((REFERENCE / "images" / "rgb.png").read_bytes()[:20], "cut short|is not an image"),
     ],
 )
 def test_what_is_no_image_is_one_sentence(tmp_path: Path, content: bytes, says: str) -> None:
@@ -281,7 +281,7 @@ def test_what_is_no_image_is_one_sentence(tmp_path: Path, content: bytes, says: 
         ("a\0b", "does not exist|cannot be read"),
         ("x" * 5000, "does not exist|cannot be read"),
         (str(REFERENCE), "is a folder"),
-        ("/dev/null", "is no file"),
+        ("/dev/null", "is not a file"),
         (7, "cannot be a int"),
         (None, "cannot be a NoneType"),
         (io.StringIO("x"), "as text"),
