@@ -31,8 +31,8 @@ def locate_image(source: str, folder: Path) -> Path:
     """
     source = local_path(source)
     spellings = dict.fromkeys((source, source.replace("\\", "/")))
-    candidates = [candidate for spelling in spellings for candidate in (folder / spelling, Path(spelling))]
-    return next((candidate for candidate in candidates if is_file(candidate)), candidates[0])
+    candidates = (root / spelling for spelling in spellings for root in (folder, Path()))
+    return next(filter(is_file, candidates), folder / source)
 
 
 def require_image(source: str, folder: Path) -> Path:
