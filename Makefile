@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray test-security test-web test-ray full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray test-security test-web test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -56,6 +56,16 @@ test: .venv/.all lint types
 # every attack, those that take minutes too (the short ones are part of `make test`)
 test-security: .venv/.all
 	VISUALGLM_TEST_SECURITY=1 $(BIN)/python -m pytest tests/security -rs
+
+# transformers' own tests on our classes, from the sdist of the installed version; TRANSFORMERS_SOURCE=DIR takes a checkout
+test-transformers: .venv/.all
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "parameterized>=0.9"
+ifndef TRANSFORMERS_SOURCE
+	version=$$($(BIN)/python -c "import transformers; print(transformers.__version__)"); test -d build/transformers-$$version/tests || { \
+	  $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary transformers -d build transformers==$$version \
+	  && tar -xzf build/transformers-$$version.tar.gz -C build; }
+endif
+	$(BIN)/python -m pytest tests/transformers -rs
 
 # the page in a real browser; wants a Chromium (apt-get install chromium)
 test-web: .venv/.all

@@ -17,6 +17,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     AutoModelForSeq2SeqLM,
     AutoProcessor,
     AutoTokenizer,
@@ -36,7 +37,13 @@ from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 REFERENCE = Path(__file__).parent / "reference"
 REMOTE = ("configuration_chatglm", "modeling_chatglm", "tokenization_chatglm", "processing_chatglm")
-AUTO_MODELS = (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM)
+AUTO_MODELS = (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoModelForSeq2SeqLM,
+)
 TRUST: list[dict[str, bool]] = [{}, {"trust_remote_code": False}, {"trust_remote_code": True}]
 
 

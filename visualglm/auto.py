@@ -1,9 +1,8 @@
-"""Registers our classes with transformers' Auto classes, once; importing this file is all there is to do.
+"""Register our classes with transformers' Auto classes, once, on import.
 
-After it, `AutoConfig`, `AutoModel` (and its CausalLM, ImageTextToText and Seq2SeqLM kin), `AutoTokenizer`,
-`AutoImageProcessor` and `AutoProcessor` open a converted folder, THUDM/visualglm-6b's own files and the packed model
-alike, whether `trust_remote_code` is unset, False or True, and never run the checkpoint's code. Knows nothing about
-files: opening them is `from_pretrained`'s affair.
+`AutoConfig`, `AutoModel` and its variants in `AUTO_MODELS`, `AutoTokenizer`, `AutoImageProcessor` and `AutoProcessor`
+then open a converted folder, THUDM/visualglm-6b's own files and the packed model, whether `trust_remote_code` is unset,
+False or True. They never run the checkpoint's code.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     AutoModelForSeq2SeqLM,
     AutoProcessor,
 )
@@ -25,13 +25,19 @@ from .preprocessing.images import VisualGLMImageProcessor
 from .preprocessing.processor import VisualGLMProcessor
 from .preprocessing.tokenizer import ChatGLMTokenizer
 
-AUTO_MODELS = (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM)
+AUTO_MODELS = (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoModelForSeq2SeqLM,
+)
 
 
 def register() -> None:
-    """Registers everything; a second call changes nothing.
+    """Register all classes; a second call changes nothing.
 
-    `model_type: chatglm` is read by `ChatGLMConfig`, which returns a `VisualGLMConfig`, so the other classes need be
+    `model_type: chatglm` is read by `ChatGLMConfig`, which returns a `VisualGLMConfig`, so the other classes are
     registered for that one only.
     """
     AutoConfig.register(VisualGLMConfig.model_type, VisualGLMConfig, exist_ok=True)

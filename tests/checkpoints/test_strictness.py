@@ -87,7 +87,7 @@ CONFIGS = {
     "oblong pictures": ({"eva_config": {"image_size": [224, 336]}}, r"\[224, 336\]. The ViT needs square"),
     "one position channel": ({"position_encoding_2d": False}, "has two position channels"),
     "size that is none": ({"hidden_size": "48"}, "hidden_size is '48': write a whole number above 0"),
-    "heads": ({"num_attention_heads": 7}, "which 7 attention heads cannot share evenly in parts of 4"),
+    "heads": ({"num_attention_heads": 7}, "which is not a multiple of 28 .4 x 7 attention heads"),
     "slots": ({"image_length": 5}, "each query fills one image placeholder"),
 }
 

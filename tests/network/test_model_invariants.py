@@ -1,4 +1,4 @@
-"""Invariants: kernels agree, caches agree, a batch is its rows, gradients arrive, images count, sizes are free."""
+"""Invariants of the model: kernels, caches, batches, gradients, images and sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITH_LOGITS = {"output_logits": True, "return_dict_in_generate": True}
 
 
 def tiny(**kwargs: Any) -> VisualGLMForConditionalGeneration:
-    """Another size of the architecture: nothing of the 6B's or the reference set's numbers."""
+    """A small model whose sizes differ from those of the 6B and of the reference set."""
     torch.manual_seed(0)
     config = VisualGLMConfig(
         vocab_size=97, num_layers=2, hidden_size=24, num_attention_heads=3, inner_hidden_size=40, image_length=5,
@@ -54,7 +54,7 @@ ROWS = [(1, [20, 21, 22]), (0, [30]), (2, [40, 41]), (3, [50, 51, 52, 53]), (0, 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 def test_a_batch_is_its_rows(kernel: str) -> None:
-    """Ragged prompts; rows with no image, one, and several."""
+    """Prompts of different lengths; rows with no image, one, and several."""
     model = tiny()
     model.set_attn_implementation(kernel)
     images = torch.randn(sum(count for count, _ in ROWS), 3, 24, 24)
@@ -76,7 +76,7 @@ def test_a_batch_is_its_rows(kernel: str) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_the_head_gets_its_rows_without_gaps(rows: int) -> None:
-    """With the strides of the whole prompt torch copies the head's weight on a CPU: five seconds at full size."""
+    """With the strides of the whole prompt, torch copies the LM head's weight on a CPU (5 s at full size)."""
     model, found = tiny(), []
     model.lm_head.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0].stride()))
     hidden = model.config.hidden_size
@@ -99,7 +99,7 @@ def test_repeated_rows_keep_their_own_images(how: dict[str, int]) -> None:
 
 
 def test_flex_attention_agrees(reference: Reference) -> None:
-    """Without compiling: torch's C++ build needs a compiler, and breaks on a path with spaces."""
+    """Not compiled: torch's C++ build needs a compiler, and fails on a path with spaces."""
     inputs = reference.inputs("img_multi")
     flex = open_reference(attn_implementation="flex_attention")
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
@@ -119,7 +119,7 @@ def test_half_precisions_agree_loosely(model: Any, reference: Reference, dtype: 
     assert torch.nn.functional.cosine_similarity(logits, exact, dim=-1).min() > 0.99
 
 
-def test_a_bare_loop_over_the_cache_goes_on_at_the_right_positions(model: Any, reference: Reference) -> None:
+def test_a_hand_written_loop_continues_at_the_right_positions(model: Any, reference: Reference) -> None:
     inputs = reference.inputs("img_multi")
     with torch.no_grad():
         output = model(**inputs, use_cache=True)
@@ -130,7 +130,7 @@ def test_a_bare_loop_over_the_cache_goes_on_at_the_right_positions(model: Any, r
     assert torch.equal(torch.stack(ids), reference.tensor("img_multi", "greedy_ids")[:8])
 
 
-def test_a_cache_that_was_cut_goes_on_where_it_ends(model: Any, reference: Reference) -> None:
+def test_a_cropped_cache_continues_at_its_end(model: Any, reference: Reference) -> None:
     inputs = reference.inputs("img_multi")
     with torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
@@ -145,13 +145,13 @@ def test_a_cache_that_was_cut_goes_on_where_it_ends(model: Any, reference: Refer
 
 
 def exported(cache: DynamicCache) -> DynamicCache:
-    """What comes out of a program that transformers exported, where a cache goes in."""
+    """Return the cache as a program exported by transformers returns it."""
     return _pytree_unflatten(*_pytree_flatten(cache))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, exported])
 @pytest.mark.parametrize("given", [DynamicCache, None])
-def test_a_copied_cache_goes_on_as_the_first(copied: Any, given: Any) -> None:
+def test_a_copied_cache_continues_like_the_original(copied: Any, given: Any) -> None:
     model = tiny()
     batch = padded([prompt(0, [20, 21]), prompt(0, [30, 31, 32, 33])])
     new, mask = torch.tensor([[40], [41]]), torch.cat([batch["attention_mask"], torch.ones(2, 1).long()], dim=1)
@@ -161,13 +161,13 @@ def test_a_copied_cache_goes_on_as_the_first(copied: Any, given: Any) -> None:
         one, other = (model(new, attention_mask=mask, past_key_values=c).logits for c in (cache, twin))
         assert torch.equal(one, other)
         twin.batch_select_indices(torch.tensor([1]))
-        with pytest.raises(PromptError, match="2 prompts and there are 1 rows now"):
+        with pytest.raises(PromptError, match="2 prompts, but input_ids have 1 rows"):
             model(new[1:], past_key_values=twin)
 
 
 @pytest.mark.parametrize("change", ["reset", "static reset", "reorder", "select", "crop to nothing"])
-def test_generate_goes_on_over_a_changed_cache_as_without_one(change: str) -> None:
-    """Where an answer begins, positions are the rows' own, whatever the cache remembers."""
+def test_generate_with_a_changed_cache_equals_generate_without_one(change: str) -> None:
+    """At the first step of an answer, positions come from `input_ids`, not from the state stored in the cache."""
     model = tiny()
     batch = padded([prompt(0, [20, 21]), prompt(0, [30, 31, 32, 33])])
     cache = StaticCache(config=model.config, max_cache_len=40) if "static" in change else DynamicCache()
@@ -239,8 +239,8 @@ def test_another_image_changes_the_logits(model: Any, reference: Reference) -> N
     "ids, images",
     [(prompt(1, [20]), 0), (prompt(1, [20]), 2), (prompt(0, [20]), 1), ([10, 96, 96, 20, 81, 82], 1)],
 )
-def test_slots_and_images_must_match(ids: list[int], images: int) -> None:
-    with pytest.raises(PromptError, match="slots"):
+def test_placeholder_tokens_and_images_must_match(ids: list[int], images: int) -> None:
+    with pytest.raises(PromptError, match="placeholder tokens"):
         tiny()(torch.tensor([ids]), pixel_values=torch.randn(images, 3, 24, 24) if images else None)
 
 
@@ -263,7 +263,7 @@ def test_a_greedy_config_is_greedy(model: Any, reference: Reference) -> None:
     assert torch.equal(output[0, -6:], reference.tensor("img_zh", "greedy_ids")[:6])
 
 
-def test_a_generated_image_id_is_no_slot() -> None:
+def test_a_generated_image_id_is_not_a_placeholder() -> None:
     model = tiny()
     ids = torch.tensor([[*prompt(0, [20, 21]), 40, 96, 41]])
     with torch.no_grad():
@@ -274,7 +274,7 @@ def test_a_generated_image_id_is_no_slot() -> None:
     assert (whole - head.logits[:, -1]).abs().max() < 1e-4
 
 
-def test_output_attentions_hands_out_cross_attention(model: Any, reference: Reference) -> None:
+def test_output_attentions_returns_cross_attention(model: Any, reference: Reference) -> None:
     inputs = reference.inputs("img_zh")
     with torch.no_grad():
         output, plain = model(**inputs, output_attentions=True), model(**inputs)
@@ -312,3 +312,11 @@ def test_device_map_auto(reference: Reference) -> None:
     spread = open_reference(device_map="auto")
     with torch.no_grad():
         assert (spread(**inputs).logits - reference.tensor("img_zh", "logits")).abs().max() < 1e-4
+
+
+def test_the_base_model_is_the_language_model() -> None:
+    """As in upstream's code; transformers and PEFT look for it by `base_model_prefix`."""
+    model = tiny()
+    assert model.base_model is model.transformer
+    assert model.tp_plan["lm_head"] == "colwise_gather_output" and "transformer.word_embeddings" in model.tp_plan
+    assert "transformer.layers.*" in model.fsdp_plan and model.supports_tp_plan and not model.supports_pp_plan

@@ -16,7 +16,7 @@ PROGRAM = """
 import json, os, sys
 import numpy as np, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
-from conftest import Reference, open_reference
+from tests.conftest import Reference, open_reference
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 model = open_reference("hf", tp_plan="auto", tie_word_embeddings=False)
@@ -35,7 +35,7 @@ def test_two_processes_give_the_same_tokens(tmp_path: Path, reference) -> None:
     script.write_text(PROGRAM)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     done = subprocess.run(
-        [*launcher, str(script), str(REFERENCE.parent)], capture_output=True, text=True, timeout=240, check=False
+        [*launcher, str(script), str(REFERENCE.parents[1])], capture_output=True, text=True, timeout=240, check=False
     )
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT")), None)
     assert line is not None, done.stderr[-3000:]

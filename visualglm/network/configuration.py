@@ -116,17 +116,16 @@ class VisualGLMConfig(PreTrainedConfig):
         "max_position_embeddings": "max_sequence_length",
     }
     base_model_tp_plan = {
-        "transformer.word_embeddings": "embedding_rowwise",  # must split like lm_head, which may be tied to it
-        "transformer.layers.*.attention.query_key_value": "colwise",
-        "transformer.layers.*.attention.dense": "rowwise",
-        "transformer.layers.*.mlp.dense_h_to_4h": "colwise",
-        "transformer.layers.*.mlp.dense_4h_to_h": "rowwise",
-        "lm_head": "colwise_gather_output",
+        "word_embeddings": "embedding_rowwise",  # must split like lm_head, which may be tied to it
+        "layers.*.attention.query_key_value": "colwise",
+        "layers.*.attention.dense": "rowwise",
+        "layers.*.mlp.dense_h_to_4h": "colwise",
+        "layers.*.mlp.dense_4h_to_h": "rowwise",
     }
     base_model_fsdp_plan = {
-        "transformer.word_embeddings": "free_full_weight",
-        "transformer.layers.*": "free_full_weight",
-        "transformer.final_layernorm": "keep_full_weight",
+        "word_embeddings": "free_full_weight",
+        "layers.*": "free_full_weight",
+        "final_layernorm": "keep_full_weight",
     }
 
     vocab_size: int = 130528

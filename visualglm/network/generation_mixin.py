@@ -20,7 +20,9 @@ from . import sampling
 from .cuda_graph_thread import in_one_thread
 from .glm import prefix_mask
 from .kv_cache import preallocate
+from .model_inputs import structure_ids
 from .rotary import PrefixState, prefix_positions
+from .unsupported_generation import check_generation_methods
 
 STATIC_LENGTHS = 512
 """Where steps are compiled, a static cache's length is a multiple of this."""
@@ -38,6 +40,7 @@ class VisualGLMGenerationMixin(GenerationMixin):
     ) -> Any:
         """transformers' `generate`; `do_sample=False` or `temperature=0` also switch the checkpoint's own
         repetition penalty and min_length off unless they are given."""
+        check_generation_methods(generation_config or self.generation_config, kwargs)
         if generation_config is None:
             kwargs = sampling.resolve(**kwargs)
         elif generation_config.do_sample is False:
@@ -58,15 +61,20 @@ class VisualGLMGenerationMixin(GenerationMixin):
         may = named is None and not guesses and kwargs.get("use_cache", True)
         return bool(named == "static" or (self.compiles_steps and may))
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """Positions come from the whole row where an answer begins, or rows were chosen or repeated since, and then
-        follow from there; images go in with the prompt only."""
+        follow from there; images go in with the prompt only. transformers reads the parameter `inputs_embeds`."""
         kwargs.pop("position_ids", None)
         cache, attention_mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
-        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        end, new_tokens = PrefixState.of(cache), model_inputs["input_ids"].shape[1]
-        if cache is None or end is None:
+        model_inputs = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+        if model_inputs["input_ids"] is None and input_ids.shape[1]:  # embeddings replace these ids' own
+            model_inputs["input_ids"] = input_ids[:, -model_inputs["inputs_embeds"].shape[1] :]
+        end = PrefixState.of(cache)
+        if cache is None or end is None or model_inputs["input_ids"] is None:
             return model_inputs
+        new_tokens = model_inputs["input_ids"].shape[1]
         if kwargs.get("is_first_iteration") or len(end.rotary) != len(input_ids):
             rotary = prefix_positions(input_ids, attention_mask, self.config).rotary[..., -new_tokens:]
             PrefixState(rotary[..., -1], cache.get_seq_length() + new_tokens).remember(cache)
@@ -98,8 +106,11 @@ class VisualGLMGenerationMixin(GenerationMixin):
         if image_embeds is None and pixel_values is not None:
             image_embeds = self.encode_images(pixel_values)
         if image_embeds is not None and expand_size > 1 and input_ids is not None:
-            prefix_lengths = prefix_positions(input_ids, attention_mask, self.config).prefix_lengths
-            per_row = self._slots(input_ids, prefix_lengths).sum(-1) // self.config.image_length
+            ids = input_ids
+            if not ids.shape[1]:  # the prompt was given as embeddings
+                ids = structure_ids(kwargs["inputs_embeds"], self.get_input_embeddings(), self.config)
+            prefix_lengths = prefix_positions(ids, attention_mask, self.config).prefix_lengths
+            per_row = self._slots(ids, prefix_lengths).sum(-1) // self.config.image_length
             rows = image_embeds.split(per_row.tolist())
             image_embeds = torch.cat([row for row in rows for _ in range(expand_size)])
         input_ids, kwargs = super()._expand_inputs_for_generation(
@@ -125,6 +136,8 @@ class VisualGLMGenerationMixin(GenerationMixin):
         model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
         mask = model_kwargs.get("attention_mask")
         padding = None if mask is None or mask.dim() != 2 else (mask != 0).int().argmax(-1)
+        if kwargs.get("input_ids_seq_length") == 0:
+            padding = None  # the prompt was given as embeddings, so the ids have no pads
         processors = super()._get_logits_processor(*args, **kwargs)
         return LogitsProcessorList(
             sampling.SlotAwareRepetitionPenalty(

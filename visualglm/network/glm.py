@@ -1,13 +1,12 @@
-"""Embeddings of prompt and image [batch, tokens, hidden] -> hidden states, with cache (ChatGLM-6B v1).
+"""Language model without its head (ChatGLM-6B v1).
 
     input_ids [B, T] -- prefix_positions --> rotary positions [B, 2, T] and prefix lengths [B]
     inputs_embeds [B, T, 4096] -- 28 blocks, prefix-LM mask, 2-D rotary, cache --> final_layernorm --> [B, T, 4096]
 
-A prompt ends with `[gMASK] <sop>`: everything before the first `<sop>` is the prefix and sees itself in both
-directions; from `<sop>` on the mask is causal. Every head is two halves: the first is rotated by the position, which
-stands still at the mask token's index from `<sop>` on, the second by the block position, which is 0 in the prefix and
-then counts 1, 2, 3. Module names are upstream's tensor names. Source: upstream `modeling_chatglm.py`. Knows nothing
-about images or text.
+A prompt ends with `[gMASK] <sop>`. Tokens before the first `<sop>` are the prefix, whose attention is bidirectional;
+from `<sop>` on the mask is causal. The first half of every head is rotated by the position, which stays at the mask
+token's index from `<sop>` on. The second half is rotated by the block position, which is 0 in the prefix and then
+counts 1, 2, 3. Module names are upstream's tensor names. Source: upstream `modeling_chatglm.py`.
 """
 
 from __future__ import annotations
@@ -27,11 +26,9 @@ from .attention import attend
 from .configuration import VisualGLMConfig
 from .rotary import rotary_cos_sin, rotate
 
-ROTARY_BASE = 10000.0
-
 
 def query_key_value_of(fused: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Each head's fused outputs [B, heads, T, 3 * head_dim] -> rotated query, rotated key, value: [.., head_dim]."""
+    """Split fused outputs [B, heads, T, 3 * head_dim] into rotated query, rotated key and value [.., head_dim]."""
     head_dim = fused.shape[-1] // 3
     query_key, value = fused.split([2 * head_dim, head_dim], dim=-1)
     query, key = rotate(query_key.unflatten(-1, (2, -1)), *rotary).unbind(-2)
@@ -57,8 +54,8 @@ class GLMAttention(nn.Module):
         past_key_values: Cache | None,
         output_attentions: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """[B, T, hidden] -> [B, T, hidden] and, where the kernel has them, probabilities [B, heads, T, keys]."""
-        # -1, not the config's head count: under tensor parallel a process holds some of the heads
+        """[B, T, hidden] -> [B, T, hidden], and probabilities [B, heads, T, keys] if the kernel returns them."""
+        # -1 instead of the configured head count: under tensor parallelism a process has only some of the heads
         heads = self.query_key_value(hidden_states).unflatten(-1, (-1, 3 * self.head_dim)).transpose(1, 2)
         query, key, value = query_key_value_of(heads, rotary)
         if past_key_values is not None:
@@ -103,7 +100,7 @@ class GLMBlock(GradientCheckpointingLayer):
         past_key_values: Cache | None = None,
         output_attentions: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """[B, T, hidden] -> [B, T, hidden] and, where the kernel has them, probabilities [B, heads, T, keys]."""
+        """[B, T, hidden] -> [B, T, hidden], and probabilities [B, heads, T, keys] if the kernel returns them."""
         normed = self.input_layernorm(hidden_states)
         attended, probabilities = self.attention(normed, rotary, attention_mask, past_key_values, output_attentions)
         normed = self.post_attention_layernorm(normed * self.alpha + attended)
@@ -119,7 +116,14 @@ class GLMOutput(NamedTuple):
 
 
 class GLM(nn.Module):
-    """The language model without its head; see the head of this file for the shapes."""
+    """The language model without its head; the module docstring has the shapes.
+
+    The plans for parallel processes are class attributes, where transformers looks for those of a submodule.
+    """
+
+    _tp_plan = VisualGLMConfig.base_model_tp_plan
+    _fsdp_plan = VisualGLMConfig.base_model_fsdp_plan
+    _pp_plan = None
 
     def __init__(self, config: VisualGLMConfig) -> None:
         super().__init__()
@@ -137,7 +141,10 @@ class GLM(nn.Module):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> GLMOutput:
-        """`inputs_embeds` [B, T, hidden], `rotary_positions` [B, 2, T], `attention_mask` in the kernel's own form."""
+        """Run all blocks and the final norm.
+
+        `inputs_embeds` is [B, T, hidden], `rotary_positions` [B, 2, T], `attention_mask` in the kernel's own form.
+        """
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         frequencies = self.config.rotary_frequencies
         rotary = rotary_cos_sin(rotary_positions, head_dim, frequencies, inputs_embeds.dtype)
@@ -158,7 +165,7 @@ class GLM(nn.Module):
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """All that transformers' mask maker asks a configuration: the kernel whose mask is wanted."""
+    """The only field that transformers' `create_causal_mask` reads of a configuration."""
 
     _attn_implementation: str
 
@@ -170,9 +177,9 @@ def prefix_mask(
     past_key_values: Cache | None,
     prefix_lengths: Tensor | None,
 ) -> Tensor | None:
-    """The mask in the form that `kernel` reads: bidirectional below `prefix_lengths` [B], else causal.
+    """Build the attention mask in the form of `kernel`: bidirectional below `prefix_lengths` [B], else causal.
 
-    `prefix_lengths` None (decoding steps) is plain causal; a mask that is already 4-D is passed through.
+    With `prefix_lengths` None (decoding steps) the mask is causal. A 4-D `attention_mask` is returned as it is.
     """
     block_sequence_ids = None
     if prefix_lengths is not None:

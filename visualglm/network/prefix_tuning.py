@@ -22,6 +22,16 @@ from .hooks import BaseMixin
 INITIAL_STD = 0.01
 
 
+class PrefixList(nn.ParameterList):
+    """Prefixes of all blocks; called for one, because accelerate's offloading loads weights only for a call."""
+
+    __call__ = nn.Module.__call__  # ParameterList raises an error
+
+    def forward(self, layer_id: int) -> Tensor:
+        """Return the prefix [2, heads, length, head_dim] of a block."""
+        return self[layer_id]
+
+
 class PrefixMixin(BaseMixin):
     """Mixin with the prefixes of a model with `config.prefix_length` virtual tokens."""
 
@@ -29,7 +39,7 @@ class PrefixMixin(BaseMixin):
         super().__init__()
         heads = config.num_attention_heads
         shape = (2, heads, config.prefix_length, config.hidden_size // heads)
-        self.prefix = nn.ParameterList(nn.Parameter(torch.randn(shape) * INITIAL_STD) for _ in range(config.num_layers))
+        self.prefix = PrefixList(nn.Parameter(torch.randn(shape) * INITIAL_STD) for _ in range(config.num_layers))
 
     def attention_forward(
         self,
@@ -43,7 +53,7 @@ class PrefixMixin(BaseMixin):
         layer_id: int,
     ) -> Any:
         """Run the block's attention with the prefix before the keys; every query attends to it, as in sat."""
-        key, value = self.prefix[layer_id]
+        key, value = self.prefix(layer_id)
         mask = _pad_mask(attention_mask, key.shape[1])
         return old_impl(hidden_states, rotary, mask, _PrefixedCache(past_key_values, key, value), output_attentions)
 

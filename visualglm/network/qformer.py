@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import CrossAttention, SelfAttention
 from .configuration import QFormerConfig
-from .vision import FeedForward
+from .vision import FeedForward, embed_rows
 
 
 class QFormerLayer(GradientCheckpointingLayer):
@@ -83,11 +83,16 @@ class QFormer(PreTrainedModel):
         else:
             super()._init_weights(module)
 
+    def expand_queries(self, image_features: Tensor) -> Tensor:
+        """Repeat the learned queries for each image of `image_features` [P, N, cross] -> [P, Q, hidden]."""
+        queries = embed_rows(self.transformer.word_embeddings, self.config.num_queries, image_features.device)
+        return queries.expand(image_features.shape[0], -1, -1)
+
     def forward(
         self, image_features: Tensor, output_attentions: bool = False
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """[P, N, cross] -> [P, Q, hidden]; with `output_attentions` also [P, heads, Q, N] per cross-attention layer."""
-        hidden_states = self.transformer.word_embeddings.weight.expand(image_features.shape[0], -1, -1)
+        hidden_states = self.expand_queries(image_features)
         attentions = []
         for layer in self.transformer.layers:
             hidden_states, probabilities = layer(hidden_states, image_features, output_attentions)

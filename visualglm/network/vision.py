@@ -35,6 +35,14 @@ class FeedForward(nn.Module):
         return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(hidden_states)))
 
 
+def embed_rows(embedding: nn.Module, rows: int, device: torch.device) -> Tensor:
+    """Return the first rows of an embedding, [rows, hidden] on `device`.
+
+    The module is called, because accelerate's offloading and DeepSpeed's ZeRO-3 load weights only for a call.
+    """
+    return embedding(torch.arange(rows, device=device)).to(device)
+
+
 class ViTBlock(GradientCheckpointingLayer):
     """Pre-LN block: x += attention(LN(x)); x += mlp(LN(x))."""
 
@@ -62,8 +70,9 @@ class ViTTransformer(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Patch embeddings [P, N, hidden] -> [P, 1 + N, hidden], before the last layer norm."""
-        class_token = self.word_embeddings.weight.expand(patches.shape[0], -1, -1)
-        hidden_states = torch.cat([class_token, patches], dim=1) + self.position_embeddings.weight
+        class_token = embed_rows(self.word_embeddings, 1, patches.device).expand(patches.shape[0], -1, -1)
+        hidden_states = torch.cat([class_token, patches], dim=1)
+        hidden_states = hidden_states + embed_rows(self.position_embeddings, hidden_states.shape[1], patches.device)
         for layer in self.layers:
             hidden_states = layer(hidden_states)
         return hidden_states
@@ -78,6 +87,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """[P, 3, H, W] -> [P, (H / patch) * (W / patch), hidden]."""
+        weight = self.proj.weight
+        pixel_values = pixel_values.to(weight.dtype if weight.is_meta else weight)  # type: ignore[call-overload]
         return self.proj(pixel_values).flatten(2).transpose(1, 2)
 
 
@@ -121,8 +132,7 @@ class VisionTransformer(PreTrainedModel):
                 "Let the processor resize the images, or call model.resize_image_size(N) for another resolution."
             )
         patch_embed, head = cast(PatchEmbed, self.mixins["patch_embedding"]), cast(ClassHead, self.mixins["cls"])
-        patches = patch_embed(pixel_values.to(patch_embed.proj.weight))
-        return head.ln_vision(self.transformer(patches))
+        return head.ln_vision(self.transformer(patch_embed(pixel_values)))
 
     @torch.no_grad()
     def resize_positions(self, image_size: int) -> None:

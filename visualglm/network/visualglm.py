@@ -1,10 +1,10 @@
-"""Ids with image slots and images -> logits, and everything `generate` needs to go on from there.
+"""The whole network: ids and images to logits.
 
     pixel_values [P, 3, 224, 224] -- vision --> [P, 257, 1408] -- qformer --> [P, 32, 768] -- glm_proj --> [P, 32, 4096]
-    input_ids [B, T] -- word_embeddings --> [B, T, 4096], slots filled with the images in order -- glm --> logits
+    input_ids [B, T] -- word_embeddings --> [B, T, 4096], images at the placeholder tokens in order -- glm --> logits
 
-Prefix, mask and both position channels come from `input_ids` alone. Files, text and images
-themselves are other folders' work: `visualglm/model.py` adds what loads, saves and chats.
+P is the number of images. Prefix, mask and both position channels are derived from `input_ids`. `visualglm/model.py`
+adds loading, saving and chat.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from .generation_mixin import VisualGLMGenerationMixin
 from .glm import GLM, prefix_mask
 from .hooks import HookableModel
 from .kv_cache import is_empty, preallocate
+from .model_inputs import check_one_example_per_row, resolve_ids
 from .prefix_tuning import PrefixMixin
 from .qformer import QFormer
 from .rotary import PrefixState, prefix_positions
+from .unsupported_generation import NoContinuousBatching
 from .vision import VisionTransformer
 
 
 @dataclass
 class VisualGLMOutput(ModelOutput):
-    """What `forward` returns; a field is None unless asked for.
+    """Output of `forward`; optional fields are None unless requested.
 
     `loss` []; `logits` [B, T, vocabulary]; `hidden_states`: layers + 1 of [B, T, hidden] (the inputs of the blocks,
     then the last norm's output); `attentions`: per block [B, heads, T, keys]; `image_embeds` [P, image_length, hidden];
-    `cross_attentions`: per crossing Q-Former layer [P, heads, queries, patches + 1].
+    `cross_attentions`: per Q-Former layer with cross-attention [P, heads, queries, patches + 1].
     """
 
     loss: Tensor | None = None
@@ -50,7 +52,7 @@ class VisualGLMOutput(ModelOutput):
 
 
 class ImageEncoder(nn.Module):
-    """Image -> the vectors that fill its slots: ViT, Q-Former, projection."""
+    """ViT, Q-Former and projection: an image to the embeddings of its placeholder tokens."""
 
     def __init__(self, vision: VisionConfig, qformer: QFormerConfig, hidden_size: int) -> None:
         super().__init__()
@@ -61,21 +63,22 @@ class ImageEncoder(nn.Module):
     def forward(
         self, pixel_values: Tensor, output_attentions: bool = False
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """[P, 3, H, W] -> [P, image_length, hidden] and, if asked, the Q-Former's cross-attentions."""
+        """[P, 3, H, W] -> [P, image_length, hidden], and the Q-Former's cross-attentions if requested."""
         queries, attentions = self.qformer(self.vit(pixel_values), output_attentions)
         return self.glm_proj(queries), attentions
 
 
-class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixin, HookableModel):
-    """The whole network; see the head of this file for the shapes. Its public subclass is in `visualglm/model.py`."""
+class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGenerationMixin, GenerationMixin, HookableModel):
+    """The whole network; the module docstring has the shapes. Its public subclass is in `visualglm/model.py`."""
 
     config_class = VisualGLMConfig
     config: VisualGLMConfig
-    base_model_prefix = ""
+    base_model_prefix = "transformer"
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["GLMBlock"]
+    _no_split_modules = ["GLMBlock", "ViTBlock", "QFormerLayer"]
+    _tp_plan = {"lm_head": "colwise_gather_output"}
     _skip_keys_device_placement = ["past_key_values"]
     _tied_weights_keys = {"lm_head.weight": "transformer.word_embeddings.weight"}
     _supports_sdpa = True
@@ -94,15 +97,15 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's word embeddings [vocabulary, hidden]."""
+        """Return the language model's word embeddings [vocabulary, hidden]."""
         return self.transformer.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replaces the word embeddings."""
+        """Replace the word embeddings."""
         self.transformer.word_embeddings = value
 
     def resize_image_size(self, image_size: int) -> None:
-        """Reads images at `image_size` pixels from now on; the ViT's position table is interpolated and saved so.
+        """Set the image size in pixels: interpolate the ViT's position embeddings and change the configuration.
 
         Raises:
             ImageError: `image_size` is not a multiple of the patch size.
@@ -110,12 +113,12 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         self.image_encoder.vit.resize_positions(image_size)
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Images [P, 3, H, W] -> the vectors of their slots [P, image_length, hidden], for `image_embeds`."""
+        """Encode images [P, 3, H, W] into `image_embeds` [P, image_length, hidden]."""
         return self.image_encoder(pixel_values)[0]
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
@@ -123,6 +126,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         image_embeds: Tensor | None = None,
         rotary_positions: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -130,22 +134,29 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> VisualGLMOutput | tuple[Any, ...]:
-        """One pass.
+        """Compute logits, and the loss if `labels` are given.
 
         Args:
-            input_ids: [B, T]; image slots hold `config.image_token_id`, a prompt ends with `[gMASK] <sop>`.
+            input_ids: [B, T]; placeholder tokens are `config.image_token_id`, a prompt ends with `[gMASK] <sop>`.
             pixel_values: [images in the batch, 3, H, W], row by row.
-            attention_mask: [B, T], 0 at pads; or a ready 4-D mask.
-            labels: [B, T], the ids themselves, -100 where nothing is learned; shifted here.
-            past_key_values: a cache; positions go on from where its prompt ended, one for each token behind it.
+            attention_mask: [B, T], 0 at pads; or a 4-D mask.
+            labels: [B, T], the unshifted ids, -100 at tokens without loss.
+            past_key_values: a cache; positions continue from the end of its prompt.
             image_embeds: [images, image_length, hidden] from `encode_images`, instead of `pixel_values`.
-            rotary_positions: [B, 2, T], only to override what the ids say.
-            position_ids: ignored: upstream's tokenizer hands them out, and they equal what is derived here.
-            logits_to_keep: only the last n positions' logits (0: all), or the indices to keep.
+            rotary_positions: [B, 2, T], overrides the positions derived from the ids.
+            position_ids: [B, 2, T] or [B, T], ignored: positions are derived. They may not start again within a row.
+            inputs_embeds: [B, T, hidden], replace the word embeddings of `input_ids`. Without `input_ids` the
+                placeholder tokens, `[gMASK]` and `<sop>` are found by their embeddings.
+            logits_to_keep: number of last positions with logits (0: all), or their indices.
 
         Raises:
-            PromptError: slots and images do not match, or a prompt has no end.
+            PromptError: placeholder tokens and images do not match, a row lacks `<sop>` or a mask token, or a row holds
+                several examples.
         """
+        skip_gaps = input_ids is None  # PEFT inserts virtual tokens before the padding
+        input_ids = resolve_ids(input_ids, inputs_embeds, self.transformer.word_embeddings, self.config)
+        if rotary_positions is None and not torch.compiler.is_compiling():
+            check_one_example_per_row(input_ids, attention_mask, position_ids, kwargs, self.config.pad_token_id)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = (
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -154,8 +165,11 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         if use_cache and past_key_values is None:
             past_key_values = preallocate(DynamicCache(config=self.config))
 
-        rotary_positions, prefix_lengths = self._positions(input_ids, attention_mask, past_key_values, rotary_positions)
-        inputs_embeds = self.transformer.word_embeddings(input_ids)
+        rotary_positions, prefix_lengths = self._positions(
+            input_ids, attention_mask, past_key_values, rotary_positions, skip_gaps
+        )
+        if inputs_embeds is None:
+            inputs_embeds = self.transformer.word_embeddings(input_ids)
         cross_attentions = None
         if prefix_lengths is not None:
             if image_embeds is None and pixel_values is not None:
@@ -187,13 +201,14 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         attention_mask: Tensor | None,
         past_key_values: Cache | None,
         rotary_positions: Tensor | None,
+        skip_gaps: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Rotary positions [B, 2, T], and the prefix lengths [B] unless this pass continues a prompt already read.
+        """Return rotary positions [B, 2, T], and prefix lengths [B] unless the cache already holds the prompt.
 
-        The cache remembers where its prompt ended, so that a hand-written loop may feed it bare next ids.
+        The cache stores the end of its prompt, so a hand-written loop can pass only the next ids.
 
         Raises:
-            PromptError: no positions are given, and the cache was cut within the prompt or has other rows than it had.
+            PromptError: no positions are given, and the cache was cut within the prompt or its number of rows changed.
         """
         end = PrefixState.of(past_key_values)
         if end is not None and past_key_values is not None and not is_empty(past_key_values):
@@ -201,7 +216,7 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
                 end.check_rows(len(input_ids))
                 rotary_positions = end.positions_behind(past_key_values.get_seq_length(), input_ids.shape[1])
             return rotary_positions, None
-        derived, prefix_lengths = prefix_positions(input_ids, attention_mask, self.config)
+        derived, prefix_lengths = prefix_positions(input_ids, attention_mask, self.config, skip_gaps)
         rotary_positions = derived if rotary_positions is None else rotary_positions
         if past_key_values is not None:
             length = past_key_values.get_seq_length() + input_ids.shape[1]
@@ -211,17 +226,17 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
     def _fill_slots(
         self, inputs_embeds: Tensor, input_ids: Tensor, prefix_lengths: Tensor, image_embeds: Tensor | None
     ) -> Tensor:
-        """Puts the images' vectors into the slots of the prefix, row by row, in order."""
+        """Replace the placeholder tokens of the prefix by the image embeddings, row by row, in order."""
         slots = self._slots(input_ids, prefix_lengths)
         if not torch.compiler.is_compiling():
             self._check_slots(slots, 0 if image_embeds is None else len(image_embeds))
             self._check_embeds(image_embeds)
         if image_embeds is None:
             return inputs_embeds
-        return inputs_embeds.masked_scatter(slots[..., None], image_embeds.to(inputs_embeds))
+        return inputs_embeds.masked_scatter(slots[..., None].to(inputs_embeds.device), image_embeds.to(inputs_embeds))
 
     def _slots(self, input_ids: Tensor, prefix_lengths: Tensor) -> Tensor:
-        """[B, T] True at image slots; an image id that was *generated* stands behind the prefix and is none."""
+        """Return a mask [B, T] of placeholder tokens; a *generated* image id after the prefix does not count."""
         index = torch.arange(input_ids.shape[1], device=input_ids.device)
         return (input_ids == self.config.image_token_id) & (index < prefix_lengths[:, None])
 
@@ -229,25 +244,25 @@ class VisualGLMNetwork(PreTrainedModel, VisualGLMGenerationMixin, GenerationMixi
         per_row = slots.sum(-1)
         if bool((per_row % self.config.image_length).any()) or int(per_row.sum()) != images * self.config.image_length:
             raise PromptError(
-                f"{images} images need {self.config.image_length} slots each, but the rows of input_ids have "
-                f"{per_row.tolist()} slots (id {self.config.image_token_id} before <sop>): "
-                "build ids and pixel_values together with the processor."
+                f"{images} images need {self.config.image_length} placeholder tokens each, but the rows of input_ids "
+                f"have {per_row.tolist()} (id {self.config.image_token_id} before <sop>). "
+                "Build ids and pixel_values together with the processor."
             )
 
     def _check_embeds(self, image_embeds: Tensor | None) -> None:
         shape = (self.config.image_length, self.config.hidden_size)
         if image_embeds is not None and tuple(image_embeds.shape[1:]) != shape:
             raise PromptError(
-                f"image_embeds are {list(image_embeds.shape)}, this model's are [images, {shape[0]}, {shape[1]}]: "
-                "make them with encode_images."
+                f"image_embeds are {list(image_embeds.shape)}, but the model needs [images, {shape[0]}, {shape[1]}]. "
+                "Compute them with encode_images."
             )
 
 
 def _kept_positions(hidden_states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-    """The last positions, or those at these indices, of [B, T, hidden]; 0 keeps all.
+    """Return the last positions, or those at the given indices, of [B, T, hidden]; 0 keeps all.
 
-    A slice is copied: it has the strides of the whole, even where it is one row, and with them torch's CPU product
-    would copy the head's weight, 1 GB at full size, for every prompt.
+    A slice is copied, because it has the strides of the whole tensor. With them torch's CPU matrix product copies the
+    LM head's weight (1 GB at full size) for every prompt.
     """
     if isinstance(logits_to_keep, Tensor):
         return hidden_states[:, logits_to_keep]

@@ -102,7 +102,7 @@ class TextBranch(nn.Module):
 
     def run(self, qformer: QFormer, tokens: Tensor, captions: Tensor, mode: str) -> tuple[Tensor, Tensor]:
         """Run all layers under one of the three masks; returns queries [P, Q, hidden] and text [P, T, hidden]."""
-        queries = qformer.transformer.word_embeddings.weight.expand(len(tokens), -1, -1)
+        queries = qformer.expand_queries(tokens)
         text = self.words(captions) + self.positions.weight[: captions.shape[1]]
         mask = _mask(queries.shape[1], captions, mode, text.dtype)
         for layer, branch in zip(qformer.transformer.layers, self.layers, strict=True):

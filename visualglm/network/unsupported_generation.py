@@ -1,0 +1,51 @@
+"""Refuse methods of transformers' `generate` that cannot work here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import GenerationConfig
+
+from ..errors import UsageError
+
+CONTINUOUS_BATCHING = (
+    "transformers' continuous batching is not supported: it has no prefix mask and no images. Call generate "
+    "with a padded batch, or run `visualglm serve` or vLLM, which batch requests."
+)
+
+
+def check_generation_methods(config: GenerationConfig, arguments: dict[str, Any]) -> None:
+    """Raise `UsageError` for settings that this architecture does not support; `arguments` override `config`."""
+
+    def setting(name: str) -> Any:
+        return arguments.get(name, getattr(config, name, None))
+
+    if setting("prefill_chunk_size") is not None:
+        raise UsageError(
+            "prefill_chunk_size is not supported: attention over a prompt is bidirectional, so a part of it cannot be "
+            "computed alone. Remove prefill_chunk_size."
+        )
+    if setting("token_healing"):
+        raise UsageError(
+            "token_healing is not supported: a prompt ends with [gMASK] <sop>, and no text follows that could be "
+            "replaced. Remove token_healing."
+        )
+    if setting("cache_implementation") == "paged":
+        raise UsageError(CONTINUOUS_BATCHING)
+    if setting("guidance_scale") not in (None, 1) and arguments.get("negative_prompt_ids") is None:
+        raise UsageError(
+            "guidance_scale needs a prompt without guidance, and the last token alone is not a prompt. Give "
+            "negative_prompt_ids that end with [gMASK] <sop>, or remove guidance_scale."
+        )
+
+
+class NoContinuousBatching:
+    """Replaces transformers' continuous batching, whose paged attention has neither a prefix mask nor images."""
+
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise `UsageError`; transformers' other methods of continuous batching call this one."""
+        raise UsageError(CONTINUOUS_BATCHING)
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise `UsageError`, see `init_continuous_batching`."""
+        return self.init_continuous_batching()
