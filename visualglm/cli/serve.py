@@ -19,7 +19,7 @@ from .grouped_help import model_option, performance_option, server_option
 if TYPE_CHECKING:
     from ..serving.app import ServerSettings
 
-SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "gradio")
+SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 DAY = 24 * 60 * 60.0
 """Seconds."""
 SHUTDOWN_GRACE = 10
@@ -32,7 +32,9 @@ Host = Annotated[
 Port = Annotated[int, server_option(min=1, max=65535, metavar="PORT", help="Port to listen on.")]
 KeyFile = Annotated[
     Path | None,
-    server_option(metavar="FILE", help="API keys, one per line; every path but /health then requires one."),
+    server_option(
+        metavar="FILE", help="API keys, one per line; all but /health and the page's files then require one."
+    ),
 ]
 Insecure = Annotated[bool, server_option("--insecure", help="Allow a public address without an API key.")]
 MaxQueue = Annotated[
@@ -95,7 +97,8 @@ def serve(
     engine: Annotated[
         Literal["transformers", "vllm"],
         performance_option(
-            metavar="transformers|vllm", help="Inference engine; vllm runs vLLM's own server, with OpenAI's API only."
+            metavar="transformers|vllm",
+            help="Inference engine; vllm runs vLLM's own server, with OpenAI's API and the web page.",
         ),
     ] = "transformers",
     vllm_args: Annotated[
@@ -110,7 +113,7 @@ def serve(
         check_vllm_flags(context)
         listening = ServerAddress(host, port, read_keys(api_key_file))
         require_key_beyond_loopback(listening, insecure)
-        serve_vllm(flags, listening, allow_image_domain or (), adapter or (), split_args(vllm_args))
+        serve_vllm(flags, listening, allow_image_domain or (), adapter or (), split_args(vllm_args), not no_web)
         return
     if vllm_args:
         raise UsageError("--vllm-args needs --engine vllm. Add that, or remove --vllm-args.")
@@ -138,6 +141,7 @@ def serve_vllm(
     image_hosts: Sequence[str],
     adapters: Sequence[str],
     more: Sequence[str],
+    with_page: bool,
 ) -> None:
     """Run vLLM's own server with our plugin until SIGTERM or Ctrl-C.
 
@@ -168,6 +172,7 @@ def serve_vllm(
             sampling=flags.sampling(),
             adapters=language_adapters(parse_adapter_flags(adapters, name), folder),
             more=more,
+            with_page=with_page,
         )
     )
 
@@ -211,7 +216,11 @@ def run_server(
 
     limits = connection_limits()
     settings = dataclasses.replace(
-        settings, defaults=flags.sampling(), language=flags.language, request_limit=limits.requests
+        settings,
+        defaults=flags.sampling(),
+        language=flags.language,
+        request_limit=limits.requests,
+        miniature=is_packed(flags.model),
     )
     model = flags.open_model()
     for name, folder in adapters.items():
@@ -220,7 +229,7 @@ def run_server(
     grace = int(settings.limits.time_limit) + SHUTDOWN_GRACE
     server = make_server(app, limits, listening.host, listening.port, grace)
     gc.freeze()  # collections skip the model and its libraries: scanning them would block the event loop
-    parts = " and ".join(["APIs"] * settings.with_api + ["page"] * settings.with_page)
+    parts = "APIs and page" if settings.with_page else "APIs"
     typer.echo(f"{settings.name}: {parts} at {_url(listening)}", err=True)
     try:
         server.run()
@@ -282,6 +291,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_packed(model: str | None) -> bool:
+    """Return True if `--model` means the packed model."""
+    from ..conversation import packed_model
+
+    return model is None or Path(model).resolve() == packed_model().resolve()
 
 
 def served_name(model: str | None) -> str:

@@ -1,4 +1,4 @@
-"""`visualglm web`: serve the web page without the APIs."""
+"""`visualglm web`: serve the web page and the APIs behind it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def web(
     max_batch: MaxBatch = EngineLimits.max_batch,
     time_limit: TimeLimit = EngineLimits.time_limit,
 ) -> None:
-    """Serve the web page without the APIs. / 只提供网页，不提供接口。
+    """Serve the web page and the APIs behind it. / 提供网页及其背后的接口。
 
     Example: visualglm web --model visualglm-6b
     """
@@ -43,7 +43,6 @@ def web(
         name=served_name(flags.model),
         keys=listening.keys,
         trusted_hosts=listening.trusted_hosts,
-        with_api=False,
         limits=EngineLimits(max_queue, max_batch, time_limit),
     )
     run_server(flags, settings, listening, parse_adapter_flags(adapter or (), settings.name))
