@@ -217,7 +217,7 @@ function drawModel() {
   find("#model-name").textContent = card && models.length < 2 ? card.id : "VisualGLM";
   find("#model-name").title = card?.description ?? "";
   find("#banner").hidden = find("#badge").hidden = !card?.miniature;
-  settings.showDefaults(card?.sampling, text("fromServer"));
+  settings.showDefaults(card?.sampling);
 }
 
 function showLanguage(language) {

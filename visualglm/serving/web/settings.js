@@ -1,5 +1,7 @@
 // Settings that the browser keeps: language, theme, model and sampling.
 
+import { text } from "./texts.js";
+
 const FIELDS = ["temperature", "top_p", "top_k", "max_tokens", "seed"];
 
 /** A setting that is kept; storage may be switched off in a browser. */
@@ -43,8 +45,10 @@ export function startSampling() {
 }
 
 /** Show the server's defaults in fields that are empty. */
-export function showDefaults(defaults, label) {
+export function showDefaults(defaults) {
   for (const name of FIELDS) {
-    document.querySelector(`#settings-dialog [name=${name}]`).placeholder = defaults?.[name] === undefined ? label : `${defaults[name]} (${label})`;
+    const value = defaults?.[name];
+    const label = text(name === "seed" ? "random" : "fromServer");
+    document.querySelector(`#settings-dialog [name=${name}]`).placeholder = value === undefined ? label : `${value} (${label})`;
   }
 }

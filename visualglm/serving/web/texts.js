@@ -26,7 +26,7 @@ const TEXTS = {
     topK: "Top-k", topKHelp: "Sample only from this many of the most likely tokens; 0 is no limit.",
     maxTokens: "Maximum length", maxTokensHelp: "Tokens in one answer.",
     seed: "Seed", seedHelp: "The same seed gives the same answer to the same question.",
-    fromServer: "Server default", keyTitle: "This server needs a key", key: "API key", useKey: "Use this key",
+    fromServer: "server default", random: "random", keyTitle: "This server needs a key", key: "API key", useKey: "Use this key",
     keyHelp: "The key is kept in this tab until you close it.",
     errors: {
       offline: "The server cannot be reached. Your question is kept; send it again when the server is back.",
@@ -75,7 +75,7 @@ const TEXTS = {
     topK: "Top-k", topKHelp: "只在这么多个最可能的词元中采样；0 表示不限。",
     maxTokens: "最大长度", maxTokensHelp: "一个回答的词元数。",
     seed: "随机种子", seedHelp: "种子相同，同一问题的回答也相同。",
-    fromServer: "服务器默认值", keyTitle: "此服务器需要密钥", key: "API 密钥", useKey: "使用此密钥",
+    fromServer: "服务器默认值", random: "随机", keyTitle: "此服务器需要密钥", key: "API 密钥", useKey: "使用此密钥",
     keyHelp: "密钥只保存在此标签页中，关闭后即失效。",
     errors: {
       offline: "无法连接服务器。问题已保留，服务器恢复后请重新发送。",
@@ -124,7 +124,7 @@ const TEXTS = {
     topK: "Top-k", topKHelp: "只在這麼多個最可能的詞元中取樣；0 表示不限。",
     maxTokens: "最大長度", maxTokensHelp: "一個回答的詞元數。",
     seed: "隨機種子", seedHelp: "種子相同，同一問題的回答也相同。",
-    fromServer: "伺服器預設值", keyTitle: "此伺服器需要金鑰", key: "API 金鑰", useKey: "使用此金鑰",
+    fromServer: "伺服器預設值", random: "隨機", keyTitle: "此伺服器需要金鑰", key: "API 金鑰", useKey: "使用此金鑰",
     keyHelp: "金鑰只儲存在此分頁中，關閉後即失效。",
     errors: {
       offline: "無法連線到伺服器。問題已保留，伺服器恢復後請重新傳送。",
