@@ -75,8 +75,8 @@ def draw(
 
 
 def draw_preview(browser: Browser, url: str) -> None:
-    """Draw the page's icon at 192 x 192 pixels: sites that show a link to the page take no SVG."""
-    page = browser.new_page(device_scale_factor=3)
+    """Draw the page's icon at 128 x 128 pixels: sites that show a link to the page take no SVG."""
+    page = browser.new_page(device_scale_factor=2)
     page.goto(url)
     page.locator("#start img").first.screenshot(path=PREVIEW)
     page.close()

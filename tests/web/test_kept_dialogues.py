@@ -66,6 +66,27 @@ def test_two_tabs_lose_nothing_of_each_other(
     expect(page.locator(".question p")).to_have_text(["你好", QUESTION, "这是什么？"])
 
 
+def test_a_tab_shows_an_answer_that_another_writes_and_may_delete_it(
+    server: PageServer, page: Page, open_page: Callable[..., Page], slow: threading.Event
+) -> None:
+    ask(page, QUESTION, MOON)
+    expect(page.locator(".said.writing")).not_to_be_empty()
+    other = open_page(server.url, beside=page)
+    other.locator("#clear").click()
+    other.locator("#clear-confirmed").click()
+    expect(other.locator("#dialogues li")).to_have_count(0)
+    slow.set()
+    expect(page.locator("article")).to_have_count(0)
+    other.reload()
+    expect(other.locator("#no-dialogues")).to_be_visible()
+
+
+def test_a_reload_keeps_what_is_not_sent_yet(page: Page) -> None:
+    page.locator("#question").fill("half a question")
+    page.reload()
+    expect(page.locator("#question")).to_have_value("half a question")
+
+
 def test_dialogues_can_be_deleted(page: Page) -> None:
     for number in (1, 2):
         page.locator("#new").click()

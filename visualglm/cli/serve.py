@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,6 +17,8 @@ from . import options
 from .grouped_help import model_option, performance_option, server_option
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from ..serving.app import ServerSettings
 
 SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
@@ -201,9 +203,15 @@ def split_args(arguments: str) -> list[str]:
 
 
 def run_server(
-    flags: options.Flags, settings: ServerSettings, listening: ServerAddress, adapters: dict[str, str]
+    flags: options.Flags,
+    settings: ServerSettings,
+    listening: ServerAddress,
+    adapters: dict[str, str],
+    before_run: Callable[[uvicorn.Server, str], None] | None = None,
 ) -> None:
     """Load the model, attach `adapters` (name -> folder) and serve until SIGTERM or Ctrl-C; running answers finish.
+
+    `before_run` gets the server and its address when it is about to start.
 
     Raises:
         UsageError: the address is in use or not available.
@@ -231,6 +239,8 @@ def run_server(
     gc.freeze()  # collections skip the model and its libraries: scanning them would block the event loop
     parts = "APIs and page" if settings.with_page else "APIs"
     typer.echo(f"{settings.name}: {parts} at {_url(listening)}", err=True)
+    if before_run is not None:
+        before_run(server, _url(listening))
     try:
         server.run()
     except SystemExit as error:

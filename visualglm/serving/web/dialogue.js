@@ -35,12 +35,14 @@ export class Dialogue {
     sessionStorage.setItem("opened", this.record.id);
   }
 
-  /** Read the messages again: another tab may have added some. */
-  async reload() {
+  /** Read the messages again, now or once this tab's answer is whole; `isLive`: another tab has just changed some. */
+  async reload(isLive = false) {
+    this.isOutdated = Boolean(this.writing);
+    if (this.isOutdated) return;
     const { id } = this.record;
     const found = await store.listMessages(id).catch(this.onStoreError) ?? [];
-    if (id !== this.record.id) return;
-    this.messages = found.map((message) => (message.id === this.writing?.id ? this.writing : message));
+    if (id !== this.record.id || this.writing) return;
+    this.messages = found.map((message) => ({ ...message, isLive: isLive && message.state === "writing" }));
     this.onChange();
   }
 
@@ -53,7 +55,6 @@ export class Dialogue {
     const from = edited ? this.messages.indexOf(edited) : this.lastFailed ? this.messages.length - 2 : this.messages.length;
     await this.cutFrom(from);
     const question = this.add("user", text, images);
-    this.record.title ||= text.slice(0, 80);
     if (from === 0) this.record.title = text.slice(0, 80);
     await this.write(this.add("assistant", "", []), options, [question]);
   }
@@ -85,12 +86,12 @@ export class Dialogue {
   async write(answer, options, changed) {
     const { record } = this;
     const controller = this.controller = new AbortController();
-    const save = (...more) => store.save({ ...record, updated: Date.now() }, [...more, answer]).catch(this.onStoreError);
+    const save = () => store.saveAnswer({ ...record, updated: Date.now() }, answer).catch(this.onStoreError);
     answer.state = "writing";
     this.writing = answer;
     const before = this.messages.slice(0, this.messages.indexOf(answer));
     this.onChange();
-    await save(...changed);
+    await store.save({ ...record, updated: Date.now() }, [...changed, answer]).catch(this.onStoreError);
     let saved = Date.now();
     try {
       const body = { ...options, messages: await requestMessages(before) };
@@ -109,6 +110,7 @@ export class Dialogue {
     if (this.writing === answer) this.writing = this.controller = null;
     await save();
     this.onChange(answer);
+    if (this.isOutdated) await this.reload();
   }
 }
 

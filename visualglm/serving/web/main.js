@@ -11,6 +11,7 @@ import * as view from "./view.js";
 const { find } = view;
 const question = find("#question");
 const previous = sessionStorage.getItem("opened"); // the dialogue that this tab showed before a reload
+const draft = sessionStorage.getItem("draft") ?? "";
 let models = [];
 let attached = []; // blobs of the next question
 let edited = null; // the question that is being edited
@@ -88,6 +89,7 @@ function drawComposer() {
     question.focus();
   });
   find("#editing").hidden = !edited;
+  sessionStorage.setItem("draft", question.value);
   question.style.height = "auto";
   question.style.height = `${Math.min(question.scrollHeight, 200)}px`;
 }
@@ -101,14 +103,15 @@ async function send() {
   }
   const [images, replaced] = [attached, edited];
   resetComposer();
-  const asking = dialogue.ask(words, images, requestOptions(), replaced);
-  view.scrollToEnd();
-  await asking;
+  await dialogue.ask(words, images, await requestOptions(), replaced);
 }
 
 const chosenModel = () => models.find(({ id }) => id === find("#model").value) ?? models[0];
 
-const requestOptions = () => ({ model: chosenModel()?.id ?? "visualglm", ...settings.sampling() });
+async function requestOptions() {
+  if (!models.length) await loadModels(); // the server may have come back
+  return { model: chosenModel()?.id ?? "visualglm", ...settings.sampling() };
+}
 
 function edit(message) {
   edited = message;
@@ -118,7 +121,7 @@ function edit(message) {
 
 async function retry() {
   const answer = dialogue.messages.at(-1);
-  const options = requestOptions();
+  const options = await requestOptions();
   if (!answer.error) delete options.seed; // the same seed would give the same answer
   const temperature = options.temperature ?? (options.top_p === undefined ? chosenModel()?.sampling?.temperature : 1);
   const isWhole = answer.state === "done";
@@ -297,12 +300,14 @@ function listenForFiles() {
     const files = [...event.clipboardData.files];
     if (files.length) { event.preventDefault(); attach(files); }
   });
+  const hasFiles = (event) => event.dataTransfer.types.includes("Files");
   let depth = 0; // of elements that the dragged file has entered
   const show = (entered) => { depth = entered; find("#drop").hidden = depth <= 0; };
-  document.addEventListener("dragenter", (event) => { if (event.dataTransfer.types.includes("Files")) show(depth + 1); });
-  document.addEventListener("dragleave", () => show(depth - 1));
-  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("dragenter", (event) => { if (hasFiles(event)) show(depth + 1); });
+  document.addEventListener("dragleave", (event) => { if (hasFiles(event)) show(depth - 1); });
+  document.addEventListener("dragover", (event) => { if (hasFiles(event)) event.preventDefault(); });
   document.addEventListener("drop", (event) => {
+    if (!hasFiles(event)) return; // text goes into the text box
     event.preventDefault();
     show(0);
     attach([...event.dataTransfer.files]);
@@ -315,11 +320,12 @@ async function start() {
   showTheme(settings.kept("theme", "auto"));
   showLanguage(settings.kept("language") || preferredLanguage(navigator.languages));
   store.onChange((changed) => {
-    if (changed === dialogue.record.id || changed === null) dialogue.reload();
+    if (changed === dialogue.record.id || changed === null) dialogue.reload(true);
     drawList();
   });
   const record = (await store.listDialogues().catch(() => [])).find(({ id }) => id === previous);
   if (record) await openDialogue(record);
+  if (!question.value) fillComposer(draft, attached);
   await loadModels();
 }
 

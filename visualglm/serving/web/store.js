@@ -51,6 +51,15 @@ export const save = (dialogue, changed) => change((dialogues, messages) => {
   for (const message of changed) messages.put({ ...message });
 }, dialogue.id);
 
+/** Write an answer that goes on, unless another tab has deleted its dialogue. */
+export const saveAnswer = (dialogue, answer) => change((dialogues, messages) => {
+  dialogues.get(dialogue.id).onsuccess = ({ target }) => {
+    if (!target.result) return;
+    dialogues.put({ ...dialogue });
+    messages.put({ ...answer });
+  };
+}, dialogue.id);
+
 /** Delete messages of a dialogue by their ids. */
 export const deleteMessages = (dialogue, ids) => change((_, messages) => ids.forEach((id) => messages.delete(id)), dialogue);
 

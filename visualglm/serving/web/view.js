@@ -50,7 +50,7 @@ export function drawMessages(dialogue, actions) {
   find("#start").hidden = dialogue.messages.length > 0;
   log.hidden = dialogue.messages.length === 0;
   drawImages(dialogue.messages.flatMap(({ images }) => images));
-  if (atEnd) scrollToEnd();
+  if (atEnd || dialogue.writing) scrollToEnd();
 }
 
 function drawQuestion(message, dialogue, actions) {
@@ -65,7 +65,7 @@ function drawQuestion(message, dialogue, actions) {
 }
 
 function drawAnswer(message, isLast, dialogue, actions) {
-  const isWriting = message === dialogue.writing;
+  const isWriting = message === dialogue.writing || message.isLive;
   const article = make("article", { className: "answer", id: `answer-${message.order}` },
     make("h3", { className: "hidden", textContent: "VisualGLM" }),
     make("p", { className: isWriting ? "said writing" : "said", textContent: message.text, hidden: !message.text && !isWriting }));
