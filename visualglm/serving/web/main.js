@@ -133,8 +133,8 @@ async function retry() {
   if (answer.error) resetComposer();
   answer.note = null;
   await dialogue.retry(options);
-  if (isWhole && temperature === undefined && answer.text === before) {
-    answer.note = "greedy"; // the server does not say its defaults
+  if (isWhole && answer.text === before) {
+    answer.note = temperature === undefined ? "greedy" : "same"; // vLLM does not say its defaults
     drawDialogue();
   }
 }
