@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray test-security test-web test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -67,10 +67,19 @@ ifndef TRANSFORMERS_SOURCE
 endif
 	$(BIN)/python -m pytest tests/transformers -rs
 
-# the page in a real browser; wants a Chromium (apt-get install chromium)
+# the page in a real browser; needs a Chromium (apt-get install chromium), and npm for axe's checks of accessibility
 test-web: .venv/.all
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "playwright>=1.50"
+	mkdir -p runs/axe
+	test -f runs/axe/axe.min.js || { npm pack --silent --pack-destination runs/axe axe-core@4.14.1 && tar -xzf runs/axe/axe-core-4.14.1.tgz -C runs/axe --strip-components 1 package/axe.min.js; } || echo "axe-core is missing; only the names of controls are checked"
 	$(BIN)/python -m pytest tests/web -rs
+
+# images of the page for README and docs, drawn by the same browser
+screenshots: .venv/.all
+	$(BIN)/python docs/draw_screenshots.py
+
+# seconds until a browser shows the page, on an idle machine
+bench-page: .venv/.all
+	$(BIN)/python benchmarks/web_page.py
 
 # captions and the server on a Ray cluster of two nodes on this machine (minutes)
 test-ray: .venv/.ray

@@ -76,6 +76,7 @@ LAYERS = [
     ("finetuning", "pretraining", "captioning", "compat", "benchmarking"),
     ("training",),
     ("evaluation",),
+    ("datasets",),
     ("conversation.py", "auto.py"),
     ("adapters",),
     ("model.py",),

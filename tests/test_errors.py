@@ -26,7 +26,7 @@ def test_an_extra_that_is_missing_is_named_with_its_remedy(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("package", "extra", "arguments"),
     [
-        ("gradio", "serve", ["serve"]),
+        ("uvicorn", "serve", ["serve"]),
         ("ray", "ray", ["caption", "nowhere", "-o", "out", "--engine", "ray"]),
         ("bitsandbytes", "qlora", ["finetune", "--method", "qlora", "--output", "out", "--data", "data.csv"]),
         ("peft", "train", ["finetune", "--output", "out", "--data", "data.csv", "--device", "cpu"]),

@@ -23,6 +23,15 @@ def without_a_matrix(folder: Path) -> None:
     save_file(tensors, folder / "adapter_model.safetensors")
 
 
+def with_first_matrix(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        tensors = load_file(folder / "adapter_model.safetensors")
+        name = min(tensors)
+        save_file(tensors | {name: change(tensors[name])}, folder / "adapter_model.safetensors")
+
+    return damage
+
+
 def with_setting(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         config = json.loads((folder / "adapter_config.json").read_text())
@@ -35,6 +44,9 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "a matrix is missing": without_a_matrix,
     "another rank": with_setting(r=3),
     "no such layer": with_setting(target_modules=".*nothing"),
+    "one NaN": with_first_matrix(lambda matrix: matrix.index_fill(0, torch.tensor(0), float("nan"))),
+    "one infinity": with_first_matrix(lambda matrix: matrix.index_fill(0, torch.tensor(0), float("inf"))),
+    "integers": with_first_matrix(lambda matrix: matrix.to(torch.int32)),
     "no numbers": lambda folder: (folder / "adapter_model.safetensors").write_bytes(b""),
     "noise": lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"xx" * 100),
 }

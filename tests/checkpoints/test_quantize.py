@@ -174,14 +174,14 @@ def test_a_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
     state = random_state(ODD_CONFIG)
     state["transformer.layers.1.mlp.dense_h_to_4h.weight"][3, 3] = float("nan")
     folder = write_hf(tmp_path / "m", ODD_CONFIG, state)
-    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.dense_h_to_4h cannot be quantized: .*not a finite"):
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.dense_h_to_4h cannot be quantized: .*NaN or infinite"):
         visualglm.load(folder, quantize=4)
 
 
 def test_in_place_it_is_all_or_nothing() -> None:
     model = open_reference()
     model.transformer.layers[1].mlp.dense_h_to_4h.weight.data[3, 3] = float("inf")
-    with pytest.raises(QuantizationError, match=r"layers\.1\.mlp\.dense_h_to_4h has weights that are not finite"):
+    with pytest.raises(QuantizationError, match=r"layers\.1\.mlp\.dense_h_to_4h has weights that are NaN"):
         model.quantize(8)
     assert not any(isinstance(module, QuantizedLinear) for module in model.modules())
     assert getattr(model.config, "quantization_config", None) is None

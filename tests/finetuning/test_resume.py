@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -85,6 +86,18 @@ def test_other_data_is_no_resumption(recipe: Any, begun: Finetuning, tmp_path: P
     written(tmp_path, rows(3), "other.json")
     with pytest.raises(UsageError, match=r"other\.json changed since the run"):
         resumed(both)
+
+
+def test_data_that_moved_is_the_same_data(recipe: Any, begun: Finetuning, tmp_path: Path) -> None:
+    """Both files are compared by content; the same path need not exist, as on another machine."""
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    Path(begun.data).rename(moved / "data.json")
+    assert resumed(dataclasses.replace(begun, data=str(moved / "data.json"))) == "checkpoint-4"
+    other = written(moved, rows(10), "other.json")
+    for changes in ({"data": other}, {"data": str(moved / "data.json"), "validation": other}):
+        with pytest.raises(UsageError, match="differ from the run"):
+            resumed(dataclasses.replace(begun, **changes))
 
 
 def test_untrained_answers_belong_to_their_questions(tmp_path: Path) -> None:

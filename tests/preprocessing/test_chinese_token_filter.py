@@ -42,8 +42,8 @@ def test_only_an_explicit_en_forbids(tokenizer: ChatGLMTokenizer) -> None:
     }
 
 
-@pytest.mark.parametrize("road", ["conversation", "model.chat", "caption"])
-def test_no_chinese_whatever_the_weights(road: str) -> None:
+@pytest.mark.parametrize("api", ["conversation", "model.chat", "caption"])
+def test_no_chinese_whatever_the_weights(api: str) -> None:
     """The head is turned so that Chinese pieces and bytes are by far the likeliest, and they are said without `en`."""
     opened: Any = visualglm.load(device="cpu")
     with torch.no_grad():
@@ -56,9 +56,9 @@ def test_no_chinese_whatever_the_weights(road: str) -> None:
 
     def answer(language: str) -> str:
         sampling: dict[str, Any] = {"max_new_tokens": 24, "seed": 3, "do_sample": True, "top_k": 0}
-        if road == "conversation":
+        if api == "conversation":
             return opened.conversation(SAMPLE, language).ask(question, **sampling).text
-        if road == "caption":
+        if api == "caption":
             return opened.caption([SAMPLE], question, language, **sampling)[0].text
         marks = "en" if language == "en" else "zh"
         return opened.model.chat(opened.tokenizer, str(SAMPLE), question, language=marks, **sampling)[0]

@@ -21,8 +21,9 @@ from transformers.image_processing_backends import PilBackend
 
 import visualglm
 from visualglm.errors import ImageError
-from visualglm.preprocessing import images
+from visualglm.preprocessing import image_decoding, images
 from visualglm.preprocessing.image_decoding import PIXEL_LIMIT, ROWS_PER_STRIP
+from visualglm.preprocessing.image_pool import ImagePool
 from visualglm.preprocessing.images import VisualGLMImageProcessor, open_image
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -248,14 +249,14 @@ def test_a_decompression_bomb_is_refused_from_its_header(monkeypatch: pytest.Mon
     ("content", "says"),
     [
         (b"", "is empty"),
-        (b"hello", "is not a image"),
+        (b"hello", "is not an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
-        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "HEIC"),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "HEIC|cut short"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
         (b"  <!DOCTYPE html><html>", "web page"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),
         ((REFERENCE / "images" / "rgb.png").read_bytes()[:3000], "cut short"),
-        ((REFERENCE / "images" / "rgb.png").read_bytes()[:20], "cut short|is not a image"),
+        ((REFERENCE / "images" / "rgb.png").read_bytes()[:20], "cut short|is not an image"),
     ],
 )
 def test_what_is_no_image_is_one_sentence(tmp_path: Path, content: bytes, says: str) -> None:
@@ -280,7 +281,7 @@ def test_what_is_no_image_is_one_sentence(tmp_path: Path, content: bytes, says: 
         ("a\0b", "does not exist|cannot be read"),
         ("x" * 5000, "does not exist|cannot be read"),
         (str(REFERENCE), "is a folder"),
-        ("/dev/null", "is no file"),
+        ("/dev/null", "is not a file"),
         (7, "cannot be a int"),
         (None, "cannot be a NoneType"),
         (io.StringIO("x"), "as text"),
@@ -370,3 +371,38 @@ def test_a_model_that_was_resized_reads_its_new_size() -> None:
     side = opened.model.config.vision.image_size + opened.model.config.vision.patch_size
     opened.model.resize_image_size(side)
     assert opened.pixel_values(Image.new("RGB", (9, 9))).shape == (1, 3, side, side)
+
+
+@pytest.fixture(scope="module")
+def heic() -> bytes:
+    """A HEIC image whose EXIF block says that it is turned."""
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (64, 96), "red").save(file, "HEIF", exif=exif.tobytes())
+    return file.getvalue()
+
+
+def test_heic_is_upright_in_every_process(heic: bytes) -> None:
+    assert open_image(heic).size == (96, 64)
+    pool = ImagePool(1, 60)
+    try:
+        assert pool.decode(heic, (8, 8)).reshape(-1, 3).mean(axis=0).tolist() == pytest.approx([254, 0, 0], abs=3)
+    finally:
+        pool.close()
+    with pytest.raises(ImageError, match="broken or cut short"):
+        open_image(heic[: len(heic) // 2])
+
+
+def test_heic_is_bounded_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *args, **options: pytest.fail("it was opened"))
+    size = struct.pack(">L4sLLL", 20, b"ispe", 0, 1 << 16, 1 << 16)
+    with pytest.raises(ImageError, match=r"too costly to decode \(65,536 x 65,536 pixels\)"):
+        open_image(b"\0\0\0\x18ftypheic" + bytes(12) + size)
+
+
+def test_heic_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_decoding, "register_heif", lambda: False)
+    with pytest.raises(ImageError, match=r'is a HEIC image: run pip install "visualglm\[heif\]", or save it as JPEG'):
+        open_image(b"\0\0\0\x18ftypheic\0\0\0\0")

@@ -37,7 +37,7 @@ def stream(ids: list[int], process: bool) -> list[str]:
 
 @settings(max_examples=300, deadline=None)
 @given(anything)
-def test_the_pieces_are_the_whole(ids: list[int]) -> None:
+def test_joined_pieces_equal_the_decoded_ids(ids: list[int]) -> None:
     whole = TOKENIZER.decode(ids)
     assert "".join(stream(ids, process=False)) == whole
     assert "".join(stream(ids, process=True)) == process_response(whole)
@@ -45,7 +45,7 @@ def test_the_pieces_are_the_whole(ids: list[int]) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(texts)
-def test_written_text_streams_as_a_whole(parts: list[str]) -> None:
+def test_joined_pieces_equal_the_decoded_text(parts: list[str]) -> None:
     ids = TOKENIZER.encode_plain("".join(parts))
     whole = TOKENIZER.decode(ids)
     assert "".join(stream(ids, process=False)) == whole
@@ -62,12 +62,12 @@ def test_a_character_waits_for_its_last_byte() -> None:
     assert stream([716, 677, 648, 11], process=False) == ["", "", "你", ",", ""]
 
 
-def test_truly_broken_bytes_are_shown_as_such() -> None:
+def test_invalid_bytes_become_replacement_characters() -> None:
     assert stream([716, 11], process=False) == ["", "\ufffd,", ""]
     assert stream([716, 677], process=False)[-1] == "\ufffd\ufffd"
 
 
-def test_text_comes_as_soon_as_it_is_certain() -> None:
+def test_text_is_returned_as_soon_as_it_is_final() -> None:
     ids = TOKENIZER.encode_plain("图中有一只猫。")
     assert all(stream(ids, process=True)[index] for index in range(2, len(ids)))
 

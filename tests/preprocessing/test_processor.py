@@ -40,7 +40,7 @@ def rows(ids: Any) -> list[list[int]]:
     return torch.as_tensor(ids).tolist()
 
 
-def test_every_road_gives_upstreams_prompt() -> None:
+def test_all_call_styles_give_upstreams_prompt() -> None:
     text = PROCESSOR.apply_chat_template(ASKED, add_generation_prompt=True)
     assert text == "<img></img>问：描述这张图片。\n答："
     for inputs in (
@@ -56,7 +56,7 @@ def test_every_road_gives_upstreams_prompt() -> None:
     assert PROCESSOR.apply_chat_template(ASKED, tokenize=True) == [IMG_ZH]
 
 
-def test_text_alone_is_taken_as_upstreams_tokenizer_takes_it() -> None:
+def test_text_without_images_has_upstreams_ids() -> None:
     assert PROCESSOR(text="晚上睡不着应该怎么办")["input_ids"] == ARRAYS["glm_single/input_ids"].tolist()
     assert PROCESSOR(text="你好", add_special_tokens=False)["input_ids"] == [[5, 114, 221]]
 
@@ -92,7 +92,7 @@ def test_images_alone() -> None:
         (["<img></img>a"], None, [0]),
     ],
 )
-def test_images_find_their_texts(texts: list[str], images: Any, slots: list[int]) -> None:
+def test_images_are_assigned_to_texts(texts: list[str], images: Any, slots: list[int]) -> None:
     inputs = PROCESSOR(text=texts, images=images)
     assert [row.count(SLOT) for row in inputs["input_ids"]] == [32 * count for count in slots]
     assert len(inputs.get("pixel_values", [])) == sum(slots)
@@ -101,12 +101,12 @@ def test_images_find_their_texts(texts: list[str], images: Any, slots: list[int]
 @pytest.mark.parametrize(
     ("texts", "images"), [(["a", "b"], [RGB]), ("<img></img><img></img>a", RGB), (["<img></img>a", "b"], [RGB] * 2)]
 )
-def test_images_without_a_place_are_an_error(texts: Any, images: Any) -> None:
+def test_unassignable_images_are_refused(texts: Any, images: Any) -> None:
     with pytest.raises(PromptError, match="images"):
         PROCESSOR(text=texts, images=images)
 
 
-def test_the_template_is_the_prompt_in_words() -> None:
+def test_the_template_writes_the_prompt_as_text() -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image", "image": RGB}]},
@@ -141,7 +141,7 @@ def test_images_are_opened_and_urls_are_not(tmp_path: Path) -> None:
         ask({"type": "image"})
 
 
-def test_too_long_a_dialogue_says_what_it_lost(caplog: pytest.LogCaptureFixture) -> None:
+def test_dropped_turns_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     messages = [
         {"role": "user", "content": "一"},
         {"role": "assistant", "content": "二"},
@@ -167,7 +167,7 @@ def test_an_answer_is_continued_after_sop() -> None:
         {"continue_final_message": True},
     ],
 )
-def test_options_that_have_no_meaning_here_are_errors(options: dict[str, Any]) -> None:
+def test_unsupported_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(PromptError):
         PROCESSOR.apply_chat_template(ASKED, **options)
 
@@ -176,28 +176,71 @@ def test_options_that_have_no_meaning_here_are_errors(options: dict[str, Any]) -
 @pytest.mark.parametrize(
     "messages", [[], [{"role": "tool", "content": "x"}], [{"role": "assistant", "content": "x"}], [[]]]
 )
-def test_messages_that_are_no_dialogue(messages: Any, tokenize: bool) -> None:
+def test_invalid_messages_are_refused(messages: Any, tokenize: bool) -> None:
     with pytest.raises(PromptError):
         PROCESSOR.apply_chat_template(messages, tokenize=tokenize)
 
 
-def test_nothing_is_cut_and_nothing_is_nothing() -> None:
+def test_truncation_video_and_empty_calls_are_refused() -> None:
     with pytest.raises(PromptError, match="never cut"):
         PROCESSOR(text="你好", truncation=True, max_length=3)
     with pytest.raises(PromptError, match="nothing to process"):
         PROCESSOR()
-    with pytest.raises(PromptError, match="neither watches"):
+    with pytest.raises(PromptError, match="no video"):
         PROCESSOR(text="你好", videos=[RGB])  # type: ignore[arg-type]
 
 
-def test_another_template_takes_transformers_road() -> None:
+def test_a_blank_question_is_refused_by_every_call() -> None:
+    messages = [{"role": "user", "content": [{"type": "image", "image": RGB}, {"type": "text", "text": " \u3000"}]}]
+    with pytest.raises(PromptError, match="blank"):
+        PROCESSOR(text=" ", images=RGB)
+    for tokenize in (False, True):
+        with pytest.raises(PromptError, match="blank"):
+            PROCESSOR.apply_chat_template(messages, tokenize=tokenize)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_answered_conversations_become_training_rows(side: str) -> None:
+    answered = [*ASKED, {"role": "assistant", "content": "一只猫。"}]
+    longer = [*answered, {"role": "user", "content": "真的？"}, {"role": "assistant", "content": "是的，一只猫。"}]
+    inputs = PROCESSOR.apply_chat_template(
+        [answered, longer],
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        return_tensors="pt",
+        padding_side=side,
+    )
+    assert inputs["assistant_masks"].shape == inputs["input_ids"].shape
+    turns = [Turn("描述这张图片。", "一只猫。", 1), Turn("真的？", "是的，一只猫。")]
+    for row, expected in enumerate((turns[:1], turns)):
+        kept = inputs["attention_mask"][row].bool()
+        ids, labels = PROCESSOR.build_training_row(expected)
+        assert inputs["input_ids"][row][kept].tolist() == ids
+        masked = inputs["input_ids"].where(inputs["assistant_masks"].bool(), -100)[row]
+        assert masked[kept].tolist() == labels and (masked[~kept] == -100).all()
+
+
+def test_an_open_question_has_no_assistant_tokens() -> None:
+    inputs = PROCESSOR.apply_chat_template(ASKED, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    assert inputs["assistant_masks"] == [[0] * len(IMG_ZH)]
+    answered = [*ASKED, {"role": "assistant", "content": "猫"}]
+    with pytest.raises(PromptError, match="ends with an answer"):
+        PROCESSOR.apply_chat_template(answered, tokenize=True, add_generation_prompt=True)
+    with pytest.raises(PromptError, match="return_assistant_tokens_mask"):
+        PROCESSOR.apply_chat_template(
+            answered, tokenize=True, return_assistant_tokens_mask=True, continue_final_message=True
+        )
+
+
+def test_another_template_is_rendered_by_transformers() -> None:
     template = "{% for m in messages %}<img></img>!{% endfor %}"
     assert PROCESSOR.apply_chat_template(ASKED, template) == "<img></img>!"
     inputs = PROCESSOR.apply_chat_template(ASKED, template, tokenize=True, return_dict=True, return_tensors="pt")
     assert rows(inputs["input_ids"])[0].count(SLOT) == 32
 
 
-def test_answers_come_without_their_prompt() -> None:
+def test_decode_removes_the_prompt() -> None:
     answer = PROCESSOR.tokenizer.encode_plain("图中有一只猫,很可爱")
     whole = [*IMG_ZH, *answer, PROCESSOR.tokenizer.eos_token_id, PROCESSOR.tokenizer.pad_token_id]
     for ids in (whole, answer, torch.tensor(whole)):
@@ -207,7 +250,7 @@ def test_answers_come_without_their_prompt() -> None:
     assert PROCESSOR.post_process_image_text_to_text([whole]) == ["图中有一只猫，很可爱"]
 
 
-def test_it_is_saved_and_opened(tmp_path: Path) -> None:
+def test_saved_processors_open_again(tmp_path: Path) -> None:
     PROCESSOR.save_pretrained(tmp_path)
     for opened in (VisualGLMProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
         assert isinstance(opened, VisualGLMProcessor)
@@ -216,7 +259,7 @@ def test_it_is_saved_and_opened(tmp_path: Path) -> None:
         assert opened(text="描述这张图片。", images=RGB)["input_ids"] == [IMG_ZH]
 
 
-def test_upstreams_folders_need_no_file_for_images(tmp_path: Path) -> None:
+def test_folders_without_image_settings_use_the_model_configuration(tmp_path: Path) -> None:
     shutil.copy(REFERENCE / "hf" / "ice_text.model", tmp_path)
     shutil.copy(REFERENCE / "sat" / "model_config.json", tmp_path)
     opened = VisualGLMProcessor.from_pretrained(tmp_path)
@@ -231,7 +274,7 @@ def test_upstreams_folders_need_no_file_for_images(tmp_path: Path) -> None:
         VisualGLMProcessor.from_pretrained(tmp_path)
 
 
-def test_for_a_models_configuration() -> None:
+def test_for_config_reads_image_size_and_placeholders() -> None:
     config = VisualGLMConfig(vocab_size=800, vision_config={"image_size": 28})
     made = VisualGLMProcessor.for_config(config, REFERENCE / "hf" / "ice_text.model")
     assert (made.image_token_id, made.image_length, made.image_processor.size.width) == (799, 32, 28)
@@ -277,13 +320,13 @@ def test_nothing_else_builds_prompts_or_image_processors_by_hand() -> None:
 
 
 @pytest.mark.parametrize("language", ["auto", "zh", "en"])
-def test_the_processors_prompt_is_that_of_its_facts(language: Any) -> None:
+def test_build_prompt_passes_the_processors_settings(language: Any) -> None:
     turns = [Turn("一" * 30, "二", image_count=1), Turn("three?")]
-    facts = {"language": language, "image_token_id": SLOT, "image_length": 32}
-    assert PROCESSOR.build_prompt(turns, language) == build_prompt(PROCESSOR.tokenizer, turns, **facts)
+    settings = {"language": language, "image_token_id": SLOT, "image_length": 32}
+    assert PROCESSOR.build_prompt(turns, language) == build_prompt(PROCESSOR.tokenizer, turns, **settings)
     short = PROCESSOR.build_prompt(turns, language, max_tokens=60)
-    assert short == build_prompt(PROCESSOR.tokenizer, turns, **facts, max_tokens=60) and short.dropped_turns == 1
+    assert short == build_prompt(PROCESSOR.tokenizer, turns, **settings, max_tokens=60) and short.dropped_turns == 1
     answered = [*turns[:1], Turn("three?", "four")]
     assert PROCESSOR.build_training_row(answered, language) == build_training_row(
-        PROCESSOR.tokenizer, answered, **facts
+        PROCESSOR.tokenizer, answered, **settings
     )

@@ -44,7 +44,7 @@ def turns_of(case: dict[str, Any]) -> list[Turn]:
 def test_prompts_are_upstreams(name: str) -> None:
     sat = name.startswith("sat")
     built = prompt(turns_of(CASES[name]), language="en" if sat else "zh")
-    filler = 3 if sat else 0  # what upstream writes into the slots
+    filler = 3 if sat else 0  # upstream's placeholder id
     assert [filler if index == SLOT else index for index in built.input_ids] == ARRAYS[f"{name}/input_ids"][0].tolist()
     assert built.dropped_turns == 0
     assert built.image_count == (1 if "image" in CASES[name] and CASES[name]["image"] else 0)
@@ -71,7 +71,7 @@ def test_a_training_row_begins_with_its_history() -> None:
     assert short.count(SLOT) == LENGTH and len(short) < len(ids)
 
 
-def test_each_image_stands_before_its_turn() -> None:
+def test_each_image_precedes_its_turn() -> None:
     turns = [Turn("a", "b", 2), Turn("c", "d"), Turn("e", None, 1)]
     assert write_turns(turns, marks_of("en", "")) == [
         "<img>",
@@ -100,7 +100,7 @@ def test_language_follows_the_question() -> None:
         prompt([Turn("x")], language="fr")
 
 
-def test_too_long_a_dialogue_loses_its_oldest_turns_whole() -> None:
+def test_the_oldest_turns_are_dropped_whole() -> None:
     turns = [Turn(f"question {number}", "answer", int(number == 0)) for number in range(6)] + [Turn("last?")]
     whole = len(prompt(turns).input_ids)
     assert prompt(turns, max_tokens=whole).dropped_turns == 0
@@ -118,7 +118,7 @@ def test_too_long_a_dialogue_loses_its_oldest_turns_whole() -> None:
         assert len(prompt([replace(longer[0], image_count=1), *longer[1:]]).input_ids) > room
 
 
-def test_thousands_of_turns_are_not_written_again_for_each_that_goes() -> None:
+def test_dropping_thousands_of_turns_is_not_quadratic() -> None:
     class Counting:
         bos_token_id, eos_token_id, gmask_token_id = 1, 2, 3
         read = 0
@@ -137,13 +137,15 @@ def test_thousands_of_turns_are_not_written_again_for_each_that_goes() -> None:
     assert tokenizer.read < 4 * whole
 
 
-def test_a_question_that_cannot_fit_says_the_numbers() -> None:
+def test_a_too_long_question_gives_the_token_counts() -> None:
     need = len(prompt([Turn("问题", None, 1)]).input_ids)
-    with pytest.raises(PromptError, match=rf"takes {need} tokens \(32 of them slots of images\) and only 20 fit"):
+    with pytest.raises(
+        PromptError, match=rf"takes {need} tokens \(32 of them placeholder tokens of images\) and only 20 fit"
+    ):
         prompt([Turn("你好", "您好"), Turn("问题", None, 1)], max_tokens=20)
 
 
-def test_dialogues_that_are_none() -> None:
+def test_invalid_dialogues_are_refused() -> None:
     for turns, says in (
         ([], "empty"),
         ([Turn("a"), Turn("b")], "has no answer"),
@@ -151,6 +153,16 @@ def test_dialogues_that_are_none() -> None:
     ):
         with pytest.raises(PromptError, match=says):
             prompt(turns)
+
+
+@pytest.mark.parametrize("blank", ["", " \n\t", "\u3000", "\x10", "\u200b\ufeff"])
+def test_a_blank_question_is_refused(blank: str) -> None:
+    for turns in ([Turn(blank)], [Turn("a", "b", 1), Turn(blank, None, 1)]):
+        with pytest.raises(PromptError, match="blank"):
+            prompt(turns)
+    with pytest.raises(PromptError, match="blank"):
+        prompt([Turn(blank, "b")], continue_answer=True)
+    assert prompt([Turn(blank, "b"), Turn("?")]).dropped_turns == 0
 
 
 def test_an_answer_can_be_continued() -> None:
@@ -182,7 +194,7 @@ def test_messages_become_turns() -> None:
         ({"type": "image_url", "image_url": {"url": "u", "detail": "low"}}, "u"),
     ],
 )
-def test_the_ways_to_give_a_image(part: dict[str, Any], source: str) -> None:
+def test_image_sources_of_message_parts(part: dict[str, Any], source: str) -> None:
     assert messages_to_turns([{"role": "user", "content": [part]}])[1] == [source]
 
 
@@ -201,6 +213,6 @@ def test_the_ways_to_give_a_image(part: dict[str, Any], source: str) -> None:
         ([{"role": "user", "content": "a"}, *[{"role": "assistant", "content": "b"}] * 2], "answers nothing"),
     ],
 )
-def test_messages_that_are_no_dialogue(messages: list[Any], says: str) -> None:
+def test_invalid_messages_are_refused(messages: list[Any], says: str) -> None:
     with pytest.raises(PromptError, match=says):
         messages_to_turns(messages)

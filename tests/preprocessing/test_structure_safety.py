@@ -26,6 +26,7 @@ LITERALS = [
     *("<s\x10op>", "<\x10sop>", "[gMASK]<sop>", "<<sop>sop>", "问：", "答：", "A:"),
 ]
 hostile = st.lists(st.one_of(st.sampled_from(LITERALS), st.text(max_size=4)), max_size=5).map("".join)
+questions = hostile.map(lambda text: f"{text}?")  # a blank question is refused
 dialogues = st.lists(st.tuples(hostile, hostile, st.integers(0, 2)), max_size=2)
 
 
@@ -51,7 +52,7 @@ def messages_of(history: list[tuple[str, str, int]], question: str, images: int)
 
 
 @settings(deadline=None)
-@given(dialogues, hostile, st.integers(0, 2), st.sampled_from(["zh", "en", "auto"]))
+@given(dialogues, questions, st.integers(0, 2), st.sampled_from(["zh", "en", "auto"]))
 def test_dialogues(history: list[tuple[str, str, int]], question: str, images: int, language: Any) -> None:
     turns = [Turn(*turn) for turn in history] + [Turn(question, None, images)]
     total = sum(turn.image_count for turn in turns)
@@ -73,13 +74,13 @@ def test_dialogues(history: list[tuple[str, str, int]], question: str, images: i
 
 @settings(deadline=None)
 @given(hostile)
-def test_a_text_without_a_image(text: str) -> None:
+def test_a_text_without_images(text: str) -> None:
     assert structure(PROCESSOR(text=text)["input_ids"][0]) == implied(0)
 
 
 @settings(deadline=None)
-@given(hostile.filter(lambda text: text.count("<img></img>") < 2))
-def test_a_text_with_a_image(text: str) -> None:
+@given(questions.filter(lambda text: text.count("<img></img>") < 2))
+def test_a_text_with_an_image(text: str) -> None:
     assert structure(PROCESSOR(text=text, images=IMAGE)["input_ids"][0]) == implied(1)
 
 

@@ -89,7 +89,7 @@ def test_the_special_ids() -> None:
     assert TOKENIZER.get_special_tokens_mask([5, 6], [7]) == [0, 0, 1, 1, 0, 1]
 
 
-def test_marks_of_structure_after_text_strip_it_as_transformers_did() -> None:
+def test_special_pieces_strip_the_text_around_them() -> None:
     assert TOKENIZER.encode("a \n<eop>\t b", add_special_tokens=False) == TOKENIZER.encode(
         "a<eop>b", add_special_tokens=False
     )
@@ -103,7 +103,7 @@ def test_plain_text_is_never_structure(text: str) -> None:
 
 @settings(deadline=None)
 @given(hostile_text)
-def test_neutralised_text_has_the_plain_ids_on_any_road(text: str) -> None:
+def test_escaped_text_has_the_ids_of_plain_text(text: str) -> None:
     safe = escape_special_tokens(text)
     assert not any(literal in safe for literal in TEXT_SPECIALS)
     assert TOKENIZER.encode(safe, add_special_tokens=False) == TOKENIZER.encode_plain(text.replace(ESCAPE, ""))
@@ -111,7 +111,7 @@ def test_neutralised_text_has_the_plain_ids_on_any_road(text: str) -> None:
 
 
 def test_a_vocabulary_that_would_match_structure_is_spelled_out(tmp_path: Path) -> None:
-    """SentencePiece never matches a CONTROL piece; a USER_DEFINED `<sop>` it would, also from full-width letters."""
+    """SentencePiece never matches a CONTROL piece; it does match a USER_DEFINED `<sop>`, also in full-width letters."""
     model_pb2 = pytest.importorskip("sentencepiece.sentencepiece_model_pb2")
     model = model_pb2.ModelProto.FromString((REFERENCE / "hf" / "ice_text.model").read_bytes())
     for piece in model.pieces:
@@ -128,14 +128,14 @@ def test_a_vocabulary_that_would_match_structure_is_spelled_out(tmp_path: Path) 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(min_value=-5, max_value=2_000)))
-def test_ids_outside_the_vocabulary_are_nothing(ids: list[int]) -> None:
+def test_ids_outside_the_vocabulary_are_ignored(ids: list[int]) -> None:
     known = [index for index in ids if 0 <= index < len(TOKENIZER)]
     assert TOKENIZER.decode(ids) == TOKENIZER.decode(known)
     assert TOKENIZER.decode(ids, skip_special_tokens=True) == TOKENIZER.decode(known, skip_special_tokens=True)
     assert len(TOKENIZER.convert_ids_to_tokens(ids)) == len(ids)
 
 
-def test_decodes_whatever_holds_ids() -> None:
+def test_decodes_ints_lists_arrays_and_tensors() -> None:
     assert TOKENIZER.decode(114) == "你"
     assert TOKENIZER.decode(torch.tensor([5, 114])) == TOKENIZER.decode(np.array([5, 114])) == "你"
     assert TOKENIZER.decode(torch.tensor([[5, 114], [5, 221]])) == ["你", "好"]
@@ -190,7 +190,7 @@ def test_a_broken_vocabulary_is_one_sentence(tmp_path: Path, content: bytes, say
     assert str(file) in str(raised.value)
 
 
-def test_a_vocabulary_without_its_rules_is_cut_short(tmp_path: Path) -> None:
+def test_a_vocabulary_without_nfkc_rules_is_refused(tmp_path: Path) -> None:
     model_pb2 = pytest.importorskip("sentencepiece.sentencepiece_model_pb2")
     model = model_pb2.ModelProto.FromString((REFERENCE / "hf" / "ice_text.model").read_bytes())
     model.ClearField("normalizer_spec")

@@ -19,8 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 import visualglm
 from visualglm.captioning import sources
 from visualglm.captioning.sources import read_source
+from visualglm.datasets import row_files
+from visualglm.datasets.data_files import DataFile
+from visualglm.datasets.row_files import RowError
 from visualglm.errors import ImageError, UsageError
-from visualglm.finetuning.data_files import DataFile, RowError
 from visualglm.finetuning.dataset import FinetuningDataset
 from visualglm.finetuning.finetuning_config import layer_numbers, read_finetuning
 from visualglm.preprocessing.images import open_image
@@ -99,10 +101,10 @@ def test_lists(tmp_path: Path, line: str) -> None:
 
 
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(row_files, "MOST_BYTES", 1000)
     for name in ("list.jsonl", "list.csv"):
         (tmp_path / name).write_text("image,question\n" * (name == "list.csv") + "x" * 2000)
-        with pytest.raises(UsageError, match="one image per line"):
+        with pytest.raises(UsageError, match="one row per line"):
             read_source(str(tmp_path / name))
 
 

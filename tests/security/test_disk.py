@@ -93,7 +93,6 @@ SAFE_FOLDERS = {
     "captioning/parquet_results.py": "a new file in the run's own folder",
     "files/untrusted_files.py": "opens for reading only",
     "preprocessing/image_worker.py": "writes to its own standard output",
-    "serving/web_page_uploads.py": "new files with random names in the server's private folder",
 }
 LABORATORY = (
     "evaluation/",

@@ -57,6 +57,7 @@ def test_other_sites_pages_are_refused(live: Server, headers: dict[str, str]) ->
         reply = httpx.request(method, f"{live.url}{path}", headers=headers)
         assert reply.status_code == 403, (method, path)
         assert {name: reply.headers[name] for name in PROTECTION} == PROTECTION
+    assert httpx.get(f"{live.url}/web/main.js", headers=headers).status_code == 403
 
 
 def test_a_foreign_form_is_refused_though_the_browser_knows_the_key(serve: Callable[..., Server]) -> None:
@@ -69,8 +70,8 @@ def test_a_form_of_text_is_no_json(live: Server) -> None:
     """What a page may send without asking first."""
     for kind in (None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a"):
         headers = {} if kind is None else {"Content-Type": kind}
-        for path in ("/", "/gradio_api/queue/join", "/gradio_api/run/predict"):
-            body = b'{"text": "?", "data": [], "fn_index": 0, "session_hash": "a"}'
+        for path in ("/", "/v1/chat/completions"):
+            body = b'{"text": "?", "model": "visualglm-mini", "messages": [{"role": "user", "content": "?"}]}'
             assert httpx.post(f"{live.url}{path}", content=body, headers=headers).status_code in (400, 415), path
 
 
@@ -97,7 +98,7 @@ def test_a_link_opens_the_page(live: Server) -> None:
     followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     reply = httpx.get(live.url, headers=followed)
     assert reply.status_code == 200
-    for path in ("/health", "/v1/models", "/v1/nothing", "/assets/nothing"):
+    for path in ("/health", "/v1/models", "/v1/nothing", "/assets/nothing", "/web/nothing"):
         found = httpx.get(f"{live.url}{path}").headers
         assert {name: found[name] for name in PROTECTION} == PROTECTION, path
 

@@ -1,18 +1,16 @@
-"""Attacks on the page over HTTP: no file of the server, no connection to another, no route but those it calls.
+"""Attacks on the page over HTTP: no file of the server, no connection to another, no route but the page's files.
 
 Attacks are requests, whatever serves the page; each must be refused with a 4xx that holds nothing of a planted file,
-without a name looked up and without a connection.
+without a name looked up and without a connection. Among them are those on the routes of gradio, which served the page
+once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import secrets
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -25,6 +23,7 @@ from fastapi import FastAPI
 
 import visualglm
 from visualglm.serving.app import ServerSettings, create_app
+from visualglm.serving.static_page import page_files
 
 from ..serving.conftest import SAMPLES, Server, serve
 
@@ -38,7 +37,7 @@ Attack = tuple[str, str, Any]
 
 @pytest.fixture(scope="module")
 def app(opened: visualglm.VisualGLM) -> FastAPI:
-    return create_app(opened, ServerSettings(with_api=False))
+    return create_app(opened, ServerSettings())
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +123,17 @@ def spellings(path: str) -> list[str]:
 
 def test_no_path_reads_a_file(app: FastAPI, planted: str, contacts: list[Any]) -> None:
     files = [planted, "/etc/passwd", "/proc/self/environ", "/proc/self/cmdline", "/dev/zero", "/"]
-    places = [f"{API}file=", f"{API}file/", "/file=", "/file/", "/assets/", "/static/", "/svelte/", f"{API}stream/"]
+    places = [
+        f"{API}file=",
+        f"{API}file/",
+        "/file=",
+        "/file/",
+        "/assets/",
+        "/static/",
+        "/web/",
+        "/web/examples/",
+        f"{API}stream/",
+    ]
     attacks: list[Attack] = [
         ("GET", f"{place}{spelling}", None) for place in places for file in files for spelling in spellings(file)
     ]
@@ -146,7 +155,7 @@ def test_no_address_is_fetched(app: FastAPI, contacts: list[Any]) -> None:
 
 
 def test_other_routes_do_not_exist(app: FastAPI, contacts: list[Any]) -> None:
-    """What the page's framework offers, and the page does not use."""
+    """What gradio offered, and what a page of a few files does not have."""
     names = (
         *("api_name", "api/predict", "call/answer", "call/v2/answer", "component_server", "component_server/"),
         *("stream/a", "stream/a/close", "dev/reload", "vibe-edit", "vibe-edit/", "undo-vibe-edit", "vibe-code"),
@@ -164,131 +173,46 @@ def test_other_routes_do_not_exist(app: FastAPI, contacts: list[Any]) -> None:
     check(app, attacks, contacts)
 
 
-def file_data(**more: Any) -> dict[str, Any]:
-    return {"meta": {"_type": "gradio.FileData"}, "orig_name": "a.png", **more}
-
-
-def payloads(planted: str) -> list[Any]:
-    """Values of an input that name a file or an address that is not the page's."""
-    named = [planted, "/etc/passwd", "/proc/self/environ", f"{SAMPLES[0]}/../{SAMPLES[0].name}", "", "a", 7, [], {}]
-    urls = ["http://evil.example/a.png", "http://127.0.0.1:9/", "https://10.0.0.1/", "file:///etc/passwd"]
-    wrong = [file_data(path=path, **more) for path in [*named, *urls] for more in ({}, {"url": urls[0]})]
-    wrong += [{"path": planted}, {"path": planted, "is_stream": True}, {"path": planted, "url": "data:,a"}]
-    component = {"component": "image", "value": file_data(path=planted), "constructor_args": {}, "props": {}}
-    fetching = {"component": "html", "value": "a", "constructor_args": {"head_paths": [planted], "url": urls[0]}}
-    deep: Any = wrong[0]
-    for _ in range(200):
-        deep = [deep]
-    return [
-        *wrong,
-        *({"text": "a", "files": [file]} for file in wrong[:8]),
-        *([{"role": "user", "content": [{"type": "file", "file": file}]}] for file in wrong[:8]),
-        *([{"role": "user", "content": [{"type": "component", **made}]}] for made in (component, fetching)),
-        *(component, {"__type__": "update", "value": file_data(path=planted)}, deep),
-    ]
-
-
-def test_no_handler_takes_what_is_not_an_upload(app: FastAPI, planted: str, contacts: list[Any]) -> None:
-    config = send(app, [("GET", "/config", None)])[0]
-    handlers = config.json().get("dependencies", []) if config.status_code == 200 else []
-    attacks: list[Attack] = []
-    for handler in handlers:
-        for payload in payloads(planted):
-            join = {"data": [payload] * max(1, len(handler["inputs"])), "session_hash": "s", "event_data": None}
-            attacks.append(("POST", f"{API}queue/join", {**join, "fn_index": handler["id"]}))
-        event = {"data": [], "session_hash": "s", "event_data": {"index": 0, "value": file_data(path=planted)}}
-        attacks.append(("POST", f"{API}run/predict", {**event, "fn_index": handler["id"]}))
-    check(app, attacks, contacts)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        *(b"", b"[" * 100_000, b'{"data": [1' + b"0" * 5000 + b"]}", b'{"data": [NaN]}', b"\xff\xfe", b" " * 1_000_001),
-        *(b'{"session_hash": "\\ud800", "event_id": "\\ud800"}', b'{"data": [], "fn_index": -1, "session_hash": "a"}'),
-        b"null",
-    ],
-    ids=["empty", "nested", "long-integer", "nan", "bytes", "large", "half-a-surrogate-pair", "function", "null"],
-)
-@pytest.mark.parametrize("route", ["queue/join", "run/predict", "cancel", "reset"])
-def test_a_body_that_is_no_dialogue_is_one_sentence(app: FastAPI, route: str, body: bytes) -> None:
-    reply = send(app, [("POST", f"{API}{route}", body)])[0]
-    assert reply.status_code == 400
-    assert len(reply.json()["error"]["message"]) < 200
-
-
 @pytest.fixture(scope="module")
 def live(serve: Callable[[ServerSettings], Server]) -> Server:
-    return serve(ServerSettings())
+    return serve(ServerSettings(keys=("key",)))
 
 
-def upload(live: Server, name: str = "../a b.png", content: bytes | None = None) -> httpx.Response:
-    image = SAMPLES[0].read_bytes() if content is None else content
-    return httpx.post(f"{live.url}{API}upload", files=[("files", (name, image))])
+def test_only_get_and_head_read_the_pages_files(app: FastAPI, contacts: list[Any]) -> None:
+    attacks: list[Attack] = [
+        (method, path, {})
+        for path in ("/web/main.js", "/web/style.css", "/web/examples/moon.png", "/web/index.html", "/web", "/web/")
+        for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE", "PROPFIND")
+    ]
+    check(app, [*attacks, ("POST", "/", {}), ("POST", "/?view=http://evil.example/", {})], contacts)
 
 
-def answered(live: Server, question: str, camera: Any = None, files: Any = ()) -> dict[str, Any]:
-    """What the page gets for a question, over the framework's own routes."""
-    config = httpx.get(f"{live.url}/config").json()
-    handler = next(it for it in config["dependencies"] if it["api_name"] == "answer")
-    data = [{"text": question, "files": list(files)}, None, camera, 0, 1, 80]
-    session = secrets.token_hex(8)
-    join = {"data": data, "fn_index": handler["id"], "session_hash": session}
-    assert httpx.post(f"{live.url}{API}queue/join", json=join).status_code == 200
-    address = f"{live.url}{API}queue/data?session_hash={session}"
-    with httpx.stream("GET", address, timeout=60) as reply:
-        events = (json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: "))
-        return next(event["output"] for event in events if event["msg"] == "process_completed")
+def test_the_pages_files_need_no_key_and_nothing_else_is_open(live: Server) -> None:
+    for path, file in page_files().items():
+        reply = httpx.get(f"{live.url}{path}")
+        assert reply.status_code == 200 and reply.content == file.read_bytes(), path
+        head = httpx.head(f"{live.url}{path}")
+        assert head.status_code == 200 and head.content == b""
+        assert head.headers["content-length"] == reply.headers["content-length"]
+    for path in ("/v1/models", "/web/x", "/web/", "/web/index.html", "/web/MAIN.js", "/web/main.js/", "/x", "/docs"):
+        assert httpx.get(f"{live.url}{path}").status_code == 401, path
 
 
-@pytest.mark.parametrize("by_camera", [False, True])
-def test_the_page_itself_works(live: Server, opened: visualglm.VisualGLM, by_camera: bool) -> None:
-    question = "这张图片里有什么？"
-    path = upload(live).json()[0]
-    assert "a b" not in path
-    image = {"path": path, "url": f"{live.url}{API}file={path}", "meta": {"_type": "gradio.FileData"}}
-    said = answered(live, question, *((image,) if by_camera else (None, [image])))
-    expected = opened.conversation(SAMPLES[0]).ask(question, do_sample=False).text
-    assert expected in json.dumps(said, ensure_ascii=False)
-    served = httpx.get(image["url"])
-    assert served.content == SAMPLES[0].read_bytes()
-    assert "sandbox" in served.headers["content-security-policy"]
+def test_the_page_is_small_and_takes_nothing_from_elsewhere() -> None:
+    files = page_files().values()
+    assert sum(file.stat().st_size for file in files) < 100_000
+    for file in files:
+        if file.suffix in (".html", ".css", ".js"):
+            found = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert "http:" not in found and "https:" not in found and "//" not in found.replace("// ", ""), file
+            assert "innerHTML" not in found and " style=" not in found and "onclick=" not in found, file
 
 
-def test_a_camera_image_is_decoded_by_our_bounded_decoder_only(live: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*given: Any, **named: Any) -> Any:
-        raise AssertionError("the framework decodes")
-
-    monkeypatch.setattr("gradio.image_utils.preprocess_image", refuse)
-    path = upload(live, "camera.webp", b"no image").json()[0]
-    said = answered(live, "?", {"path": path, "meta": {"_type": "gradio.FileData"}})
-    assert "AssertionError" not in json.dumps(said)
-
-
-@pytest.mark.parametrize("name", ["a.html", "a.py", "a", "", "a.png/b.sh", "a.png\x00.exe", ".ssh", "../../x"])
-def test_only_images_are_stored(live: Server, name: str) -> None:
-    before = set(live.app.state.uploads.folder.rglob("*"))
-    reply = upload(live, name)
-    assert reply.status_code == 400 or (reply.status_code, reply.json()) == (200, [])
-    assert set(live.app.state.uploads.folder.rglob("*")) == before
-
-
-def test_a_form_has_few_files(live: Server) -> None:
-    files = [("files", ("a.png", b"a"))] * 65
-    assert httpx.post(f"{live.url}{API}upload", files=files).status_code == 400
-    assert httpx.post(f"{live.url}{API}upload", content=b"a").status_code in (200, 400)
-
-
-def test_text_cannot_make_the_browser_leave(live: Server) -> None:
-    """Images of other sites in an answer are not loaded, and the page opens in no frame."""
-    reply = httpx.get(live.url)
-    policy = reply.headers["content-security-policy"]
-    assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy and "http" not in policy
-    assert reply.headers["x-frame-options"] == "DENY" and reply.headers["x-content-type-options"] == "nosniff"
-
-
-def test_data_urls_in_a_dialogue_are_not_decoded(live: Server) -> None:
-    url = f"data:image/png;base64,{base64.b64encode(SECRET.encode()).decode()}"
-    said = answered(live, "?", {"path": None, "url": url, "meta": {"_type": "gradio.FileData"}})
-    assert SECRET not in json.dumps(said)
-    assert not any(SECRET in file.read_text("latin-1") for file in Path(live.app.state.uploads.folder).rglob("*.*"))
+def test_the_policy_of_the_page_is_strict(live: Server) -> None:
+    for path in ("/", "/web/main.js"):
+        headers = httpx.get(f"{live.url}{path}").headers
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:")
+        assert "frame-ancestors 'none'" in policy and "unsafe" not in policy and "http" not in policy
+        assert headers["x-frame-options"] == "DENY" and headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shlex
@@ -23,7 +24,6 @@ HEADS = {
     "half a head": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n",
     "half a body": b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{",
 }
-TEMPORARY = "visualglm-uploads-*"
 
 
 class Running:
@@ -84,17 +84,16 @@ def test_connections_held_open_leave_health(running: Running) -> None:
 def test_nothing_of_a_visitor_outlives_the_server(running: Running, by: int) -> None:
     image = SAMPLES[0].read_bytes()
     sent = {"X-Forwarded-For": "203.0.113.9"}
-    form = [("files", ("passport scan.png", image))]
-    path = httpx.post(f"{running.url}/gradio_api/upload", files=form, headers=sent).json()[0]
-    assert Path(path).read_bytes() == image and Path(path).is_relative_to(running.folder)
-    httpx.get(f"{running.url}/gradio_api/file={path}", headers=sent)
-    with httpx.stream("GET", f"{running.url}/gradio_api/heartbeat/a", timeout=60) as page:
-        assert page.status_code == 200
-        running.stop(by)
+    url = f"data:image/png;name=passport scan.png;base64,{base64.b64encode(image).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "passport"}]
+    body = {"model": "visualglm-mini", "messages": [{"role": "user", "content": content}]}
+    assert httpx.get(running.url, headers=sent).status_code == 200
+    httpx.post(f"{running.url}/v1/chat/completions?passport=1", json=body, headers=sent, timeout=60)
+    running.stop(by)
     log = running.log.read_text()
     assert "203.0.113.9" not in log and "passport" not in log and "Traceback" not in log
-    assert re.search(r'"GET /gradio_api/file HTTP/1.1" 200', log)
-    assert list(running.folder.rglob("*.png")) == [] and list(running.folder.glob(TEMPORARY)) == []
+    assert re.search(r'"POST /v1/chat/completions HTTP/1.1" \d+', log)
+    assert list(running.folder.rglob("*.png")) == []
 
 
 def test_a_late_head_is_closed(running: Running) -> None:

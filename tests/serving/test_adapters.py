@@ -21,7 +21,7 @@ from visualglm.serving.app import create_app
 from visualglm.serving.engine import Engine
 from visualglm.serving.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
-from visualglm.serving.model_ids import ModelIds, parse_adapter_flags
+from visualglm.serving.model_ids import parse_adapter_flags
 
 from .conftest import PLAIN, SAMPLES, asked
 
@@ -117,28 +117,13 @@ def test_a_request_names_what_answers_it(several: visualglm.VisualGLM, alone: Sa
         assert nameless == several.conversation(adapter="prefix").ask(question, do_sample=False, max_length=40).text
 
 
-def test_the_page_offers_them(several: visualglm.VisualGLM) -> None:
-    import gradio
-
-    from visualglm.serving import web_page
-    from visualglm.serving.web_page_texts import WORDS
-    from visualglm.serving.web_page_uploads import Uploads
-
-    engine, served = Engine(several, EngineLimits(), Metrics()), ModelIds("mini", tuple(KINDS))
-    blocks = web_page._blocks(engine, served, gradio.I18n(**WORDS), Uploads(0)).blocks.values()
-    (choice,) = [block for block in blocks if isinstance(block, gradio.Dropdown)]
-    assert [value for _, value in choice.choices] == list(served.ids) and choice.value == served.first
-    engine.start()
-
-    async def said(chosen: str) -> str:
-        answer = web_page._answerer(engine, served, Uploads(0))
-        return [text async for text in answer({"text": QUESTIONS[0]}, [], None, 0, 1, 5, chosen)][-1]
-
-    heard = {chosen: asyncio.run(said(chosen)) for chosen in ("prefix", "base")}
-    engine.close()
-    for chosen, name in (("prefix", "prefix"), ("base", None)):
-        several.use_adapter(name)
-        assert heard[chosen] == several.ask(None, QUESTIONS[0], do_sample=False, max_new_tokens=5).text
+def test_the_models_say_which_is_the_default(several: visualglm.VisualGLM) -> None:
+    with TestClient(create_app(several, PLAIN), base_url="http://127.0.0.1") as client:
+        cards = client.get("/v1/models").json()["data"]
+        assert [card["id"] for card in cards if card["default"]] == [next(iter(KINDS))]
+        for name in ("visualglm-mini", "base", *KINDS):
+            card = client.get(f"/v1/models/{name}").json()
+            assert card["id"] == name and card["description"].startswith("An adapter") == (name in KINDS)
 
 
 def test_names_of_adapters() -> None:

@@ -14,7 +14,18 @@ import pytest
 from .conftest import PLAIN, Server, asked
 
 KEY = "s3cret-key"
-PATHS = ["/", "/docs", "/openapi.json", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/x", "/gradio_api/upload"]
+PATHS = [
+    "/",
+    "/docs",
+    "/openapi.json",
+    "/metrics",
+    "/v1/models",
+    "/v1/chat/completions",
+    "/v1/x",
+    "/gradio_api/upload",
+    "/web",
+    "/web/x",
+]
 
 
 @pytest.fixture(scope="module")

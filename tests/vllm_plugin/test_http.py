@@ -94,6 +94,17 @@ def test_mistakes_are_400(client: OpenAI) -> None:
         client.completions.create(model="visualglm-mini", prompt=[5, 6, 7], max_tokens=4)
 
 
+def test_the_web_page_is_in_front(client: OpenAI) -> None:
+    root = str(client.base_url).removesuffix("v1/")
+    assert [httpx.get(f"{root}{path}", timeout=60).status_code for path in ("", "web/main.js", "web/x")] == [
+        200,
+        200,
+        404,
+    ]
+    assert "default-src 'none'" in httpx.get(root, timeout=60).headers["content-security-policy"]
+    assert httpx.get(root, headers={"Origin": "http://pictures.example"}, timeout=60).status_code == 403
+
+
 def test_a_foreign_name_is_not_answered(client: OpenAI) -> None:
     reply = httpx.get(f"{client.base_url}models", headers={"Host": "pictures.example"}, timeout=60)
     assert reply.status_code == 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,6 +22,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from visualglm.cli.serve import ServerAddress
+from visualglm.serving.static_page import CONTENT_POLICY
 from visualglm.vllm_plugin.server import (
     KEYS_VARIABLE,
     TRUSTED_HOSTS_VARIABLE,
@@ -109,7 +111,23 @@ def middleware(arguments: Sequence[str]) -> list[str]:
 def test_keys_never_stand_in_the_arguments() -> None:
     arguments = server(keys=["secret"], trusted_hosts=("*",)).arguments()
     assert not any("secret" in argument for argument in arguments)
-    assert middleware(arguments)[-1].endswith("VllmApiKeyMiddleware")  # and any name may be used
+    assert [name.rpartition(".")[2] for name in middleware(arguments)] == [  # and any name may be used
+        "VllmApiKeyMiddleware",
+        "VllmSameOriginOnly",
+    ]
+
+
+def test_the_page_is_in_front_of_the_keys_and_behind_the_guards(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = middleware(server(keys=["secret"], trusted_hosts=("*",), with_page=True).arguments())
+    assert [name.rpartition(".")[2] for name in names] == ["VllmApiKeyMiddleware", "StaticPage", "VllmSameOriginOnly"]
+    monkeypatch.setenv(KEYS_VARIABLE, '["secret"]')
+    app = Starlette()
+    for name in names:
+        app.add_middleware(pkgutil.resolve_name(name))
+    client = TestClient(app)
+    assert [client.get(path).status_code for path in ("/", "/web/main.js", "/v1/models")] == [200, 200, 401]
+    assert client.get("/").headers["content-security-policy"] == CONTENT_POLICY
+    assert client.get("/", headers={"Origin": "https://evil.example"}).status_code == 403
 
 
 def test_a_key_is_wanted_beyond_v1_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,24 @@ def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
     """An adapter's numbers by PEFT's names.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: the file is damaged, or a tensor is not of finite floating-point values.
     """
     try:
-        return {name: tensor.read().clone() for name, tensor in open_safetensors(folder / WEIGHTS).items()}
+        tensors = {name: tensor.read().clone() for name, tensor in open_safetensors(folder / WEIGHTS).items()}
     except CheckpointError as error:
         raise CheckpointError(f"{folder / WEIGHTS} cannot be read ({error}): copy the adapter again.") from error
+    require_finite(tensors, folder / WEIGHTS)
+    return tensors
+
+
+def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `CheckpointError` unless every tensor of the file holds finite floating-point values."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{path}: {name} is {dtype}, not floating point. Copy or train the adapter again.")
+        if not bool(tensor.float().isfinite().all()):
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite values. Copy or train the adapter again.")
 
 
 def read_base(folder: Path) -> Base | None:

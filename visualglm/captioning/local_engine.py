@@ -60,6 +60,8 @@ def check_sidecars(items: Sequence[CaptionItem]) -> None:
             raise UsageError(
                 f"{item.image} is inside {item.file.name}, so no .txt can be written beside it. Remove --sidecar."
             )
+        if item.fault is not None:  # it gets no text
+            continue
         if text in owners:
             other = owners[text]
             raise UsageError(

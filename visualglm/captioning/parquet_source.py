@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ..datasets.image_paths import locate_image
 from ..errors import UsageError, require_extra
 from ..preprocessing.image_files import read_image
 
@@ -81,7 +82,7 @@ def read_parquet_image(file: Path, group: int, row: int) -> bytes:
         return bytes(value["bytes"])
     if not value.get("path"):
         raise OSError(f"{file.name} has neither bytes nor a path in row {row} of row group {group}")
-    return read_image(file.parent / value["path"])
+    return read_image(locate_image(value["path"], file.parent))
 
 
 @functools.lru_cache(maxsize=2)

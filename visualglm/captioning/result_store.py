@@ -6,16 +6,22 @@ All engines share this file. The settings of the run (source and flags) are kept
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import ImageError, UsageError
 from ..files.atomic import write_file
 from ..files.untrusted_files import read_json
-from .sources import CaptionItem
+from .sources import CaptionItem, source_exists
+
+SAMPLE = "sample"
+"""Key of the run's settings: the sha256 of a few images, by which a moved source is recognised."""
+SAMPLED = 8
 
 
 class ResultStore(ABC):
@@ -58,8 +64,10 @@ class ResultStore(ABC):
             if item.question is None and others:
                 raise UsageError(f"{self.path} answers {others.pop()[:80]!r}. Choose another -o, or ask that question.")
 
-    def check_run(self, run: Mapping[str, Any]) -> None:
+    def check_run(self, run: Mapping[str, Any], items: Sequence[CaptionItem] = ()) -> None:
         """Store the run's settings (name -> value), after comparing them with the stored ones.
+
+        Another `source` is accepted if the stored one no longer exists and `items` contain the same images: it moved.
 
         Raises:
             UsageError: there are rows, and their run had other settings: mixing them would mislabel results.
@@ -67,12 +75,33 @@ class ResultStore(ABC):
         note = self.path.with_name(f".{self.path.name}.run.json")
         if self.finished and note.exists():
             before = _read_note(note)
-            for name in (name for name in run if name in before and run[name] != before[name]):
+            different = [name for name in run if name in before and run[name] != before[name]]
+            if "source" in different and _is_moved(before, items):
+                different.remove("source")
+            for name in different:
                 raise UsageError(
                     f"{self.path} was begun with {name} {_quote(before[name])}, and now it is {_quote(run[name])}. "
                     f"Choose another -o, or delete {note} to append anyway."
                 )
-        write_file(note, json.dumps(run, indent=1) + "\n")
+        sample = {SAMPLE: _sample(items[:SAMPLED])} if items else {}
+        write_file(note, json.dumps({**run, **sample}, indent=1) + "\n")
+
+
+def _sample(items: Iterable[CaptionItem]) -> dict[str, str]:
+    """Map the names of images to the sha256 of their files; images that cannot be read are left out."""
+    digests = {}
+    for item in items:
+        with contextlib.suppress(OSError, ImageError):
+            digests[encodable(item.image)] = hashlib.sha256(item.read()).hexdigest()
+    return digests
+
+
+def _is_moved(before: Mapping[str, Any], items: Iterable[CaptionItem]) -> bool:
+    """Return True if the source of a stored run is gone and the items contain the images sampled from it."""
+    sample = before.get(SAMPLE)
+    if not isinstance(sample, dict) or not sample or source_exists(str(before["source"])):
+        return False
+    return _sample(item for item in items if encodable(item.image) in sample) == sample
 
 
 def _read_note(note: Path) -> dict[str, Any]:

@@ -5,35 +5,42 @@ Images are neither decoded nor unpacked: an image in a tar is read in place.
 
 from __future__ import annotations
 
-import csv
-import io
+import contextlib
+import errno
 import itertools
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..datasets.image_paths import describe_missing, local_path, locate_image
+from ..datasets.row_files import SUFFIXES, RowFile
+from ..datasets.row_formats import KNOWN_FIELDS, image_and_question
 from ..errors import ImageError, UsageError
-from ..files.untrusted_files import open_regular, parse_json
+from ..files.untrusted_files import open_regular
+from ..preprocessing.image_decoding import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from ..preprocessing.image_files import read_image
 from . import parquet_source
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 MOST_MEMBERS = 5_000_000
 """Members of a tar, images or not: listing each takes memory and time."""
 MOST_HEADER = 1 << 20
 """Bytes of a tar member's long name or extra header, which tarfile reads into memory."""
-LONGEST_LINE = 1 << 26
 WILD = re.compile(r"[*?\[]")
+TAR_FAULT = (
+    "The image {} is a link or a sparse file inside a tar, which is not read in place. Write the tar again with "
+    "--dereference --hard-dereference."
+)
 
 
 @dataclass(frozen=True)
 class CaptionItem:
     """One image to caption: `image` is its name in the results, `file` contains it.
 
+    `fault` says why it cannot be read, if that is known before.
     In a tar, `offset` and `size` are in bytes. In a Parquet file, `group` is the row group and `offset` the row in it.
     """
 
@@ -43,6 +50,7 @@ class CaptionItem:
     offset: int = 0
     size: int | None = None
     group: int | None = None
+    fault: str | None = None
 
     @property
     def inside(self) -> bool:
@@ -60,6 +68,8 @@ class CaptionItem:
             OSError: the file is missing or may not be read, or its name is not valid.
             ImageError: it is not a regular file, or too large.
         """
+        if self.fault is not None:
+            raise ImageError(self.fault)
         try:
             if self.group is not None:
                 return parquet_source.read_parquet_image(self.file, self.group, self.offset)
@@ -68,6 +78,13 @@ class CaptionItem:
             raise
         except ValueError as error:  # a null character in the name, or one that the file system cannot encode
             raise OSError(f"{self.image!r} is not a valid file name ({error})") from error
+        except OSError as error:
+            raise OSError(self._explain(error)) from error
+
+    def _explain(self, error: OSError) -> str:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return _sentence(describe_missing(self.file, self.image, "missing"))
+        return f"The image {self.image[:200]} cannot be read ({error.strerror or error}). Check its permissions."
 
 
 def read_source(source: str) -> list[CaptionItem]:
@@ -78,10 +95,11 @@ def read_source(source: str) -> list[CaptionItem]:
     Raises:
         UsageError: the source does not exist or has no images, or a line of a list cannot be read.
     """
+    source = source_path(source)
     path = Path(source)
     if path.is_dir():
         found = _folder(path)
-    elif path.suffix.lower() in (".jsonl", ".csv"):
+    elif path.suffix.lower() in SUFFIXES:
         found = _list(path)
     elif path.suffix.lower() == ".tar" and path.is_file():
         found = _tar(path, "")
@@ -91,13 +109,44 @@ def read_source(source: str) -> list[CaptionItem]:
         found = _glob(source)
     else:
         raise UsageError(
-            f"{source[:200]} is not a folder, glob, .jsonl or .csv list, .parquet or uncompressed .tar file. "
+            f"{source[:200]} is not a folder, glob, list ({', '.join(SUFFIXES)}), .parquet or uncompressed .tar file. "
             "Give the images as one of these."
         )
     items = list({(item.image, item.question): item for item in _number_duplicates(list(found))}.values())
     if not items:
         raise UsageError(f"{source[:200]} has no images ({', '.join(IMAGE_SUFFIXES)}). Check the path.")
     return items
+
+
+def source_path(source: str) -> str:
+    """Return the path or glob that a source means on this machine: `file://` decoded, `~` expanded.
+
+    Raises:
+        UsageError: it is a URL.
+    """
+    try:
+        return local_path(source)
+    except ImageError as error:
+        raise UsageError(f"The source cannot be read: {error}.") from error
+
+
+def source_exists(source: str) -> bool:
+    """Return True if a source is there: the path, or the folder that a glob searches."""
+    with contextlib.suppress(OSError, ValueError):
+        path = Path(source)
+        return path.exists() or (WILD.search(source) is not None and _split_glob(source)[0].exists())
+    return False
+
+
+def _split_glob(pattern: str) -> tuple[Path, Path]:
+    """Split a glob into the folder before the first wildcard, and the rest."""
+    parts = Path(pattern).parts
+    fixed = next(index for index, part in enumerate(parts) if WILD.search(part))
+    return Path(*parts[:fixed]), Path(*parts[fixed:])
+
+
+def _sentence(clause: str) -> str:
+    return f"{clause[0].upper()}{clause[1:]}."
 
 
 def _number_duplicates(items: Sequence[CaptionItem]) -> Iterator[CaptionItem]:
@@ -127,24 +176,34 @@ def _folder(folder: Path) -> Iterator[CaptionItem]:
 
 
 def _file(file: Path, name: str) -> Iterator[CaptionItem]:
-    if file.suffix.lower() in IMAGE_SUFFIXES:
-        yield CaptionItem(name, file)
+    if _is_image(file.name):
+        yield CaptionItem(name, file, fault=_suffix_fault(name))
     elif file.suffix.lower() == ".tar":
         yield from _tar(file, f"{name}/")
 
 
+def _is_image(name: str) -> bool:
+    """Return True for the name of an image, also of one that cannot be decoded: it becomes a row with an error."""
+    return Path(name).suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
+
+
+def _suffix_fault(name: str) -> str | None:
+    """Say that an image is of a kind that is not decoded, as its suffix shows; None if it may be decoded."""
+    if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    return f"The image {name[:200]} is of a kind that is not decoded. Save it as JPEG or PNG."
+
+
 def _glob(pattern: str) -> Iterator[CaptionItem]:
     """Yield the matching files, named relative to the last folder before the first wildcard."""
-    parts = Path(pattern).parts
-    fixed = next(index for index, part in enumerate(parts) if WILD.search(part))
-    root = Path(*parts[:fixed])
+    root, rest = _split_glob(pattern)
     try:
-        matches = sorted(root.glob(str(Path(*parts[fixed:]))))
+        matches = sorted(root.glob(str(rest)))
     except (OSError, ValueError) as error:
         raise UsageError(f"{pattern[:200]} cannot be searched ({error}). Give a folder, or another glob.") from error
     for match in matches:
         name = match.relative_to(root).as_posix()
-        if match.is_file():
+        if not match.is_dir():
             yield from _parquet(match, f"{name}/") if match.suffix.lower() == ".parquet" else _file(match, name)
 
 
@@ -163,7 +222,7 @@ class _BoundedTarFile(tarfile.TarFile):
 
 
 def _tar(file: Path, prefix: str) -> Iterator[CaptionItem]:
-    """Yield the images inside a tar with their offsets; links and folders are skipped."""
+    """Yield the images inside a tar with their offsets; a link or a sparse file is an image that cannot be read."""
     try:
         with open_regular(file) as opened, _BoundedTarFile.open(fileobj=opened, mode="r:") as archive:
             size = os.fstat(opened.fileno()).st_size
@@ -171,11 +230,15 @@ def _tar(file: Path, prefix: str) -> Iterator[CaptionItem]:
                 archive.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header
                 if count >= MOST_MEMBERS:
                     raise UsageError(f"{file} has more than {MOST_MEMBERS} members. Split it into several tar files.")
-                if not member.isreg() or member.issparse() or Path(member.name).suffix.lower() not in IMAGE_SUFFIXES:
+                if member.isdir() or not _is_image(member.name):
+                    continue
+                if not member.isreg() or member.issparse():
+                    yield CaptionItem(prefix + member.name, file, None, 0, 0, fault=TAR_FAULT.format(member.name[:200]))
                     continue
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"the end of {member.name[:80]} is missing")
-                yield CaptionItem(prefix + member.name, file, None, member.offset_data, member.size)
+                fault = _suffix_fault(member.name)
+                yield CaptionItem(prefix + member.name, file, None, member.offset_data, member.size, fault=fault)
     except UsageError:
         raise
     except Exception as error:  # a damaged header can raise almost anything
@@ -190,50 +253,25 @@ def _parquet(file: Path, prefix: str) -> Iterator[CaptionItem]:
         if inside:
             yield CaptionItem(prefix + name, file, question, row, group=group)
         else:
-            yield CaptionItem(prefix + name, file.parent / name, question)
+            yield _listed_item(prefix + name, name, file.parent, question)
+
+
+def _listed_item(image: str, source: str, folder: Path, question: str | None) -> CaptionItem:
+    """Build the item of a path in a list; one that cannot be a file has a `fault`."""
+    try:
+        return CaptionItem(image, locate_image(source, folder), question)
+    except ImageError as error:
+        return CaptionItem(image, folder / "image", question, fault=_sentence(str(error)))
 
 
 def _list(file: Path) -> Iterator[CaptionItem]:
-    """Yield the rows of a list: `image` (or `path`) and optionally `question`; paths are relative to the file."""
-    try:
-        with open_regular(file) as opened, io.TextIOWrapper(opened, "utf-8-sig", newline="") as text:
-            lines = _lines(text, file)
-            rows = csv.DictReader(lines) if file.suffix.lower() == ".csv" else _json_lines(lines, file)
-            for number, row in enumerate(rows, 1):
-                yield _parse_row(file, number, row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{file} cannot be read ({error}). Give a UTF-8 file.") from error
-
-
-def _lines(text: io.TextIOWrapper, file: Path) -> Iterator[str]:
-    """Yield the lines of a list.
-
-    Raises:
-        UsageError: a line is too long.
-    """
-    while line := text.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE:
-            raise UsageError(
-                f"{file} has a line of more than {LONGEST_LINE >> 20} million characters. Write one image per line."
-            )
-        yield line
-
-
-def _json_lines(lines: Iterator[str], file: Path) -> Iterator[Any]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                value = parse_json(line)
-            except ValueError as error:
-                raise UsageError(
-                    f"{file}, line {number} is not valid JSON ({error}). Correct the line or remove it."
-                ) from error
-            yield value
-
-
-def _parse_row(file: Path, number: int, row: Any) -> CaptionItem:
-    name = (row.get("image") or row.get("path")) if isinstance(row, Mapping) else None
-    question = row.get("question") if name else None
-    if not isinstance(name, str) or not isinstance(question, str | None):
-        raise UsageError(f'{file}, row {number} names no image. Write {{"image": "a.png", "question": "..."}}.')
-    return CaptionItem(name, file.parent / name, question or None)
+    """Yield the rows of a list: an image, relative to the file, and optionally a question (`row_formats.py`)."""
+    rows = RowFile(file, KNOWN_FIELDS)
+    for number, row in enumerate(rows):
+        try:
+            source, question = image_and_question(row)
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise rows.error(number, error) from error
+        if not isinstance(source, str):
+            raise rows.error(number, "its image is not a path")
+        yield _listed_item(source, source, file.parent, question)

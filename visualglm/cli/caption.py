@@ -35,7 +35,8 @@ def caption(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Images: a folder, a quoted glob, a .jsonl or .csv list, a .parquet or a .tar file."
+            metavar="SOURCE",
+            help="Images: a folder, a quoted glob, a list (.jsonl, .json, .csv, .tsv), a .parquet or .tar file.",
         ),
     ],
     flags: options.Flags,
@@ -86,8 +87,10 @@ def caption(
     engine_choice = EngineChoice(engine, actors, ray_address)
     sampling, size = flags.sampling(), _parse_batch_size(batch_size)
     from ..captioning.local_engine import CaptionPlan
+    from ..captioning.sources import source_path
     from ..conversation import QUESTIONS
 
+    source = source_path(source)
     items = _read_items(source, out, sidecar)
     default_question = question or QUESTIONS[options.interface_language(flags.language)]
     plan = CaptionPlan(default_question, flags.language, size, workers, sidecar)
@@ -131,7 +134,7 @@ def _waiting_items(
     """List the items without a row. Existing rows are changed only after they prove to belong to this run."""
     from ..captioning.local_engine import remove_torn_sidecars, write_missing_sidecars
 
-    results.check_run(run)
+    results.check_run(run, items)
     results.check_question(items, plan.question)
     if retry_failed:
         results.forget_failed()

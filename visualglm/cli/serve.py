@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,9 +17,11 @@ from . import options
 from .grouped_help import model_option, performance_option, server_option
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from ..serving.app import ServerSettings
 
-SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "gradio")
+SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 DAY = 24 * 60 * 60.0
 """Seconds."""
 SHUTDOWN_GRACE = 10
@@ -32,7 +34,9 @@ Host = Annotated[
 Port = Annotated[int, server_option(min=1, max=65535, metavar="PORT", help="Port to listen on.")]
 KeyFile = Annotated[
     Path | None,
-    server_option(metavar="FILE", help="API keys, one per line; every path but /health then requires one."),
+    server_option(
+        metavar="FILE", help="API keys, one per line; all but /health and the page's files then require one."
+    ),
 ]
 Insecure = Annotated[bool, server_option("--insecure", help="Allow a public address without an API key.")]
 MaxQueue = Annotated[
@@ -95,7 +99,8 @@ def serve(
     engine: Annotated[
         Literal["transformers", "vllm"],
         performance_option(
-            metavar="transformers|vllm", help="Inference engine; vllm runs vLLM's own server, with OpenAI's API only."
+            metavar="transformers|vllm",
+            help="Inference engine; vllm runs vLLM's own server, with OpenAI's API and the web page.",
         ),
     ] = "transformers",
     vllm_args: Annotated[
@@ -110,7 +115,7 @@ def serve(
         check_vllm_flags(context)
         listening = ServerAddress(host, port, read_keys(api_key_file))
         require_key_beyond_loopback(listening, insecure)
-        serve_vllm(flags, listening, allow_image_domain or (), adapter or (), split_args(vllm_args))
+        serve_vllm(flags, listening, allow_image_domain or (), adapter or (), split_args(vllm_args), not no_web)
         return
     if vllm_args:
         raise UsageError("--vllm-args needs --engine vllm. Add that, or remove --vllm-args.")
@@ -138,6 +143,7 @@ def serve_vllm(
     image_hosts: Sequence[str],
     adapters: Sequence[str],
     more: Sequence[str],
+    with_page: bool,
 ) -> None:
     """Run vLLM's own server with our plugin until SIGTERM or Ctrl-C.
 
@@ -168,6 +174,7 @@ def serve_vllm(
             sampling=flags.sampling(),
             adapters=language_adapters(parse_adapter_flags(adapters, name), folder),
             more=more,
+            with_page=with_page,
         )
     )
 
@@ -196,9 +203,15 @@ def split_args(arguments: str) -> list[str]:
 
 
 def run_server(
-    flags: options.Flags, settings: ServerSettings, listening: ServerAddress, adapters: dict[str, str]
+    flags: options.Flags,
+    settings: ServerSettings,
+    listening: ServerAddress,
+    adapters: dict[str, str],
+    before_run: Callable[[uvicorn.Server, str], None] | None = None,
 ) -> None:
     """Load the model, attach `adapters` (name -> folder) and serve until SIGTERM or Ctrl-C; running answers finish.
+
+    `before_run` gets the server and its address when it is about to start.
 
     Raises:
         UsageError: the address is in use or not available.
@@ -211,7 +224,11 @@ def run_server(
 
     limits = connection_limits()
     settings = dataclasses.replace(
-        settings, defaults=flags.sampling(), language=flags.language, request_limit=limits.requests
+        settings,
+        defaults=flags.sampling(),
+        language=flags.language,
+        request_limit=limits.requests,
+        miniature=is_packed(flags.model),
     )
     model = flags.open_model()
     for name, folder in adapters.items():
@@ -220,8 +237,10 @@ def run_server(
     grace = int(settings.limits.time_limit) + SHUTDOWN_GRACE
     server = make_server(app, limits, listening.host, listening.port, grace)
     gc.freeze()  # collections skip the model and its libraries: scanning them would block the event loop
-    parts = " and ".join(["APIs"] * settings.with_api + ["page"] * settings.with_page)
+    parts = "APIs and page" if settings.with_page else "APIs"
     typer.echo(f"{settings.name}: {parts} at {_url(listening)}", err=True)
+    if before_run is not None:
+        before_run(server, _url(listening))
     try:
         server.run()
     except SystemExit as error:
@@ -282,6 +301,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_packed(model: str | None) -> bool:
+    """Return True if `--model` means the packed model."""
+    from ..conversation import packed_model
+
+    return model is None or Path(model).resolve() == packed_model().resolve()
 
 
 def served_name(model: str | None) -> str:

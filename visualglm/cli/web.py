@@ -1,9 +1,17 @@
-"""`visualglm web`: serve the web page without the APIs."""
+"""`visualglm web`: serve the web page and open it in a browser."""
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import time
+import webbrowser
+from typing import TYPE_CHECKING, Annotated
+
 from ..serving.limits import EngineLimits
 from . import options
+from .grouped_help import server_option
 from .serve import (
     AdapterFlags,
     Host,
@@ -18,6 +26,9 @@ from .serve import (
     served_name,
 )
 
+if TYPE_CHECKING:
+    import uvicorn
+
 
 @options.with_flags
 def web(
@@ -30,8 +41,11 @@ def web(
     max_queue: MaxQueue = EngineLimits.max_queue,
     max_batch: MaxBatch = EngineLimits.max_batch,
     time_limit: TimeLimit = EngineLimits.time_limit,
+    no_browser: Annotated[
+        bool, server_option("--no-browser", help="Start without opening the page in a browser.")
+    ] = False,
 ) -> None:
-    """Serve the web page without the APIs. / 只提供网页，不提供接口。
+    """Serve the web page and open it in a browser. / 提供网页并在浏览器中打开。
 
     Example: visualglm web --model visualglm-6b
     """
@@ -43,7 +57,23 @@ def web(
         name=served_name(flags.model),
         keys=listening.keys,
         trusted_hosts=listening.trusted_hosts,
-        with_api=False,
         limits=EngineLimits(max_queue, max_batch, time_limit),
     )
-    run_server(flags, settings, listening, parse_adapter_flags(adapter or (), settings.name))
+    before_run = open_when_started if has_screen() and not no_browser else None
+    run_server(flags, settings, listening, parse_adapter_flags(adapter or (), settings.name), before_run)
+
+
+def has_screen() -> bool:
+    """Return True if a browser can open a window: without a screen, Python would start one for the terminal."""
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+
+
+def open_when_started(server: uvicorn.Server, url: str) -> None:
+    """Open the server's page in the person's browser as soon as the server answers, in a thread of its own."""
+
+    def wait_and_open() -> None:
+        while not server.started:
+            time.sleep(0.1)
+        webbrowser.open(url)
+
+    threading.Thread(target=wait_and_open, daemon=True).start()

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..datasets.data_files import DataFile, DataRow
+from ..datasets.row_files import RowError
 from ..errors import VisualGLMError
 from ..preprocessing.processor import VisualGLMProcessor
 from ..preprocessing.prompt import IGNORED_LABEL, Language, Turn
-from .data_files import DataFile, DataRow, RowError
 
 
 class FinetuningDataset(Dataset[dict[str, Any]]):

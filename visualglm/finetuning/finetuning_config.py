@@ -79,7 +79,7 @@ class PTuning:
 class Finetuning:
     """Settings of one run. Paths are relative to the working directory; 0 or an empty text chooses automatically.
 
-    `data` and `validation` are files (formats: `data_files.py`). Without `validation`, the fraction `validation_share`
+    `data` and `validation` are files (formats: `datasets/`). Without `validation`, the fraction `validation_share`
     of the rows is held out. A step trains on `batch * accumulate` answers per process. The learning rate rises for the
     fraction `warmup` of the steps, then falls to 0 as a cosine. Every `save_steps` steps (0: each epoch) the run is
     saved and validated. The newest `keep` checkpoints are kept. After `early_stop` validations without improvement the

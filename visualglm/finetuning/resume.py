@@ -22,6 +22,8 @@ from .saved_checkpoint import describe, is_whole, newest_first
 
 RECIPE, BEFORE = "recipe.json", "before.json"
 FILES = "files"
+DATA = ("data", "validation")
+"""Settings that name files; a file of the same content may have moved, also to another machine."""
 MAY_CHANGE = ("output", "answers", "keep", "tensorboard", "workers")
 
 
@@ -61,11 +63,12 @@ def _require_same_run(recipe: Finetuning, output: Path) -> None:
             f"{output} has no {RECIPE} with the settings of its run. Start a new run with another --output."
         )
     now = json.loads(json.dumps(asdict(recipe)))
-    other = [key for key, value in now.items() if stored.get(key) != value and key not in MAY_CHANGE]
+    were, described = stored.get(FILES, {}), _describe_data(recipe)  # earlier versions did not keep FILES
+    moved = [key for key in DATA if now[key] in described and described[now[key]] == were.get(str(stored.get(key)))]
+    other = [key for key, value in now.items() if stored.get(key) != value and key not in (*MAY_CHANGE, *moved)]
     if other:
         raise UsageError(f"{', '.join(other)} differ from the run in {output}. Resume with the recipe of that run.")
-    were = stored.get(FILES, {})  # earlier versions did not keep it
-    changed = [file for file, content in _describe_data(recipe).items() if were.get(file, content) != content]
+    changed = [file for file, content in described.items() if were.get(file, content) != content]
     if changed:
         raise UsageError(
             f"{changed[0]} changed since the run in {output} began, so held-out rows could be trained on. "

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..datasets.data_files import DataFile
 from ..errors import UsageError
 from ..preprocessing.images import VisualGLMImageProcessor
 from ..preprocessing.processor import VisualGLMProcessor
-from .data_files import DataFile
 from .dataset import FinetuningDataset, SubsetDataset, split_dataset
 from .evaluation import EvalQuestion
 from .finetuning_config import Finetuning

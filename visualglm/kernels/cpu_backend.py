@@ -1,10 +1,10 @@
-"""Linears of few rows, and one-query attention, on the CPU, by a small C library of ours.
+"""CPU linears and one-query attention in compiled C.
 
     input [..., in_features] -- int8 per group, on the fly --> times arranged weights --> [..., out_features]
 
-int8 and int4 weights are arranged for the kernel once (`arrange_int8`, `arrange_int4`) and can be put back bit for bit,
-and activations are rounded to 8 bits per group of inputs (the weights' group for int4, 64 for int8). bfloat16 weights
-are read as they lie. Knows nothing about modules.
+int8 and int4 weights are put into the kernel's order once (`arrange_int8`, `arrange_int4`); the reverse is exact.
+Activations are rounded to 8 bits per group of inputs: the weights' group for int4, 64 for int8. bfloat16 weights are
+read in their stored order.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from .library import PATHS, library
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 LARGEST_GROUP = LARGEST_HEAD = 512
 MAX_FAST_ROWS = 4
-"""Rows; for eight torch's GEMM is as fast, and for a prompt's many it is right."""
+"""Rows of one call. At eight rows torch's GEMM is as fast; a prompt has more and always uses it."""
 
 
 def available() -> bool:
-    """Whether the compiled kernel is here."""
+    """Return whether the compiled kernel was built and loads."""
     return library() is not None
 
 
 def path() -> str:
-    """Which instructions it uses: avx512-vnni, avx2, portable; none where it was not built."""
+    """Return the instruction set in use: avx512-vnni, avx2 or portable; "none" where the kernel was not built."""
     opened = library()
     return "none" if opened is None else PATHS[opened.visualglm_path()]
 
 
 def use(path_name: str | None) -> None:
-    """Takes a slower path than the processor's best one, to compare them; None: the best again."""
+    """Select an instruction set, to compare them; None selects the fastest one."""
     _opened().visualglm_use_path(-1 if path_name is None else PATHS.index(path_name))
 
 
 def serves_group(group_size: int) -> bool:
-    """Whether int4 groups of this size can be arranged."""
+    """Return whether the kernel takes int4 groups of this size."""
     return group_size % 8 == 0 and group_size <= LARGEST_GROUP
 
 
@@ -58,7 +58,7 @@ def plain_int8(arranged: Tensor, rows: int, inputs: int) -> Tensor:
 
 
 def rows_int8(arranged: Tensor, ids: Tensor, inputs: int) -> Tensor:
-    """Rows [...] of an arranged matrix as they were stored: int8 [..., inputs]."""
+    """Look up rows `ids` [...] of an arranged matrix in stored form: int8 [..., inputs]."""
     lanes, line = 16, 4  # of the layout: a line holds 4 inputs of 16 rows
     lines = _opened().visualglm_int8_bytes(1, inputs) // (lanes * line)
     blocks = arranged.view(-1, lines, lanes, line)
@@ -119,14 +119,14 @@ def linear_int4(x: Tensor, arranged: Tensor, outputs: int, group_size: int) -> T
 
 
 def serves_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether `linear_bfloat16` computes with these, and faster than torch: on AVX512, and for a few rows."""
+    """Return whether `linear_bfloat16` takes these tensors and beats torch: AVX512, at most `MAX_FAST_ROWS`."""
     half = x.dtype == weight.dtype == torch.bfloat16 and (bias is None or bias.dtype == torch.bfloat16)
     fits = x.dim() > 0 and x.shape[-1] == weight.shape[1] and weight.is_contiguous()
     return half and fits and 0 < x.numel() <= MAX_FAST_ROWS * x.shape[-1] and path() == "avx512-vnni"
 
 
 def linear_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`x` [..., in] times `weight` [out, in] as it lies, plus `bias` [out], all bfloat16, summed in float32."""
+    """Multiply `x` [..., in] by `weight` [out, in] and add `bias` [out]: all bfloat16, summed in float32."""
     outputs, inputs = weight.shape
     rows, output = _prepared(x, outputs)
     bias = None if bias is None else bias.contiguous()
@@ -144,13 +144,13 @@ def linear_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def read(memory: Tensor) -> int:
-    """Reads every byte of `memory` once, as fast as the machine gives them."""
+    """Read every byte of `memory` once at full speed, to measure bandwidth; returns a checksum."""
     total: int = _opened().visualglm_read(memory.data_ptr(), memory.nbytes, torch.get_num_threads())
     return total
 
 
 def attends(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
-    """Whether `attend` takes a query and keys of these dtypes and this size, and this mask."""
+    """Return whether `attend` takes these dtypes, this head size and this mask."""
     known_mask = mask is None or (mask.dtype == torch.bool and mask.shape[1] == 1)
     return query.dtype == key.dtype and query.dtype in DTYPES and query.shape[-1] <= LARGEST_HEAD and known_mask
 
@@ -188,19 +188,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
 def _opened() -> CDLL:
     opened = library()
     if opened is None:
-        raise RuntimeError("the compiled kernel is not here: ask kernel.available() first.")
+        raise RuntimeError("the compiled kernel was not built: call available() first.")
     return opened
 
 
 def _move_int8(weight: Tensor, arranged: Tensor, back: bool) -> None:
-    """Fills one order of a weight from the other."""
+    """Fill the arranged int8 order from the stored one, or the reverse (`back`)."""
     rows, inputs = weight.shape
     threads = torch.get_num_threads()
     _opened().visualglm_arrange_int8(weight.data_ptr(), arranged.data_ptr(), rows, inputs, int(back), threads)
 
 
 def _move_int4(weight: Tensor, scales: Tensor, arranged: Tensor, group_size: int, back: bool) -> None:
-    """The same, with its scales."""
+    """Fill the arranged int4 order and its scales from the stored ones, or the reverse (`back`)."""
     rows, inputs = weight.shape[0], 2 * weight.shape[1]
     pointers = weight.data_ptr(), scales.data_ptr(), arranged.data_ptr()
     _opened().visualglm_arrange_int4(*pointers, rows, inputs, group_size, int(back), torch.get_num_threads())
@@ -213,12 +213,12 @@ def _room(size: int) -> Tensor:
 
 
 def _prepared(x: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
-    """The input as the kernel reads it, contiguous float32 or bfloat16, and room for the output."""
+    """Return the input as the kernel reads it (contiguous float32 or bfloat16) and an empty output."""
     rows = (x if x.dtype in DTYPES else x.float()).contiguous()
     return rows, torch.empty(*x.shape[:-1], outputs, dtype=rows.dtype)
 
 
 def _finished(output: Tensor, x: Tensor, outputs: int, failed: int) -> Tensor:
     if failed:
-        raise MemoryError(f"no memory for {outputs} outputs.")
+        raise MemoryError(f"The kernel found no memory for {outputs} outputs.")
     return output if output.dtype == x.dtype else output.to(x.dtype)

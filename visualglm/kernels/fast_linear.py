@@ -1,8 +1,8 @@
-"""Torch's `nn.Linear`, whose few rows on a CPU, as a decoding step has them, go through an operator of ours.
+"""`nn.Linear` with a faster CPU path for decoding steps.
 
-[..., in_features] -> [..., out_features]. In bfloat16 a step of the whole model is bound by reading its weights, and
-torch's product reads them at two thirds of what memory gives. A model is built of torch's own, which is what other
-libraries look for when they put theirs in its place while it is loaded. Knows nothing about which layers there are.
+[..., in_features] -> [..., out_features]. A bfloat16 decoding step is bound by reading the weights, and torch's
+product reads them at two thirds of the memory's bandwidth. A model is built with `nn.Linear`, because other libraries
+replace modules of that class while they load it; `use_fast_linear` exchanges what is left afterwards.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def _is_hooked(module: nn.Module) -> bool:
 
 
 class FastLinear(nn.Linear):
-    """`nn.Linear` in everything but the road that a few rows in bfloat16 take on a CPU."""
+    """An `nn.Linear` that computes a few bfloat16 rows on a CPU with the compiled kernel."""
 
     @classmethod
     def of(cls, linear: nn.Linear) -> FastLinear:
-        """A linear of the same parameters; nothing is copied."""
+        """Build from `linear`, sharing its parameters."""
         made = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         made.weight, made.bias = linear.weight, linear.bias
         return made.train(linear.training)
@@ -46,7 +46,7 @@ class FastLinear(nn.Linear):
         return super().forward(input)
 
     def _decodes(self, input: Tensor) -> bool:
-        """Few rows, nothing to be differentiated or traced, and weights that are plain tensors (torchao's are not)."""
+        """Return whether this is a decoding step: few rows, no gradient or tracing, plain weights (not torchao's)."""
         plain = type(self.weight) is nn.Parameter and not torch.is_autocast_enabled("cpu")
         few = input.numel() <= MAX_FAST_ROWS * self.in_features
         return few and plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()

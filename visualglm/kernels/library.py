@@ -1,7 +1,7 @@
-"""Finds and opens the compiled kernel, and hands it torch's threads.
+"""Load the compiled kernel and give it torch's threads.
 
-The extension is built with the package where a C compiler is at hand (`pyproject.toml`); without it `library()` is None
-and everything else of the package works through torch. Knows nothing about tensors.
+The extension is built at install time where a C compiler is found (`pyproject.toml`). Without it `library()` returns
+None and the package computes with torch.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ctypes import CDLL, c_float, c_int, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
 VERSION = 2
-"""Of the interface, as in `machine.c`: an old build beside a new checkout is not used."""
+"""Version of the interface, as in `machine.c`: a stale build in a newer checkout is not used."""
 PATHS = ("portable", "avx2", "avx512-vnni")
-"""Names of the paths, in the C code's order; `VISUALGLM_KERNEL` takes one of them, or `none`."""
+"""Instruction sets in the C code's order; the environment variable `VISUALGLM_KERNEL` takes one of them, or `none`."""
 SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "visualglm_use_threads_of": (None, [c_void_p]),
     "visualglm_use_path": (None, [c_int]),
@@ -36,7 +36,7 @@ SIGNATURES: dict[str, tuple[object, list[object]]] = {
 
 @functools.cache
 def library() -> CDLL | None:
-    """The compiled kernel, ready to be called; None where it is not built, is of another version, or not wanted."""
+    """Return the compiled kernel; None where it is not built, has another version or is switched off."""
     wanted = os.environ.get("VISUALGLM_KERNEL", "")
     file = _built_file()
     if file is None or wanted == "none":
@@ -53,15 +53,15 @@ def library() -> CDLL | None:
 
 
 def _built_file() -> Path | None:
-    """What `build_ext` left in this folder, or beside it in an editable install."""
+    """Return the file that `build_ext` wrote into this folder."""
     names = ["_kernel" + suffix for suffix in importlib.machinery.EXTENSION_SUFFIXES]
     return next((file for name in names if (file := Path(__file__).with_name(name)).exists()), None)
 
 
 def _torch_threads() -> int | None:
-    """Address of `GOMP_parallel` in the OpenMP library that torch computes with; None where it has another one.
+    """Return the address of `GOMP_parallel` in torch's OpenMP library; None where torch uses another library.
 
-    Two pools would be worse than one: the threads of the one that waits spin for a while on the cores of the other.
+    With two thread pools, idle threads of one would spin on the cores of the other.
     """
     import torch
 

@@ -1,15 +1,15 @@
-"""Torch operators of the namespace `visualglm`, so that compilers and exporters see one call.
+"""Register the torch operators of namespace `visualglm`.
 
     visualglm::linear_int8(input, weight, weight_scale)
     visualglm::linear_int4(input, weight, weight_scale, group_size)
-    visualglm::arranged_int8(input, arranged, weight_scale)                  the same by a kernel, with weights
-    visualglm::arranged_int4(input, arranged, out_features, group_size)      that `arrangement` has put in its order
-    visualglm::linear_few_rows(input, weight, bias)                          `F.linear`, meant for a decoding step
+    visualglm::arranged_int8(input, arranged, weight_scale)                  the same by a backend, with weights in
+    visualglm::arranged_int4(input, arranged, out_features, group_size)      the backend's order (`arrange_int4`)
+    visualglm::linear_few_rows(input, weight, bias)                          `F.linear` for a decoding step
     visualglm::attend_one(query, key, value, mask, scaling)                  attention of one query per row
 
 input [..., in_features] in float32, bfloat16 or float16 -> [..., out_features] in the same dtype; quantized weights
-as `formats` stores them, without bias. They have no derivative: `quantization/quantized_linear.py` knows one.
-Importing this file registers them.
+as `packing` stores them, without bias. Compilers and exporters see each as one call. They have no derivative:
+`quantization/quantized_linear.py` defines it. Importing this file registers them.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ LIBRARY.impl("attend_one", decode_attention.on_cpu, "CPU")
 
 
 def arranger(weight: Tensor) -> ModuleType:
-    """Whose order this weight is arranged in: our kernel's, or torch's on a GPU and where ours was not built."""
+    """Return the backend of this weight: the compiled kernel, or torch on a GPU and where that was not built."""
     return cpu_backend if weight.device.type == "cpu" and cpu_backend.available() else torch_backend
 
 
 @torch.library.impl(LIBRARY, "arranged_int8", "CompositeExplicitAutograd")
 def arranged_int8(input: Tensor, arranged: Tensor, weight_scale: Tensor) -> Tensor:
-    """`input` times an arranged int8 weight with float32 scales [out]."""
+    """Multiply `input` by an arranged int8 weight with float32 scales [out]."""
     return arranger(arranged).linear_int8(input, arranged, weight_scale)  # type: ignore[no-any-return]
 
 
 @torch.library.impl(LIBRARY, "arranged_int4", "CompositeExplicitAutograd")
 def arranged_int4(input: Tensor, arranged: Tensor, out_features: int, group_size: int) -> Tensor:
-    """`input` times an arranged int4 weight, which has its scales within."""
+    """Multiply `input` by an arranged int4 weight, which holds its scales."""
     return arranger(arranged).linear_int4(input, arranged, out_features, group_size)  # type: ignore[no-any-return]
 
 
 @torch.library.impl(LIBRARY, "linear_int8", "CompositeExplicitAutograd")
 def linear_int8(input: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
-    """`input` times the matrix that `weight` int8 [out, in] and `weight_scale` [out] stand for."""
+    """Multiply `input` by the dequantized matrix of `weight` int8 [out, in] and `weight_scale` [out]."""
     return reference.linear(input, weight, weight_scale)
 
 
 @torch.library.impl(LIBRARY, "linear_int4", "CompositeExplicitAutograd")
 def linear_int4(input: Tensor, weight: Tensor, weight_scale: Tensor, group_size: int) -> Tensor:
-    """`input` times the matrix that `weight` uint8 [out, padded_in / 2] and `weight_scale` [out, groups] stand for."""
+    """Multiply `input` by the matrix of `weight` uint8 [out, padded_in / 2] and `weight_scale` [out, groups]."""
     return reference.linear(input, weight, weight_scale)
 
 
@@ -85,7 +85,7 @@ def _fake_arranged_int4(input: Tensor, arranged: Tensor, out_features: int, grou
 
 @torch.library.impl(LIBRARY, "linear_few_rows", "CPU")
 def linear_few_rows(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear`; in bfloat16 by the compiled kernel where that is faster."""
+    """Compute `F.linear`; in bfloat16 with the compiled kernel where that is faster."""
     if cpu_backend.available() and cpu_backend.serves_bfloat16(input, weight, bias):
         return cpu_backend.linear_bfloat16(input, weight, bias)
     return F.linear(input, weight, bias)

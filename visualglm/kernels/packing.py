@@ -1,4 +1,4 @@
-"""A linear's numbers [out_features, in_features] <-> the 8 or 4 bits that are stored.
+"""Quantize weights to stored 8 or 4 bits, and back.
 
     int8  weight int8 [out, in], scale float32 [out]: a number is its integer times its row's scale
     int4  weight uint8 [out, padded_in / 2], scale float16 [out, padded_in / group_size]: `group_size` neighbours in a
@@ -8,7 +8,7 @@
 Both are symmetric (no zero point), and rounding is to the nearest integer. The scale of a group is searched for the
 least squared error: the likeliest range runs from the number of greatest magnitude, of either sign, which becomes -8 or
 less, and for each range tried the best scale is known, <w, q> / <q, q>. On Gaussian numbers that is an output error of
-0.081 instead of 0.094 of the plain rule, max / 7. Knows nothing about modules or kernels.
+0.081 instead of 0.094 of the plain rule, max / 7.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..errors import QuantizationError
 Bits = Literal[8, 4]
 DEFAULT_GROUP_SIZE = 32
 GROUP_SIZES = (16, 32, 64, 128, 256)
-ROWS_AT_ONCE = 2**18  # numbers quantized in one go: what fits a core's cache
+ROWS_AT_ONCE = 2**18  # numbers quantized per slice: what fits a core's cache
 SCALE_CANDIDATES = (0.80, 0.85, 0.90, 0.95, 1.00, 1.05)  # more of them gain less than 0.001
 
 
@@ -32,32 +32,32 @@ STORED_DTYPES: dict[int, tuple[torch.dtype, torch.dtype]] = {
     8: (torch.int8, torch.float32),
     4: (torch.uint8, torch.float16),
 }
-"""Of weight and scale."""
+"""Bits -> dtypes of weight and scale."""
 
 
 def check_format(bits: int, group_size: int) -> None:
-    """Raises `QuantizationError` where this room has no such format."""
+    """Raise `QuantizationError` unless the format is supported."""
     if bits not in get_args(Bits):
-        raise QuantizationError(f"{bits} bits are not offered: choose 8 or 4.")
+        raise QuantizationError(f"{bits} bits are not supported: choose 8 or 4.")
     if group_size not in GROUP_SIZES:
         raise QuantizationError(
-            f"a group of {group_size} is not offered: choose one of {', '.join(map(str, GROUP_SIZES))}."
+            f"a group size of {group_size} is not supported: choose one of {', '.join(map(str, GROUP_SIZES))}."
         )
 
 
 def quantize_weight(
     weight: Tensor, bits: Bits, group_size: int = DEFAULT_GROUP_SIZE, importance: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Numbers [out, in] of any floating dtype -> stored weight and scale (see the head of this file).
+    """Quantize numbers [out, in] of any floating dtype to stored weight and scale (formats: see the module).
 
-    `importance` [in], 4 bits only: how much an error at each input counts, the mean square of what arrives there.
+    `importance` [in], 4 bits only: weight of an error at each input, the mean square of its activations.
 
     Raises:
-        QuantizationError: not a matrix, not finite, importance that says nothing, or a format that is not offered.
+        QuantizationError: not a matrix, not finite, importance all zero, or an unsupported format.
     """
     check_format(bits, group_size)
     if weight.dim() != 2 or not weight.is_floating_point():
-        raise QuantizationError(f"a {list(weight.shape)} of {weight.dtype} is no matrix of numbers to quantize.")
+        raise QuantizationError(f"A {weight.dtype} {list(weight.shape)} cannot be quantized: give a matrix of floats.")
     if bits == 8:
         return _int8(weight)
     if importance is not None and not (importance.isfinite().all() and importance.sum() > 0):
@@ -66,7 +66,7 @@ def quantize_weight(
 
 
 def dequantize_weight(weight: Tensor, scale: Tensor, in_features: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Stored weight and scale of either format -> numbers [out, in_features], rounded once, to `dtype`."""
+    """Return the numbers [out, in_features] of a stored weight and scale of either format, rounded once to `dtype`."""
     if weight.dtype == torch.int8:
         return (weight * scale[:, None]).to(dtype)
     integers = nibbles(weight).to(torch.int8) - 8
@@ -75,19 +75,19 @@ def dequantize_weight(weight: Tensor, scale: Tensor, in_features: int, dtype: to
 
 
 def nibbles(weight: Tensor) -> Tensor:
-    """Stored 4-bit bytes [out, n] -> uint8 [out, 2 n], 0 to 15 for -8 to 7: the lower half of a byte comes first."""
+    """Unpack stored 4-bit bytes [out, n] to uint8 [out, 2 n], 0 to 15 for -8 to 7; the low nibble comes first."""
     return torch.stack([weight & 15, weight >> 4], dim=-1).flatten(-2)
 
 
 def bytes_of(numbers: Tensor) -> Tensor:
-    """The reverse of `nibbles`, from numbers of any dtype."""
+    """Pack numbers of any dtype, the reverse of `nibbles`."""
     return (numbers[:, 0::2] + 16 * numbers[:, 1::2]).to(torch.uint8)
 
 
 def stored_shapes(
     out_features: int, in_features: int, bits: Bits, group_size: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of the stored weight and scale."""
+    """Return the shapes of the stored weight and scale."""
     if bits == 8:
         return (out_features, in_features), (out_features,)
     groups = -(-in_features // group_size)
@@ -116,12 +116,12 @@ def _int4(weight: Tensor, group_size: int, importance: Tensor | None) -> tuple[T
         scale[rows] = _searched_scale(numbers, counts).half()
         stored[rows] = bytes_of(_nearest(numbers, scale[rows].float()).flatten(-2) + 8)
     if not scale.isfinite().all():
-        raise QuantizationError("numbers above 500,000 are among the weights, which 4 bits cannot hold: use 8 bits.")
+        raise QuantizationError("The weights hold numbers above 500,000, which 4 bits cannot store: use 8 bits.")
     return stored, scale
 
 
 def _searched_scale(numbers: Tensor, counts: Tensor | None) -> Tensor:
-    """Groups [rows, groups, group_size] -> the scale of each with the least squared error, weighed by `counts`."""
+    """Search the scale [rows, groups] of each group with the least squared error, weighted by `counts`."""
     weighed = numbers if counts is None else numbers * counts
     greatest = numbers.gather(-1, numbers.abs().argmax(-1, keepdim=True)).squeeze(-1) / -8
     best, won = torch.zeros_like(greatest), torch.zeros_like(greatest)
@@ -140,7 +140,7 @@ def _nearest(numbers: Tensor, scale: Tensor) -> Tensor:
 
 
 def _inverse(scale: Tensor) -> Tensor:
-    """1 / scale, and 0 where that is nothing: a row or group of zeros stays zeros."""
+    """Return 1 / scale, and 0 where the scale is 0: a row or group of zeros stays zeros."""
     return torch.where(scale.abs() > 1e-30, 1 / scale, 0)
 
 
@@ -152,5 +152,5 @@ def _slices(weight: Tensor) -> list[slice]:
 def _finite(rows: Tensor) -> Tensor:
     numbers = rows.float()
     if not numbers.isfinite().all():
-        raise QuantizationError("a weight is not a finite number (NaN or infinite): the checkpoint is broken.")
+        raise QuantizationError("A weight is NaN or infinite: the checkpoint is broken, get it again.")
     return numbers

@@ -1,8 +1,8 @@
-"""What a quantized linear computes, written out in torch, on any device.
+"""Reference of a quantized linear in plain torch, on any device.
 
-input [..., in_features] times the dequantized matrix; the numbers are put into the input's dtype and multiplied there,
-so that in float32 nothing but the stored bits makes a difference. Some rows of the matrix are numbers at a time: no
-second copy of it is ever in memory. Every kernel is measured against this. Knows nothing about kernels.
+Multiplies input [..., in_features] by the dequantized matrix in the input's dtype. In float32 the only error is that of
+the stored bits. A slice of rows is dequantized at a time, so memory never holds a second copy of the matrix. Every
+kernel is tested against this.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NUMBERS_AT_ONCE = 2**22
 
 
 def linear(input: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
-    """[..., in_features] -> [..., out_features] in the input's dtype, for either format."""
+    """Compute [..., in_features] -> [..., out_features] in the input's dtype, for either format."""
     rows = max(1, NUMBERS_AT_ONCE // max(1, input.shape[-1]))
     parts = [
         F.linear(input, dequantize_weight(stored, scale, input.shape[-1], input.dtype))

@@ -1,8 +1,8 @@
-"""Int8 and int4 linears by torch's own kernels: on a GPU, and on a CPU without ours.
+"""int8 and int4 linears with torch's own kernels.
 
-The same functions as `kernel`. Torch's kernels are fast with bfloat16 inputs; scales are rounded to it, and what was
-stored comes back bit for bit. A GPU's kernels are tried on a small matrix before they are trusted with a model: their
-order of the weights is private to torch. The GPU's half has never run on a GPU. Knows nothing about modules.
+Used on a GPU, and on a CPU where the compiled kernel was not built; same functions as `cpu_backend`. Torch's kernels
+are fast with bfloat16 inputs: scales are rounded to bfloat16, and the stored form is restored bit for bit. The GPU
+layout is private to torch, so `works_on` tests it on a small matrix first. The GPU code has never run on a GPU.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .packing import Bits, bytes_of, dequantize_weight, nibbles, quantize_weight
 
 GROUPS = (32, 64, 128, 256)
 OUTPUTS_TOGETHER, INPUTS_TOGETHER = 16, 64
-"""Torch takes int4 outputs in blocks, and reads int8 inputs in whole vectors, even beyond the end of the last."""
+"""Torch takes int4 outputs in blocks of 16, and reads int8 inputs in vectors of 64, even past the end of the row."""
 TILES_TOGETHER = 8
-"""Of a GPU's int4 order: tiles of 16 inputs that lie side by side."""
+"""Tiles of 16 inputs side by side in the GPU's int4 layout."""
 ROWS_AT_ONCE = 512
 HALF_DTYPES = (torch.bfloat16, torch.float16)
-"""What a GPU's kernels take; the 4-bit one computes in bfloat16."""
+"""Input dtypes of the GPU kernels; the 4-bit one computes in bfloat16."""
 FEW_ROWS = 16
-"""Up to so many a GPU's 8-bit kernel is for; it reads the weights anew for each."""
+"""Most rows of the GPU's 8-bit kernel, which reads the weights once per row."""
 
 
 def serves_int8(input: Tensor) -> bool:
-    """Whether torch has a fast int8 kernel for such an input [..., in]."""
+    """Return whether torch has a fast int8 kernel for this input [..., in]."""
     fits = input.shape[-1] % INPUTS_TOGETHER == 0
     if input.is_cuda:
         return fits and input.dtype in HALF_DTYPES and works_on(input.device, 8, input.dtype)
@@ -38,7 +38,7 @@ def serves_int8(input: Tensor) -> bool:
 
 
 def serves_int4(input: Tensor, outputs: int, group_size: int) -> bool:
-    """Whether torch has a fast int4 kernel for such an input [..., in] and so many outputs."""
+    """Return whether torch has a fast int4 kernel for this input [..., in] and number of outputs."""
     fits = group_size in GROUPS and outputs % OUTPUTS_TOGETHER == 0
     if input.is_cuda:
         whole = input.shape[-1] % (16 * TILES_TOGETHER) == 0 and input.shape[-1] % group_size == 0
@@ -48,7 +48,7 @@ def serves_int4(input: Tensor, outputs: int, group_size: int) -> bool:
 
 @functools.cache
 def works_on(device: torch.device, bits: Bits, dtype: torch.dtype) -> bool:
-    """Whether a GPU's kernel computes what the stored form says, on a small matrix, and gives it back."""
+    """Test a GPU kernel on a small matrix: the product is right and the stored form comes back."""
     made = torch.Generator(device).manual_seed(0)
     weight, scale = quantize_weight(torch.randn(64, 256, generator=made, device=device), bits, 32)
     x = torch.randn(3, 256, generator=made, device=device).to(dtype)
@@ -64,12 +64,12 @@ def works_on(device: torch.device, bits: Bits, dtype: torch.dtype) -> bool:
     wanted = x.float() @ dequantize_weight(weight, scale, 256, torch.float32).T
     right = bool((found.float() - wanted).norm() < 0.02 * wanted.norm()) and torch.equal(back, weight)
     if not right:
-        logging.getLogger(__name__).warning("torch's %d-bit kernel on %s computes something else", bits, device)
+        logging.getLogger(__name__).warning("torch's %d-bit kernel on %s gives wrong results", bits, device)
     return right
 
 
 def arrange_int8(weight: Tensor) -> Tensor:
-    """int8 [out, in] is read as it is stored."""
+    """Return int8 [out, in] unchanged: torch reads the stored order."""
     return weight
 
 
@@ -79,7 +79,7 @@ def plain_int8(arranged: Tensor, rows: int, inputs: int) -> Tensor:
 
 
 def rows_int8(arranged: Tensor, ids: Tensor, inputs: int) -> Tensor:
-    """Rows [...] of an arranged matrix: int8 [..., inputs]."""
+    """Look up rows `ids` [...] of an arranged matrix: int8 [..., inputs]."""
     return arranged[ids]
 
 
@@ -93,8 +93,8 @@ def linear_int8(x: Tensor, arranged: Tensor, weight_scale: Tensor) -> Tensor:
 
 
 def arrange_int4(weight: Tensor, weight_scale: Tensor, group_size: int) -> Tensor:
-    """uint8 [out, in / 2], float16 scales [out, in / group] -> bytes: torch's weights and scales, stored scales."""
-    if weight.is_cuda:  # wants the first of two inputs in the high nibble
+    """Convert uint8 [out, in / 2] and float16 scales [out, in / group] to torch's weights and scales, and ours."""
+    if weight.is_cuda:  # the GPU kernel reads the first of two inputs from the high nibble
         packed = torch.ops.aten._convert_weight_to_int4pack(weight >> 4 | weight << 4, TILES_TOGETHER)
     else:
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(nibbles(weight).int(), 1)
@@ -106,16 +106,16 @@ def arrange_int4(weight: Tensor, weight_scale: Tensor, group_size: int) -> Tenso
 def plain_int4(arranged: Tensor, rows: int, inputs: int, group_size: int) -> tuple[Tensor, Tensor]:
     """The reverse of `arrange_int4`: uint8 [rows, inputs / 2] and float16 [rows, inputs / group]; `inputs` padded.
 
-    Torch has no function for it, but its product with one-hot rows and scales of one tells every number.
+    Torch has no function for it; its product with one-hot rows and scales of 1 returns every number.
     """
     packed, _, weight_scale = _parts(arranged, rows, inputs, group_size)
     ones = torch.tensor([1, 0], dtype=torch.bfloat16, device=arranged.device)
     ones = ones.expand(inputs // group_size, rows, 2).contiguous()
     numbers = torch.empty(rows, inputs, dtype=torch.uint8, device=arranged.device)
     for first in range(0, inputs, ROWS_AT_ONCE):
-        asked = torch.arange(first, min(first + ROWS_AT_ONCE, inputs), device=arranged.device)
-        told = _product(F.one_hot(asked, inputs).bfloat16(), packed, group_size, ones)
-        numbers[:, asked] = (told.T + 8).to(torch.uint8)
+        columns = torch.arange(first, min(first + ROWS_AT_ONCE, inputs), device=arranged.device)
+        product = _product(F.one_hot(columns, inputs).bfloat16(), packed, group_size, ones)
+        numbers[:, columns] = (product.T + 8).to(torch.uint8)
     return bytes_of(numbers), weight_scale.clone()
 
 
@@ -128,17 +128,17 @@ def linear_int4(x: Tensor, arranged: Tensor, outputs: int, group_size: int) -> T
 
 
 def _product(rows: Tensor, packed: Tensor, group_size: int, with_zeros: Tensor) -> Tensor:
-    """[R, in] in bfloat16 -> [R, out], by the device's own operator."""
+    """Multiply bfloat16 [R, in] to [R, out] with the device's operator."""
     if rows.is_cuda:
         return torch.ops.aten._weight_int4pack_mm(rows, packed, group_size, with_zeros)  # type: ignore[no-any-return]
     return torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, group_size, with_zeros)  # type: ignore[no-any-return]
 
 
 def _parts(arranged: Tensor, rows: int, inputs: int, group_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Torch's weights, scales with zeros [in / group, out, 2], the stored scales [out, in / group]."""
+    """Split into torch's weights, scales with zeros [in / group, out, 2] and the stored scales [out, in / group]."""
     groups = inputs // group_size
     packed, with_zeros, scales = arranged.split([rows * inputs // 2, 4 * rows * groups, 2 * rows * groups])
-    if arranged.is_cuda:  # 8 outputs, and so many tiles of inputs, a block of 32 threads
+    if arranged.is_cuda:  # a block of 32 threads holds 8 outputs and `TILES_TOGETHER` tiles of inputs
         shaped = packed.view(torch.int32).view(rows // 8, inputs // (16 * TILES_TOGETHER), 32, TILES_TOGETHER // 2)
     else:
         shaped = packed.view(rows, inputs // 2)

@@ -1,1 +1,1 @@
-"""Images, text and chat messages to `pixel_values` and `input_ids`, and ids back to text."""
+"""Turn images, text and chat messages into model inputs, and ids into text."""

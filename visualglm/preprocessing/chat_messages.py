@@ -1,11 +1,11 @@
-"""Chat messages, as OpenAI and transformers write them, become turns and image sources.
+"""Convert chat messages in OpenAI's and transformers' formats to turns.
 
 In: a list of `{"role": ..., "content": ...}`. Out: `Turn`s for `prompt.build_prompt`, and the source of each image,
-unopened. `CHAT_TEMPLATE` is the same road in Jinja, for where a string is wanted. Knows nothing about ids or pixels.
+unopened. `CHAT_TEMPLATE` writes the same prompt as text in Jinja, for engines that require a template.
 
-Upstream has no system message: its text is put before the next question, on a line of its own; so are the texts of
-several user messages in a row, and the several texts of one message. A image belongs to the turn of its message,
-whatever stands before it there.
+Upstream has no system message. Its text is put before the next question, on a line of its own. Consecutive user
+messages, and the texts of one message, are joined by newlines too. An image belongs to the turn of its message,
+wherever in the message it is.
 """
 
 from __future__ import annotations
@@ -14,31 +14,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import PromptError
-from .prompt import IMAGE_CLOSE, IMAGE_OPEN, MARKS, Turn
-from .tokenizer import TEXT_SPECIALS
+from .prompt import IMAGE_CLOSE, IMAGE_OPEN, MARKS, Turn, check_question
+from .sentencepiece_vocabulary import TEXT_SPECIALS
 
 IMAGE_PLACEHOLDER = IMAGE_OPEN + IMAGE_CLOSE
 LITERALS = (IMAGE_OPEN, IMAGE_CLOSE, *TEXT_SPECIALS)
-ASKING = ("user", "system", "developer")
+QUESTION_ROLES = ("user", "system", "developer")
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image")
 
 
 def messages_to_turns(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Turn], list[Any]]:
-    """Turns, the last one open unless the messages end with the assistant; and each image's source (None: not said).
+    """Return the turns and the source of each image (None where a part names no source).
 
+    The last turn has no answer unless the messages end with the assistant's.
     Sources: `{"type": "image", "image" | "url" | "path" | "base64": ...}`, `{"type": "image_url", "image_url": ...}`.
-    Raises `PromptError` for an unknown role or part, a image outside a user's message, or an answer to nothing.
+
+    Raises:
+        PromptError: a role or part is unknown, an image is outside a user message, or an answer has no question.
     """
     turns: list[Turn] = []
     images: list[Any] = []
     texts: list[str] = []
     asked, image_count = False, 0
     for message in messages:
-        text, sources = _read(message)
+        text, sources = _read_message(message)
         if message["role"] == "assistant":
             if not asked:
-                raise PromptError("An assistant message answers nothing: put the user's message before it.")
+                raise PromptError("An assistant message answers nothing: put the user message before it.")
             turns.append(Turn("\n".join(texts), text, image_count))
             texts, asked, image_count = [], False, 0
             continue
@@ -52,24 +55,31 @@ def messages_to_turns(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Turn]
     return turns, images
 
 
-def _read(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """One message's text and the sources of its images."""
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raise the errors of `messages_to_turns`, and that of a blank question, before Jinja renders the messages."""
+    last = messages_to_turns(messages)[0][-1]
+    if last.answer is None:
+        check_question(last.question)
+
+
+def _read_message(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Return one message's text and the sources of its images."""
     role, content = message.get("role"), message.get("content")
-    if role not in (*ASKING, "assistant"):
+    if role not in (*QUESTION_ROLES, "assistant"):
         raise PromptError(f"The role {role!r} is unknown: write user, assistant or system.")
     if isinstance(content, str):
         return content, []
     if not isinstance(content, Sequence):
         raise PromptError(f"A {role} message has no content: write a string, or a list of text and image parts.")
-    parts = [_as_part(part) for part in content]
+    parts = [_validate_part(part) for part in content]
     texts = [str(part.get("text", "")) for part in parts if part["type"] in TEXT_PARTS]
-    sources = [_source(part) for part in parts if part["type"] in IMAGE_PARTS]
+    sources = [_image_source(part) for part in parts if part["type"] in IMAGE_PARTS]
     if sources and role != "user":
-        raise PromptError(f"A {role} message has a image: images belong to user messages.")
+        raise PromptError(f"A {role} message has an image: images belong to user messages.")
     return "\n".join(text for text in texts if text), sources
 
 
-def _as_part(part: Any) -> Mapping[str, Any]:
+def _validate_part(part: Any) -> Mapping[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     kind = part.get("type") if isinstance(part, Mapping) else part
@@ -78,7 +88,7 @@ def _as_part(part: Any) -> Mapping[str, Any]:
     return part  # type: ignore[no-any-return]
 
 
-def _source(part: Mapping[str, Any]) -> Any:
+def _image_source(part: Mapping[str, Any]) -> Any:
     if part.get("base64") is not None:
         return f"data:image/unknown;base64,{part['base64']}"
     given = [part[key] for key in ("image", "image_url", "url", "path") if part.get(key) is not None]
@@ -86,8 +96,8 @@ def _source(part: Mapping[str, Any]) -> Any:
     return source.get("url") if isinstance(source, Mapping) else source
 
 
-def _jinja_plain() -> str:
-    """Jinja filters that neutralise a text, as `tokenizer.neutralise` does."""
+def _jinja_escape() -> str:
+    """Return the Jinja filters that do what `tokenizer.escape_special_tokens` does."""
     steps = [r"replace('\x10', '')"]
     steps += [f"replace('{literal}', '{literal[0]}\\x10{literal[1:]}')" for literal in LITERALS]
     return " | ".join(steps)
@@ -96,7 +106,7 @@ def _jinja_plain() -> str:
 CHAT_TEMPLATE = rf"""
 {{#- VisualGLM's dialogue: {MARKS["zh"][0]}question, newline, {MARKS["zh"][1]}answer, newline (Q: and A: where the last
      question has no Chinese character, or language='en'); {IMAGE_PLACEHOLDER} per image before its turn. A literal
-     special piece in a message gets a \x10 inside, which keeps it text and which the tokenizer leaves out. -#}}
+     special piece in a message gets a \x10 inside: it remains text, and the tokenizer drops the \x10. -#}}
 {{%- set ns = namespace(turns=[], text='', asked=false, image_count=0, words='') -%}}
 {{%- for message in messages -%}}
   {{%- set ns.words = '' -%}}
@@ -119,7 +129,7 @@ CHAT_TEMPLATE = rf"""
     {{%- set turn = dict(question=ns.text, answer=ns.words, image_count=ns.image_count, open=false) -%}}
     {{%- set ns.turns = ns.turns + [turn] -%}}
     {{%- set ns.text = '' -%}}{{%- set ns.asked = false -%}}{{%- set ns.image_count = 0 -%}}
-  {{%- elif message.role in {list(ASKING)} -%}}
+  {{%- elif message.role in {list(QUESTION_ROLES)} -%}}
     {{%- set ns.text = ns.text ~ ('\n' if ns.text and ns.words else '') ~ ns.words -%}}
     {{%- set ns.asked = ns.asked or message.role == 'user' -%}}
   {{%- else -%}}
@@ -139,10 +149,10 @@ CHAT_TEMPLATE = rf"""
 {{%- for turn in ns.turns -%}}
   {{{{- '{IMAGE_PLACEHOLDER}' * turn.image_count -}}}}
   {{{{- '{MARKS["zh"][0]}' if lang.zh else '{MARKS["en"][0]}' -}}}}
-  {{{{- turn.question | {_jinja_plain()} -}}}}
+  {{{{- turn.question | {_jinja_escape()} -}}}}
   {{{{- '\n{MARKS["zh"][1]}' if lang.zh else '\n{MARKS["en"][1]}' -}}}}
   {{%- if not turn.open -%}}
-    {{{{- turn.answer | {_jinja_plain()} -}}}}
+    {{{{- turn.answer | {_jinja_escape()} -}}}}
     {{{{- '\n' -}}}}
   {{%- endif -%}}
 {{%- endfor -%}}

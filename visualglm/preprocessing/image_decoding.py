@@ -1,12 +1,13 @@
-"""Decode an image file into RGB within bounded memory; light enough for a process of its own.
+"""Decode an image file into RGB within bounded memory.
 
-In: the whole file as bytes. Out: a PIL image in RGB, upright and over white (or as upstream, see images.py). Raises
-`ImageError`, one sentence that names the source. Needs Pillow and numpy alone.
+In: the whole file as bytes. Out: a PIL image in RGB, upright and over white (or as upstream, see images.py). Needs only
+Pillow and numpy, so that a child process starts fast.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import struct
 import warnings
@@ -18,7 +19,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
 from ..files.untrusted_files import wrong_download
-from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes
+from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes, is_heif
 
 SIDE_LIMIT = 1 << 18
 """Pixels of a width or height: resizing takes tables as long as a side, and a row of the result for each row."""
@@ -27,34 +28,60 @@ PIXEL_LIMIT = 178_956_970
 """Larger images are refused from their header: 683 MiB as Pillow stores RGB, its own limit for decompression bombs."""
 
 ROWS_PER_STRIP = 256
-"""Rows that are converted at once where a whole copy of a large image would be hundreds of megabytes."""
+"""Rows converted at once: a whole copy of a large image would take hundreds of megabytes."""
 
-FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
-"""What is decoded. Not all that Pillow knows: its EPS reader, for one, starts another program on the file."""
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "ICO": (".ico",),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "HEIF": (".heic", ".heif", ".hif"),
+}
+"""The formats that are decoded: Pillow's names, and the suffixes of files.
+
+Others of Pillow are left out: its EPS reader, for example, starts another program on the file. HEIF needs the extra
+`heif`.
+"""
+IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+OTHER_IMAGE_SUFFIXES = (
+    *(".svg", ".psd", ".jxl", ".tga", ".exr", ".hdr", ".xcf", ".pcx", ".eps", ".xbm", ".xpm", ".jxr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+"""Suffixes of images that are not decoded: drawings, layered images, camera raw files."""
 
 METERED = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"\0\0\0\x0cjP  ", b"\0\0\1\0\x89PNG")
-"""Beginnings of files that Pillow reads by chunks; the others are bounded by `decoder_bytes`."""
+"""First bytes of files that Pillow reads by chunks; `decoder_bytes` bounds the others."""
 
-AVIF_BYTES = 20
-"""Of dav1d and libavif for a pixel: planes of up to 12 bits and alpha, twice, and RGBA."""
+CODEC_BYTES = {"AVIF": 20, "HEIF": 14}
+"""Bytes per pixel of the decoder. AVIF: planes of up to 12 bits and alpha, twice, and RGBA. HEIF: twice the memory
+measured with 8-bit images that have alpha."""
 
-# what Pillow raises for broken files, depending on the format
+# Pillow raises these for broken files, depending on the format.
 PIL_DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
     *(RuntimeError, struct.error, zlib.error),
 )
-HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Image:
-    """Check what the decoder will need, and only then decode.
+    """Check the memory and time that the decoder needs, then decode to RGB.
 
     Raises:
-        ImageError: it is broken or foreign, or needs more than `PIXEL_LIMIT` pixels, `SIDE_LIMIT` along a side,
-            `MEMORY_LIMIT` bytes, or the time that image_limits.py allows.
+        ImageError: it is broken or of an unknown format, or needs more than `PIXEL_LIMIT` pixels, `SIDE_LIMIT` along a
+            side, `MEMORY_LIMIT` bytes, or the time that image_limits.py allows.
     """
     try:
         needed = decoder_bytes(content)
+        if is_heif(content):
+            register_heif()
         file = MeteredBytes(content) if content.startswith(METERED) else io.BytesIO(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about bombs, which the checks refuse, and about damaged metadata
@@ -79,13 +106,25 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
         raise ImageError(_diagnosis(content, name, error)) from error
 
 
+@functools.cache
+def register_heif() -> bool:
+    """Let Pillow open HEIC; return False if the package of the extra `heif` is missing."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.options.DECODE_THREADS = 1  # the memory of threads would count towards a child's limit
+    pillow_heif.register_heif_opener()
+    return True
+
+
 def _formats() -> list[str]:
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _check_size(image: Image.Image, decoder: int) -> None:
-    """Pixels, decoder and conversion together.
+    """Check the pixels, and the memory of decoder and conversion together.
 
     Raises:
         DecompressionBombError: there are too many pixels, in all or along a side.
@@ -95,8 +134,8 @@ def _check_size(image: Image.Image, decoder: int) -> None:
     if pixels > PIXEL_LIMIT or max(image.size) > SIDE_LIMIT:
         raise Image.DecompressionBombError(f"{image.width} x {image.height}")
     conversion = 0 if image.mode == "RGB" and "transparency" not in image.info else 5 if _is_deep(image) else 4
-    avif = AVIF_BYTES if image.format == "AVIF" else 0
-    _check_memory(pixels * (_pixel_bytes(image) + conversion + avif) + decoder)
+    codec = CODEC_BYTES.get(image.format or "", 0)
+    _check_memory(pixels * (_pixel_bytes(image) + conversion + codec) + decoder)
 
 
 def _check_memory(needed: int) -> None:
@@ -105,7 +144,7 @@ def _check_memory(needed: int) -> None:
 
 
 def _pixel_bytes(image: Image.Image) -> int:
-    """What Pillow keeps of one pixel."""
+    """Return the bytes in which Pillow stores one pixel."""
     return 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
 
 
@@ -114,22 +153,22 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _diagnosis(content: bytes, name: str, error: Exception) -> str:
-    """One sentence for a file that Pillow cannot read."""
+    """Say in one sentence why Pillow cannot read the file."""
     head = content[:1024]
-    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
-        return f"{name} is a HEIC image, which is not supported: save it as JPEG or PNG."
+    if is_heif(head) and not register_heif():
+        return f'{name} is a HEIC image: run pip install "visualglm[heif]", or save it as JPEG or PNG.'
     if b"<svg" in head.lower():
-        return f"{name} is an SVG drawing, not a image of pixels: export it as PNG."
+        return f"{name} is an SVG drawing, not an image of pixels: export it as PNG."
     fault = wrong_download(head)
     if fault is not None:
         return f"{name} {fault}"
-    if isinstance(error, UnidentifiedImageError):
-        return f"{name} is not a image of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
+    if isinstance(error, UnidentifiedImageError) and not is_heif(head):
+        return f"{name} is not an image of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
     return f"{name} is broken or cut short ({error}): get a whole copy."
 
 
 def as_upstream(image: Image.Image, name: str) -> Image.Image:
-    """Plain `convert`: orientation ignored, transparency dropped, deeper greys clipped as Pillow clips them."""
+    """Convert to RGB as upstream: orientation is ignored, transparency dropped, deep grey clipped."""
     try:
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
@@ -138,7 +177,7 @@ def as_upstream(image: Image.Image, name: str) -> Image.Image:
 
 
 def _as_seen(image: Image.Image) -> Image.Image:
-    """Upright, over white, in 8 bits."""
+    """Convert to upright RGB in 8 bits over white."""
     if _is_turned(image):
         _check_memory(2 * image.width * image.height * _pixel_bytes(image))
         with contextlib.suppress(*PIL_DECODE_ERRORS):  # as below
@@ -151,29 +190,27 @@ def _as_seen(image: Image.Image) -> Image.Image:
 
 
 def _is_turned(image: Image.Image) -> bool:
-    """Whether it needs turning; an upright image is not copied."""
-    with contextlib.suppress(
-        *PIL_DECODE_ERRORS
-    ):  # a broken EXIF block says nothing about the orientation; the pixels are whole
+    """Return True if EXIF says that the image is rotated; an upright image is not copied."""
+    with contextlib.suppress(*PIL_DECODE_ERRORS):  # the pixels are valid even if the EXIF block is broken
         check_exif(_exif_block(image))
         return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
     return False
 
 
 def _exif_block(image: Image.Image) -> bytes:
-    """Where Pillow finds EXIF: a block of its own, or text in a PNG."""
+    """Return the EXIF data from where Pillow finds it: a block of its own, or text in a PNG."""
     if "exif" in image.info:
         return bytes(image.info["exif"])
     return bytes.fromhex("".join(str(image.info.get("Raw profile type exif", "")).split("\n")[3:]))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """In RGB, without a second copy of pixels that are."""
+    """Convert to RGB, without copying pixels that are RGB already."""
     return image._new(image.im) if image.mode == "RGB" and "transparency" not in image.info else image.convert("RGB")
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Without its transparency, strip by strip."""
+    """Blend transparency with white, strip by strip."""
     whole = Image.new("RGB", image.size)
     for top, strip in _strips(image):
         over = strip.convert("RGBA")
@@ -187,7 +224,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Deep grey to 8 bits, strip by strip: 16-bit by its whole range, 32-bit and float by the range it seems to use."""
+    """Scale deep grey to 8 bits, strip by strip: 16-bit by its whole range, 32-bit and float by the likely range."""
     most = max(float(_grey(strip).max()) for _, strip in _strips(image))
     ranges = (1.0, 255.0) if image.mode == "F" else (65535.0,)
     top = next((limit for limit in ranges if most <= limit), most)

@@ -1,4 +1,4 @@
-"""Read an image's bytes from a regular file or a stream, within a limit and without blocking on a FIFO."""
+"""Read the bytes of an image from a file or stream."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..errors import ImageError
 from ..files.untrusted_files import open_regular
 
 FILE_LIMIT = 256_000_000
-"""Bytes of an image's file."""
+"""Maximum bytes of an image file."""
 
 READ_BYTES = 1 << 20
-"""Of a stream at once."""
+"""Bytes read from a stream at once."""
 
 
 def _open(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Open a regular file.
+    """Open a regular file, without blocking on a FIFO.
 
     Raises:
         OSError: it cannot be opened, or is a folder.
@@ -29,7 +29,7 @@ def _open(path: str | os.PathLike[str]) -> IO[bytes]:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise ImageError(f"{os.fspath(path)[:200]} is no file, but a pipe or a device: save it as a file.") from error
+        raise ImageError(f"{os.fspath(path)[:200]} is not a file but a pipe or a device: save it as a file.") from error
 
 
 def read_image(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
@@ -37,13 +37,13 @@ def read_image(path: str | os.PathLike[str], offset: int = 0, size: int | None =
 
     Raises:
         OSError: it cannot be opened.
-        ImageError: it is no regular file, or the image has more than `FILE_LIMIT` bytes.
+        ImageError: it is not a regular file, or the image has more than `FILE_LIMIT` bytes.
     """
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size - offset if size is None else size
         if size > FILE_LIMIT:
             raise ImageError(
-                f"{os.fspath(path)[:200]} holds {size:,} bytes: an image may have {FILE_LIMIT:,}; shrink it."
+                f"{os.fspath(path)[:200]} has {size:,} bytes: an image may have {FILE_LIMIT:,}; shrink it."
             )
         file.seek(offset)
         return file.read(max(size, 0))
@@ -56,7 +56,7 @@ def read_stream(file: Any, name: str) -> bytes:
         ImageError: it is opened as text, cannot be read, or has more than `FILE_LIMIT` bytes.
     """
     if isinstance(file, io.TextIOBase):
-        raise ImageError("The image's file is opened as text: open it with mode 'rb'.")
+        raise ImageError("The image file is opened as text: open it with mode 'rb'.")
     content = bytearray()
     try:
         if getattr(file, "seekable", lambda: False)():

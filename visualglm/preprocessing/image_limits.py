@@ -1,8 +1,8 @@
-"""Bound what a decoder needs, from an image's bytes, before Pillow opens it.
+"""Bound the memory and time of decoding, before Pillow opens a file.
 
-`decoder_bytes` -> bytes that the decoder takes in addition to the pixels; `check_exif` bounds metadata. Both raise
-`CostlyError` where time or memory would grow beyond what the file's size explains. Sizes are read as the decoders read
-them; a header that makes no sense here is left to the decoder, which refuses it.
+`decoder_bytes` returns the memory that the decoder needs in addition to the pixels; `check_exif` bounds metadata. Both
+raise `CostlyError` if time or memory is out of proportion to the file's size. Sizes are read as the decoders read them;
+an invalid header is left to the decoder, which refuses it.
 """
 
 from __future__ import annotations
@@ -16,38 +16,41 @@ from collections.abc import Iterator
 from typing import Any
 
 MEMORY_LIMIT = 1 << 30
-"""Bytes: what decoding one image may take, pixels and decoder together, beside the file itself."""
+"""Maximum bytes for decoding one image, pixels and decoder together, without the file itself."""
 
 SCAN_LIMIT = 100
-"""Scans of a progressive JPEG (encoders write about ten)."""
+"""Maximum scans of a progressive JPEG (encoders write about ten)."""
 SCANNED_PIXEL_LIMIT = 4_000_000_000
-"""Pixels times scans of one JPEG: some twenty seconds."""
+"""Maximum pixels times scans of one JPEG: about twenty seconds."""
 PYTHON_SAMPLE_LIMIT = 30_000_000
-"""Samples of the kinds of BMP and PPM that Pillow decodes in Python, about a million a second."""
+"""Maximum samples of the BMP and PPM variants that Pillow decodes in Python, about a million per second."""
 STRIP_LIMIT = 1 << 17
-"""Strips or tiles of one TIFF."""
+"""Maximum strips or tiles of one TIFF."""
 PARSED_LIMIT = 20_000
-"""Segments of a JPEG header, tile-parts of a JPEG 2000, entries of an icon."""
+"""Maximum segments of a JPEG header, or tile-parts of a JPEG 2000 file."""
 JPEG2000_TILE_LIMIT = 1 << 14
 
 RLE = (1, 2)
 """BMP compressions."""
 DIB_HEADERS = (12, 40, 52, 56, 64, 108, 124)
-"""Bytes; they begin a BMP without the head of a file."""
+"""Header sizes in bytes with which a BMP without a file header begins."""
 SUB_IFDS = (0x8769, 0x8825, 0xA005)
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIF_SIZE = re.compile(rb"\0\0\0\x14ispe\0\0\0\0(.{8})", re.DOTALL)
+"""The box of a HEIC file that contains an image's width and height."""
 NOT_ENTROPY = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 class CostlyError(ValueError):
-    """An image that would take too much time or memory; the message says what of it."""
+    """An image that would take too much time or memory; the message names the cause."""
 
 
 class MeteredBytes(io.BytesIO):
-    """A file in memory that is read by Pillow's own parsers; far more reads than such a file needs end them.
+    """A file in memory that refuses far more reads than a normal file needs.
 
-    Each chunk and segment of a file costs them some reads, and a file can consist of millions of them. Joining the
-    blocks of a GIF's comment takes quadratic time.
+    Pillow's parsers read a few times per chunk or segment, and a file can consist of millions of them. Joining the
+    blocks of a GIF comment takes quadratic time.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -55,10 +58,10 @@ class MeteredBytes(io.BytesIO):
         self._left = 2_000 if content.startswith(b"GIF8") else 16_000 + len(content) // 2048
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as any file does.
+        """Read bytes as from a file.
 
         Raises:
-            CostlyError: it was read too often.
+            CostlyError: there were too many reads.
         """
         self._left -= 1
         if self._left < 0:
@@ -67,7 +70,7 @@ class MeteredBytes(io.BytesIO):
 
 
 def decoder_bytes(content: bytes) -> int:
-    """Bytes that the decoder of `content` takes beside the pixels; 0 where the pixels are all.
+    """Return the bytes that the decoder of `content` needs in addition to the pixels.
 
     Raises:
         CostlyError: it would take too long, or more than `MEMORY_LIMIT` before its size is even known.
@@ -94,6 +97,7 @@ def _needed(content: bytes) -> int:
         return _icon(content)
     if content[4:8] == b"ftyp":
         _avif(content)
+        _heif(content)
     if content[:2] == b"BM":
         _dib(content[14:])
     if struct.unpack_from("<L", content)[0] in DIB_HEADERS:
@@ -107,7 +111,7 @@ def check_exif(block: bytes) -> None:
     """Refuse metadata whose entries share their bytes: Pillow copies each, which multiplies the block.
 
     Raises:
-        CostlyError: they do.
+        CostlyError: the entries share bytes.
     """
     while block.startswith(b"Exif\0\0"):
         block = block[6:]
@@ -119,7 +123,7 @@ def check_exif(block: bytes) -> None:
 
 
 def _webp(content: bytes) -> int:
-    """Two canvases and the frame in RGBA, and Pillow's copy of one."""
+    """Estimate two canvases and the frame in RGBA, and Pillow's copy of one."""
     kind, start = content[12:16], 20
     if kind == b"VP8X":
         width, height = (int.from_bytes(content[at : at + 3], "little") + 1 for at in (start + 4, start + 7))
@@ -132,7 +136,7 @@ def _webp(content: bytes) -> int:
 
 
 def _jpeg(content: bytes) -> int:
-    """The coefficients, two bytes each, where they come in several scans."""
+    """Estimate the coefficients, two bytes each, which are kept if there are several scans."""
     pixels = components = scans = 0
     exif = b""
     for kind, start, end in _jpeg_segments(content):
@@ -149,7 +153,7 @@ def _jpeg(content: bytes) -> int:
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment of the first image."""
+    """Yield marker, start and end of each segment of the first image."""
     at, steps, scanning = 2, 0, False
     while found := NOT_ENTROPY.search(content, at):
         steps += 1
@@ -167,7 +171,7 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _tiff(content: bytes) -> int:
-    """The largest strip or tile, whose size no header bounds."""
+    """Estimate the largest strip or tile, whose size the header does not limit."""
     tags = _ifd(content)
     for number in SUB_IFDS:
         if number in tags:
@@ -189,7 +193,7 @@ def _tiff(content: bytes) -> int:
 
 
 def _jpeg2000(content: bytes) -> int:
-    """One tile in 32 bits (twice, for the wavelets), and what is kept of each tile, precinct and code block."""
+    """Estimate one tile in 32 bits (twice, for the wavelets), and the records of tiles, precincts and code blocks."""
     start = content.find(b"\xff\x4f\xff\x51")
     width, height, left, top, tile_width, tile_height, tile_left, tile_top, parts = struct.unpack_from(
         ">8LH", content, start + 8
@@ -228,7 +232,7 @@ def _jpeg2000_blocks(content: bytes, at: int) -> Iterator[float]:
 
 
 def _icon(content: bytes) -> int:
-    """The largest entry, which may be a PNG of any size."""
+    """Estimate the largest entry, which may be a PNG of any size."""
     largest = 0
     for number in range(struct.unpack_from("<H", content, 4)[0]):
         (at,) = struct.unpack_from("<L", content, 6 + 16 * number + 12)
@@ -241,7 +245,7 @@ def _icon(content: bytes) -> int:
 
 
 def _dib(header: bytes) -> tuple[int, int]:
-    """Width and height of a bitmap (without the 14 bytes of a BMP file)."""
+    """Read width and height of a bitmap (without the 14 bytes of a BMP file header)."""
     if header[:4] == b"\x0c\0\0\0":
         width, height = struct.unpack_from("<HH", header, 4)
         return width, height
@@ -252,7 +256,7 @@ def _dib(header: bytes) -> tuple[int, int]:
 
 
 def _ppm(content: bytes) -> None:
-    """Plain ones, and those of another depth than 8 bits, are decoded in Python."""
+    """Check a PPM that is decoded in Python: in ASCII, or of a depth other than 8 bits."""
     words = re.findall(rb"[^\s#]+", re.sub(rb"#[^\n]*", b"", content[:1000]))
     width, height = int(words[1]), int(words[2])
     plain, deep = words[0] in (b"P1", b"P2", b"P3"), words[0] in (b"P5", b"P6") and words[3] != b"255"
@@ -262,13 +266,30 @@ def _ppm(content: bytes) -> None:
 
 
 def _avif(content: bytes) -> None:
-    """Its metadata, which Pillow reads while it opens the file."""
+    """Check the metadata, which Pillow reads when it opens the file."""
     for found in itertools.islice(re.finditer(rb"II\*\0|MM\0\*", content), 16):
         check_exif(content[found.start() :])
 
 
+def is_heif(content: bytes) -> bool:
+    """Return True for the beginning of a HEIC file."""
+    return content[4:8] == b"ftyp" and content[8:12] in HEIF_BRANDS
+
+
+def _heif(content: bytes) -> None:
+    """Check the sizes of the images and tiles, each of which is written before its data.
+
+    Raises:
+        CostlyError: one is too large.
+    """
+    for found in HEIF_SIZE.finditer(content) if is_heif(content) else ():
+        width, height = struct.unpack(">LL", found[1])
+        if 4 * width * height > MEMORY_LIMIT:
+            raise CostlyError(f"{width:,} x {height:,} pixels")
+
+
 def _ifd(block: bytes, at: int | None = None) -> dict[int, tuple[int, int, int]]:
-    """The tags of a TIFF directory: type, count, and where the values are.
+    """Read the tags of a TIFF directory: type, count, and offset of the values.
 
     Raises:
         CostlyError: they are more bytes than the file.
@@ -295,7 +316,7 @@ def _ifd(block: bytes, at: int | None = None) -> dict[int, tuple[int, int, int]]
 
 
 def _values(block: bytes, tag: tuple[int, int, int]) -> Any:
-    """A tag's numbers (none for other types)."""
+    """Read the numbers of a tag; empty for types that are not integers."""
     kind, amount, place = tag
     letter = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q"}.get(kind)
     order = "<" if block[:2] == b"II" else ">"

@@ -1,10 +1,11 @@
-"""Decode images in child processes (image_worker.py) with limits on memory, CPU and time.
+"""Decode images in child processes with bounded resources.
 
     pool = ImagePool(workers=2, seconds=20)
-    pool.decode(content, (224, 224))  # uint8 [H, W, 3], what the image processor would make of open_image(content)
+    pool.decode(content, (224, 224))  # uint8 [H, W, 3], resized as by the image processor
 
-A child is started when it is needed, lives on, and is replaced after an image that ended it or that it was killed for.
-Where the system has no limits on a process (Windows), time and the checks of image_decoding.py remain.
+A child (image_worker.py) is started for its first image and is reused. It is replaced after an image that crashed it or
+exceeded the time limit. Where the system cannot limit a process (Windows), the time limit and the checks of
+image_decoding.py remain.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from ..errors import ImageError
 from .image_worker import REPLY, REQUEST
 
 INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
-"""All of the environment that a child gets."""
+"""Environment variables that a child inherits."""
 
 
 class EndedError(Exception):
-    """Nobody waits for the image any more, or the pool is closed."""
+    """The decoding was cancelled, or the pool is closed."""
 
 
 class Ending:
-    """Ends the decoding of a request's images, from any thread: what runs is killed, and no more is begun."""
+    """Cancels the decoding of a request's images from any thread: running children are killed, and none is started."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,7 +42,7 @@ class Ending:
         self._running: set[_Child] = set()
 
     def end(self) -> None:
-        """Kill what runs; do nothing the second time."""
+        """Kill the running children; later calls do nothing."""
         with self._lock:
             self._ended = True
             for child in self._running:
@@ -52,7 +53,7 @@ class Ending:
         """Let `end` kill this child within the block.
 
         Raises:
-            EndedError: it is too late to begin.
+            EndedError: `end` was called before.
         """
         with self._lock:
             if self._ended:
@@ -66,7 +67,7 @@ class Ending:
 
 
 class ImagePool:
-    """`workers` processes, each of which may take `seconds` for an image, starting where it is sent."""
+    """Pool of `workers` processes, each with a limit of `seconds` per image."""
 
     def __init__(self, workers: int, seconds: float) -> None:
         self.seconds = seconds
@@ -82,7 +83,7 @@ class ImagePool:
         """Decode an image and resize it to `size` (height, width): uint8 [H, W, 3].
 
         Raises:
-            ImageError: it is broken or foreign, or takes too much memory or time.
+            ImageError: it is broken or of an unknown format, or takes too much memory or time.
             EndedError: `ending` or the pool ended it.
         """
         child = self._free.get()
@@ -96,7 +97,7 @@ class ImagePool:
         return np.frombuffer(payload, np.uint8).reshape(*size, 3)
 
     def finish_within(self, seconds: float) -> None:
-        """Let what is decoded now, or waits for it, go on for so long; then it ends."""
+        """Cancel all decoding after so many seconds."""
         self._timer = threading.Timer(seconds, self._closing.end)
         self._timer.daemon = True
         self._timer.start()
@@ -112,7 +113,7 @@ class ImagePool:
 
 
 class _Child:
-    """One process, started with its first image; after `kill` it decodes no more."""
+    """One process, started for its first image; after `kill` it is not used again."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,18 +122,18 @@ class _Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it can decode another image."""
+        """True if it can decode another image."""
         return not self._killed and (self._process is None or self._process.poll() is None)
 
     def kill(self) -> None:
-        """End it at once; whoever waits for an image sees the end of its output."""
+        """Kill the process; a waiting `decode` sees the end of its output."""
         with self._lock:
             self._killed = True
             if self._process is not None:
                 self._process.kill()
 
     def decode(self, content: bytes, size: tuple[int, int], upstream: bool, seconds: float) -> tuple[bool, bytes]:
-        """Whether it worked, and the pixels or the reason.
+        """Return success, and the pixels or the error message.
 
         Raises:
             ImageError: it took longer than `seconds`, or ended the process.
@@ -171,7 +172,7 @@ class _Child:
                     [sys.executable, "-P", "-m", "visualglm.preprocessing.image_worker"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # libtiff writes what it likes
+                    stderr=subprocess.DEVNULL,  # libtiff prints warnings
                     env={**environment, "PYTHONPATH": os.pathsep.join(path), "OPENBLAS_NUM_THREADS": "1"},
                 )
             return self._process

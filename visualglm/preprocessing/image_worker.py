@@ -1,7 +1,8 @@
-"""The process that decodes images for image_pool.py, under hard limits; imports Pillow and numpy alone.
+"""Child process that decodes images under hard limits.
 
-Requests come through stdin, replies go to stdout; the end of stdin ends it. A reply is the image in RGB, resized as the
-image processor would, or one sentence that says why there is none.
+`image_pool.py` starts it. Requests arrive on stdin, replies go to stdout; the end of stdin ends the process. A reply is
+the image in RGB, resized as by the image processor, or a sentence that says why it cannot be decoded. Only Pillow and
+numpy are imported.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import BinaryIO
 from PIL import AvifImagePlugin, Image
 
 from ..errors import ImageError
-from .image_decoding import decode_image
+from .image_decoding import decode_image, register_heif
 from .image_limits import MEMORY_LIMIT
 
 REQUEST = struct.Struct("<QIId?")
-"""Bytes of the file, which follow; height and width; seconds of CPU; whether to decode as upstream."""
+"""Bytes of the file, which follow; height and width; CPU seconds; whether to decode as upstream."""
 REPLY = struct.Struct("<?Q")
-"""Whether it worked; bytes of the pixels or the sentence, which follow."""
+"""Success; bytes of the pixels or of the error message, which follow."""
 
 SLACK = 64 << 20
 """Bytes beyond `MEMORY_LIMIT` and the file: buffers of Python and of resizing."""
@@ -35,6 +36,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, which closes stdin
         signal.signal(number, signal.SIG_IGN)
     Image.init()
+    register_heif()  # before memory is measured: its libraries count towards the limit
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     limit = _limiter()
     while head := requests.read(REQUEST.size):
@@ -57,7 +59,7 @@ def _reply(replies: BinaryIO, worked: bool, payload: bytes) -> None:
 
 
 def _limiter() -> Callable[[int, float], None]:
-    """What sets the limits of one request: bytes of its file and seconds; it does nothing where there are none."""
+    """Build the function that sets the limits of a request: bytes of its file, CPU seconds. Without limits: a no-op."""
     try:
         import resource
     except ImportError:

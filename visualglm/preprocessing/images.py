@@ -1,13 +1,12 @@
-"""Any image becomes RGB, and RGB becomes pixel_values.
+"""Open an image as RGB, and turn RGB into `pixel_values`.
 
 In: a path, bytes, an open file, a data URL, a PIL image or an array. Out: a PIL image in RGB (`open_image`), or
-`pixel_values` [images, 3, H, W] float32 (`VisualGLMImageProcessor`). Pillow does it all. Knows nothing about text or
-models, and never fetches: a URL is refused.
+`pixel_values` [images, 3, H, W] float32 (`VisualGLMImageProcessor`). Pillow decodes and resizes. A URL is refused.
 
-A image that is opened here (path, bytes, file, data URL) is shown as a viewer would show it: EXIF orientation is
-honoured, transparency lies over white, 16-bit grey is scaled to 8. Upstream did none of these (visual.py: plain
-`convert("RGB")`), which `upstream=True` repeats. An image already in memory (PIL, array) is taken as it is; a PIL image
-in RGB is not copied.
+An encoded image (path, bytes, file, data URL) is decoded as a viewer shows it: EXIF orientation is applied,
+transparency is blended with white, 16-bit grey is scaled to 8 bits. Upstream did none of these (visual.py: plain
+`convert("RGB")`), which `upstream=True` repeats. An image in memory (PIL, array) is used unchanged; a PIL image in RGB
+is not copied.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from .image_decoding import as_upstream, decode_image
 from .image_files import read_image, read_stream
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
-"""What `open_image` takes."""
+"""Types that `open_image` accepts."""
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 DATA_URL_HEADER = 1024
-"""Characters before the data of a data URL, at most."""
+"""Maximum characters before the data of a data URL."""
 BASE64_SLICE = 1 << 20
-"""Characters decoded at once."""
+"""Characters of base64 decoded at once."""
 STANDARD_BASE64 = bytes.maketrans(b"-_", b"+/")
 PERCENT_ESCAPES = {
     f"%{code}".encode(): bytes.fromhex(code)
@@ -45,14 +44,15 @@ PERCENT_ESCAPES = {
 
 
 def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
-    """A image in RGB, from a path, bytes, a file object, a data URL, a PIL image, or an array.
+    """Open an image as RGB: a path, bytes, a file object, a data URL, a PIL image, or an array.
 
-    Arrays: [H, W], [H, W, 1 | 3 | 4] or channels first; uint8, bool, or floats in 0..1. Of an animation, the first
-    frame. `upstream=True` ignores orientation and drops transparency, as upstream does with files.
+    Arrays are [H, W], [H, W, 1 | 3 | 4] or channels first, of uint8, bool, or floats in 0..1. Only the first frame of
+    an animation is read. `upstream=True` ignores orientation and drops transparency, as upstream does with files.
 
-    Raises `ImageError`, one sentence that names the source, for a URL, a missing, empty, truncated or foreign file, for
-    anything but a regular file, for more than `FILE_LIMIT` bytes, and (before anything is decoded) for more than
-    `PIXEL_LIMIT` pixels, or more memory or work than image_decoding.py allows.
+    Raises:
+        ImageError: the source is a URL, no regular file, missing, empty, truncated, or of an unknown format; has more
+            than `FILE_LIMIT` bytes; or (before it is decoded) more than `PIXEL_LIMIT` pixels, or more memory or work
+            than image_decoding.py allows. The message names the source.
     """
     if isinstance(source, Image.Image):
         return as_upstream(source, "The image")
@@ -69,7 +69,7 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
     if hasattr(source, "__array__"):
         return _from_array(np.asarray(source.detach().cpu() if hasattr(source, "detach") else source))
     raise ImageError(
-        f"A image cannot be a {type(source).__name__}: give a path, bytes, an open file, a data URL, a PIL image "
+        f"An image cannot be a {type(source).__name__}: give a path, bytes, an open file, a data URL, a PIL image "
         "or an array."
     )
 
@@ -104,7 +104,7 @@ def data_url_bytes(url: str) -> bytes:
 
 
 def base64_bytes(text: str, start: int = 0) -> bytes:
-    """Return the bytes whose base64 begins at `start`; decoded in slices, so that no other thread waits for all of it.
+    """Decode base64 from `start` on, in slices, so that other threads can run in between.
 
     Raises:
         ImageError: the base64 is broken.
@@ -131,7 +131,7 @@ def base64_bytes(text: str, start: int = 0) -> bytes:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    """[H, W], [H, W, C] or [C, H, W] with 1, 3 or 4 channels; a fourth channel is dropped."""
+    """Convert [H, W], [H, W, C] or [C, H, W] with 1, 3 or 4 channels; a fourth channel is dropped."""
     shape = array.shape
     if array.ndim == 3 and shape[-1] not in (1, 3, 4) and shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
@@ -140,7 +140,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):
             raise ImageError(
-                f"An array of floats must lie in 0..1, and this one lies in {array.min():g}..{array.max():g}: "
+                f"An array of floats must be in 0..1, and this one is in {array.min():g}..{array.max():g}: "
                 "divide by 255, or give uint8."
             )
         array = np.rint(array * 255).astype(np.uint8)
@@ -153,10 +153,10 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 class VisualGLMImageProcessor(PilBackend):
-    """Images to `pixel_values` [images, 3, H, W]: bicubic to `size`, aspect not kept, CLIP's mean and std.
+    """Turns images into `pixel_values` [images, 3, H, W]: bicubic to `size`, aspect not kept, CLIP's mean and std.
 
-    Equal to upstream's `BlipImageEvalProcessor` (visual.py:72-98) on a PIL image. Takes whatever `open_image` takes,
-    one, a list, or a list per row; the rows are joined. A URL is an `ImageError`.
+    Equal to upstream's `BlipImageEvalProcessor` (visual.py:72-98) on a PIL image. Accepts what `open_image` accepts:
+    one, a list, or a list per row; the rows are joined. A URL raises `ImageError`.
     """
 
     resample = PILImageResampling.BICUBIC
@@ -170,12 +170,12 @@ class VisualGLMImageProcessor(PilBackend):
 
     @classmethod
     def for_config(cls, config: VisualGLMConfig) -> VisualGLMImageProcessor:
-        """The image processor of a model: its image size."""
+        """Build the image processor for a model's image size."""
         side = config.vision.image_size
         return cls(size={"height": side, "width": side})
 
     def read(self, source: ImageSource, upstream: bool = False) -> Tensor:
-        """Decode one image once, resize it once: `pixel_values` [1, 3, H, W].
+        """Decode and resize one image: `pixel_values` [1, 3, H, W].
 
         Raises:
             ImageError: it cannot be opened.
@@ -183,13 +183,13 @@ class VisualGLMImageProcessor(PilBackend):
         return self(open_image(source, upstream=upstream), return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Opens what transformers would download."""
+        """Open images; transformers would download URLs here, which are refused."""
         if isinstance(image_url_or_urls, (list, tuple)):
             return [self.fetch_images(source) for source in image_url_or_urls]
         return open_image(image_url_or_urls)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
-        """One list of images; a 4-D array is a list of them."""
+        """Flatten to one list of images; a 4-D array is a list of images."""
         if isinstance(images, (list, tuple)):
             return [image for part in images for image in self._prepare_images_structure(part, expected_ndims)]
         if getattr(images, "ndim", 0) > expected_ndims:
@@ -199,13 +199,16 @@ class VisualGLMImageProcessor(PilBackend):
     def process_image(
         self, image: Any, do_resize: bool | None = None, size: Any = None, resample: Any = None, **kwargs: Any
     ) -> np.ndarray:
-        """uint8 [3, H, W], resized here by Pillow: through an array, as transformers does it, 12 megapixels take twice
-        as long; and of many images one at a time is in memory at its full size."""
+        """Decode and resize one image: uint8 [3, H, W].
+
+        Pillow resizes here, one image at a time, so that only one is in memory at full size. Through an array, as in
+        transformers, 12 megapixels take twice as long.
+        """
         opened = open_image(image)
         if do_resize and size is not None and size.height and size.width and isinstance(resample, int):
             opened = opened.resize((size.width, size.height), resample)
         return np.moveaxis(np.asarray(opened), -1, 0)
 
     def resize(self, image: np.ndarray, size: Any, **kwargs: Any) -> np.ndarray:
-        """What `process_image` left: a size that is no height and width."""
+        """Resize to a size that `process_image` cannot use: one without height and width."""
         return image if image.shape[-2:] == (size.height, size.width) else super().resize(image, size, **kwargs)

@@ -1,7 +1,7 @@
-"""What a model's folder says about slots and image size, whatever its layout, here or on a hub.
+"""Read processor settings from a model's folder or hub repository.
 
-Upstream's folders have no file about images, and sat's none for transformers at all: their model configurations say
-it. Out: arguments of `VisualGLMProcessor` and of `VisualGLMImageProcessor.from_dict`. Knows nothing about either.
+Out: arguments of `VisualGLMProcessor` and `VisualGLMImageProcessor.from_dict`. Upstream's folders have no image
+processor file and sat's have no transformers files, so the model's configuration supplies the values.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ..files.config_json import read_object
 from ..network.configuration_limits import check_size
 
 MODEL_CONFIGS = ("config.json", "model_config.json")  # ours and upstream's, sat's
-HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
 
 def hub_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `from_pretrained`'s arguments that say where and how to look."""
-    return {key: given[key] for key in HUB if given.get(key) is not None}
+    """Select the arguments of `from_pretrained` that locate files."""
+    return {key: given[key] for key in HUB_ARGUMENTS if given.get(key) is not None}
 
 
-def slots(folder: Any, hub: Mapping[str, Any]) -> dict[str, int]:
-    """`image_length` and `image_token_id`, from the model's configuration."""
+def image_placeholder_settings(folder: Any, hub: Mapping[str, Any]) -> dict[str, int]:
+    """Read `image_length` and `image_token_id` from the model's configuration."""
     config = _read_json(folder, MODEL_CONFIGS, hub)
     length, rows = config.get("image_length", 32), config.get("vocab_size", 130528)
     token = config.get("image_token_id") or rows
@@ -35,13 +35,13 @@ def slots(folder: Any, hub: Mapping[str, Any]) -> dict[str, int]:
 
 
 def image_settings(folder: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
-    """`preprocessor_config.json`, or where there is none the image size in the model's configuration."""
+    """Read `preprocessor_config.json`; without one, the image size in the model's configuration."""
     stored = _read_json(folder, ("preprocessor_config.json",), hub)
     return stored or {"size": _image_size(_read_json(folder, MODEL_CONFIGS, hub))}
 
 
 def _read_json(folder: Any, names: Sequence[str], hub: Mapping[str, Any]) -> dict[str, Any]:
-    """The first of these files that the folder or hub repository has, or nothing."""
+    """Read the first of these files that exists; return {} if none does."""
     for name in names:
         found = cached_file(
             folder,
@@ -57,7 +57,7 @@ def _read_json(folder: Any, names: Sequence[str], hub: Mapping[str, Any]) -> dic
 
 
 def _image_size(config: Mapping[str, Any]) -> dict[str, int]:
-    """The image size in our `config.json`, in upstream's, or in sat's `model_config.json`; 224 where none says."""
+    """Return the image size in our `config.json`, upstream's, or sat's `model_config.json`; 224 by default."""
     parts = (config.get(name) for name in ("vision_config", "eva_config", "eva_args"))
     size = next((part["image_size"] for part in parts if isinstance(part, dict) and "image_size" in part), 224)
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)

@@ -1,23 +1,23 @@
-"""A dialogue becomes ids with image slots, exactly as upstream writes it.
+"""Build the token ids of a dialogue, exactly as upstream writes it.
 
-In: turns (question, answer, how many images). Out: `input_ids` [T] that end in `[gMASK] <sop>`, with
-`image_length` slots (`image_token_id`) per image. Knows the tokenizer only by `encode_plain` and its ids; nothing
-about pixels or models.
+In: turns (question, answer, number of images). Out: `input_ids` [T] that end in `[gMASK] <sop>`, with `image_length`
+placeholder tokens (`image_token_id`) per image.
 
-    <img>SLOTS</img>问：question\\n答：answer\\n问：question\\n答：          (English: Q: and A:)
+    <img>PLACEHOLDERS</img>问：question\\n答：answer\\n问：question\\n答：          (English: Q: and A:)
 
-Each image stands before the 问/Q of its turn; text between slots is encoded as one string, so pieces may join across
-问： and the question as they do upstream (modeling_chatglm.py 1379-1405; sat model/chat.py). What a user or a model
-wrote never makes structure: upstream turned a literal `<sop>` in a question into the real one, which moved the end of
-the bidirectional prefix, and opened the path or URL in a literal `<img>...</img>`; here both are plain text.
+Each image precedes the 问/Q of its turn. Text between images is encoded as one string, so pieces may join across 问：
+and the question as they do upstream (modeling_chatglm.py 1379-1405; sat model/chat.py). Text of users and models is
+never structure. Upstream turned a literal `<sop>` in a question into the control token, which moved the end of the
+bidirectional prefix, and opened the path or URL in a literal `<img>...</img>`. Here both are plain text.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from ..errors import PromptError
 
@@ -28,13 +28,13 @@ IMAGE_OPEN, IMAGE_CLOSE = "<img>", "</img>"
 CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 IGNORED_LABEL = -100
 SLICE = 8192
-"""Characters whose tokens are counted at once; a shorter dialogue is encoded as a whole."""
+"""Characters that are encoded at once to count tokens; a shorter dialogue is encoded whole."""
 SLICE_ERROR = 256
-"""Tokens that a slice may have beyond its part of the whole text: a token is cut at each end."""
+"""Tokens that a slice may have in excess of its part of the whole text, as cutting splits tokens."""
 
 
 class PlainTokenizer(Protocol):
-    """What a prompt needs of a tokenizer."""
+    """Protocol of the tokenizer that builds prompts."""
 
     bos_token_id: int
     eos_token_id: int
@@ -47,7 +47,7 @@ class PlainTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Turn:
-    """One question, its answer (None while it is being asked), and the images shown with it."""
+    """One question, its answer (None: not answered yet), and the number of its images."""
 
     question: str
     answer: str | None = None
@@ -56,9 +56,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Prompt:
-    """`input_ids` [T], ending in `[gMASK] <sop>` (and an answer's beginning); turns that had to go; images shown.
+    """`input_ids` [T], the number of dropped turns, and the number of images.
 
-    Images never go: those of dropped turns stand before the oldest turn that is left.
+    The ids end in `[gMASK] <sop>`, then the beginning of an answer if one is continued. Images are never dropped:
+    those of dropped turns move to the oldest remaining turn.
     """
 
     input_ids: list[int]
@@ -67,12 +68,16 @@ class Prompt:
 
 
 def language_of(text: str) -> Literal["zh", "en"]:
-    """`zh` when there is a Chinese character, else `en` (upstream's demos: `is_chinese`)."""
+    """Return `zh` if the text has a Chinese character, else `en` (upstream's demos: `is_chinese`)."""
     return "zh" if CHINESE.search(text) else "en"
 
 
 def marks_of(language: Language, question: str) -> tuple[str, str]:
-    """问： and 答：, or Q: and A:; `auto` looks at the question."""
+    """Return 问： and 答：, or Q: and A:; `auto` decides by the question.
+
+    Raises:
+        PromptError: the language is unknown.
+    """
     if language not in ("auto", "zh", "en"):
         raise PromptError(f"language is {language!r}: write auto, zh or en.")
     return MARKS[language_of(question) if language == "auto" else language]
@@ -88,15 +93,17 @@ def build_prompt(
     max_tokens: int | None = None,
     continue_answer: bool = False,
 ) -> Prompt:
-    """The ids that ask the last turn's question.
+    """Build the ids that ask the last turn's question.
 
-    `language` chooses 问/答 or Q/A for the whole dialogue (`auto`: by the last question). Where the dialogue is longer
-    than `max_tokens`, the oldest turns go, whole; every image stays, and so does the question. `continue_answer`: the
+    `language` selects 问/答 or Q/A for the whole dialogue (`auto`: by the last question). If the dialogue exceeds
+    `max_tokens`, the oldest turns are dropped whole; every image and the last question remain. `continue_answer`: the
     last turn has the beginning of an answer, which follows `<sop>`.
 
-    Raises `PromptError` when there is nothing to ask, or the last question does not fit.
+    Raises:
+        PromptError: there is no question, or the last one is blank or does not fit.
     """
     _check_turns(turns, answered=continue_answer)
+    check_question(turns[-1].question)
     beginning = tokenizer.encode_plain(turns[-1].answer) if turns[-1].answer else []
     ids, dropped = _fit(tokenizer, turns, language, [image_token_id] * image_length, max_tokens, len(beginning))
     return Prompt(ids + beginning, dropped, sum(turn.image_count for turn in turns))
@@ -111,10 +118,13 @@ def build_training_row(
     image_length: int,
     max_tokens: int | None = None,
 ) -> tuple[list[int], list[int]]:
-    """`input_ids` [T] and `labels` [T]: the prompt, the last turn's answer, `<eop>`.
+    """Build `input_ids` [T] and `labels` [T]: the prompt, the last turn's answer, `<eop>`.
 
-    The targets are `<sop>` and everything after it; the context is -100 (finetune_visualglm.py). Too long a dialogue
-    loses its oldest turns; `PromptError` when question and answer alone do not fit, or the last turn has no answer.
+    The targets are `<sop>` and everything after it; the context is -100 (finetune_visualglm.py). If the dialogue
+    exceeds `max_tokens`, the oldest turns are dropped.
+
+    Raises:
+        PromptError: question and answer alone do not fit, or the last turn has no answer.
     """
     _check_turns(turns, answered=True)
     answer = [*tokenizer.encode_plain(turns[-1].answer or ""), tokenizer.eos_token_id]
@@ -122,16 +132,40 @@ def build_training_row(
     return ids + answer, [IGNORED_LABEL] * (len(ids) - 1) + ids[-1:] + answer
 
 
-def encode_around_images(tokenizer: PlainTokenizer, texts: Sequence[str], slots: Sequence[int]) -> list[int]:
-    """Texts with one image's slots between each two, each text encoded by itself, then `[gMASK] <sop>`."""
+def build_chat_row(
+    tokenizer: PlainTokenizer,
+    turns: Sequence[Turn],
+    *,
+    continue_answer: bool = False,
+    add_generation_prompt: bool | None = None,
+    **settings: Any,
+) -> tuple[Prompt, list[int]]:
+    """Build the prompt of a question, or the training row of an answered dialogue, and its mask [T].
+
+    The mask is 1 where a training row has a label: GLM learns the last answer only, as it reads the text before in both
+    directions. `settings` are the other arguments of `build_prompt`.
+
+    Raises:
+        PromptError: as `build_prompt`, which `add_generation_prompt=True` selects for an answered dialogue too.
+    """
+    if not turns or turns[-1].answer is None or continue_answer or add_generation_prompt:
+        prompt = build_prompt(tokenizer, turns, continue_answer=continue_answer, **settings)
+        return prompt, [0] * len(prompt.input_ids)
+    ids, labels = build_training_row(tokenizer, turns, **settings)
+    images = sum(turn.image_count for turn in turns)
+    return Prompt(ids, 0, images), [int(label != IGNORED_LABEL) for label in labels]
+
+
+def encode_around_images(tokenizer: PlainTokenizer, texts: Sequence[str], placeholders: Sequence[int]) -> list[int]:
+    """Encode each text by itself, one image's placeholder tokens between two texts, then `[gMASK] <sop>`."""
     ids = tokenizer.encode_plain(texts[0])
     for text in texts[1:]:
-        ids += [*slots, *tokenizer.encode_plain(text)]
+        ids += [*placeholders, *tokenizer.encode_plain(text)]
     return [*ids, tokenizer.gmask_token_id, tokenizer.bos_token_id]
 
 
 def write_turns(turns: Iterable[Turn], marks: tuple[str, str]) -> list[str]:
-    """The dialogue as text, cut where a image's slots go: one text more than there are images."""
+    """Write the dialogue as text, split where the placeholder tokens of each image go (images + 1 texts)."""
     texts = [""]
     for turn in turns:
         for _ in range(turn.image_count):
@@ -143,8 +177,8 @@ def write_turns(turns: Iterable[Turn], marks: tuple[str, str]) -> list[str]:
     return texts
 
 
-def cut_at_images(text: str) -> list[str]:
-    """A dialogue that was written as one text, cut inside each `<img></img>`, as `write_turns` cuts it."""
+def split_at_images(text: str) -> list[str]:
+    """Split a dialogue in one text inside each `<img></img>`, as `write_turns` does."""
     first, *others = text.split(IMAGE_OPEN + IMAGE_CLOSE)
     texts = [first]
     for other in others:
@@ -157,28 +191,27 @@ def _fit(
     tokenizer: PlainTokenizer,
     turns: Sequence[Turn],
     language: Language,
-    slots: list[int],
+    placeholders: list[int],
     max_tokens: int | None,
-    kept_free: int,
+    reserved: int,
 ) -> tuple[list[int], int]:
-    """The longest end of the dialogue that asks its last question and leaves so many tokens free for what follows
-    `<sop>`; and how many turns went."""
+    """Drop the oldest turns until the prompt fits and `reserved` tokens remain; return (ids, dropped turns)."""
     marks = marks_of(language, turns[-1].question)
     turns = [*turns[:-1], replace(turns[-1], answer=None)]
 
-    def ids_without(dropped: int) -> list[int]:
+    def encode_without(dropped: int) -> list[int]:
         oldest = replace(turns[dropped], image_count=sum(turn.image_count for turn in turns[: dropped + 1]))
-        return encode_around_images(tokenizer, write_turns([oldest, *turns[dropped + 1 :]], marks), slots)
+        return encode_around_images(tokenizer, write_turns([oldest, *turns[dropped + 1 :]], marks), placeholders)
 
-    first = 0 if max_tokens is None else _first_that_may_fit(tokenizer, turns, max_tokens - kept_free)
-    ids = ids_without(first)
-    if max_tokens is None or len(ids) <= max_tokens - kept_free:
+    first = 0 if max_tokens is None else _oldest_turn_that_may_fit(tokenizer, turns, max_tokens - reserved)
+    ids = encode_without(first)
+    if max_tokens is None or len(ids) <= max_tokens - reserved:
         return ids, first
-    shown = len(slots) * sum(turn.image_count for turn in turns)
-    return _longest(ids_without, first, len(turns) - 1, max_tokens - kept_free, shown)
+    image_tokens = len(placeholders) * sum(turn.image_count for turn in turns)
+    return _drop_fewest(encode_without, first, len(turns) - 1, max_tokens - reserved, image_tokens)
 
 
-def _first_that_may_fit(tokenizer: PlainTokenizer, turns: Sequence[Turn], room: int) -> int:
+def _oldest_turn_that_may_fit(tokenizer: PlainTokenizer, turns: Sequence[Turn], room: int) -> int:
     """Return the index of the oldest turn that may be part of a prompt of `room` tokens.
 
     Counts slices of the newest text until `room` is surely exceeded, so that a huge dialogue is never encoded whole.
@@ -201,33 +234,42 @@ def _first_that_may_fit(tokenizer: PlainTokenizer, turns: Sequence[Turn], room: 
     return 0
 
 
-def _longest(
-    ids_without: Callable[[int], list[int]], first: int, last: int, room: int, slots: int
+def _drop_fewest(
+    encode_without: Callable[[int], list[int]], first: int, last: int, room: int, image_tokens: int
 ) -> tuple[list[int], int]:
-    """The ids without the fewest oldest turns, more than `first` and at most `last`, that fit into `room`; and how many
-    turns that is.
+    """Find the smallest number of dropped turns in `first + 1 .. last` that fits `room`; return (ids, number).
 
-    Fewer turns are never longer, so it halves what is left to try: a client may send thousands of turns.
+    Binary search, as dropping more turns never makes the prompt longer and a client may send thousands of turns.
     """
-    fitting, few, many = ids_without(last), first + 1, last
+    fitting, low, high = encode_without(last), first + 1, last
     if len(fitting) > room:
         raise PromptError(
-            f"The question takes {len(fitting)} tokens ({slots} of them slots of images) and only {max(room, 0)} "
-            "fit: shorten it, or show fewer images."
+            f"The question takes {len(fitting)} tokens ({image_tokens} of them placeholder tokens of images) and only "
+            f"{max(room, 0)} fit: shorten it, or show fewer images."
         )
-    while few < many:
-        middle = (few + many) // 2
-        ids = ids_without(middle)
+    while low < high:
+        middle = (low + high) // 2
+        ids = encode_without(middle)
         if len(ids) <= room:
-            fitting, many = ids, middle
+            fitting, high = ids, middle
         else:
-            few = middle + 1
-    return fitting, many
+            low = middle + 1
+    return fitting, high
+
+
+def check_question(question: str) -> None:
+    """Refuse a question without a visible character; control and format characters (zero width) are invisible.
+
+    Raises:
+        PromptError: the question is blank.
+    """
+    if all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in question):
+        raise PromptError("The question is blank: write a question.")
 
 
 def _check_turns(turns: Sequence[Turn], answered: bool) -> None:
     if not turns:
-        raise PromptError("The dialogue is empty: ask something.")
+        raise PromptError("The dialogue is empty: ask a question.")
     for turn in turns[:-1]:
         if turn.answer is None:
             raise PromptError(f"The question {turn.question[:40]!r} has no answer: only the last one may be open.")

@@ -1,7 +1,6 @@
-"""The pieces of ChatGLM-6B v1's SentencePiece file, and whether a file has them all.
+"""Open and check ChatGLM-6B v1's SentencePiece vocabulary.
 
-In: a path. Out: an opened vocabulary, or one sentence about what is wrong with the file. Knows nothing about
-transformers.
+In: a path. Out: an opened vocabulary, or a `TokenizerError` that says what is wrong with the file.
 
 The file (`ice_text.model`, 130344 pieces, NFKC): 0 `<unk>`, 3 `<pad>`, 4 `<n>` (newline), 5 `▁`, 130000 `[MASK]`,
 130001 `[gMASK]`, 130004 `<sop>`, 130005 `<eop>`, 130008 `<|tab|>`, 130009.. `<|blank_2|>`.. (runs of spaces), 130088..
@@ -27,6 +26,8 @@ SPECIAL_TOKENS = {
     "unk_token": "<unk>",
 }
 STRUCTURE = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
+TEXT_SPECIALS = (*SPECIAL_TOKENS.values(), "[gMASK]")
+"""Special pieces that the tokenizer matches in text."""
 LONGEST_BLANK = 80
 REQUIRED = (
     *STRUCTURE,
@@ -38,8 +39,12 @@ REQUIRED = (
 
 
 def open_vocabulary(path: str | Path | None) -> sentencepiece.SentencePieceProcessor:
-    """The vocabulary in a file; `TokenizerError` unless it is a whole one of ChatGLM-6B v1's layout."""
-    remedy = "take ice_text.model from THUDM/visualglm-6b."
+    """Open a vocabulary file.
+
+    Raises:
+        TokenizerError: the file is missing, incomplete, or not ChatGLM-6B v1's.
+    """
+    remedy = "use ice_text.model from THUDM/visualglm-6b."
     if path is None or not Path(path).is_file():
         raise TokenizerError(f"The vocabulary file {path or VOCABULARY_FILE} is missing: {remedy}")
     try:
@@ -53,13 +58,15 @@ def open_vocabulary(path: str | Path | None) -> sentencepiece.SentencePieceProce
     try:
         vocabulary.LoadFromSerializedProto(data)
     except RuntimeError as error:
-        raise TokenizerError(f"{path} is not a SentencePiece vocabulary, or a broken download: {remedy}") from error
+        raise TokenizerError(
+            f"{path} is not a SentencePiece vocabulary, or the download is broken: {remedy}"
+        ) from error
     missing = [piece for piece in REQUIRED if vocabulary.id_to_piece(vocabulary.piece_to_id(piece)) != piece]
     if missing:
         raise TokenizerError(
             f"{path} lacks {', '.join(missing[:3])}{' and more' * (len(missing) > 3)}: "
-            f"it is cut short, or another model's (ChatGLM2 and 3 have their own); {remedy}"
+            f"it is incomplete, or another model's (ChatGLM2 and 3 have their own); {remedy}"
         )
     if vocabulary.encode("，") != vocabulary.encode(","):
-        raise TokenizerError(f"{path} has lost its NFKC rules, so it is cut short: {remedy}")
+        raise TokenizerError(f"{path} has no NFKC rules; the file is incomplete: {remedy}")
     return vocabulary

@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset
 
 from ..errors import UsageError
 from ..files.untrusted_files import open_regular, parse_json
+from ..preprocessing.describe_questions import DESCRIBE_QUESTIONS
 from ..preprocessing.prompt import Turn, language_of
 from .batches import Batch, BatchShare, PromptBuilder, blocks_of, caption_block
 from .config import Stage
@@ -25,33 +26,6 @@ VALIDATION_EVERY = 50  # every 50th line is kept for validation
 LONGEST_LINE = 1 << 20
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
-DESCRIBE: dict[Language, tuple[str, ...]] = {
-    "zh": (
-        "描述这张图片。",
-        "描述一下这张图片。",
-        "请描述这张图。",
-        "请描述图片内容。",
-        "详细描述这张图片。",
-        "介绍一下这张图。",
-        "说说这张图片。",
-        "描述图片",
-        "这张图片画了什么？请描述。",
-        "图片的内容是什么？",
-    ),
-    "en": (
-        "Describe the picture.",
-        "Describe this image.",
-        "Please describe the picture.",
-        "Describe what you see.",
-        "Tell me about this picture.",
-        "Can you describe the image?",
-        "Describe the image in detail.",
-        "Give a description of the picture.",
-        "describe this picture",
-        "Caption this image.",
-    ),
-}
-"""Questions to which an image's caption is the answer."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +89,7 @@ def _example(row: dict[str, Any], rng: random.Random) -> CaptionExample:
     if "question" in row:
         return CaptionExample("question", language_of(row["question"]), row["question"], row["answer"])
     language = rng.choice([language for language in LANGUAGES if row.get(language)])
-    return CaptionExample("describe", language, rng.choice(DESCRIBE[language]), row[language])
+    return CaptionExample("describe", language, rng.choice(DESCRIBE_QUESTIONS[language]), row[language])
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:

@@ -1,9 +1,8 @@
 """Linears and embeddings in 8 or 4 bits: formats, arithmetic, modules, operators.
 
-`quantize_weight` and `dequantize_weight` go between numbers and stored bits, `QuantizedLinear` stands where a
-`nn.Linear` stood. `QuantizationConfig` says which modules; `prepare` makes an empty quantized model,
-`quantize_in_place` quantizes an open one. The stored form is the same on every device. Knows nothing about VisualGLM,
-files or commands.
+`quantize_weight` and `dequantize_weight` convert between numbers and stored bits; `QuantizedLinear` replaces an
+`nn.Linear`. `QuantizationConfig` selects the modules; `prepare` builds an empty quantized model, `quantize_in_place`
+quantizes a loaded one. The stored form is the same on every device.
 """
 
 from ..kernels.packing import DEFAULT_GROUP_SIZE, Bits, dequantize_weight, quantize_weight

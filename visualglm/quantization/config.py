@@ -1,9 +1,7 @@
-"""Which modules of a model are stored in how many bits, and the modules put in their places.
+"""Choose which modules are quantized, and replace them.
 
-`QuantizationConfig` is what stands in a quantized checkpoint's `config.json` as `quantization_config`, explicit in
-every respect: patterns of module names with their bits, and the group size. `replace_modules` puts the quantized kind
-of a module wherever a pattern matches a linear or an embedding. Knows nothing about VisualGLM: the patterns are the
-caller's.
+`QuantizationConfig` is the `quantization_config` of a quantized checkpoint's `config.json`: patterns of module names
+with their bits, and the group size. `replace_modules` replaces every linear or embedding that a pattern matches.
 """
 
 from __future__ import annotations
@@ -22,17 +20,18 @@ from ..kernels.packing import DEFAULT_GROUP_SIZE, Bits, check_format
 
 METHOD = "visualglm"
 PLAIN = (nn.Linear, FastLinear, nn.Embedding)
-"""Modules that can be quantized; those that other libraries derive from them hold something else."""
+"""Classes that can be quantized, without subclasses: other libraries' subclasses hold other tensors."""
 
 
 @register_quantization_config(METHOD)
 class QuantizationConfig(QuantizationConfigMixin):
-    """`modules`: patterns of module names (`*` for anything) -> bits; the longest that fits counts, the rest stay.
+    """Bits per module name pattern, in transformers' form.
 
-    None leaves the choice to the model: its usual linears in `bits` bits. `group_size` is that of all 4-bit modules.
+    `modules`: pattern (`*` matches anything) -> bits; the longest match counts, unmatched modules stay as they are.
+    None leaves the choice to the model: its usual linears in `bits` bits. `group_size` holds for all 4-bit modules.
 
     Raises:
-        QuantizationError: bits or group size are none that are offered.
+        QuantizationError: unsupported bits or group size, or an unknown field.
     """
 
     def __init__(
@@ -45,8 +44,8 @@ class QuantizationConfig(QuantizationConfigMixin):
         unknown = sorted(set(kwargs) - {"quant_method"})
         if unknown or kwargs.get("quant_method", METHOD) != METHOD:
             raise QuantizationError(
-                f"quantization_config has {', '.join(unknown) or 'another quant_method'}, which this version does not "
-                "know: update visualglm."
+                f"quantization_config has {', '.join(unknown) or 'another quant_method'}, which this version cannot "
+                "read: update visualglm."
             )
         self.quant_method = METHOD  # type: ignore[assignment]
         self.bits, self.group_size = bits, group_size
@@ -55,7 +54,7 @@ class QuantizationConfig(QuantizationConfigMixin):
             check_format(wanted, group_size)
 
     def bits_of(self, name: str) -> Bits | None:
-        """Bits of the module of that name, None where it stays as it is."""
+        """Return the bits of the module of that name, None where it is not quantized."""
         fitting = [pattern for pattern in self.modules or {} if fnmatchcase(name, pattern)]
         return (self.modules or {})[max(fitting, key=len)] if fitting else None
 
@@ -63,9 +62,9 @@ class QuantizationConfig(QuantizationConfigMixin):
 def replace_modules(
     model: nn.Module, config: QuantizationConfig, made: Callable[[Any, Bits], nn.Module], prefix: str = ""
 ) -> list[str]:
-    """Puts `made(module, bits)` in the place of each linear or embedding that the configuration names; their names.
+    """Replace each selected linear or embedding by `made(module, bits)`; return their names.
 
-    `prefix` is what the names in `config` have before those in `model`, where it is a part of the whole.
+    `prefix`: where `model` is a part of the whole, what names in `config` have before names in `model`.
     """
     swapped = []
     for name, module in select_modules(model, config, prefix):
@@ -75,7 +74,7 @@ def replace_modules(
 
 
 def select_modules(model: nn.Module, config: QuantizationConfig | None, prefix: str = "") -> list[tuple[str, Any]]:
-    """The linears and embeddings that the configuration names, with their names; all of them where it is None."""
+    """Return names and modules of the linears and embeddings that `config` selects; all of them where it is None."""
     return [
         (name, module)
         for name, module in model.named_modules()

@@ -1,8 +1,8 @@
-"""How transformers opens and saves what `QuantizationConfig` describes.
+"""Load and save quantized models with transformers.
 
-Importing this file registers the method `visualglm`, so that `from_pretrained` of a quantized folder makes quantized
-modules before it reads their numbers, and `save_pretrained` writes them as they are. Models that are open already take
-the road of `quantize_in_place`. Knows nothing about VisualGLM.
+Importing this file registers the method `visualglm`: `from_pretrained` of a quantized folder builds quantized modules
+before it reads their tensors, and `save_pretrained` writes them unchanged. `quantize_in_place` quantizes a model that
+is loaded already.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .quantized_embedding import QuantizedEmbedding, TiedHead, check_embedding
 from .quantized_linear import QuantizedLinear
 
 WRAPPERS = ("base_layer", "original_module")
-"""What PEFT calls the module that an adapter was laid over."""
+"""Attribute names under which PEFT's layers hold the original module."""
 
 
 @register_quantizer(METHOD)
 class Quantizer(HfQuantizer):
-    """transformers' door: it only ever meets numbers that are quantized already."""
+    """Loader of checkpoints that are stored quantized; quantizing on load goes through `quantize_in_place`."""
 
     quantization_config: QuantizationConfig
 
@@ -34,30 +34,30 @@ class Quantizer(HfQuantizer):
         prepare(model, self.quantization_config, dtype)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        model.is_quantized = False  # transformers forbids half() and float() else; here they are safe
+        model.is_quantized = False  # else transformers forbids half() and float(), which are safe here
         return model
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
-        """A stored tensor goes into the dtype of the module's own."""
+        """Keep the stored dtype of a tensor."""
         return dtype
 
     def is_serializable(self, *args: Any, **kwargs: Any) -> bool:
-        """Whether `save_pretrained` may write the model."""
+        """Return whether `save_pretrained` may write the model."""
         return True
 
     @property
     def is_compileable(self) -> bool:
-        """Whether `generate` may compile a step: its products are operators."""
+        """Return whether `generate` may compile a step: quantized products are registered operators."""
         return True
 
     @property
     def is_trainable(self) -> bool:
-        """Adapters beside the stored numbers may be trained."""
+        """Return whether adapters may be trained on the quantized weights."""
         return True
 
 
 def prepare(model: Any, config: QuantizationConfig, dtype: torch.dtype | None = None) -> None:
-    """Empty quantized modules (meta device) in the places that the configuration names; `dtype` is the model's."""
+    """Replace the selected modules by empty quantized ones (meta device); `dtype` is the model's."""
 
     def empty(module: Any, bits: Bits) -> nn.Module:
         if isinstance(module, nn.Embedding):
@@ -71,13 +71,12 @@ def prepare(model: Any, config: QuantizationConfig, dtype: torch.dtype | None = 
 
 
 def quantize_in_place(model: Any, config: QuantizationConfig, prefix: str = "") -> None:
-    """Quantizes an open model, one module at a time, and notes in its configuration that it is.
+    """Quantize a loaded model, one module at a time, and record it in `model.config`.
 
-    `model` may be a part that shares the whole's `config`; `prefix` is then what its names have before them there.
+    `model` may be a part that shares the whole model's `config`; `prefix` is then the part's name in the whole.
 
     Raises:
-        QuantizationError: a weight is not finite, adapters are laid on the modules, or none has such a name; then
-            nothing is quantized.
+        QuantizationError: a weight is not finite, an adapter is attached, or nothing matches. Nothing has changed then.
     """
     _require_bare(model, config, prefix)
     _require_finite(model, config, prefix)
@@ -88,28 +87,30 @@ def quantize_in_place(model: Any, config: QuantizationConfig, prefix: str = "") 
         return QuantizedLinear.of(module, bits, config.group_size)
 
     if not replace_modules(model, config, quantized, prefix):
-        raise QuantizationError("there is nothing to quantize: the linears of this model are quantized already.")
+        raise QuantizationError("There is nothing to quantize: the linears of this model are quantized already.")
     _tie(model)
     model.config.quantization_config = config
 
 
 def _require_bare(model: Any, config: QuantizationConfig, prefix: str) -> None:
-    """Raises `QuantizationError` where PEFT's layers lie over a module: the stored form has no names for those."""
+    """Raise `QuantizationError` where PEFT's layers wrap a module: the stored form has no names for those."""
     for name, _ in select_modules(model, None, prefix):
         bare = ".".join(part for part in name.split(".") if part not in WRAPPERS)
         if bare != name and config.bits_of(prefix + bare) is not None:
-            raise QuantizationError(f"an adapter is laid on {bare}: quantize first, then add adapters.")
+            raise QuantizationError(f"An adapter is attached to {bare}: quantize first, then add adapters.")
 
 
 def _require_finite(model: Any, config: QuantizationConfig, prefix: str) -> None:
-    """Raises `QuantizationError` for the first weight that is not; before any is changed, and without a second copy."""
+    """Raise `QuantizationError` for the first weight that is not finite, before any module is changed."""
     for name, module in select_modules(model, config, prefix):
         if not bool(module.weight.isfinite().all()):
-            raise QuantizationError(f"{name} has weights that are not finite: the checkpoint is broken, get it again.")
+            raise QuantizationError(
+                f"{name} has weights that are NaN or infinite: the checkpoint is broken, get it again."
+            )
 
 
 def _tie(model: Any) -> None:
-    """A head that was tied to a table that is quantized now reads that table."""
+    """Tie the output head to the quantized embedding where the model ties them."""
     table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
     if isinstance(table, QuantizedEmbedding) and model.config.tie_word_embeddings:
         model.set_output_embeddings(TiedHead(table))

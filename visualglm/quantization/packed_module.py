@@ -1,9 +1,8 @@
-"""A quantized linear's weight in the order in which a kernel reads it, and back.
+"""Convert a quantized weight between stored form and a kernel's order.
 
-The stored form is what files, other devices and derivatives know; the arranged one takes its place in memory when a
-linear first computes, and gives it back whenever someone asks for the state or moves the module. While a
-weight is arranged, the buffers `weight` and `weight_scale` are empty (meta) tensors of the stored shapes. Knows
-nothing about what the numbers mean.
+Files, other devices and derivatives use the stored form. When a linear first computes, the arranged form replaces it in
+memory; reading the state or moving the module restores the stored form. While a weight is arranged, the buffers
+`weight` and `weight_scale` are empty (meta) tensors of the stored shapes.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from ..kernels import cpu_backend, torch_backend
 from ..kernels.operators import arranger
 
 DEVICES = ("cpu", "cuda")
-"""Where kernels are that want weights in an order of theirs."""
+"""Devices whose kernels read weights in their own order."""
 LOCK = threading.Lock()
-"""One thread arranges; a second one that computes with the same model waits."""
+"""Held while a weight is converted: a second thread that computes with the same model waits."""
 
 
 class PackedModule(nn.Module):
-    """Base of whatever multiplies with a quantized matrix [out_features, in_features]: it lies stored or arranged."""
+    """Base of modules that multiply with a quantized matrix [out_features, in_features], stored or arranged."""
 
     bits: int
     group_size: int
@@ -35,13 +34,13 @@ class PackedModule(nn.Module):
     arranged: Tensor | None = None
 
     def product(self, input: Tensor) -> Tensor:
-        """`forward` without bias and without a derivative.
+        """Compute `forward` without bias and without a derivative.
 
         Raises:
             ValueError: the input has another width; a kernel would read past its end.
         """
         if input.shape[-1] != self.in_features:
-            raise ValueError(f"the input is {list(input.shape)}, its last size must be {self.in_features}.")
+            raise ValueError(f"The input has shape {list(input.shape)}: its last dimension must be {self.in_features}.")
         if self.arranged is None and _may_arrange(input):
             self.arrange(input)
         if self.arranged is not None:
@@ -49,16 +48,16 @@ class PackedModule(nn.Module):
         return self.exact_product(input)
 
     def exact_product(self, input: Tensor) -> Tensor:
-        """`product` by the stored form, whose only error is the weight's: what training and compilers see."""
+        """Compute `product` from the stored form, for training and compilers: the only error is the weight's."""
         weight, weight_scale = self.stored()
         if self.bits == 8:
             return torch.ops.visualglm.linear_int8(input, weight, weight_scale)
         return torch.ops.visualglm.linear_int4(input, weight, weight_scale, self.group_size)
 
     def can_arrange(self, input: Tensor) -> bool:
-        """Whether a kernel computes with this weight, where it lies now, and with such an input."""
+        """Return whether a kernel takes this weight on its device and such an input."""
         if self.weight.device.type not in DEVICES or hasattr(self, "_hf_hook"):
-            return False  # a hook of accelerate brings weights from elsewhere and takes them away again
+            return False  # accelerate's hook loads weights for one call and offloads them again
         if self.weight.device.type == "cpu" and cpu_backend.available():
             return self.bits == 8 or cpu_backend.serves_group(self.group_size)
         if self.bits == 8:
@@ -66,7 +65,7 @@ class PackedModule(nn.Module):
         return torch_backend.serves_int4(input, self.out_features, self.group_size)
 
     def arrange(self, input: Tensor) -> None:
-        """Puts the weight into a kernel's order if one takes it; nothing happens where it is so already."""
+        """Put the weight into a kernel's order if one takes it and it is not arranged yet."""
         with LOCK:
             if self.arranged is not None or not self.can_arrange(input):
                 return
@@ -80,7 +79,7 @@ class PackedModule(nn.Module):
             self.arranged = arranged
 
     def stored(self) -> tuple[Tensor, Tensor]:
-        """`weight` and `weight_scale` as files have them."""
+        """Return `weight` and `weight_scale` in stored form."""
         if self.arranged is None:
             return self.weight, self.weight_scale
         rows, order = self.out_features, arranger(self.arranged)
@@ -89,19 +88,19 @@ class PackedModule(nn.Module):
         return order.plain_int4(self.arranged, rows, 2 * self.weight.shape[1], self.group_size)
 
     def restore(self) -> None:
-        """Puts the stored form back in its place."""
+        """Put the stored form back into the buffers."""
         self.weight, self.weight_scale = self.stored()
         self.arranged = None
 
     def arranged_product(self, input: Tensor) -> Tensor:
-        """`input` [..., in_features] times the arranged weight."""
+        """Multiply `input` [..., in_features] by the arranged weight."""
         assert self.arranged is not None
         if self.bits == 8:
             return torch.ops.visualglm.arranged_int8(input, self.arranged, self.weight_scale)
         return torch.ops.visualglm.arranged_int4(input, self.arranged, self.out_features, self.group_size)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles hold the stored form: another machine may have another kernel."""
+        """Restore the stored form before copying or pickling: another machine may have another kernel."""
         self.restore()
         return self.__dict__.copy()
 
@@ -116,5 +115,5 @@ class PackedModule(nn.Module):
 
 
 def _may_arrange(input: Tensor) -> bool:
-    """Where there are kernels, and never inside a traced program."""
+    """Return whether kernels exist for the device, outside tracing."""
     return input.device.type in DEVICES and not torch.compiler.is_compiling()

@@ -1,7 +1,7 @@
-"""An embedding table in 8 bits, and the head that is tied to it.
+"""8-bit embedding table and the output head tied to it.
 
-ids [...] -> rows [..., hidden] in the model's dtype; hidden states [..., hidden] -> logits [..., vocabulary]. One table
-serves both, with a scale per row, so a tied model holds it once. Knows nothing about whole models.
+ids [...] -> rows [..., hidden] in the model's dtype; hidden states [..., hidden] -> logits [..., vocabulary]. Both use
+one table with a scale per row, so a tied model stores it once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .quantized_linear import apply_keeping_scale_dtype
 class QuantizedEmbedding(PackedModule):
     """Buffers `weight` int8 [vocabulary, hidden] and `weight_scale` float32 [vocabulary]; rows come out in `dtype`.
 
-    A tied head multiplies with the same table, so it may lie in the order that the kernel reads.
+    A tied head multiplies with the same table, so the table may be arranged for the kernel.
     """
 
     def __init__(self, rows: int, columns: int, device: Any = None, dtype: torch.dtype | None = None) -> None:
@@ -35,10 +35,10 @@ class QuantizedEmbedding(PackedModule):
 
     @classmethod
     def of(cls, embedding: nn.Embedding, bits: Bits) -> QuantizedEmbedding:
-        """`embedding`, quantized where it lies.
+        """Quantize `embedding` on its device.
 
         Raises:
-            QuantizationError: 4 bits were asked for, or see `quantize_weight`.
+            QuantizationError: `bits` is 4, or see `quantize_weight`.
         """
         check_embedding(bits)
         made = cls(embedding.num_embeddings, embedding.embedding_dim, "meta", embedding.weight.dtype)
@@ -46,7 +46,7 @@ class QuantizedEmbedding(PackedModule):
         return made
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[...] -> [..., hidden]."""
+        """Look up ids [...] -> [..., hidden]."""
         arranged = self.arranged
         rows = self.weight[ids] if arranged is None else arranger(arranged).rows_int8(arranged, ids, self.embedding_dim)
         return (rows * self.weight_scale[ids][..., None]).to(self.dtype)
@@ -57,31 +57,31 @@ class QuantizedEmbedding(PackedModule):
         return apply_keeping_scale_dtype(self, super()._apply, fn, recurse)  # type: ignore[return-value]
 
     def extra_repr(self) -> str:
-        """What `print(model)` shows."""
+        """Describe the module for `print(model)`."""
         return f"{self.num_embeddings}, {self.embedding_dim}, bits=8"
 
 
 class TiedHead(nn.Module):
-    """The linear without bias whose matrix is an embedding's table; has no state of its own."""
+    """Linear without bias that multiplies with an embedding's table; it has no state of its own."""
 
     table: QuantizedEmbedding
 
     def __init__(self, table: QuantizedEmbedding) -> None:
         super().__init__()
-        object.__setattr__(self, "table", table)  # as a submodule its numbers would be stored twice
+        object.__setattr__(self, "table", table)  # as a submodule its tensors would be saved twice
         self.in_features, self.out_features, self.bias = table.embedding_dim, table.num_embeddings, None
 
     @property
     def weight(self) -> Tensor:
-        """The table's, [vocabulary, hidden] int8."""
+        """The embedding's weight, int8 [vocabulary, hidden]."""
         return self.table.weight
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """[..., hidden] -> [..., vocabulary]."""
+        """Compute [..., hidden] -> [..., vocabulary]."""
         return self.table.product(hidden_states)
 
 
 def check_embedding(bits: Bits) -> None:
-    """Raises `QuantizationError` unless an embedding can be stored so."""
+    """Raise `QuantizationError` unless an embedding can be stored in `bits` bits."""
     if bits != 8:
-        raise QuantizationError("an embedding is stored in 8 bits or not quantized: ask for 8.")
+        raise QuantizationError("An embedding can only be stored in 8 bits: choose 8, or leave it out.")

@@ -1,7 +1,7 @@
-"""The module that stands where a `nn.Linear` stood, with its weight in 8 or 4 bits.
+"""Linear layer with its weight in 8 or 4 bits.
 
-`x` [..., in_features] -> [..., out_features]. State: buffers `weight` and `weight_scale` as `formats` stores them, and
-`bias` as it was. Casts (`half()`, `to(dtype)`) move the bias, never the stored bits. Knows nothing about whole models.
+`x` [..., in_features] -> [..., out_features]. State: buffers `weight` and `weight_scale` in the format of `packing`,
+and the unchanged `bias`. Casts (`half()`, `to(dtype)`) cast the bias, never the stored bits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .packed_module import PackedModule
 
 
 class QuantizedLinear(PackedModule):
-    """A linear with stored weights of `bits` bits; made empty, filled from a state or by `of`."""
+    """Linear with a stored weight of `bits` bits; built empty, filled by `load_state_dict` or `of`."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class QuantizedLinear(PackedModule):
     def of(
         cls, linear: nn.Linear, bits: Bits, group_size: int = DEFAULT_GROUP_SIZE, importance: Tensor | None = None
     ) -> QuantizedLinear:
-        """`linear`, quantized where it lies; its bias is shared, its weight is not kept.
+        """Quantize `linear` on its device; the bias is shared, the weight is not kept.
 
         Raises:
             QuantizationError: see `quantize_weight`.
@@ -61,7 +61,7 @@ class QuantizedLinear(PackedModule):
         return made.train(linear.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """[..., in_features] -> [..., out_features] in the input's dtype."""
+        """Compute [..., in_features] -> [..., out_features] in the input's dtype."""
         if torch.is_grad_enabled() and input.requires_grad:
             output: Tensor = _Differentiable.apply(input, self)  # type: ignore[no-untyped-call]
         else:
@@ -69,7 +69,7 @@ class QuantizedLinear(PackedModule):
         return output if self.bias is None else output + self.bias.to(output.dtype)
 
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The matrix that is multiplied with, [out_features, in_features]."""
+        """Return the dequantized matrix [out_features, in_features]."""
         weight, weight_scale = self.stored()
         return dequantize_weight(weight, weight_scale, self.in_features, dtype)
 
@@ -78,7 +78,7 @@ class QuantizedLinear(PackedModule):
         return apply_keeping_scale_dtype(self, super()._apply, fn, recurse)  # type: ignore[return-value]
 
     def extra_repr(self) -> str:
-        """What `print(model)` shows."""
+        """Describe the module for `print(model)`."""
         group = f", group_size={self.group_size}" if self.bits == 4 else ""
         bias = self.bias is not None
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}{group}, bias={bias}"
@@ -87,7 +87,7 @@ class QuantizedLinear(PackedModule):
 def apply_keeping_scale_dtype(
     module: Any, apply: Callable[..., Any], fn: Callable[[Tensor], Tensor], recurse: bool
 ) -> nn.Module:
-    """`Module._apply` for a module with a `weight_scale`: a cast of the model is none of the stored numbers."""
+    """Run `Module._apply` without casting `weight_scale`: a cast of the model must not change stored numbers."""
     scale = module.weight_scale
     apply(fn, recurse)
     if module.weight_scale.dtype != scale.dtype:
@@ -97,7 +97,7 @@ def apply_keeping_scale_dtype(
 
 
 class _Differentiable(torch.autograd.Function):
-    """The product with a derivative for its input; keeps no dequantized matrix between the two passes."""
+    """Product with a derivative for its input; no dequantized matrix is kept between the two passes."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, linear: QuantizedLinear) -> Tensor:

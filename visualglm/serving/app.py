@@ -1,4 +1,4 @@
-"""The whole server as one ASGI app: both APIs, health, metrics, the page, and the guard around them.
+"""The whole server as one ASGI app: APIs, health, metrics, page, guards.
 
 The engine starts and stops with the app: on shutdown the answers under way, and those that wait, are finished.
 """
@@ -6,7 +6,7 @@ The engine starts and stops with the app: on shutdown the answers under way, and
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,10 @@ from .image_reader import ImageReader
 from .limits import EngineLimits
 from .metrics import Metrics, RequestCount
 from .middleware import ApiKeyMiddleware, BodyLimitMiddleware, RequestLimit
+from .model_cards import model_cards
 from .model_ids import ModelIds
 from .same_origin import SameOriginOnly
+from .static_page import StaticPage
 from .url_fetcher import ImageFetcher
 
 BODY_SECONDS = 60.0
@@ -35,14 +37,14 @@ BODY_SECONDS = 60.0
 @dataclass(frozen=True)
 class ServerSettings:
     """`name`: the model's id; `keys`: without any, nobody is asked for one; `trusted_hosts`: Host headers to answer;
-    `language` and `defaults` (sampling) hold where a request says nothing."""
+    `language` and `defaults` (sampling) hold where a request says nothing; `miniature`: the packed model is served."""
 
     name: str = "visualglm-mini"
     keys: tuple[str, ...] = ()
     image_hosts: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ("*",)
-    with_api: bool = True
     with_page: bool = True
+    miniature: bool = False
     language: Language = "auto"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     body_limit: int = 32_000_000
@@ -64,28 +66,20 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
     served = ModelIds(settings.name, tuple(model.adapters))
     engine = Engine(model, settings.limits, metrics, settings.language, settings.defaults)
 
-    stopping = ExitStack()
-
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        with stopping:
-            engine.start()
-            yield
-            engine.close()
+        engine.start()
+        yield
+        engine.close()
 
     app = FastAPI(title="VisualGLM", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.engine = engine
     error_responses.add_exception_handlers(app)
     _add_operations(app, metrics, settings)
-    if settings.with_api:
-        app.include_router(openai_api.router(engine, served, ImageReader(ImageFetcher(settings.image_hosts))))
-        app.include_router(upstream_api.router(engine, served))
+    cards = model_cards(engine, served, settings.miniature)
+    app.include_router(openai_api.router(engine, served, ImageReader(ImageFetcher(settings.image_hosts)), cards))
+    app.include_router(upstream_api.router(engine, served))
     _refuse_unknown_v1(app)
-    if settings.with_page:
-        from .web_page import mount_page
-
-        app.state.uploads = mount_page(app, engine, served, settings.body_limit)
-        stopping.callback(app.state.uploads.close)
     _add_guards(app, metrics, settings)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
@@ -102,7 +96,7 @@ def _add_operations(app: FastAPI, metrics: Metrics, settings: ServerSettings) ->
 
 
 def _refuse_unknown_v1(app: FastAPI) -> None:
-    """Below `/v1` nothing falls through to the page."""
+    """Answer unknown paths below `/v1` in OpenAI's shape."""
 
     @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     async def unknown(path: str, request: Request) -> Response:
@@ -117,6 +111,8 @@ def _add_guards(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> Non
     app.add_middleware(BodyLimitMiddleware, byte_limit=settings.body_limit, second_limit=settings.body_seconds)
     app.add_middleware(RequestLimit, limit=settings.request_limit)
     app.add_middleware(ApiKeyMiddleware, keys=settings.keys)
+    if settings.with_page:
+        app.add_middleware(StaticPage)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.trusted_hosts), www_redirect=False)
     app.add_middleware(SameOriginOnly)
     app.add_middleware(RequestCount, metrics=metrics)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ..errors import VisualGLMError
+from ..errors import ImageError, PromptError, VisualGLMError
 from .engine import QueueFullError
 from .job import QueueTimeoutError
 
@@ -30,6 +30,7 @@ MAX_PARAM = 100
 RETRY_AFTER = "5"
 """Seconds."""
 
+CODES: dict[type[BaseException], str] = {ImageError: "invalid_image", PromptError: "invalid_prompt"}
 TYPES = {401: "authentication_error", 404: "not_found_error", 500: "server_error", 503: "server_error"}
 
 
@@ -85,7 +86,7 @@ def printable(text: str, length: int) -> str:
 def explain(error: BaseException) -> JSONResponse:
     """The response to an error of ours; anything else is a 500 that tells nothing of the inside."""
     if isinstance(error, VisualGLMError):
-        return error_reply(400, str(error))
+        return error_reply(400, str(error), code=CODES.get(type(error)))
     if isinstance(error, QueueFullError | QueueTimeoutError):
         return error_reply(503, f"Busy: {error}", code="busy")
     return error_reply(500, FAILED)

@@ -1,7 +1,8 @@
 """Who may come in, and how much they may bring. ASGI wrappers around the whole app, page included.
 
-With keys, everything but `/health` wants one: `Authorization: Bearer KEY`, or Basic with the key as password, which is
-what a browser asks its user for. Bodies are limited in bytes and seconds. Knows nothing about models.
+With keys, everything but `/health` and the page's files requires one: `Authorization: Bearer KEY`, or Basic with the
+key as password, which is what a browser asks its user for.
+Bodies are limited in bytes and seconds.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -34,13 +34,13 @@ STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(engine: Engine, served: ModelIds, images: ImageReader) -> APIRouter:
+def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping[str, ModelCard]) -> APIRouter:
     """The routes, for a model and its adapters by their ids."""
-    routes, born = APIRouter(prefix="/v1", tags=["openai"]), int(time.time())
+    routes = APIRouter(prefix="/v1", tags=["openai"])
 
     @routes.get("/models", responses={401: error_responses.DOCUMENTED[401]})
     async def models() -> ModelList:
-        return ModelList(data=[ModelCard(id=name, created=born) for name in served.ids])
+        return ModelList(data=[cards[name] for name in served.ids])
 
     @routes.get(
         "/models/{model:path}",
@@ -48,7 +48,7 @@ def router(engine: Engine, served: ModelIds, images: ImageReader) -> APIRouter:
         response_model=ModelCard,
     )
     async def model_card(model: str) -> Any:
-        return ModelCard(id=model, created=born) if served.knows(model) else _unknown(model, served)
+        return cards[model] if served.knows(model) else _unknown(model, served)
 
     @routes.post(
         "/chat/completions",

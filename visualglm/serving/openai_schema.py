@@ -161,13 +161,30 @@ class ChatCompletion(BaseModel):
     usage: Usage
 
 
+class SamplingDefaults(BaseModel):
+    """The sampling of a request that sets none; temperature 0 is greedy."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+
+
 class ModelCard(BaseModel):
-    """A model that is served, or an adapter of it."""
+    """A model that is served, or an adapter of it.
+
+    `description`: one English sentence; `miniature`: it is the packed model; `default`: a request that names no model
+    gets this one; `sampling`: what a request that sets nothing gets.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "visualglm"
+    description: str
+    miniature: bool
+    default: bool
+    sampling: SamplingDefaults
 
 
 class ModelList(BaseModel):

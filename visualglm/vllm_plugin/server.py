@@ -24,6 +24,7 @@ from ..checkpoints.storage.read import read_json
 from ..errors import UsageError
 from ..serving.middleware import LOOPBACK_NAMES, ApiKeyMiddleware
 from ..serving.same_origin import PROTECTION, SameOriginOnly
+from ..serving.static_page import StaticPage
 from .supported_checkpoints import LanguageAdapter
 
 OVERRIDES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
@@ -83,6 +84,7 @@ class VLLMServer:
         image_hosts: hosts from which image URLs may be fetched.
         sampling: default sampling arguments, under transformers' names.
         more: arguments passed to vLLM unchanged.
+        with_page: also serve the web page.
     """
 
     folder: Path
@@ -97,6 +99,7 @@ class VLLMServer:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     adapters: Mapping[str, LanguageAdapter] = field(default_factory=dict)
     more: Sequence[str] = ()
+    with_page: bool = False
 
     def arguments(self) -> list[str]:
         """Build the command line of `vllm serve`, without the keys.
@@ -114,10 +117,10 @@ class VLLMServer:
         if self.sampling:
             arguments += ["--override-generation-config", json.dumps(overrides(self.sampling, self.folder))]
         arguments += adapter_arguments(self.adapters)
-        middlewares: list[type] = [VllmSameOriginOnly]
-        if self.keys:
-            middlewares.append(VllmApiKeyMiddleware)
-        elif "*" not in self.trusted_hosts:
+        middlewares: list[type] = [VllmApiKeyMiddleware] if self.keys else []
+        middlewares += [StaticPage] if self.with_page else []
+        middlewares.append(VllmSameOriginOnly)
+        if not self.keys and "*" not in self.trusted_hosts:
             middlewares.append(LoopbackHostMiddleware)
         for middleware in middlewares:
             arguments += ["--middleware", f"{middleware.__module__}.{middleware.__qualname__}"]

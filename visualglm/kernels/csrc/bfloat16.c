@@ -1,4 +1,4 @@
-/* bfloat16: y = x W^T + b for a few rows, with the weights [outputs, inputs] as they lie in memory, summed in float32.
+/* bfloat16: y = x W^T + b for a few rows, with stored weights [outputs, inputs], summed in float32.
  *
  * A decoding step reads every weight once: the loop runs along memory, so that it keeps pace with it. Every output is
  * summed in one order, whatever the number of rows or threads. Worth its while with AVX512 only: with less, torch's own

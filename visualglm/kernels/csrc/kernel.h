@@ -4,7 +4,7 @@
  *   int8: per block of 16 rows, K / 4 lines; byte = weight + 128 of inputs 4i..4i+3. K is padded to GROUP8.
  *   int4: per block of 16 rows, pairs of groups: one line with the scales (2 x 16 float16), then the two groups, each
  *         group_size / 8 lines; low nibbles = weight + 8 of inputs 8i..8i+3, high nibbles of 8i+4..8i+7.
- * Weights are unsigned and activations signed because `vpdpbusd` wants one of each; the offset (128 or 8) is taken off by
+ * Weights are unsigned and activations signed because `vpdpbusd` multiplies one of each; the offset (128 or 8) is taken off by
  * the sum of the activations, which costs one addition per group and row.
  */
 #ifndef VISUALGLM_KERNEL_H

@@ -1,4 +1,4 @@
-/* linear: y = x W^T for arranged int4 and int8 weights, any number of rows; the doors that ctypes opens.
+/* quantized_linear: y = x W^T for arranged int4 and int8 weights, any number of rows; called through ctypes.
  *
  * Each thread takes pieces of a few blocks of 16 outputs, whichever are next; an output is summed by one thread in one
  * order, so the bits do not depend on the number of threads.

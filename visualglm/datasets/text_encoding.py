@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from ..errors import UsageError
+from ..files.untrusted_files import open_regular
 
 PREFIX_BYTES = 1 << 20
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -19,7 +20,7 @@ CHINESE = re.compile("[\u4e00-\u9fff]")
 
 def require_utf8(path: Path) -> None:
     """Raise `UsageError` if the file begins as UTF-16, or is not UTF-8 but Chinese text in GBK."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         beginning = file.read(PREFIX_BYTES)
     likely = "UTF-16" if beginning.startswith(UTF16_MARKS) else "GBK" if _is_gbk(beginning) else None
     if likely is not None:

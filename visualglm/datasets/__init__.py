@@ -1,0 +1,1 @@
+"""Files of rows that name images, as many tools write them."""
