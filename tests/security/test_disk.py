@@ -268,8 +268,7 @@ def test_a_signal_cleans_up(tmp_path: Path, number: int) -> None:
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended, atomic.scratch_folder(tmp_path, "merged") as scratch:
         (scratch / "model").write_text("large")
-        os.kill(os.getpid(), number)
-        signal.pause()
+        signal.raise_signal(number)  # to this thread: os.kill may reach another one, and nothing would wake this one
     assert ended.value.code == 128 + number and signal.getsignal(number) == before
     assert list(tmp_path.iterdir()) == []
 

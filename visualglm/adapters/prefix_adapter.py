@@ -1,8 +1,7 @@
-"""P-tuning v2 beside a model: a prefix to train, with PEFT's encoder, and one that was trained.
+"""P-tuning v2 adapters: a new prefix to train, and a trained one.
 
 On disk it is PEFT's prefix tuning: `prompt_embeddings` [tokens, layers * 2 * hidden]. In the model it is the mixin of
-`prefix_adapter.py`, so generation, caches and gradient checkpointing need nothing of PEFT. Knows nothing about
-training.
+`network/prefix_tuning.py`, so generation, caches and gradient checkpointing need nothing of PEFT.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ TENSOR = "prompt_embeddings"
 
 
 class EncodedTables(nn.Module):
-    """Stands for the list of tables: table N is made from PEFT's encoder when it is asked for."""
+    """Compute a block's prefix from PEFT's encoder, in place of `PrefixList`."""
 
     def __init__(self, encoder: Any, heads: int, hidden: int) -> None:
         super().__init__()
         self.encoder, self.heads, self.hidden = encoder, heads, hidden
 
-    def __getitem__(self, layer: int) -> Tensor:
-        """[2, heads, tokens, head_dim]: the keys and values of a block."""
+    def forward(self, layer: int) -> Tensor:
+        """Return the prefix [2, heads, tokens, head_dim] of a block."""
         encoder: Any = self.encoder
         rows = slice(2 * layer * self.hidden, 2 * (layer + 1) * self.hidden)
         if not encoder.prefix_projection:
@@ -45,7 +44,7 @@ class EncodedTables(nn.Module):
 
 
 def new_prefix(model: Any, tokens: int, reparameterise: bool, width: int) -> tuple[PrefixMixin, Any]:
-    """A prefix to train, not yet in the model, and its PEFT configuration."""
+    """Return a prefix to train, not yet in the model, and its PEFT configuration."""
     require_extra("train", "training a prefix", "peft")
     from peft import PrefixEncoder, PrefixTuningConfig
 
@@ -70,7 +69,7 @@ def new_prefix(model: Any, tokens: int, reparameterise: bool, width: int) -> tup
 
 def flattened(mixin: PrefixMixin, layers: int) -> Tensor:
     """The tables of all blocks as PEFT stores them."""
-    tables = [mixin.prefix[layer].detach().permute(2, 0, 1, 3).flatten(1) for layer in range(layers)]
+    tables = [mixin.prefix(layer).detach().permute(2, 0, 1, 3).flatten(1) for layer in range(layers)]
     return torch.cat(tables, dim=1).contiguous()
 
 

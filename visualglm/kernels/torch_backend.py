@@ -1,4 +1,4 @@
-"""int8 and int4 linears with torch's own kernels.
+"""Int8 and int4 linears with torch's own kernels.
 
 Used on a GPU, and on a CPU where the compiled kernel was not built; same functions as `cpu_backend`. Torch's kernels
 are fast with bfloat16 inputs: scales are rounded to bfloat16, and the stored form is restored bit for bit. The GPU
