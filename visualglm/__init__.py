@@ -11,8 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .conversation import Answer, Conversation, VisualGLM, load, packed_model
+    from .conversation import Conversation, VisualGLM, load, packed_model
     from .errors import VisualGLMError
+    from .inference.answer import Answer
     from .model import VisualGLMForConditionalGeneration
     from .network.configuration import QFormerConfig, VisionConfig, VisualGLMConfig
     from .preprocessing.images import VisualGLMImageProcessor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Answer": "conversation",
+    "Answer": "inference.answer",
     "ChatGLMTokenizer": "preprocessing.tokenizer",
     "Conversation": "conversation",
     "QFormerConfig": "network.configuration",

@@ -19,40 +19,23 @@ from torch import Tensor
 
 from .adapters.manager import AdapterManager
 from .checkpoints import find_vocabulary, local_folder, plan_from_flags, read_config, resolve_vocabulary
-from .errors import TokenizerError, UsageError, VisualGLMError
+from .errors import ImageError, PromptError, TokenizerError, UsageError, VisualGLMError
 from .hardware.devices import cpu_dtype, resolve_device, validate_dtype
-from .inference.batch_generation import GenerationRow, generate_batch
+from .inference.answer import Answer
+from .inference.batch_generation import generate_batch
 from .inference.generation_settings import generation_settings
 from .inference.image_features import ImageFeatures, encode_pixels
 from .inference.start_reply import ask_prompt, start_reply
-from .inference.streaming_reply import FinishReason, StreamingReply
+from .inference.streaming_reply import StreamingReply
+from .inference.text_row import TextRow
 from .model import VisualGLMForConditionalGeneration
 from .preprocessing.chinese_token_filter import forbid_chinese_tokens
 from .preprocessing.images import ImageSource, VisualGLMImageProcessor
 from .preprocessing.processor import VisualGLMProcessor
 from .preprocessing.prompt import Language, Turn
-from .preprocessing.tokenizer import ChatGLMTokenizer, process_response
+from .preprocessing.tokenizer import ChatGLMTokenizer
 
 QUESTIONS = {"zh": "描述这张图片。", "en": "Describe this picture."}
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What was said, why it ended (`stop`, `length`, `cancelled`), its cost, and how many old turns it did not see."""
-
-    text: str
-    finish_reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    dropped_turns: int = 0
-
-    def __str__(self) -> str:
-        return self.text
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return dataclasses.asdict(self)
 
 
 class Conversation:
@@ -103,12 +86,15 @@ class Conversation:
         self.turns, self._images, self._shown = [], [], 0
 
     def ask(self, text: str, image: ImageSource | None = None, **sampling: Any) -> Answer:
-        """The whole answer. `sampling`: transformers' names (`do_sample`, `top_p`, `max_new_tokens`, ...), `preset`,
-        `seed`.
+        """Answer a question.
+
+        `sampling`: transformers' names (`temperature`, `top_p`, `max_new_tokens`, ...), `preset`, `seed`, and `stop`,
+        one or several strings that end the answer. `temperature`, `top_p` and `top_k` mean sampling.
 
         Raises:
             ImageError: the image cannot be opened.
             PromptError: the question does not fit into the model.
+            UsageError: an unknown sampling argument or an invalid value.
         """
         for _ in self.stream(text, image, **sampling):
             pass
@@ -179,6 +165,16 @@ class VisualGLM:
         self._processor = processor
         self.upstream_images = upstream_images
         self._adapters: AdapterManager | None = None
+
+    def eval(self) -> VisualGLM:
+        """Return the model itself: it is opened for inference."""
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> VisualGLM:
+        """Raise `UsageError`: device and dtype are chosen by `load`."""
+        raise UsageError("An opened model stays where it is. Open it with load(..., device='cuda', dtype='float16').")
+
+    half = bfloat16 = cuda = cpu = to
 
     @property
     def adapters(self) -> list[str]:
@@ -257,32 +253,47 @@ class VisualGLM:
     def caption(
         self,
         images: Sequence[ImageSource],
-        question: str = QUESTIONS["zh"],
+        question: str | Sequence[str] = QUESTIONS["zh"],
         language: Language = "auto",
         batch_size: int = 8,
         **sampling: Any,
     ) -> list[Answer]:
-        """The same question about many images, `batch_size` at a time; each answer is that of `ask`, `seed` included.
+        """Ask about many images, `batch_size` at a time; each answer is that of `ask`, `seed` included.
+
+        `question`: one for all images, or one per image. An image that cannot be opened, or a question that does not
+        fit, gives an answer with `error`; the others are answered.
 
         Raises:
-            ImageError: one of the images cannot be opened.
-            UsageError: `images` is one image, `batch_size` below 1, or `num_beams` above 1.
+            UsageError: `images` is one image, the numbers of images and questions differ, `batch_size` is below 1,
+                `num_beams` is above 1, or a sampling argument is invalid.
         """
         if isinstance(images, (str, bytes)) or not isinstance(images, Sequence) or batch_size < 1:
             raise UsageError("caption takes a list of images and a batch_size of at least 1: use ask for one image.")
+        questions = [question] * len(images) if isinstance(question, str) else list(question)
+        if len(questions) != len(images):
+            raise UsageError(f"There are {len(images)} images and {len(questions)} questions. Give one for each image.")
+        asked = list(zip(images, questions, strict=True))
         answers: list[Answer] = []
-        for start in range(0, len(images), batch_size):
-            answers += self._caption_batch(images[start : start + batch_size], question, language, sampling)
+        for start in range(0, len(asked), batch_size):
+            answers += self._caption_batch(asked[start : start + batch_size], language, sampling)
         return answers
 
     def _caption_batch(
-        self, images: Sequence[ImageSource], question: str, language: Language, sampling: dict[str, Any]
+        self, asked: Sequence[tuple[ImageSource, str]], language: Language, sampling: dict[str, Any]
     ) -> list[Answer]:
         started = time.perf_counter()
-        rows = [self.row(self.encode(image), question, language, **sampling) for image in images]
-        generate_batch(self.model, rows)
+        rows = [self._caption_row(image, question, language, sampling) for image, question in asked]
+        generate_batch(self.model, [row for row in rows if isinstance(row, TextRow)])
         seconds = time.perf_counter() - started
-        return [self.row_answer(row, seconds) for row in rows]
+        return [self.row_answer(row, seconds) if isinstance(row, TextRow) else row for row in rows]
+
+    def _caption_row(
+        self, image: ImageSource, question: str, language: Language, sampling: dict[str, Any]
+    ) -> TextRow | Answer:
+        try:
+            return self.row(self.encode(image), question, language, **sampling)
+        except (ImageError, PromptError) as error:
+            return Answer("", "error", 0, 0, 0.0, error=str(error))
 
     def row(
         self,
@@ -290,7 +301,7 @@ class VisualGLM:
         question: str,
         language: Language = "auto",
         **sampling: Any,
-    ) -> GenerationRow:
+    ) -> TextRow:
         """A question about an encoded image [1, image_length, hidden], or about none, for `generate_batch`.
 
         Raises:
@@ -299,13 +310,11 @@ class VisualGLM:
         settings = generation_settings(self.model, **forbid_chinese_tokens(self.tokenizer, language, sampling))
         turn = Turn(question, image_count=0 if image_embeds is None else 1)
         prompt = ask_prompt(self.processor, [turn], language, settings.limits)
-        return GenerationRow(prompt.input_ids, image_embeds, settings)
+        return TextRow(self.tokenizer, prompt.input_ids, image_embeds, settings)
 
-    def row_answer(self, row: GenerationRow, seconds: float = 0.0) -> Answer:
-        """What a finished row says."""
-        ended = bool(row.ids) and row.ids[-1] in row.eos
-        text = process_response(self.tokenizer.decode(row.ids[:-1] if ended else row.ids))
-        return Answer(text, "stop" if ended else "length", len(row.input_ids), len(row.ids), seconds)
+    def row_answer(self, row: TextRow, seconds: float = 0.0) -> Answer:
+        """The answer of a finished row."""
+        return Answer(row.text, "stop" if row.stopped else "length", len(row.input_ids), len(row.ids), seconds)
 
 
 def load(
@@ -316,9 +325,9 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     upstream_images: bool = False,
-    quantize: int | None = None,
-    quantize_vision: int | None = None,
-    quantize_vocabulary: int | None = None,
+    quantize: int | str | None = None,
+    quantize_vision: int | str | None = None,
+    quantize_vocabulary: int | str | None = None,
     compile: bool = False,
     **kwargs: Any,
 ) -> VisualGLM:
@@ -345,12 +354,15 @@ def load(
         QuantizationError: other numbers of bits.
         UsageError: this machine has no such device, the checkpoint is quantized already, or `compile` without a GPU.
     """
+    for name in ("load_in_4bit", "load_in_8bit"):
+        if name in kwargs:
+            raise UsageError(f"load has no argument {name}. Use quantize={name[8]}.")
     folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
     device = resolve_device(str(device), compile)
     dtype = validate_dtype(dtype)
     if dtype == "auto" and device == "cpu":
         dtype = cpu_dtype(read_config(folder))
-    plan = plan_from_flags(quantize, vision=quantize_vision, vocabulary=quantize_vocabulary)
+    plan = plan_from_flags(_bits(quantize), vision=_bits(quantize_vision), vocabulary=_bits(quantize_vocabulary))
     if plan is not None:
         kwargs["quantization_config"] = plan
     model = VisualGLMForConditionalGeneration.from_pretrained(
@@ -363,6 +375,15 @@ def load(
     if adapter is not None:
         opened.add_adapter(adapter)
     return opened
+
+
+def _bits(value: int | str | None) -> int | None:
+    """Read a number of bits, also where it is text."""
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 5:
+        return int(value)
+    raise UsageError(f"{value!r:.60} is not a number of bits. Choose 8 or 4.")
 
 
 def packed_model() -> Path:

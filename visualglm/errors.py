@@ -59,6 +59,10 @@ class UsageError(VisualGLMError, ValueError):
     """Options that contradict each other, or a missing optional package."""
 
 
+class AnswerError(VisualGLMError):
+    """A model that computes no answer: its logits are NaN or infinite."""
+
+
 def require_extra(extra: str, purpose: str, *packages: str) -> None:
     """Raise `UsageError` where one of `packages`, which `visualglm[EXTRA]` installs, is missing; `purpose` needs it."""
     missing = [package for package in packages if find_spec(package) is None]

@@ -18,7 +18,7 @@ from visualglm.inference.generation_settings import generation_settings
 
 SAMPLE = visualglm.packed_model() / "samples" / "moon.png"
 QUESTION = "描述这张图片。"
-SAMPLED: dict[str, Any] = {"do_sample": True, "temperature": 2.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 12}
+SAMPLED: dict[str, Any] = {"temperature": 2.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 12}
 SEED = 3
 
 

@@ -31,8 +31,9 @@ def client(server: Server) -> openai.OpenAI:
     [
         ({}, {}),
         ({"temperature": 0}, {"temperature": 0}),
-        ({"temperature": 1.3, "seed": 7}, {"do_sample": True, "temperature": 1.3, "seed": 7}),
-        ({"top_p": 0.9, "seed": -3}, {"do_sample": True, "top_p": 0.9, "seed": -3}),
+        ({"temperature": 1.3, "seed": 7}, {"temperature": 1.3, "seed": 7}),
+        ({"top_p": 0.9, "seed": -3}, {"top_p": 0.9, "seed": -3}),
+        ({"stop": ["is"]}, {"stop": ["is"]}),
         ({"max_tokens": 3}, {"max_new_tokens": 3}),
         ({"max_tokens": 9, "max_completion_tokens": 2}, {"max_new_tokens": 2}),
         ({"extra_body": {"language": "zh", "repetition_penalty": 1.2}}, {"language": "zh", "repetition_penalty": 1.2}),

@@ -20,8 +20,9 @@ from torch import Tensor
 from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
 from ..files.atomic import leftovers, remove, write_file
-from ..inference.batch_generation import GenerationRow, generate_batch
+from ..inference.batch_generation import generate_batch
 from ..inference.image_features import encode_pixels
+from ..inference.text_row import TextRow
 from ..preprocessing.image_pool import ImagePool
 from ..preprocessing.prompt import Language
 from .result_store import encodable
@@ -156,7 +157,7 @@ class CaptionRun:
             return f"There is too little memory to read {item.image}. Free some, then run with --retry-failed."
 
     def _answer(self, batch: Sequence[tuple[CaptionItem, Tensor | str]]) -> None:
-        rows: list[tuple[CaptionItem, GenerationRow]] = []
+        rows: list[tuple[CaptionItem, TextRow]] = []
         for item, pixels in batch:
             row = pixels if isinstance(pixels, str) else self._prepare_row(item, pixels)
             if isinstance(row, str):
@@ -167,14 +168,14 @@ class CaptionRun:
         for item, row in rows:
             self._write(item, row)
 
-    def _prepare_row(self, item: CaptionItem, pixels: Tensor) -> GenerationRow | str:
+    def _prepare_row(self, item: CaptionItem, pixels: Tensor) -> TextRow | str:
         embeds = encode_pixels(self.model.model, pixels)
         try:
             return self.model.row(embeds, item.asks(self.plan.question), self.plan.language, **self.sampling)
         except PromptError as error:
             return str(error)
 
-    def _generate(self, rows: Sequence[GenerationRow]) -> None:
+    def _generate(self, rows: Sequence[TextRow]) -> None:
         """Generate all rows in one batch, or in halves if the device runs out of memory."""
         try:
             generate_batch(self.model.model, rows)
@@ -187,7 +188,7 @@ class CaptionRun:
             self._generate(rows[: self.batch_size])
             self._generate(rows[self.batch_size :])
 
-    def _write(self, item: CaptionItem, row: GenerationRow) -> None:
+    def _write(self, item: CaptionItem, row: TextRow) -> None:
         """Write the `.txt` before the row: the row marks the item as finished."""
         answer = self.model.row_answer(row)
         if self.plan.sidecar:

@@ -104,6 +104,9 @@ MaxLength = Annotated[
     int | None,
     sampling_option(min=1, metavar="N", help="Maximum tokens of prompt and answer together."),
 ]
+Stop = Annotated[
+    list[str] | None, sampling_option("--stop", metavar="TEXT", help="End the answer before TEXT; may be repeated.")
+]
 MaxNewTokens = Annotated[int | None, sampling_option(min=1, metavar="N", help="Maximum new tokens.")]
 UpstreamImages = Annotated[
     bool,
@@ -136,10 +139,11 @@ class Flags:
     repetition_penalty: RepetitionPenalty = None
     max_new_tokens: MaxNewTokens = None
     max_length: MaxLength = None
+    stop: Stop = None
     upstream_images: UpstreamImages = False
 
     def sampling(self) -> dict[str, Any]:
-        """Return the sampling arguments that were given. As in the APIs, a temperature above 0 or a top_p samples.
+        """Return the sampling arguments that were given.
 
         Raises:
             UsageError: two of them contradict each other, or one is not finite.
@@ -150,9 +154,7 @@ class Flags:
         not_finite = [name for name, value in given.items() if isinstance(value, float) and not math.isfinite(value)]
         if not_finite:
             raise UsageError(f"--{not_finite[0].replace('_', '-')} is not a finite number. Give one such as 0.8.")
-        if self.greedy:
-            return {"do_sample": False, **given}
-        return {"do_sample": True, **given} if self.temperature or self.top_p is not None else given
+        return {"do_sample": False, **given} if self.greedy else given
 
     def with_absolute_paths(self) -> Flags:
         """Return a copy in which existing paths are absolute, for processes that work in other folders."""
@@ -208,6 +210,7 @@ SAMPLING_FLAGS = (
     "repetition_penalty",
     "max_new_tokens",
     "max_length",
+    "stop",
 )
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..conversation import VisualGLM
-from ..inference.batch_generation import GenerationRow, generate_batch, padded
+from ..inference.batch_generation import generate_batch, padded
 from ..inference.generation_settings import generation_settings
+from ..inference.text_row import TextRow
 from .scenes.qa_pair import QAPair
 
 BATCH_SIZE = 64
@@ -83,7 +84,9 @@ def answer_all(
     settings = generation_settings(model.model, do_sample=False, max_new_tokens=MAX_ANSWER_TOKENS)
     indices = ((a.image + shift) % len(image_embeds) for a in asked)
     embeds = (image_embeds[index : index + 1] for index in indices)
-    rows = [GenerationRow(prompt_ids(model, a.exchange), e, settings) for a, e in zip(asked, embeds, strict=True)]
+    rows = [
+        TextRow(model.tokenizer, prompt_ids(model, a.exchange), e, settings) for a, e in zip(asked, embeds, strict=True)
+    ]
     order = sorted(range(len(rows)), key=lambda i: (len(asked[i].exchange.answer) // 8, len(rows[i].input_ids)))
     answered = list(asked)
     for start in range(0, len(order), BATCH_SIZE):
@@ -97,7 +100,7 @@ def answer_all(
 
 
 @torch.no_grad()
-def _answer_probabilities(model: VisualGLM, rows: Sequence[GenerationRow]) -> list[float]:
+def _answer_probabilities(model: VisualGLM, rows: Sequence[TextRow]) -> list[float]:
     """Return the probability of each generated answer, the product over its tokens."""
     network = model.model
     ids, mask, start = padded(

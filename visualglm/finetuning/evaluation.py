@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..conversation import QUESTIONS, VisualGLM, packed_model
-from ..inference.batch_generation import GenerationRow, generate_batch
+from ..inference.batch_generation import generate_batch
 from ..inference.generation_settings import generation_settings
 from ..inference.start_reply import ask_prompt
+from ..inference.text_row import TextRow
 from ..preprocessing.prompt import Language, Turn
 from ..preprocessing.tokenizer import process_response
 
@@ -64,7 +65,7 @@ def answers(
             embeds = torch.cat([model.encode(path) for path in one.images]) if one.images else None
             turns = [*one.turns[:-1], replace(one.turns[-1], answer=None)]
             prompt = ask_prompt(model.processor, turns, language, settings.limits)
-            row = GenerationRow(prompt.input_ids, embeds, settings)
+            row = TextRow(model.tokenizer, prompt.input_ids, embeds, settings)
             generate_batch(inside, [row])
             said.append(model.row_answer(row).text)
     return said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,17 +16,7 @@ from ..network import sampling
 from ..network.configuration import VisualGLMConfig
 from ..network.configuration_limits import shown
 from ..network.generation_limits import fault_of_numbers
-
-RESERVED_GENERATE_ARGS = {
-    "generation_config",
-    "streamer",
-    "stopping_criteria",
-    "return_dict_in_generate",
-    "inputs",
-    "input_ids",
-}
-"""Arguments of `generate` that a dialogue fills by itself."""
-
+from .sampling_arguments import normalize_sampling, split_stop_strings
 
 RESERVED_ANSWER_TOKENS = 64
 """Tokens kept free for the answer where only `max_length` is limited; upstream keeps none and cuts its answers."""
@@ -60,6 +51,8 @@ class GenerationSettings:
     limits: LengthLimits
     counts_new_tokens: bool
     seed: int | None = None
+    stops: Sequence[str] = ()
+    """Strings that end the answer; they are not part of it."""
 
     @property
     def eos(self) -> set[int]:
@@ -83,11 +76,10 @@ class GenerationSettings:
         else:
             config.max_new_tokens, config.max_length = None, prompt_tokens + new_tokens
         config.min_length = min(config.min_length or 0, prompt_tokens + new_tokens)
-        arguments = {"generation_config": config, **self.beside}
+        processors = [*self.beside.get("logits_processor", []), sampling.RequireFinite()]
         if self.seed is not None and config.do_sample:
-            given = self.beside.get("logits_processor", [])
-            arguments["logits_processor"] = LogitsProcessorList([*given, sampling.SeededDraw(self.seed)])
-        return arguments
+            processors.append(sampling.SeededDraw(self.seed))
+        return {"generation_config": config, **self.beside, "logits_processor": LogitsProcessorList(processors)}
 
 
 class ConfiguredModel(Protocol):
@@ -109,9 +101,10 @@ def generation_settings(
     `max_new_tokens`) and `max_sequence_length`. With a `seed`, an answer draws from a generator of its own.
 
     Raises:
-        UsageError: an argument that has no place in a dialogue, a length below 1, or an invalid seed.
+        UsageError: an unknown or reserved argument, a length below 1, an invalid seed or stop string.
     """
-    given = {name: value for name, value in arguments.items() if value is not None}
+    stops, given = split_stop_strings(normalize_sampling({"preset": preset, **arguments}))
+    given.pop("preset", None)
     _check_arguments(given)
     resolved = sampling.resolve(preset, **given)
     fault = fault_of_numbers(resolved)
@@ -126,7 +119,7 @@ def generation_settings(
         config.eos_token_id = model.config.eos_token_id
     counts_new_tokens = model.generation_config.max_new_tokens is not None
     seed = None if seed is None else _checked_seed(seed, config)
-    return GenerationSettings(config, beside, _limits(model, config), counts_new_tokens, seed)
+    return GenerationSettings(config, beside, _limits(model, config), counts_new_tokens, seed, stops)
 
 
 def _limits(model: ConfiguredModel, config: GenerationConfig) -> LengthLimits:
@@ -155,6 +148,3 @@ def _check_arguments(arguments: dict[str, Any]) -> None:
             raise UsageError(f"{name} is {arguments[name]}: an answer needs at least 1 token.")
     if (arguments.get("num_return_sequences") or 1) > 1:
         raise UsageError("num_return_sequences is above 1, but a dialogue goes on with one answer: ask several times.")
-    taken = sorted(RESERVED_GENERATE_ARGS & set(arguments))
-    if taken:
-        raise UsageError(f"{', '.join(taken)} cannot be given here: pass sampling arguments, or use model.generate.")

@@ -22,6 +22,7 @@ from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.incremental_decoder import IncrementalDecoder
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from .generation_settings import GenerationSettings
+from .stop_strings import StopFilter
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -86,7 +87,10 @@ class StreamingReply(Iterator[str]):
         self.prompt_tokens = len(input_ids)
         self.ids: list[int] = []
         self.finish_reason: FinishReason | None = None
+        self.text = ""
+        """The answer so far, up to a stop string."""
         self._decoder = IncrementalDecoder(tokenizer, process=True)
+        self._stops = StopFilter(settings.stops)
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._cancelled = threading.Event()
         self._eos = settings.eos
@@ -118,11 +122,6 @@ class StreamingReply(Iterator[str]):
             self._queue.put(error)
 
     @property
-    def text(self) -> str:
-        """What has been said so far."""
-        return self._decoder.text
-
-    @property
     def seconds(self) -> float:
         """Wall time from the start to the end, or until now."""
         return self._seconds if self._seconds is not None else time.perf_counter() - self._started
@@ -134,20 +133,30 @@ class StreamingReply(Iterator[str]):
                 self.finish_reason = "cancelled"
                 raise item
             piece = self._end() if item is None else self._accept(item)
+            if self._stops.stopped and self.finish_reason is None:
+                self.close()
+                self.finish_reason = "stop"
             if piece:
                 return piece
         raise StopIteration
 
     def _accept(self, index: int) -> str:
+        if self._stops.stopped:  # generated before the thread saw that it was cancelled
+            return ""
         self.ids.append(index)
-        return "" if index in self._eos else self._decoder.push(index)
+        return "" if index in self._eos else self._show(self._decoder.push(index))
+
+    def _show(self, piece: str, final: bool = False) -> str:
+        shown = self._stops.feed(piece, final)
+        self.text += shown
+        return shown
 
     def _end(self) -> str:
         self._thread.join()
         self._seconds = time.perf_counter() - self._started
         ended = bool(self.ids) and self.ids[-1] in self._eos
         self.finish_reason = "stop" if ended else "cancelled" if self._cancelled.is_set() else "length"
-        return self._decoder.finish()
+        return self._show(self._decoder.finish(), final=True)
 
     def close(self) -> None:
         """Stops the generation and waits for the token under way; what was said stays in `text`."""

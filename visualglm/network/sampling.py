@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from ..errors import UsageError
+from ..errors import AnswerError, UsageError
 
 PRESETS: dict[str, dict[str, Any]] = {
     # upstream's Hugging Face `chat` and `stream_chat`; max_length and min_length count the prompt too
@@ -119,6 +119,23 @@ class SeededDraw(LogitsProcessor):
             self.generator = torch.Generator(scores.device).manual_seed(self.seed)
         drawn = torch.multinomial(scores.softmax(-1), 1, generator=self.generator)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+class RequireFinite(LogitsProcessor):
+    """Check that the largest logit is a finite number: NaN and infinity reach the maximum, suppressed ids do not."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores [B, vocabulary] unchanged.
+
+        Raises:
+            AnswerError: it is not.
+        """
+        if not scores.max().isfinite():
+            raise AnswerError(
+                "The model computes NaN or infinity instead of an answer. Weights or adapter are damaged, or float16 "
+                "overflows: check them with `visualglm doctor`, or use dtype bfloat16 or float32."
+            )
+        return scores
 
 
 def resolve(preset: str | None = None, invalid_slices: list[slice] | None = None, **sampling: Any) -> dict[str, Any]:

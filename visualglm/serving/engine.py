@@ -25,6 +25,7 @@ import torch
 from ..conversation import VisualGLM
 from ..inference.batch_generation import generate_batch
 from ..inference.generation_settings import generation_settings
+from ..inference.sampling_arguments import normalize_sampling
 from ..inference.start_reply import ask_prompt
 from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
 from ..preprocessing.image_pool import EndedError, Ending, ImagePool
@@ -61,7 +62,7 @@ class Engine:
         self.limits = limits
         self.metrics = metrics
         self.language: Language = language
-        self.defaults = dict(defaults or {})
+        self.defaults = normalize_sampling(defaults or {})
         self._pool = ImagePool(limits.decoders, limits.decode_seconds)
         self.memory = RequestImageCache(model, limits.remembered, self._pool)
         self.running = 0
@@ -99,7 +100,6 @@ class Engine:
         images: Sequence[bytes],
         language: Language = "auto",
         seed: int | None = None,
-        stops: Sequence[str] = (),
         adapter: str | None = None,
         **sampling: Any,
     ) -> Job:
@@ -116,13 +116,13 @@ class Engine:
         started = time.monotonic()
         seen = await self._look_up(images, adapter)
         sampling["seed"] = seed
-        given = {**self.defaults, **{name: value for name, value in sampling.items() if value is not None}}
+        given = {**self.defaults, **normalize_sampling(sampling)}
         language = self.language if language == "auto" else language
         given = forbid_chinese_tokens(self.model.tokenizer, language, given)
         settings = generation_settings(self.model.model, **given)
         prompt = await asyncio.to_thread(ask_prompt, self.model.processor, list(turns), language, settings.limits)
         left = started + self.limits.time_limit - time.monotonic()
-        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, stops, left, adapter)
+        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter)
         with self._changed:
             self._refuse_if_full()
             # whose clients left go, with their pixels: a long answer before them may keep the queue from moving

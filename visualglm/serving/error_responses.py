@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ..errors import ImageError, PromptError, VisualGLMError
+from ..errors import AnswerError, ImageError, PromptError, VisualGLMError
 from .engine import QueueFullError
 from .job import QueueTimeoutError
 
@@ -84,7 +84,9 @@ def printable(text: str, length: int) -> str:
 
 
 def explain(error: BaseException) -> JSONResponse:
-    """The response to an error of ours; anything else is a 500 that tells nothing of the inside."""
+    """Return the response to an error of ours; any other is a 500 that reveals no details."""
+    if isinstance(error, AnswerError):
+        return error_reply(500, str(error))
     if isinstance(error, VisualGLMError):
         return error_reply(400, str(error), code=CODES.get(type(error)))
     if isinstance(error, QueueFullError | QueueTimeoutError):

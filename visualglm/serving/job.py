@@ -11,20 +11,18 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from ..inference.batch_generation import GenerationRow
 from ..inference.generation_settings import GenerationSettings
 from ..inference.streaming_reply import FinishReason
-from ..preprocessing.incremental_decoder import IncrementalDecoder
+from ..inference.text_row import TextRow
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from .image_cache import RequestImage
-from .stop_strings import StopFilter
 
 
 class QueueTimeoutError(Exception):
     """The request's time was up before its turn came."""
 
 
-class Job(GenerationRow):
+class Job(TextRow):
     """A row with images that are not encoded yet, the adapter that answers (None: the bare model), stop strings, a
     time limit in seconds, and a reader.
 
@@ -37,20 +35,16 @@ class Job(GenerationRow):
         input_ids: list[int],
         images: Sequence[RequestImage],
         settings: GenerationSettings,
-        stops: Sequence[str],
         time_limit: float,
         adapter: str | None = None,
     ) -> None:
-        super().__init__(input_ids, None, settings)
+        super().__init__(tokenizer, input_ids, None, settings)
         self.adapter = adapter
         self.images = images
-        self.text = ""
         self.finish_reason: FinishReason | None = None
         self.first_token_seconds: float | None = None
         self._started = time.monotonic()
         self._deadline = self._started + time_limit
-        self._decoder = IncrementalDecoder(tokenizer, process=True)
-        self._stops = StopFilter(stops)
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
 
@@ -68,31 +62,27 @@ class Job(GenerationRow):
 
     def accept(self, index: int) -> None:
         """Takes the next id and hands the text that became certain to the reader."""
+        if self.late:
+            self.room = len(self.ids) + 1
+        before = len(self.text)
         super().accept(index)
         if self.first_token_seconds is None:
             self.first_token_seconds = self.seconds
-        over = self.ended or self.late
-        piece = "" if index in self.eos else self._decoder.push(index)
-        shown = self._stops.feed(piece + (self._decoder.finish() if over else ""), final=over)
-        self._say(shown)
-        if over or self._stops.stopped:
-            self.finish("stop" if index in self.eos or self._stops.stopped else "length")
+        if len(self.text) > before:
+            self._hand_over(self.text[before:])
+        if self.ended:
+            self.finish("stop" if self.stopped else "length")
 
     def finish(self, reason: FinishReason) -> None:
         """The answer is whole."""
         self.ended = True
-        self.finish_reason = reason
+        self.finish_reason = self.finish_reason or reason  # it may have been cancelled meanwhile
         self._hand_over(None)
 
     def fail(self, error: BaseException) -> None:
         """The reader gets the error."""
         self.ended = True
         self._hand_over(error)
-
-    def _say(self, text: str) -> None:
-        if text:
-            self.text += text
-            self._hand_over(text)
 
     def _hand_over(self, item: str | BaseException | None) -> None:
         with contextlib.suppress(RuntimeError):  # the reader's loop is closed: nobody waits

@@ -92,7 +92,7 @@ async def _ask(engine: Engine, images: ImageReader, asked: ChatRequest, adapter:
     shown = await images.read_all(sources)
     asked.messages = []  # the encoded images are not kept while the request waits for its answer
     sources.clear()
-    job = await engine.ask(turns, shown, asked.language, asked.seed, asked.stops(), adapter, **sampling)
+    job = await engine.ask(turns, shown, asked.language, asked.seed, adapter, **sampling)
     shown.clear()
     return job
 

@@ -16,8 +16,6 @@ REFUSED = (
     *("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio"),
     *("presence_penalty", "frequency_penalty"),  # 0 asks for nothing
 )
-MIN_TEMPERATURE = 1e-3
-"""A temperature below this is greedy: logits divided by less overflow."""
 
 
 class TextPart(BaseModel):
@@ -94,12 +92,8 @@ class ChatRequest(BaseModel):
     max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     language: Literal["auto", "zh", "en"] = "auto"
 
-    def stops(self) -> list[str]:
-        """The stop strings as a list."""
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
-
     def sampling(self) -> dict[str, Any]:
-        """transformers' names; a temperature above 0 or a top_p means sampling.
+        """Return the sampling arguments in transformers' names.
 
         Raises:
             UsageError: something was asked that this model does not have.
@@ -110,19 +104,13 @@ class ChatRequest(BaseModel):
             raise UsageError(f"{(asked or ['response_format'])[0]} is nothing that VisualGLM can do: leave it out.")
         limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
         return {
-            **sampled(self.temperature, self.top_p),
+            "temperature": self.temperature,
+            "top_p": self.top_p,
             "top_k": self.top_k,
+            "stop": self.stop,
             "repetition_penalty": self.repetition_penalty,
             "max_new_tokens": limit,
         }
-
-
-def sampled(temperature: float | None, top_p: float | None) -> dict[str, Any]:
-    """temperature and top_p as `generate` wants them: given at all, they sample, unless the temperature is 0."""
-    if temperature is not None and temperature < MIN_TEMPERATURE:
-        return {"temperature": 0}
-    given = temperature is not None or top_p is not None
-    return {"do_sample": True if given else None, "temperature": temperature, "top_p": top_p}
 
 
 class Usage(BaseModel):

@@ -22,7 +22,7 @@ from .image_reader import refuse_long_texts
 from .json_body import body_schema, read_json
 from .model_ids import ModelIds
 from .openai_api import collect_text, while_connected
-from .openai_schema import MAX_MESSAGES, SEED, sampled
+from .openai_schema import MAX_MESSAGES, SEED
 
 PAIR = Annotated[list[str], Field(min_length=2, max_length=2, fail_fast=True)]
 """Question and answer; a list, since FastAPI writes a tuple's schema in a form that OpenAPI 3.1 forbids."""
@@ -65,10 +65,9 @@ class UpstreamRequest(BaseModel):
             raise ImageError("image is no base64: send the image's bytes in base64, not its path.") from error
 
     def sampling(self) -> dict[str, Any]:
-        """transformers' names."""
-        names = ("max_length", "min_length", "top_k", "repetition_penalty")
-        asked = {**{name: getattr(self, name) for name in names}, **sampled(self.temperature, self.top_p)}
-        return asked if self.do_sample is None else {**asked, "do_sample": self.do_sample}
+        """Return the sampling arguments in transformers' names."""
+        names = ("max_length", "min_length", "temperature", "top_p", "top_k", "repetition_penalty", "do_sample")
+        return {name: getattr(self, name) for name in names}
 
 
 class UpstreamReply(BaseModel):

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from ..checkpoints.load import GENERATION_CONFIG
 from ..checkpoints.storage.read import read_json
 from ..errors import UsageError
+from ..inference.sampling_arguments import normalize_sampling
 from ..serving.middleware import LOOPBACK_NAMES, ApiKeyMiddleware
 from ..serving.same_origin import PROTECTION, SameOriginOnly
 from ..serving.static_page import StaticPage
@@ -170,6 +171,7 @@ def overrides(sampling: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: vLLM has no default for an argument.
     """
+    sampling = normalize_sampling(sampling)
     unknown = [name for name in sampling if name not in (*OVERRIDES, "do_sample")]
     if unknown:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""A growing text, cut before the first of its stop strings. Knows nothing about models."""
+"""Cut a growing text before the first of its stop strings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Feeds on pieces, yields what is certain not to begin a stop string; `stopped` once one was met."""
+    """Holds text back while it may begin a stop string; `stopped` once one was found."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.stops = [stop for stop in stops if stop]
@@ -14,7 +14,7 @@ class StopFilter:
         self._held = ""
 
     def feed(self, piece: str, final: bool = False) -> str:
-        """The text that may be shown now."""
+        """Add a piece; return the text that may be shown now."""
         if self.stopped:
             return ""
         text = self._held + piece
@@ -27,7 +27,7 @@ class StopFilter:
         return text[:cut]
 
     def _undecided(self, text: str) -> int:
-        """How many characters at the end may begin a stop string."""
+        """Return how many characters at the end may begin a stop string."""
         longest = max((len(stop) for stop in self.stops), default=1) - 1
         lengths = range(min(longest, len(text)), 0, -1)
         return next((n for n in lengths if any(stop.startswith(text[-n:]) for stop in self.stops)), 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visualglm.serving.stop_strings import StopFilter
+from visualglm.inference.stop_strings import StopFilter
 
 LETTERS = st.text("ab。", max_size=12)
 
