@@ -111,7 +111,7 @@ def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
     try:
         tensors = {name: tensor.read().clone() for name, tensor in open_safetensors(folder / WEIGHTS).items()}
     except CheckpointError as error:
-        raise CheckpointError(f"{folder / WEIGHTS} cannot be read ({error}): copy the adapter again.") from error
+        raise CheckpointError(f"{folder / WEIGHTS} cannot be read ({error}). Copy the adapter again.") from error
     require_finite(tensors, folder / WEIGHTS)
     return tensors
 
@@ -148,13 +148,13 @@ def require_same_base(folder: Path, name_or_dir: str | Path) -> None:
     found, quantized = base_of(name_or_dir), is_quantized(name_or_dir)
     if quantized and not made_for.beside_weights:
         raise CheckpointError(
-            f"the adapter {folder} does not say whether {name_or_dir}, which is quantized, was made of its base: open "
+            f"The adapter {folder} does not say whether {name_or_dir}, which is quantized, was made of its base. Open "
             "the unquantized model with --quantize."
         )
     same_rest = quantized and found.beside_weights == made_for.beside_weights
     if found.fingerprint != made_for.fingerprint and not same_rest:
         raise CheckpointError(
-            f"the adapter {folder} was trained on {_described(made_for)}, but the model is {_described(found)}: open "
+            f"The adapter {folder} was trained on {_described(made_for)}, but the model is {_described(found)}. Open "
             "it with --model of the one it was trained on, in any layout."
         )
 
@@ -169,7 +169,7 @@ def _json(path: Path) -> dict[str, Any]:
         content = read_json(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"{path} cannot be read ({reason}): copy the adapter again.") from error
+        raise CheckpointError(f"{path} cannot be read ({reason}). Copy the adapter again.") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no settings: copy the adapter again.")
+        raise CheckpointError(f"{path} holds no settings. Copy the adapter again.")
     return content

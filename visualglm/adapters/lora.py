@@ -68,7 +68,7 @@ class LoraMixin(BaseMixin):
         if not self.is_merged:
             if any(isinstance(module, QuantizedLinear) for module in self.tuner.model.modules()):
                 raise UsageError(
-                    "the model is quantized, and nothing can be added to its weights: merge the unquantized one, then "
+                    "The model is quantized, and nothing can be added to its weights. Merge the unquantized one, then "
                     "quantize."
                 )
             self.tuner.merge_and_unload()

@@ -75,23 +75,23 @@ def _known_settings(stored: dict[str, Any], folder: Path) -> dict[str, Any]:
     if stored.get("init_lora_weights") not in (True, False, None, "gaussian"):
         other.append("init_lora_weights")  # these change the base's weights
     if other:
-        raise CheckpointError(f"{where} sets {', '.join(other[:8])[:200]}, which is not supported: merge it with PEFT.")
+        raise CheckpointError(f"{where} sets {', '.join(other[:8])[:200]}, which is not supported. Merge it with PEFT.")
     raw = {key: stored[key] for key in KEPT if stored.get(key) is not None}
     wrong = [key for key in FLAGS if not isinstance(raw.get(key, False), bool)]
     wrong += ["bias"] if raw.get("bias", BIASES[0]) not in BIASES else []
     wrong += ["lora_alpha"] if type(raw.get("lora_alpha", 1)) not in (int, float) else []
     if wrong:
-        raise CheckpointError(f"{where} has a {wrong[0]} of another kind than PEFT writes: copy the adapter again.")
+        raise CheckpointError(f"{where} has a {wrong[0]} of another kind than PEFT writes. Copy the adapter again.")
     for key in ("exclude_modules", "modules_to_save", "layers_pattern", "target_modules"):
         value = raw.get(key, [])
         if isinstance(value, str) and key in ("target_modules", "layers_pattern"):
             value = [] if key == "target_modules" else [value]
         if not isinstance(value, list) or not all(isinstance(name, str) and PLAIN.fullmatch(name) for name in value):
-            raise CheckpointError(f"{where} has a {key} that is no list of names: write the names of modules.")
+            raise CheckpointError(f"{where} has a {key} that is no list of names. Write the names of modules.")
     for key in ("rank_pattern", "alpha_pattern"):
         value = raw.get(key, {})
         if not isinstance(value, dict) or not all(type(number) in (int, float) for number in value.values()):
-            raise CheckpointError(f"{where} has a {key} that is no table of numbers: copy the adapter again.")
+            raise CheckpointError(f"{where} has a {key} that is no table of numbers. Copy the adapter again.")
     return raw
 
 
@@ -153,7 +153,7 @@ class _Matcher:
             return regex.fullmatch(pattern, name, timeout=max(left, 1e-3)) is not None
         except (TimeoutError, RecursionError, MemoryError) as error:
             raise CheckpointError(
-                f"{self.file} has an expression for modules that is too much work to match: write their names."
+                f"{self.file} has an expression for modules that is too much work to match. Write their names."
             ) from error
         except regex.error as error:
             raise CheckpointError(f"{self.file} has no regular expression where one belongs ({error}).") from error

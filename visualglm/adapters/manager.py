@@ -52,7 +52,7 @@ class AdapterManager:
         """
         name = name or str(place).rstrip("/").rsplit("/", 1)[-1]
         if name in self.names:
-            raise UsageError(f"there is an adapter {name!r} already: give this one another name.")
+            raise UsageError(f"There is an adapter {name!r} already. Give this one another name.")
         self._require_idle()
         upstreams = sat_adapters.upstream_folder(place)
         if upstreams is not None:
@@ -85,7 +85,7 @@ class AdapterManager:
             UsageError: there is none of that name, or an answer of another one is being generated.
         """
         if name is not None and name not in self.names:
-            raise UsageError(f"there is no adapter {name!r}: choose from {', '.join(self.names) or 'none'}.")
+            raise UsageError(f"There is no adapter {name!r}. Choose from {', '.join(self.names) or 'none'}.")
         if name == self.active:
             return
         self._require_idle()
@@ -102,7 +102,7 @@ class AdapterManager:
         """Raises `UsageError` while an answer is under way: the rest of it would be another adapter's."""
         if is_generating(self.model):
             now = "the bare model" if self.active is None else f"the adapter {self.active!r}"
-            raise UsageError(f"an answer is being generated with {now}: read it to its end or close it, then switch.")
+            raise UsageError(f"An answer is being generated with {now}. Read it to its end or close it, then switch.")
 
     def _layer_name(self) -> str:
         """PEFT makes module names of it, so it has no dots."""
@@ -138,11 +138,11 @@ def _require_numbers(model: Any, config: Any, folder: Path) -> None:
     """Raises `UsageError` where the adapter needs weights that the model holds in 8 or 4 bits."""
     stored = [name for name, module in model.named_modules() if isinstance(module, QuantizedLinear)]
     if config.use_dora and stored:
-        raise UsageError(f"{folder} is DoRA, which needs the 16-bit weights: leave --quantize out, or merge it first.")
+        raise UsageError(f"{folder} is DoRA, which needs the 16-bit weights. Leave --quantize out, or merge it first.")
     for part in config.modules_to_save or ():
         if any(name == part or name.startswith(f"{part}.") for name in stored):
             raise UsageError(
-                f"{folder} has a {part} of its own, which needs the 16-bit one in its place: leave --quantize-vision "
+                f"{folder} has a {part} of its own, which needs the 16-bit one in its place. Leave --quantize-vision "
                 "out, or merge it first."
             )
 

@@ -40,18 +40,18 @@ def merge(
     """
     if upstream_folder(adapter) is not None:
         raise UsageError(
-            f"{adapter} was saved by upstream's fine-tuning and holds its base: write it merged with "
+            f"{adapter} was saved by upstream's fine-tuning and holds its base. Write it merged with "
             f"`visualglm convert {adapter} {target} --to {to}`."
         )
     folder = adapter_folder(adapter)
     kind = read_adapter_config(folder).get("peft_type")
     if kind == PREFIX and to == "hf":
         raise UsageError(
-            "a prefix cannot be merged into weights, and upstream's Hugging Face layout has no place for one: write "
+            "A prefix cannot be merged into weights, and upstream's Hugging Face layout has no place for one. Write "
             "--to native or --to sat, or use it with --adapter."
         )
     if is_quantized(base):
-        raise UsageError(f"{base} is quantized, and nothing can be added to its weights: merge first, then quantize.")
+        raise UsageError(f"{base} is quantized, and nothing can be added to its weights. Merge first, then quantize.")
     require_same_base(folder, base)
     place = validate_target(Path(target), overwrite)
     report(f"opening {base}")
@@ -68,7 +68,7 @@ def merge(
 def _with_prefix(model: Any, folder: Path) -> Any:
     mixin = stored_prefix(model, folder)
     if "ptuning" in model.mixins:
-        raise UsageError("this model has a prefix already, and there is room for one: use the adapter with --adapter.")
+        raise UsageError("This model has a prefix already, and there is room for one. Use the adapter with --adapter.")
     model.config.prefix_length = mixin.prefix[0].shape[2]
     model.add_mixin("ptuning", mixin)
     return model

@@ -32,10 +32,10 @@ def rollback_on_error(model: Any, name: str, source: Any) -> Iterator[None]:
         reason = " ".join(str(error).split())[:300]
         if at_work:
             raise UsageError(
-                f"{source} cannot be laid on beside the adapters that are there, or does not fit the model ({reason}): "
-                "open the model with this one alone."
+                f"{source} cannot be laid on beside the adapters that are there, or does not fit the model ({reason}). "
+                "Open the model with this one alone."
             ) from error
-        raise CheckpointError(f"{source} does not fit its model ({reason}): copy it again.") from error
+        raise CheckpointError(f"{source} does not fit its model ({reason}). Copy it again.") from error
 
 
 def _layers(model: Any) -> Iterator[Any]:

@@ -86,7 +86,7 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
     flat = tensors[TENSOR]
     if flat.dim() != 2 or flat.shape[1] != config.num_layers * 2 * config.hidden_size:
         raise UsageError(
-            f"the prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
+            f"The prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
             f"{config.hidden_size}]: it was trained on another model."
         )
     tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)

@@ -43,10 +43,10 @@ def open_sat_folder(folder: Path, model_name: str) -> Checkpoint:
     """
     checkpoint = open_checkpoint(folder, merge=False)
     if checkpoint.low_rank and checkpoint.config.prefix_length:
-        raise UsageError(f"{folder} has both LoRA and a prefix, and an adapter is one of them: open it with --model.")
+        raise UsageError(f"{folder} has both LoRA and a prefix, and an adapter is one of them. Open it with --model.")
     if not checkpoint.low_rank and not checkpoint.config.prefix_length:
         raise UsageError(
-            f"{folder} is a whole model without LoRA or a prefix beside its weights (they may be merged): open it with "
+            f"{folder} is a whole model without LoRA or a prefix beside its weights (they may be merged). Open it with "
             "--model instead of --adapter."
         )
     changed = [ADDED, *([QUANTIZED] if checkpoint.raw_config.get("use_qlora") else [])]
@@ -55,7 +55,7 @@ def open_sat_folder(folder: Path, model_name: str) -> Checkpoint:
     base = open_checkpoint(local_folder(model_name))
     if fingerprint(checkpoint, left_out) != fingerprint(base, left_out):
         raise CheckpointError(
-            f"{folder} was fine-tuned on another model than {model_name}: give --model the one it was trained on, or "
+            f"{folder} was fine-tuned on another model than {model_name}. Give --model the one it was trained on, or "
             f"open the folder as a model, which it holds too (--model {folder})."
         )
     return checkpoint

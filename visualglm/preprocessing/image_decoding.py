@@ -94,7 +94,7 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
     except ImageError:
         raise
     except CostlyError as error:
-        raise ImageError(f"{name} is too costly to decode ({error}): save it as a plain JPEG or PNG.") from error
+        raise ImageError(f"{name} is too costly to decode ({error}). Save it as a plain JPEG or PNG.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{name} is too large to decode safely ({error}): shrink it below {PIXEL_LIMIT:,} pixels, and "
@@ -173,7 +173,7 @@ def as_upstream(image: Image.Image, name: str) -> Image.Image:
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
     except PIL_DECODE_ERRORS as error:
-        raise ImageError(f"{name} cannot become RGB ({error}): save it as PNG or JPEG.") from error
+        raise ImageError(f"{name} cannot become RGB ({error}). Save it as PNG or JPEG.") from error
 
 
 def _as_seen(image: Image.Image) -> Image.Image:

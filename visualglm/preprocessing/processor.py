@@ -138,9 +138,9 @@ class VisualGLMProcessor(ProcessorMixin):
             ImageError: an image cannot be opened.
         """
         if kwargs.pop("videos", None) is not None or kwargs.pop("audio", None) is not None:
-            raise PromptError("VisualGLM takes no video or audio: give text, images, or both.")
+            raise PromptError("VisualGLM takes no video or audio. Give text, images, or both.")
         if text is None and images is None:
-            raise PromptError("There is nothing to process: give text, images, or both.")
+            raise PromptError("There is nothing to process. Give text, images, or both.")
         options, image_options = sort_call_arguments(self, kwargs)
         data: dict[str, Any] = {}
         if text is not None:
@@ -155,7 +155,7 @@ class VisualGLMProcessor(ProcessorMixin):
         placeholders = text.count(IMAGE_PLACEHOLDER)
         if placeholders and images and placeholders != images:
             raise PromptError(
-                f"The text has {placeholders} {IMAGE_PLACEHOLDER} and there are {images} images: make them "
+                f"The text has {placeholders} {IMAGE_PLACEHOLDER} and there are {images} images. Make them "
                 "equal, or use apply_chat_template, which does."
             )
         if not images:
@@ -264,7 +264,7 @@ class VisualGLMProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> Any:
         if return_assistant_tokens_mask and continue_final_message:
-            raise PromptError("An answer that is continued is no training row: leave return_assistant_tokens_mask out.")
+            raise PromptError("An answer that is continued is no training row. Leave return_assistant_tokens_mask out.")
         options, image_options = self._sort_chat_arguments(**kwargs)
         rows, masks, sources = [], [], []
         for messages in batch:
@@ -285,7 +285,7 @@ class VisualGLMProcessor(ProcessorMixin):
             masks.append(mask)
             sources += images
         if any(source is None for source in sources):
-            raise PromptError("An image of the messages has no source: give it as image, path, url or base64.")
+            raise PromptError("An image of the messages has no source. Give it as image, path, url or base64.")
         data = self._pad(rows, options)
         if not return_dict:
             return data["input_ids"]
@@ -299,7 +299,7 @@ class VisualGLMProcessor(ProcessorMixin):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Sort the arguments of `apply_chat_template` that are those of a call."""
         if kwargs.get("tools") or kwargs.get("documents"):
-            raise PromptError("VisualGLM was not trained with tools or documents: leave them out.")
+            raise PromptError("VisualGLM was not trained with tools or documents. Leave them out.")
         call = {
             **(processor_kwargs or {}),
             **{key: value for key, value in kwargs.items() if key not in CHAT_ARGUMENTS},
@@ -342,7 +342,7 @@ class VisualGLMProcessor(ProcessorMixin):
 def _as_batch(conversation: Sequence[Any]) -> Sequence[Any]:
     """Wrap a single conversation in a batch; raise `PromptError` if it is empty."""
     if not conversation:
-        raise PromptError("The conversation has no messages: ask a question.")
+        raise PromptError("The conversation has no messages. Ask a question.")
     return conversation if isinstance(conversation[0], (list, tuple)) else [conversation]
 
 
@@ -369,6 +369,6 @@ def _images_per_text(images: Any, texts: Sequence[str]) -> list[int]:
     if not sum(placeholders) and total == len(texts):
         return [1] * len(texts)
     raise PromptError(
-        f"{total} images cannot be assigned to {len(texts)} texts with {sum(placeholders)} {IMAGE_PLACEHOLDER}: give a "
+        f"{total} images cannot be assigned to {len(texts)} texts with {sum(placeholders)} {IMAGE_PLACEHOLDER}. Give a "
         "list of images for each text."
     )

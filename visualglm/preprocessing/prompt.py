@@ -79,7 +79,7 @@ def marks_of(language: Language, question: str) -> tuple[str, str]:
         PromptError: the language is unknown.
     """
     if language not in ("auto", "zh", "en"):
-        raise PromptError(f"language is {language!r}: write auto, zh or en.")
+        raise PromptError(f"language is {language!r}. Write auto, zh or en.")
     return MARKS[language_of(question) if language == "auto" else language]
 
 
@@ -264,16 +264,16 @@ def check_question(question: str) -> None:
         PromptError: the question is blank.
     """
     if all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in question):
-        raise PromptError("The question is blank: write a question.")
+        raise PromptError("The question is blank. Write a question.")
 
 
 def _check_turns(turns: Sequence[Turn], answered: bool) -> None:
     if not turns:
-        raise PromptError("The dialogue is empty: ask a question.")
+        raise PromptError("The dialogue is empty. Ask a question.")
     for turn in turns[:-1]:
         if turn.answer is None:
             raise PromptError(f"The question {turn.question[:40]!r} has no answer: only the last one may be open.")
     if answered and turns[-1].answer is None:
         raise PromptError("The last question has no answer to learn from or to continue.")
     if not answered and turns[-1].answer is not None:
-        raise PromptError("The dialogue ends with an answer: add the next question.")
+        raise PromptError("The dialogue ends with an answer. Add the next question.")

@@ -146,7 +146,7 @@ class Engine:
                 ]
         except TimeoutError as error:
             raise QueueTimeoutError(
-                "the request's time was up before its images were decoded: send fewer at once."
+                "The request's time was up before its images were decoded. Send fewer at once."
             ) from error
         except EndedError as error:
             raise QueueFullError(SHUTTING_DOWN) from error
@@ -157,7 +157,7 @@ class Engine:
         if self._closing:
             raise QueueFullError(SHUTTING_DOWN)
         if self.queued >= self.limits.max_queue:
-            raise QueueFullError(f"{self.limits.max_queue} requests wait already: try again in a moment.")
+            raise QueueFullError(f"{self.limits.max_queue} requests wait already. Try again in a moment.")
 
     def _work(self) -> None:
         """The thread: batch after batch until closed and empty."""
@@ -177,7 +177,7 @@ class Engine:
                 while self._waiting and len(batch) < self.limits.max_batch:
                     job = self._waiting.popleft()
                     if job.late:
-                        job.fail(QueueTimeoutError("the request's time was up before its turn came: try again later."))
+                        job.fail(QueueTimeoutError("The request's time was up before its turn came. Try again later."))
                     elif not job.ended:
                         (batch if not batch or job.adapter == batch[0].adapter else others).append(job)
                 self._waiting.extendleft(reversed(others))

@@ -41,7 +41,7 @@ class ImageReader:
             threads = self._fetchers if _is_url(source) else None
             contents.append(await asyncio.get_running_loop().run_in_executor(threads, self.read, source))
             if sum(map(len, contents)) > MAX_IMAGE_BYTES:
-                raise ImageError(f"The images have more than {MAX_IMAGE_BYTES} bytes: send fewer or smaller ones.")
+                raise ImageError(f"The images have more than {MAX_IMAGE_BYTES} bytes. Send fewer or smaller ones.")
         return contents
 
     def read(self, source: Any) -> bytes:
@@ -51,7 +51,7 @@ class ImageReader:
             ImageError: it may not, or cannot, be read.
         """
         if not isinstance(source, str):
-            raise ImageError('A image has no source: give image_url as {"url": "data:image/png;base64,..."}.')
+            raise ImageError('A image has no source. Give image_url as {"url": "data:image/png;base64,..."}.')
         if source[:5].lower() == "data:":
             return data_url_bytes(source)
         if _is_url(source):
@@ -66,11 +66,11 @@ def _is_url(source: Any) -> bool:
 def refuse_too_many(sources: Sequence[Any]) -> None:
     """Raises `ImageError` for more images than one request may bring."""
     if len(sources) > MAX_IMAGES:
-        raise ImageError(f"{len(sources)} images are too many for one request: send at most {MAX_IMAGES}.")
+        raise ImageError(f"{len(sources)} images are too many for one request. Send at most {MAX_IMAGES}.")
 
 
 def refuse_long_texts(turns: Sequence[Turn]) -> None:
     """Raises `PromptError` for more text than one request may bring."""
     length = sum(len(turn.question) + len(turn.answer or "") for turn in turns)
     if length > MAX_TEXT:
-        raise PromptError(f"The texts have {length:,} characters, and a request has at most {MAX_TEXT:,}: send less.")
+        raise PromptError(f"The texts have {length:,} characters, and a request has at most {MAX_TEXT:,}. Send less.")

@@ -53,8 +53,8 @@ def parse_adapter_flags(places: Sequence[str], model: str) -> dict[str, str]:
         name, place = (before, after) if given and "/" not in before else (text.rstrip("/").rsplit("/", 1)[-1], text)
         if not name or not place or name in (*found, BASE, model):
             raise UsageError(
-                f"--adapter {text}: each adapter needs a name of its own, and {BASE} and {model} are the model's: "
-                "write --adapter NAME=DIR."
+                f"--adapter {text}: each adapter needs a name of its own, and {BASE} and {model} are the model's. "
+                "Write --adapter NAME=DIR."
             )
         found[name] = place
     return found

@@ -87,7 +87,7 @@ async def _ask(engine: Engine, images: ImageReader, asked: ChatRequest, adapter:
     sampling = asked.sampling()
     turns, sources = await asyncio.to_thread(_read_messages, asked)
     if turns[-1].answer is not None:
-        raise PromptError("The messages end with the assistant's: put the next question behind it.")
+        raise PromptError("The messages end with the assistant's. Put the next question behind it.")
     refuse_long_texts(turns)
     shown = await images.read_all(sources)
     asked.messages = []  # the encoded images are not kept while the request waits for its answer

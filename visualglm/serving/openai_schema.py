@@ -101,7 +101,7 @@ class ChatRequest(BaseModel):
         extra = self.model_extra or {}
         asked = [name for name in REFUSED if extra.get(name)]
         if asked or (extra.get("response_format") or {"type": "text"}) != {"type": "text"}:
-            raise UsageError(f"{(asked or ['response_format'])[0]} is nothing that VisualGLM can do: leave it out.")
+            raise UsageError(f"{(asked or ['response_format'])[0]} is nothing that VisualGLM can do. Leave it out.")
         limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
         return {
             "temperature": self.temperature,

@@ -62,7 +62,7 @@ class UpstreamRequest(BaseModel):
         try:
             return [decode(self.image)]
         except ImageError as error:
-            raise ImageError("image is no base64: send the image's bytes in base64, not its path.") from error
+            raise ImageError("Image is no base64. Send the image's bytes in base64, not its path.") from error
 
     def sampling(self) -> dict[str, Any]:
         """Return the sampling arguments in transformers' names."""

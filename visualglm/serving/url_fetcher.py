@@ -68,27 +68,27 @@ class ImageFetcher:
                 raise
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise ImageError(
-                    f"{_shown(parts)} cannot be fetched ({_reason(error)}): send the image itself."
+                    f"{_shown(parts)} cannot be fetched ({_reason(error)}). Send the image itself."
                 ) from error
             if content is not None:
                 return content
-        raise ImageError(f"{_shown(parts)} redirects more than {self.redirect_limit} times: send the image itself.")
+        raise ImageError(f"{_shown(parts)} redirects more than {self.redirect_limit} times. Send the image itself.")
 
     def _checked(self, url: str) -> SplitResult:
         """The URL in parts, if its scheme, host and port are allowed."""
         if not self.hosts:
-            raise ImageError("Images are not fetched from URLs here: send the image itself, as a data URL.")
+            raise ImageError("Images are not fetched from URLs here. Send the image itself, as a data URL.")
         if len(url) > MAX_URL:
-            raise ImageError(f"The image's URL has more than {MAX_URL} characters: send the image itself.")
+            raise ImageError(f"The image's URL has more than {MAX_URL} characters. Send the image itself.")
         try:
             parts = urlsplit(url)
             place = (_plain_host(parts.hostname or ""), parts.port or PORTS.get(parts.scheme, 0))
         except (ValueError, UnicodeError) as error:
-            raise ImageError(f"The image's URL is malformed ({error}): send the image itself.") from error
+            raise ImageError(f"The image's URL is malformed ({error}). Send the image itself.") from error
         if parts.scheme not in PORTS or parts.username is not None or parts.password is not None:
-            raise ImageError("A image's URL must be http or https, without a user name: send the image itself.")
+            raise ImageError("A image's URL must be http or https, without a user name. Send the image itself.")
         if not any(place == (host, port or PORTS[parts.scheme]) for host, port in self.hosts):
-            raise ImageError(f"{_shown(parts)} is not on a host that images may come from: send the image itself.")
+            raise ImageError(f"{_shown(parts)} is not on a host that images may come from. Send the image itself.")
         return parts
 
     def _get(self, parts: SplitResult, url: str, deadline: float) -> tuple[bytes | None, str]:
@@ -101,7 +101,7 @@ class ImageFetcher:
             if response.status in REDIRECTS:
                 return None, urljoin(url, response.getheader("Location", ""))
             if response.status != 200:
-                raise ImageError(f"{_shown(parts)} answered {response.status}: send the image itself.")
+                raise ImageError(f"{_shown(parts)} answered {response.status}. Send the image itself.")
             carrier.bytes_left += 2 * self.byte_limit  # the framing of small chunks may be as much as the body
             return self._read(response, parts), url
 
@@ -111,7 +111,7 @@ class ImageFetcher:
         while block := response.read1(BLOCK):
             content += block
             if len(content) > self.byte_limit:
-                raise ImageError(f"{_shown(parts)} has more than {self.byte_limit} bytes: send a smaller image.")
+                raise ImageError(f"{_shown(parts)} has more than {self.byte_limit} bytes. Send a smaller image.")
         return bytes(content)
 
 
@@ -158,7 +158,7 @@ def _allowed(host: str) -> tuple[str, int | None]:
             return _plain_host(parts.hostname), parts.port
     except (ValueError, UnicodeError):
         pass
-    raise UsageError(f"--allow-image-domain {host} is no host: write for example images.example.com.")
+    raise UsageError(f"--allow-image-domain {host} is no host. Write for example images.example.com.")
 
 
 def _plain_host(host: str) -> str:
@@ -203,7 +203,7 @@ def public_address(host: str, port: int) -> tuple[str, int]:
     """
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     if not found or not all(is_public(address) for address in found):
-        raise ImageError(f"{host} is an address inside a private network: send the image itself.")
+        raise ImageError(f"{host} is an address inside a private network. Send the image itself.")
     return found[0], port
 
 

@@ -1,7 +1,7 @@
 """THUDM/visualglm-6b's own layout: `config.json`, shards of `.bin` or safetensors.
 
-In: the folder. Out: a `Checkpoint` (nothing is renamed: our names are this layout's). Also the way back: shards, index
-and `config.json` that upstream's code reads. Knows nothing about sat or networks.
+In: the folder. Out: a `Checkpoint` (nothing is renamed: our names are those of this layout). It also writes the layout:
+shards, index and `config.json` that upstream's code reads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .unused_tensors import hf_buffers, is_hf_buffer, read_carried
 
 
 def read(folder: Path) -> Checkpoint:
-    """The folder as a `Checkpoint`.
+    """Read the folder as a `Checkpoint`.
 
     Raises:
         CheckpointError: broken or missing files.
@@ -39,7 +39,7 @@ def read(folder: Path) -> Checkpoint:
     stored = read_weights(folder)
     tensors = {name: tensor for name, tensor in stored.items() if not is_hf_buffer(name)}
     if LM_HEAD not in tensors and has_safetensors(folder):
-        # safetensors hold no tensor twice, and upstream's code ties unless it is told not to
+        # safetensors hold no tensor twice, and upstream's code ties by default
         config.tie_word_embeddings = raw.get("tie_word_embeddings", True)
     infer_dtype(config, tensors)
     dead = read_carried(folder) | {name: tensor for name, tensor in stored.items() if is_hf_buffer(name)}
@@ -47,7 +47,7 @@ def read(folder: Path) -> Checkpoint:
 
 
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
-    """The configuration, and its file as it stands; what is wrong with it is said with the folder's name."""
+    """Return the configuration and the unchanged content of its file; errors name the folder."""
     raw = read_json(folder / CONFIG)
     refuse_foreign_quantization(folder, raw)
     try:
@@ -57,15 +57,15 @@ def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
 
 
 def write(folder: Path, source: Checkpoint, max_shard_size: int) -> None:
-    """Writes all tensors (head and rotary buffers, too) as `.bin` shards with their index, and `config.json`.
+    """Write all tensors (including head and rotary buffers) as `.bin` shards with their index, and `config.json`.
 
     Raises:
         UsageError: the model has a P-tuning prefix.
     """
     if source.config.prefix_length:
         raise UsageError(
-            f"{source.folder} was tuned with P-tuning, and upstream's Hugging Face code has no place for its prefix: "
-            "write --to native or --to sat."
+            f"{source.folder} was tuned with P-tuning, and upstream's Hugging Face code has no place for its prefix. "
+            "Write --to native or --to sat."
         )
     shards = split_into_shards(stored_tensors(source), max_shard_size)
     names = shard_names("bin", len(shards))
@@ -79,7 +79,7 @@ def write(folder: Path, source: Checkpoint, max_shard_size: int) -> None:
 
 
 def stored_tensors(source: Checkpoint) -> dict[str, LazyTensor]:
-    """Everything that this layout stores, under its names, in upstream's order."""
+    """Return all tensors that this layout stores, under its names, in upstream's order."""
     tensors = {**source.tensors, **hf_buffers(source)}
     tensors.setdefault(LM_HEAD, source.tensors[WORD_EMBEDDINGS])
     return {name: tensors[name] for name in sorted(tensors, key=_upstreams_order)}
