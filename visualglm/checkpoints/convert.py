@@ -78,7 +78,7 @@ def convert(
         UsageError: the target cannot be written or replaced, or `to` is not a layout.
     """
     if to not in LAYOUTS:
-        raise UsageError(f"--to {to} is no layout. Write one of {', '.join(LAYOUTS)}.")
+        raise UsageError(f"--to {to} is not a layout. Write one of {', '.join(LAYOUTS)}.")
     place = validate_target(Path(target), overwrite)
     given = None if tokenizer is None else _whole_vocabulary(tokenizer)
     found = local_folder(source)

@@ -89,7 +89,7 @@ def read_fingerprint(folder: Path) -> dict[str, Any] | None:
         )
     if not _well_formed(stored):
         raise CheckpointError(
-            f"{folder / FILE} is not a complete record (it lacks logits, blocks or tensors). Get it again, or delete it."
+            f"{folder / FILE} is incomplete (it lacks logits, blocks or tensors). Get it again, or delete it."
         )
     return stored
 

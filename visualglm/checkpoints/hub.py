@@ -107,8 +107,8 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
 def _disk(name: str, error: OSError) -> str:
     where = "" if error.filename is None else f": {error.filename}"
     return (
-        f"{name} cannot be stored in the cache ({error.strerror}{where}): make room or correct the permissions, or choose "
-        "another cache with HF_HOME or cache_dir."
+        f"{name} cannot be stored in the cache ({error.strerror}{where}): make room, change the permissions, or "
+        "choose another cache with HF_HOME or cache_dir."
     )
 
 

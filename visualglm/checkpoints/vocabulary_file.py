@@ -29,7 +29,7 @@ def resolve_vocabulary(path: str | Path) -> Path:
     found = path if path.is_file() else find_vocabulary(path) if path.is_dir() else None
     if found is None:
         raise TokenizerError(
-            f"{path} is no vocabulary file and has no {VOCABULARY_FILE}. Give the file of VisualGLM or ChatGLM-6B, "
-            "or its folder."
+            f"{path} is neither a vocabulary file nor a folder with {VOCABULARY_FILE}. "
+            "Give the file of VisualGLM or ChatGLM-6B, or its folder."
         )
     return found

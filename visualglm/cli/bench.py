@@ -100,7 +100,7 @@ def _print(report: dict[str, Any]) -> None:
     )
     typer.echo(f"kernel {report['kernel']}, load average {machine['load_average_1_min']}")
     typer.echo(f"load      {report['load_seconds']:8.2f} s   peak {report['peak_anonymous_gb']} GB")
-    typer.echo(f"Image     {report['image_seconds']:8.3f} s")
+    typer.echo(f"image     {report['image_seconds']:8.3f} s")
     typer.echo(f"prefill   {report['prompt_seconds']:8.3f} s   {report['prompt_tokens_per_second']} tokens/s")
     for row in report["decode"]:
         limit = f"   {row['of_bandwidth']:.0%} of {row['bandwidth_gb_per_second']} GB/s" if row["of_bandwidth"] else ""

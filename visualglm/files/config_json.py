@@ -11,10 +11,10 @@ from .untrusted_files import read_json
 
 
 def check_files(folder: Any, names: Iterable[str] = ("config.json",), subfolder: str = "") -> None:
-    """Read a local folder's files of JSON once before transformers does, which knows no bounds.
+    """Read a local folder's JSON files once before transformers does, which has no bounds.
 
     Raises:
-        ConfigurationError: one is no regular file, too large, or no JSON object.
+        ConfigurationError: one is not a regular file, too large, or not a JSON object.
     """
     place = Path(folder, subfolder)
     for file in (place / name for name in names) if place.is_dir() else [place]:
@@ -23,7 +23,7 @@ def check_files(folder: Any, names: Iterable[str] = ("config.json",), subfolder:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The object in a file of JSON that belongs to a model's configuration.
+    """Read the object in a JSON file of a model's configuration.
 
     Raises:
         ConfigurationError: it cannot be read, or holds something else.
@@ -32,7 +32,7 @@ def read_object(file: Path) -> dict[str, Any]:
         content = read_json(file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"{file} cannot be read as JSON ({reason}), so download it again.") from error
+        raise ConfigurationError(f"{file} cannot be read as JSON ({reason}). Download it again.") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{file} should hold a JSON object with names and values.")
+        raise ConfigurationError(f"{file} does not hold a JSON object with names and values. Download it again.")
     return content

@@ -64,12 +64,11 @@ class GenerationSettings:
         return set(torch.as_tensor(self.config.eos_token_id).flatten().tolist())
 
     def new_tokens(self, prompt_tokens: int) -> int:
-        """Return the maximum number of new tokens after a prompt of `prompt_length` tokens."""
+        """Return the maximum number of new tokens after a prompt of `prompt_tokens` tokens."""
         return max(1, min(self.limits.answer, self.limits.total - prompt_tokens))
 
     def arguments(self, prompt_tokens: int) -> dict[str, Any]:
-        """Build keyword arguments for `generate` after a prompt of `prompt_length` tokens; build new ones for each
-        answer.
+        """Build keyword arguments for `generate` after a prompt; build new ones for each answer.
 
         The limit is written under the name that the checkpoint's own config uses, because transformers fills None from
         there and warns if both kinds are set.

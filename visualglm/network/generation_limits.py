@@ -71,9 +71,7 @@ def fault_of_numbers(values: Mapping[str, Any]) -> str | None:
 
 
 def fault_of_file(values: Mapping[str, Any], vocab_size: int) -> str | None:
-    """Return the same for all settings of a file, which may not hold settings that need objects, code or other
-    models.
-    """
+    """Return the same for all settings of a file; it may not hold those that need objects or other models."""
     fault = fault_of_numbers(values)
     if fault is not None:
         return fault

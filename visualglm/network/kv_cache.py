@@ -62,7 +62,5 @@ def preallocate(cache: Cache) -> Cache:
 
 
 def is_empty(cache: Cache) -> bool:
-    """Return whether the cache holds no tokens; False while compiling, since a compiled step always follows a
-    prompt.
-    """
+    """Return whether the cache holds no tokens; False while compiling: a compiled step follows a prompt."""
     return not torch.compiler.is_compiling() and bool(cache.get_seq_length() == 0)

@@ -136,7 +136,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and shape[-1] not in (1, 3, 4) and shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
-        raise ImageError(f"An array of shape {shape} is no image. Give [H, W], [H, W, 3] or [H, W, 4].")
+        raise ImageError(f"An array of shape {shape} is not an image. Give [H, W], [H, W, 3] or [H, W, 4].")
     if array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):
             raise ImageError(

@@ -264,7 +264,7 @@ class VisualGLMProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> Any:
         if return_assistant_tokens_mask and continue_final_message:
-            raise PromptError("An answer that is continued is no training row. Leave return_assistant_tokens_mask out.")
+            raise PromptError("A continued answer is not a training row. Remove return_assistant_tokens_mask.")
         options, image_options = self._sort_chat_arguments(**kwargs)
         rows, masks, sources = [], [], []
         for messages in batch:

@@ -32,7 +32,7 @@ def detect_layout(path: Path) -> tuple[Path, Layout]:
         return folder, "sat"
     if (folder / CONFIG).exists():
         return folder, _by_model_type(folder)
-    raise CheckpointError(f"{folder} is no VisualGLM checkpoint: {_what_it_may_be(folder)}")
+    raise CheckpointError(f"{folder} is not a VisualGLM checkpoint: {_what_it_may_be(folder)}")
 
 
 def root_folder(path: Path) -> Path:

@@ -107,7 +107,9 @@ def _step(root: Path) -> Path:
     latest = root / "latest"
     name = read_bytes(latest, LONGEST_NAME).decode("utf-8", "replace").strip() if latest.is_file() else ""
     if name and not is_plain_name(name):
-        raise CheckpointError(f"{latest} asks for {name!r}, which is no folder beside it. Write the step's name there.")
+        raise CheckpointError(
+            f"{latest} asks for {name!r}, which is not a folder beside it. Write the step's name there."
+        )
     steps = [root / name] if name else sorted(child.parent for child in root.glob(f"*/{SAT_WEIGHTS}"))
     if not steps:
         raise CheckpointError(f"{root} has no {SAT_WEIGHTS} in any step folder. Download the weights too.")
@@ -134,7 +136,7 @@ def _stored(step: Path) -> dict[str, LazyTensor]:
     file = step / SAT_WEIGHTS
     content = open_torch(file)
     if not isinstance(content, dict) or "module" not in content:
-        raise CheckpointError(f"{file} has no `module`, where sat keeps its tensors: it is no sat checkpoint.")
+        raise CheckpointError(f"{file} has no `module`, where sat stores its tensors, so it is not a sat checkpoint.")
     return sat_nf4.unpacked(tensors_only(sat_nf4.drop_quant_states(content["module"]), file), content["module"], file)
 
 

@@ -43,9 +43,7 @@ def sat_dead(source: Checkpoint) -> dict[str, LazyTensor]:
 
 
 def _rotary_buffer(config: VisualGLMConfig) -> LazyTensor:
-    """Compute the buffer as upstream does: a quarter of the head size, rounded to float16 (`modeling_chatglm.py`
-    123-128).
-    """
+    """Compute the buffer as upstream does, rounded to float16 (`modeling_chatglm.py` 123-128)."""
     return LazyTensor.of(inverse_frequencies(config.hidden_size // config.num_attention_heads).half())
 
 

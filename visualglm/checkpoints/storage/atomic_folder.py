@@ -121,7 +121,7 @@ def check_replaceable(place: Path, overwrite: bool) -> None:
     foreign = next((path for path in _files(place) if not _is_replaceable(path.relative_to(place))), None)
     if foreign is not None:
         raise UsageError(
-            f"{place} holds {foreign.relative_to(place)}, which is no file of a checkpoint and would be lost. Give "
+            f"{place} holds {foreign.relative_to(place)}, which is not a checkpoint's file and would be lost. Give "
             "another folder, or move that file away."
         )
 

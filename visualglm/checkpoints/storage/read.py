@@ -105,9 +105,7 @@ def _safetensors_header(path: Path, file: IO[bytes]) -> tuple[dict[str, Any], in
 
 
 def _refuse_overlaps(header: dict[str, Any], path: Path) -> None:
-    """Raise `CheckpointError` if two tensors share bytes, since a small file could then stand for any amount of
-    memory.
-    """
+    """Raise `CheckpointError` if two tensors share bytes: a small file could then take any amount of memory."""
     ends = sorted(entry["data_offsets"] for entry in header.values())
     if any(later[0] < earlier[1] for earlier, later in pairwise(ends)):
         raise CheckpointError(f"{path} is damaged (two of its tensors overlap), {DOWNLOAD_AGAIN}.")
@@ -124,7 +122,7 @@ def _mapped(pages: mmap.mmap, start: int, name: str, entry: Any, path: Path) -> 
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged (its entry of {name} makes no sense), {DOWNLOAD_AGAIN}.") from error
     if dtype is None:
-        raise CheckpointError(f"{path} has a tensor of type {kind}, which is none of {', '.join(SAFETENSORS_DTYPES)}.")
+        raise CheckpointError(f"{path} has a tensor of type {kind}. Supported are {', '.join(SAFETENSORS_DTYPES)}.")
     if not fits or start + end > len(pages):
         raise CheckpointError(f"{path} is truncated: the numbers of {name} are not all there, {DOWNLOAD_AGAIN}.")
 
