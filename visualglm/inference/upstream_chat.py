@@ -19,7 +19,7 @@ from ..errors import PromptError, UsageError
 from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
 from ..preprocessing.images import ImageSource
 from ..preprocessing.processor import VisualGLMProcessor
-from ..preprocessing.prompt import Language, Turn
+from ..preprocessing.prompt import Language, Turn, describe_dropped_turns
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from .image_features import ImageFeatures
 from .start_reply import start_reply
@@ -159,7 +159,7 @@ class UpstreamChat:
         arguments = forbid_chinese_tokens(tokenizer, language, arguments)
         reply, dropped = start_reply(model, processor, turns, image_embeds, language, **arguments)
         if dropped:
-            warnings.warn(f"The dialogue is too long: its {dropped} oldest turns stay out of the prompt", stacklevel=3)
+            warnings.warn(describe_dropped_turns(dropped), stacklevel=3)
 
         def with_answer(response: str) -> History:
             extended = History([*past, (query, response)])

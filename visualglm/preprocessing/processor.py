@@ -37,6 +37,7 @@ from .prompt import (
     build_prompt,
     build_training_row,
     check_question,
+    describe_dropped_turns,
     encode_around_images,
     marks_of,
     split_at_images,
@@ -280,7 +281,7 @@ class VisualGLMProcessor(ProcessorMixin):
                 add_generation_prompt=add_generation_prompt,
             )
             if prompt.dropped_turns:
-                logger.warning("The dialogue is too long: its %d oldest turns were left out.", prompt.dropped_turns)
+                logger.warning(describe_dropped_turns(prompt.dropped_turns))
             rows.append(prompt.input_ids)
             masks.append(mask)
             sources += images

@@ -67,6 +67,14 @@ class Prompt:
     image_count: int
 
 
+def describe_dropped_turns(count: int, language: Literal["zh", "en"] = "en") -> str:
+    """Return the sentence with which every interface reports `Prompt.dropped_turns`."""
+    if language == "zh":
+        return f"对话太长，最早的 {count} 轮没有进入提示。"
+    turns = "oldest turn was" if count == 1 else f"{count} oldest turns were"
+    return f"The dialogue is too long. Its {turns} left out of the prompt."
+
+
 def language_of(text: str) -> Literal["zh", "en"]:
     """Return `zh` if the text has a Chinese character, else `en` (upstream's demos: `is_chinese`)."""
     return "zh" if CHINESE.search(text) else "en"
