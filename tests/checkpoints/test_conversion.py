@@ -161,6 +161,6 @@ def test_broken_sources_are_refused(odd: Path, tmp_path: Path) -> None:
     write_hf(odd, ODD_CONFIG, {k: v for k, v in random_state(ODD_CONFIG).items() if "glm_proj" not in k})
     with pytest.raises(CheckpointError, match="2 tensors are missing"):
         convert(odd, tmp_path / "out")
-    with pytest.raises(UsageError, match="is no layout"):
+    with pytest.raises(UsageError, match="is not a layout"):
         convert(odd, tmp_path / "out", "gguf")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()

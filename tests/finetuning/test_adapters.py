@@ -76,7 +76,7 @@ def test_lora_beside_weights_in_fewer_bits(trained: Any, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="DoRA"):
         load(BASE, device="cpu", quantize=8, adapter=trained["dora"][0])
     load(BASE, device="cpu", quantize=8).model.save_pretrained(tmp_path / "q")
-    with pytest.raises(UsageError, match="merge first"):
+    with pytest.raises(UsageError, match="Merge first"):
         merge(tmp_path / "q", folder, tmp_path / "merged")
 
 
@@ -112,7 +112,7 @@ def test_several_adapters_switched_by_question(trained: Any) -> None:
         said = talk.ask(QUESTION, **GREEDY).text
         assert said == load(BASE, device="cpu", adapter=trained[kind][0]).ask(IMAGES[0], QUESTION, **GREEDY).text
         torch.testing.assert_close(logits(model.model), trained[kind][1], atol=1e-4, rtol=0)
-    with pytest.raises(UsageError, match="choose from"):
+    with pytest.raises(UsageError, match="Choose from"):
         model.use_adapter("another")
     with pytest.raises(UsageError, match="already"):
         model.add_adapter(trained["lora"][0])

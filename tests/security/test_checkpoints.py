@@ -277,7 +277,7 @@ def test_files_of_processors(hf: Path, kind: str) -> None:
     with pytest.raises(TokenizerError):
         visualglm.preprocessing.tokenizer.ChatGLMTokenizer(vocab_file=str(hf / "ice_text.model"))
     if kind == "large":
-        assert "download it again" in refused_vocabulary(hf)
+        assert "Download it again" in refused_vocabulary(hf)
     with pytest.raises((VisualGLMError, OSError, ValueError)):  # these files are transformers' to open first
         edit(hf / "config.json", eva_config__image_size=[HUGE, HUGE])
         AutoProcessor.from_pretrained(hf)

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
 from ..checkpoints.storage.read import open_safetensors
 from ..errors import CheckpointError, UsageError
-from ..files.untrusted_files import read_json
+from ..files.json_object import read_object
 
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
 CHECKPOINT = "checkpoint-"
@@ -31,6 +31,7 @@ SAMPLED = 64
 QUANTIZABLE = re.compile(r".*\.weight(_scale)?")
 """Pattern of weights that `visualglm quantize` may change; biases and position tables stay as they are."""
 NOT_COMPARED = ("lm_head.",)  # tied in some layouts, stored twice in others
+COPY_AGAIN = "Copy the adapter again."
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def adapter_folder(place: str | Path) -> Path:
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
     """Read PEFT's configuration of an adapter."""
-    return _json(folder / CONFIG)
+    return read_object(folder / CONFIG, remedy=COPY_AGAIN)
 
 
 def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
@@ -130,7 +131,7 @@ def read_base(folder: Path) -> Base | None:
     if not (folder / BASE).is_file():
         return None
     try:
-        return Base(**_json(folder / BASE))
+        return Base(**read_object(folder / BASE, remedy=COPY_AGAIN))
     except TypeError as error:
         raise CheckpointError(
             f"{folder / BASE} was not written by `visualglm finetune` ({error}). Copy it again."
@@ -163,14 +164,3 @@ def require_same_base(folder: Path, name_or_dir: str | Path) -> None:
 def _described(base: Base) -> str:
     sizes = f"{base.num_layers} blocks of {base.hidden_size}, vocabulary {base.vocab_size}"
     return f"{base.name} ({sizes}, fingerprint {base.fingerprint})"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"{path} cannot be read ({reason}). Copy the adapter again.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no settings. Copy the adapter again.")
-    return content

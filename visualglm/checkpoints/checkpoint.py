@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigurationError
+from ..files.json_object import read_object
 from ..network.configuration import VisualGLMConfig
 from ..quantization.config import METHOD
 from .low_rank_delta import LowRank
@@ -52,7 +53,24 @@ class Checkpoint:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def refuse_foreign_quantization(folder: Path, raw: Mapping[str, Any]) -> None:
+def read_config_file(
+    file: Path, build: Callable[[dict[str, Any]], VisualGLMConfig]
+) -> tuple[VisualGLMConfig, dict[str, Any]]:
+    """Read a configuration file; return the configuration that `build` makes of its content, and the content.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its weights are quantized by another program.
+        ConfigurationError: `build` raised it; the message begins with the folder.
+    """
+    raw = read_object(file)
+    _refuse_foreign_quantization(file.parent, raw)
+    try:
+        return build(dict(raw)), raw
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{file.parent}: {error}") from error
+
+
+def _refuse_foreign_quantization(folder: Path, raw: Mapping[str, Any]) -> None:
     """Raise `CheckpointError` for weights that another program quantized, since loading them would run its code."""
     stored = raw.get("quantization_config", raw.get("compression_config"))
     if stored is None:

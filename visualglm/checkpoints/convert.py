@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, UsageError
+from ..files.json_object import read_object
 from ..hardware.memory import in_words
 from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.images import ImageSource, VisualGLMImageProcessor
@@ -30,7 +31,7 @@ from .load import GENERATION_CONFIG, generation_defaults
 from .open import open_checkpoint
 from .quantize import plan_of_config, quantized, with_default_modules
 from .storage.atomic_folder import atomic_folder, check_free_space, check_not_nested, validate_target
-from .storage.read import read_json, readable
+from .storage.read import readable
 from .vocabulary_file import find_vocabulary, resolve_vocabulary
 
 MAX_SHARD_SIZE = 3_500_000_000  # five files at full size, as upstream published it
@@ -167,7 +168,9 @@ def _take_along(folder: Path, checkpoint: Checkpoint, to: Layout, vocabulary: Pa
         return
     shutil.copyfile(vocabulary, folder / VOCABULARY_FILE)
     settings = vocabulary.parent / TOKENIZER_CONFIG
-    raw = read_json(settings) if settings.is_file() else {"tokenizer_class": "ChatGLMTokenizer", "num_image_tokens": 0}
+    raw = (
+        read_object(settings) if settings.is_file() else {"tokenizer_class": "ChatGLMTokenizer", "num_image_tokens": 0}
+    )
     if (checkpoint.layout, to) != ("hf", "hf"):
         raw.pop("auto_map", None)
     (folder / TOKENIZER_CONFIG).write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files.json_object import read_object
 from ..network.configuration import VisualGLMConfig
 from .checkpoint import Checkpoint
 from .layerwise_forward import ForwardRecord, run
 from .storage.lazy_tensor import LazyTensor, bits
-from .storage.read import read_json
 
 FILE = "fingerprint.json"
 FORMAT_VERSION = 1
@@ -81,11 +81,11 @@ def read_fingerprint(folder: Path) -> dict[str, Any] | None:
     """
     if not (folder / FILE).exists():
         return None
-    stored = read_json(folder / FILE)
+    stored = read_object(folder / FILE)
     if stored.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{folder / FILE} has format_version {stored.get('format_version')!r}, this visualglm reads "
-            f"{FORMAT_VERSION}: update visualglm, or convert the checkpoint again."
+            f"{FORMAT_VERSION}. Update visualglm, or convert the checkpoint again."
         )
     if not _well_formed(stored):
         raise CheckpointError(

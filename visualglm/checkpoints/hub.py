@@ -86,10 +86,10 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, RevisionNotFoundError):
-        return f"the hub's {name} has no revision {revision!r}: check it."
+        return f"The hub's {name} has no revision {revision!r}. Check its name."
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"{name} is neither a folder here nor a model on the hub (or a private one): check the spelling, or pass a "
+            f"{name} is neither a folder here nor a model on the hub (or a private one). Check the spelling, or pass a "
             "token."
         )
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
@@ -97,9 +97,9 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
     cause = error.__cause__ or error
     if isinstance(cause, HfHubHTTPError):
         reason = (str(cause).splitlines() or ["no reason given"])[0].rstrip(" .")
-        return f"the hub did not give {name} ({reason}): try again later, or pass a token if it is private."
+        return f"The hub did not provide {name} ({reason}). Try again later, or pass a token if it is private."
     return (
-        f"{name} is not a folder here, is not in the local cache and the hub cannot be reached: download it where "
+        f"{name} is not a folder here, is not in the local cache and the hub cannot be reached. Download it where "
         f"there is a network (`hf download {name}`), or give the folder."
     )
 
@@ -107,7 +107,7 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
 def _disk(name: str, error: OSError) -> str:
     where = "" if error.filename is None else f": {error.filename}"
     return (
-        f"{name} cannot be stored in the cache ({error.strerror}{where}): make room, change the permissions, or "
+        f"{name} cannot be stored in the cache ({error.strerror}{where}). Make room, change the permissions, or "
         "choose another cache with HF_HOME or cache_dir."
     )
 

@@ -15,6 +15,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from ..errors import CheckpointError
+from ..files.json_object import read_object
 from ..kernels.fast_linear import use_fast_linear
 from ..network.configuration import VisualGLMConfig
 from ..network.generation_limits import fault_of_file
@@ -25,7 +26,6 @@ from .checkpoint import Checkpoint
 from .hub import local_folder
 from .open import open_checkpoint
 from .quantize import plan_of_config, quantized
-from .storage.read import read_json
 
 GENERATION_CONFIG = "generation_config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -157,7 +157,7 @@ def generation_defaults(checkpoint: Checkpoint) -> GenerationConfig:
 
 
 def _stored_defaults(file: Path, config: VisualGLMConfig) -> GenerationConfig:
-    raw = read_json(file)
+    raw = read_object(file)
     fault = fault_of_file(raw, config.vocab_size)
     if fault is not None:
         raise CheckpointError(f"{file} has a value that cannot be used ({fault}). Correct or delete it.")

@@ -66,9 +66,9 @@ def _missing_hint(names: list[str]) -> str:
 
 def _unexpected_hint(names: list[str]) -> str:
     if any(name.startswith("mixins.") for name in names):
-        return ", so mixins were added to this model: open it with the class whose __init__ adds them"
+        return ", so mixins were added to this model. Open it with the class whose __init__ adds them"
     if any(mark in name for name in names for mark in FINE_TUNED):
-        return ", so this is a fine-tuned checkpoint: merge its LoRA or P-tuning weights into the base model first"
+        return ", so this is a fine-tuned checkpoint. Merge its LoRA or P-tuning weights into the base model first"
     if any(name.endswith("weight_scale") for name in names):
-        return ", so this is a quantized checkpoint: give the unquantized one and quantize when it is open"
+        return ", so this is a quantized checkpoint. Give the unquantized one and quantize when it is open"
     return ""

@@ -129,7 +129,7 @@ def _vocabulary_fault(path: Path, config: VisualGLMConfig) -> str | None:
     try:
         pieces = sentencepiece.SentencePieceProcessor(model_proto=read_bytes(path))
     except (RuntimeError, OSError):
-        return f"{path} is not a SentencePiece model: download it again"
+        return f"{path} is not a SentencePiece model. Download it again"
     if pieces.get_piece_size() > config.vocab_size:
         return f"{path} has {pieces.get_piece_size()} pieces, the model only {config.vocab_size} rows"
     for piece, key in SPECIAL_PIECES.items():

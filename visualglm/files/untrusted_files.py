@@ -63,29 +63,26 @@ def wrong_download(head: bytes) -> str | None:
     `head` is the beginning of the file, a few hundred bytes.
     """
     if not head:
-        return "is empty: the download or the copy failed, so get it again."
+        return "is empty, because the download or the copy failed. Get it again."
     if head.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder."
+        return "is a git-lfs pointer, not the file itself. Run `git lfs pull` in its folder."
     # without the NUL, because a safetensors file with a header of 60 bytes also begins with "<"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" and b"\0" not in head:
-        return "is a web page, not the file itself: the link answered with HTML, so download it from one that works."
+        return "is a web page, not the file itself. Download it from a link that works."
     return None
 
 
 def read_json(path: str | Path, most: int = MOST_BYTES) -> Any:
-    """Read a JSON file; `parse_json` and `read_bytes` state what is rejected, and so is half a surrogate pair."""
-    content = read_bytes(path, most)
-    value = parse_json(content)
-    if b"\\u" in content and _has_surrogate(value):
-        raise ValueError("it has a lone surrogate (half a character)")
-    return value
+    """Read a JSON file; `read_bytes` and `parse_json` state what is rejected, and so is half a surrogate pair."""
+    return parse_json(read_bytes(path, most), surrogates=False)
 
 
-def parse_json(text: bytes | str) -> Any:
+def parse_json(text: bytes | str, surrogates: bool = True) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: it is not JSON in UTF-8, is nested too deeply, or has a number of hundreds of digits.
+        ValueError: it is not JSON in UTF-8, is nested too deeply, or has a number of hundreds of digits; without
+            `surrogates` also for half a surrogate pair.
     """
     if isinstance(text, bytes):
         try:
@@ -97,6 +94,8 @@ def parse_json(text: bytes | str) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     _check_depth(value)
+    if not surrogates and "\\u" in text and _has_surrogate(value):
+        raise ValueError("it has a lone surrogate (half a character)")
     return value
 
 

@@ -197,7 +197,7 @@ class VisualGLMConfig(PreTrainedConfig):
         Raises:
             ConfigurationError: there is no `config.json`, as in a sat folder, or it is that of another model.
         """
-        from ..files.config_json import check_files  # imported here, so that importing the network imports no file code
+        from ..files.json_object import check_files  # imported here, so that importing the network imports no file code
 
         check_files(pretrained_model_name_or_path, subfolder=kwargs.get("subfolder") or "")
         stored, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)

@@ -156,7 +156,7 @@ def _diagnosis(content: bytes, name: str, error: Exception) -> str:
     """Say in one sentence why Pillow cannot read the file."""
     head = content[:1024]
     if is_heif(head) and not register_heif():
-        return f'{name} is a HEIC image: run pip install "visualglm[heif]", or save it as JPEG or PNG.'
+        return f'{name} is a HEIC image. Run pip install "visualglm[heif]", or save it as JPEG or PNG.'
     if b"<svg" in head.lower():
         return f"{name} is an SVG drawing, not an image of pixels: export it as PNG."
     fault = wrong_download(head)
@@ -164,7 +164,7 @@ def _diagnosis(content: bytes, name: str, error: Exception) -> str:
         return f"{name} {fault}"
     if isinstance(error, UnidentifiedImageError) and not is_heif(head):
         return f"{name} is not an image of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
-    return f"{name} is broken or cut short ({error}): get a whole copy."
+    return f"{name} is broken or cut short ({error}). Get a whole copy."
 
 
 def as_upstream(image: Image.Image, name: str) -> Image.Image:

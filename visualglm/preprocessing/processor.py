@@ -17,7 +17,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import to_py_obj
 
 from ..errors import PromptError
-from ..files.config_json import check_files
+from ..files.json_object import check_files
 from ..network.configuration import VisualGLMConfig
 from .chat_messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, check_messages, messages_to_turns
 from .images import VisualGLMImageProcessor
@@ -27,7 +27,7 @@ from .processor_arguments import (
     sort_call_arguments,
     sort_loading_arguments,
 )
-from .processor_config import hub_arguments, image_placeholder_settings, image_settings
+from .processor_config import complete_settings, hub_arguments
 from .prompt import (
     MARKS,
     Language,
@@ -93,11 +93,11 @@ class VisualGLMProcessor(ProcessorMixin):
         """Read the saved settings, completed from the model's `config.json` or sat's `model_config.json`."""
         check_files(pretrained_model_name_or_path, FILES, kwargs.get("subfolder") or "")
         stored, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        return {**image_placeholder_settings(pretrained_model_name_or_path, hub_arguments(kwargs)), **stored}, unused
+        return complete_settings(stored, pretrained_model_name_or_path, hub_arguments(kwargs)), unused
 
     @classmethod
     def _get_arguments_from_pretrained(
-        cls, pretrained_model_name_or_path: Any, processor_dict: Any = None, **kwargs: Any
+        cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any], **kwargs: Any
     ) -> list[Any]:
         hub = hub_arguments(kwargs)
         own = inspect.signature(cls.__init__).parameters
@@ -107,8 +107,7 @@ class VisualGLMProcessor(ProcessorMixin):
         tokenizer = kwargs.get("tokenizer") or ChatGLMTokenizer.from_pretrained(
             pretrained_model_name_or_path, **hub, **for_tokenizer
         )
-        stored = (processor_dict or {}).get("image_processor") or image_settings(pretrained_model_name_or_path, hub)
-        return [VisualGLMImageProcessor.from_dict(stored, **for_images), tokenizer]
+        return [VisualGLMImageProcessor.from_dict(processor_dict["image_processor"], **for_images), tokenizer]
 
     # images and text to ids
 

@@ -16,7 +16,7 @@ from transformers import AddedToken
 from transformers.utils import PaddingStrategy
 
 from ..errors import TokenizerError
-from ..files.config_json import check_files
+from ..files.json_object import check_files
 from .chat_messages import CHAT_TEMPLATE
 from .chat_tokenizer import ChatTokenizer
 from .sentencepiece_vocabulary import (

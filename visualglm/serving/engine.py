@@ -38,7 +38,7 @@ from .metrics import Metrics
 logger = logging.getLogger("visualglm.serving")
 
 
-SHUTTING_DOWN = "the server is shutting down: try again in a moment."
+SHUTTING_DOWN = "The server is shutting down. Try again in a moment."
 CLOSING_SECONDS = 5.0
 """Seconds for which images may still be decoded while the server shuts down."""
 

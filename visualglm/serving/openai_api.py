@@ -82,7 +82,7 @@ def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping
 
 
 def _unknown(model: str, served: ModelIds) -> Response:
-    message = f"There is no model {model[:100]!r} here: ask for {' or '.join(map(repr, served.ids))}."
+    message = f"There is no model {model[:100]!r} here. Use {' or '.join(map(repr, served.ids))}."
     return error_responses.error_reply(404, message, param="model", code="model_not_found")
 
 

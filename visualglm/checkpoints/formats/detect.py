@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import CheckpointError
+from ...files.json_object import read_object
 from ..checkpoint import Layout
-from ..storage.read import check_is_weights_file, read_json
+from ..storage.read import check_is_weights_file
 
 CONFIG = "config.json"
 SAT_CONFIG = "model_config.json"
@@ -63,7 +64,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _by_model_type(folder: Path) -> Layout:
-    model_type = read_json(folder / CONFIG).get("model_type")
+    model_type = read_object(folder / CONFIG).get("model_type")
     if model_type == "visualglm":
         return "native"
     if model_type == "chatglm":

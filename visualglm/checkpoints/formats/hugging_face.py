@@ -10,18 +10,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigurationError, UsageError
+from ...errors import UsageError
 from ...network.configuration import ChatGLMConfig, VisualGLMConfig
 from ..checkpoint import (
     LM_HEAD,
     WORD_EMBEDDINGS,
     Checkpoint,
     infer_dtype,
-    refuse_foreign_quantization,
+    read_config_file,
     tie_head_if_equal,
 )
 from ..storage.lazy_tensor import LazyTensor
-from ..storage.read import read_json
 from ..storage.shards import CONFIG, has_safetensors, read_weights, shard_names, write_index
 from ..storage.write import split_into_shards, write_torch
 from . import upstream_config
@@ -48,12 +47,7 @@ def read(folder: Path) -> Checkpoint:
 
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
     """Return the configuration and the unchanged content of its file; errors name the folder."""
-    raw = read_json(folder / CONFIG)
-    refuse_foreign_quantization(folder, raw)
-    try:
-        return ChatGLMConfig.from_dict(dict(raw)), raw
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{folder}: {error}") from error
+    return read_config_file(folder / CONFIG, ChatGLMConfig.from_dict)
 
 
 def write(folder: Path, source: Checkpoint, max_shard_size: int) -> None:

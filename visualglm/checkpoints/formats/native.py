@@ -9,10 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigurationError
 from ...network.configuration import VisualGLMConfig
-from ..checkpoint import Checkpoint, infer_dtype, refuse_foreign_quantization, tie_head_if_equal
-from ..storage.read import read_json
+from ..checkpoint import Checkpoint, infer_dtype, read_config_file, tie_head_if_equal
 from ..storage.shards import CONFIG, read_weights, shard_names, write_index
 from ..storage.write import split_into_shards, write_safetensors
 from .unused_tensors import read_carried
@@ -35,12 +33,7 @@ def read(folder: Path) -> Checkpoint:
 
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
     """Return the configuration and the unchanged content of its file; errors name the folder."""
-    raw = read_json(folder / CONFIG)
-    refuse_foreign_quantization(folder, raw)
-    try:
-        return VisualGLMConfig.from_dict(dict(raw)), raw
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{folder}: {error}") from error
+    return read_config_file(folder / CONFIG, VisualGLMConfig.from_dict)
 
 
 def write(folder: Path, source: Checkpoint, max_shard_size: int) -> None:

@@ -23,11 +23,11 @@ from ..checkpoint import (
     WORD_EMBEDDINGS,
     Checkpoint,
     infer_dtype,
-    refuse_foreign_quantization,
+    read_config_file,
     tie_head_if_equal,
 )
 from ..storage.lazy_tensor import LazyTensor, per_head_rows, thirds_rows
-from ..storage.read import is_plain_name, open_torch, read_json, tensors_only
+from ..storage.read import is_plain_name, open_torch, tensors_only
 from ..storage.write import write_torch
 from . import sat_lora, sat_nf4, upstream_config
 from .detect import SAT_CONFIG, SAT_WEIGHTS
@@ -78,9 +78,7 @@ def read(folder: Path) -> Checkpoint:
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
     """Return the configuration and the unchanged content of its file; errors name the folder."""
     root, _ = _places(folder)
-    raw = read_json(root / SAT_CONFIG)
-    refuse_foreign_quantization(root, raw)
-    return _configuration(root, raw), raw
+    return read_config_file(root / SAT_CONFIG, _configuration)
 
 
 def _per_head(name: str, tensor: LazyTensor, config: VisualGLMConfig) -> LazyTensor:
@@ -118,18 +116,16 @@ def _step(root: Path) -> Path:
     return steps[-1]
 
 
-def _configuration(root: Path, raw: dict[str, Any]) -> VisualGLMConfig:
+def _configuration(raw: dict[str, Any]) -> VisualGLMConfig:
     missing = [key for key in ("eva_args", "qformer_args", "hidden_size", "num_layers") if key not in raw]
     if missing:
         raise ConfigurationError(
-            f"{root / SAT_CONFIG} lacks {', '.join(missing)}: it is the configuration of another sat model."
+            f"{SAT_CONFIG} lacks {', '.join(missing)}: it is the configuration of another sat model."
         )
     try:
         return ChatGLMConfig.from_dict(upstream_config.from_sat(raw))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{root}: {error}") from error
     except (TypeError, KeyError) as error:
-        raise ConfigurationError(f"{root / SAT_CONFIG} makes no sense ({error}). Download it again.") from error
+        raise ConfigurationError(f"{SAT_CONFIG} makes no sense ({error}). Download it again.") from error
 
 
 def _stored(step: Path) -> dict[str, LazyTensor]:

@@ -29,7 +29,6 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ...files.atomic import scratch_folder
 from ...files.untrusted_files import open_regular, parse_json, wrong_download
-from ...files.untrusted_files import read_json as read_any_json
 from .lazy_tensor import LazyTensor
 from .pickle_check import check_pickles, check_records
 
@@ -47,7 +46,6 @@ SAFETENSORS_DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-DOWNLOAD_AGAIN = "so download it again"
 TORCH_LOAD = threading.Lock()
 """Held while `torch.load` runs: trusted globals and the way of mapping are settings of the whole process."""
 MOST_HEADER = 1 << 24
@@ -89,7 +87,7 @@ def _safetensors_header(path: Path, file: IO[bytes]) -> tuple[dict[str, Any], in
     size = path.stat().st_size
     length = int.from_bytes(file.read(8), "little")
     if length > size - 8:
-        raise CheckpointError(f"{path} is not a complete safetensors file, {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{path} is not a complete safetensors file. Download it again.")
     if length > MOST_HEADER:
         raise CheckpointError(
             f"{path} is not a safetensors file of this model: its header has {length >> 20} MiB, and at most "
@@ -108,7 +106,7 @@ def _refuse_overlaps(header: dict[str, Any], path: Path) -> None:
     """Raise `CheckpointError` if two tensors share bytes: a small file could then take any amount of memory."""
     ends = sorted(entry["data_offsets"] for entry in header.values())
     if any(later[0] < earlier[1] for earlier, later in pairwise(ends)):
-        raise CheckpointError(f"{path} is damaged (two of its tensors overlap), {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{path} is damaged (two of its tensors overlap). Download it again.")
 
 
 def _mapped(pages: mmap.mmap, start: int, name: str, entry: Any, path: Path) -> LazyTensor:
@@ -120,11 +118,11 @@ def _mapped(pages: mmap.mmap, start: int, name: str, entry: Any, path: Path) -> 
         dtype = SAFETENSORS_DTYPES.get(kind)
         fits = dtype is None or end - begin == math.prod(shape) * dtype.itemsize
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged (its entry of {name} makes no sense), {DOWNLOAD_AGAIN}.") from error
+        raise CheckpointError(f"{path} is damaged (its entry of {name} makes no sense). Download it again.") from error
     if dtype is None:
         raise CheckpointError(f"{path} has a tensor of type {kind}. Supported are {', '.join(SAFETENSORS_DTYPES)}.")
     if not fits or start + end > len(pages):
-        raise CheckpointError(f"{path} is truncated: the numbers of {name} are not all there, {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{path} is truncated: the numbers of {name} are not all there. Download it again.")
 
     def read() -> Tensor:
         if math.prod(shape) == 0:
@@ -153,9 +151,9 @@ def open_torch(path: Path) -> Any:
     with open_regular(path) as file:
         head = file.read(4)
     if head == b"PK\x03\x04":
-        raise CheckpointError(f"{path} is truncated: its end is missing, {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{path} is truncated: its end is missing. Download it again.")
     if head[:1] != b"\x80":
-        raise CheckpointError(f"{path} is not a file of PyTorch weights, {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{path} is not a file of PyTorch weights. Download it again.")
     check_pickles(path)
     return _rewritten(path)
 
@@ -246,7 +244,7 @@ def _load(path: Path, mapped: bool) -> Any:
     except Exception as error:  # a damaged pickle can raise any exception
         if _is_zip(path) and not _has_pickle(path):
             raise CheckpointError(f"{path} is a zip archive, not weights: unpack it and give the folder.") from error
-        raise CheckpointError(f"{path} is truncated or damaged ({_reason(error)}), {DOWNLOAD_AGAIN}.") from error
+        raise CheckpointError(f"{path} is truncated or damaged ({_reason(error)}). Download it again.") from error
 
 
 def _is_zip(path: Path) -> bool:
@@ -286,7 +284,7 @@ def tensors_only(content: Any, file: Path) -> dict[str, LazyTensor]:
         )
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in content.values()}
     if sum(tensor.nbytes for tensor in content.values()) > MOST_SHARING * sum(storages.values()):
-        raise CheckpointError(f"{file} has far fewer numbers than its tensors show, {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{file} has far fewer numbers than its tensors show. Download it again.")
     return {name: LazyTensor.of(tensor.detach(), mapped=True) for name, tensor in content.items()}
 
 
@@ -319,22 +317,3 @@ def readable(path: Path) -> Iterator[None]:
 def is_plain_name(name: str) -> bool:
     """Return whether a name inside a file names something beside that file, on every system."""
     return name != ".." and name == PureWindowsPath(name).name != ""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read the object in a JSON file.
-
-    Raises:
-        CheckpointError: it is not one, or is a web page or a git-lfs pointer.
-    """
-    check_is_weights_file(path)
-    try:
-        with readable(path):
-            value = read_any_json(path)
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}), {DOWNLOAD_AGAIN}.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} should hold a JSON object with names and values, not a {type(value).__name__}.")
-    return value

@@ -11,8 +11,9 @@ import re
 from pathlib import Path
 
 from ...errors import CheckpointError
+from ...files.json_object import read_object
 from .lazy_tensor import LazyTensor
-from .read import is_plain_name, open_safetensors, open_torch, read_json, tensors_only
+from .read import is_plain_name, open_safetensors, open_torch, tensors_only
 from .write import Shard
 
 CONFIG = "config.json"
@@ -66,7 +67,7 @@ def _files(folder: Path, suffix: str) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[str]:
-    weight_map = read_json(index).get("weight_map")
+    weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{index} has no weight_map. Download it again.")
     names = sorted(set(weight_map.values()))
