@@ -220,7 +220,7 @@ TEXTS = {
     "deep in an object": ('{"model_type": "chatglm", "x": ' + DEEP + "}", "nested too deeply"),
     "deep, but not for Python": ('{"model_type": "chatglm", "x": ' + "[" * 500 + "]" * 500 + "}", "nested too deeply"),
     "digits": ('{"model_type": "chatglm", "num_layers": ' + LONG + "}", "5000 digits"),
-    "bytes": (b'{"model_type": "\xff"}', "no UTF-8"),
+    "bytes": (b'{"model_type": "\xff"}', "not UTF-8"),
     "half a character": ('{"model_type": "chatglm", "x": "\\ud800"}', "half a character"),
 }
 
