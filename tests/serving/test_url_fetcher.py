@@ -117,7 +117,7 @@ def test_the_docs_tell_what_each_form_gets(monkeypatch: pytest.MonkeyPatch, page
             ImageFetcher(["pictures.example"])(url)
 
 
-def test_addresses_outside_are() -> None:
+def test_public_addresses_are_public() -> None:
     assert all(map(is_public, ("8.8.8.8", "1.1.1.1", "2606:4700:4700::1111")))
 
 
@@ -194,6 +194,6 @@ def test_a_redirect_inside_is_checked_again(internet: int, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("host", ["", "http://a.example", "a.example/b", "a b", "u@a.example", "a.example:x", "[::1"])
-def test_hosts_that_are_none(host: str) -> None:
+def test_invalid_hosts_are_rejected(host: str) -> None:
     with pytest.raises(UsageError, match="--allow-image-domain"):
         ImageFetcher([host])

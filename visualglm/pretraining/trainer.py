@@ -105,7 +105,7 @@ class BaseTrainer(ABC, Generic[R]):
     def batches(
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage and every process has others."""
+        """Yield the batches of a stage from the `first` on; every stage and every process has others."""
 
     def run(self) -> None:
         """Run the remaining stages."""
@@ -274,7 +274,7 @@ class Trainer(BaseTrainer[PretrainingConfig]):
     def batches(
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage and every process has others."""
+        """Yield the batches of a stage from the `first` on; every stage and every process has others."""
         share = share or self.share(stage, first)
         return CaptionBatches(self.recipe.captions, stage, self.prompts, validation, share)
 

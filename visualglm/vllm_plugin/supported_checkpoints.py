@@ -32,7 +32,7 @@ class LanguageAdapter:
 
 
 def native_folder(model: str | Path) -> Path:
-    """A path or hub id -> the folder, if vLLM can open it with the plugin.
+    """Return the folder of a path or hub id, if vLLM can open it with the plugin.
 
     Raises:
         CheckpointError: it has upstream's or sat's layout, has quantized modules that vLLM does not support, or is not
