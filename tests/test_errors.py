@@ -20,7 +20,7 @@ def test_an_extra_that_is_missing_is_named_with_its_remedy(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UsageError) as caught:
         require_extra("train", "LoRA", "json", "peft")
-    assert str(caught.value) == 'LoRA needs peft: run pip install "visualglm[train]".'
+    assert str(caught.value) == 'LoRA needs peft. Run pip install "visualglm[train]".'
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_commands_say_it(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.csv").write_text("img,prompt,label\n,a,b\n")
     done = program(*arguments)
-    assert done.returncode == 2 and f'needs {package}: run pip install "visualglm[{extra}]".' in done.stderr
+    assert done.returncode == 2 and f'needs {package}. Run pip install "visualglm[{extra}]".' in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from visualglm.errors import UsageError
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--engine", "ray"], r'--engine ray needs ray: run pip install "visualglm\[ray\]"'),
+        (["--engine", "ray"], r'--engine ray needs ray. Run pip install "visualglm\[ray\]"'),
         (["--actors", "2"], "--engine ray"),
     ],
 )

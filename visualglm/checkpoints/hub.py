@@ -1,7 +1,7 @@
-"""A folder or a hub id -> a folder on this machine. The only network client of this room.
+"""Resolve a folder or a hub id to a folder on this machine. The only network client of this package.
 
-Downloads only what was asked for by name, only weights, configuration and vocabulary (never code), goes on where an
-earlier download stopped, and works from the local cache when there is no network. Knows nothing about layouts.
+Downloads only what was asked for by name, only weights, configuration and vocabulary (never code), resumes an
+interrupted download, and works from the local cache when there is no network.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNSHARDED = ["model.safetensors", "pytorch_model.bin", f"*/{SAT_WEIGHTS}", "carr
 
 
 def local_folder(name_or_dir: str | Path, **options: Any) -> Path:
-    """The folder (or file) itself if it exists, else sat's folder of that name, else the snapshot of that hub id.
+    """Return the folder (or file) itself if it exists, else sat's folder of that name, else the hub snapshot.
 
     Args:
         name_or_dir: a path, the name of a folder in `SAT_HOME` (~/.sat_models), or `owner/name`.
@@ -49,33 +49,33 @@ def local_folder(name_or_dir: str | Path, **options: Any) -> Path:
         return in_sat_home
     if _is_path(name):
         raise CheckpointError(
-            f"{name} does not exist: give the model's folder, or a hub id like THUDM/visualglm-6b, or put a folder of "
+            f"{name} does not exist. Give the model's folder, or a hub id like THUDM/visualglm-6b, or put a folder of "
             f"that name into {_sat_home()} (SAT_HOME)."
         )
     return _download(name, options)
 
 
 def _sat_home() -> Path:
-    """Where sat keeps its downloads."""
+    """Return the folder of sat's downloads."""
     return Path(os.environ.get("SAT_HOME", "~/.sat_models")).expanduser()
 
 
 def _is_path(name: str) -> bool:
-    """`models/glm` may be both: where `models` is a folder here, it is a path."""
+    """Return whether the name is a path; `models/glm` is one if there is a folder `models`."""
     return HUB_ID.fullmatch(name) is None or Path(name.split("/")[0]).is_dir()
 
 
 def _download(name: str, options: dict[str, Any]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
-    # what goes wrong on the way to the hub is no OSError in every version of its client
+    # network errors are not an OSError in every version of the hub client
     on_the_way: type[Exception] = getattr(errors, "HTTPError", OSError)
     try:
         folder = Path(snapshot_download(name, allow_patterns=METADATA_PATTERNS, **options))
         return Path(snapshot_download(name, allow_patterns=[*METADATA_PATTERNS, *_weights(folder)], **options))
     except errors.HFValidationError as error:
         raise CheckpointError(
-            f"{name} is not a folder here, and no hub id can be spelled so: give the model's folder, or a hub id like "
+            f"{name} is not a folder here, and no hub id can be spelled so. Give the model's folder, or a hub id like "
             "THUDM/visualglm-6b."
         ) from error
     except (OSError, on_the_way) as error:
@@ -86,10 +86,10 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, RevisionNotFoundError):
-        return f"the hub's {name} has no revision {revision!r}: check it."
+        return f"The hub's {name} has no revision {revision!r}. Check its name."
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"{name} is neither a folder here nor a model on the hub (or a private one): check the spelling, or pass a "
+            f"{name} is neither a folder here nor a model on the hub (or a private one). Check the spelling, or pass a "
             "token."
         )
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
@@ -97,9 +97,9 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
     cause = error.__cause__ or error
     if isinstance(cause, HfHubHTTPError):
         reason = (str(cause).splitlines() or ["no reason given"])[0].rstrip(" .")
-        return f"the hub did not give {name} ({reason}): try again later, or pass a token if it is private."
+        return f"The hub did not provide {name} ({reason}). Try again later, or pass a token if it is private."
     return (
-        f"{name} is not a folder here, is not in the local cache and the hub cannot be reached: download it where "
+        f"{name} is not a folder here, is not in the local cache and the hub cannot be reached. Download it where "
         f"there is a network (`hf download {name}`), or give the folder."
     )
 
@@ -107,13 +107,13 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
 def _disk(name: str, error: OSError) -> str:
     where = "" if error.filename is None else f": {error.filename}"
     return (
-        f"{name} cannot be stored in the cache ({error.strerror}{where}): make room or mend the permissions, or choose "
-        "another cache with HF_HOME or cache_dir."
+        f"{name} cannot be stored in the cache ({error.strerror}{where}). Make room, change the permissions, or "
+        "choose another cache with HF_HOME or cache_dir."
     )
 
 
 def _weights(folder: Path) -> list[str]:
-    """Not both kinds of weights where the repository has both."""
+    """Return the file patterns of one kind of weights if the repository has both kinds."""
     for kind in ("safetensors", "bin"):
         if any(folder.glob(f"*.{kind}.index.json")):
             return [f"*.{kind}", "carried/*"]
