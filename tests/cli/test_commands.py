@@ -95,8 +95,8 @@ def test_a_terminal_that_is_not_utf_8() -> None:
     assert run("--version").stdout.decode().strip() == visualglm.__version__
 
 
-VERBS = ["ask", "bench", "caption", "chat", "convert", "doctor", "finetune", "fit", "merge", "pretrain", "quantize"]
-VERBS += ["serve", "web"]
+VERBS = ["ask", "bench", "caption", "chat", "convert", "doctor", "download", "finetune", "fit", "merge", "pretrain"]
+VERBS += ["quantize", "serve", "web"]
 
 
 def test_the_help_lists_every_verb() -> None:

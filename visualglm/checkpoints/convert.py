@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import CheckpointError, UsageError
 from ..hardware.memory import in_words
+from ..hub.local_folder import local_folder
 from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.images import ImageSource, VisualGLMImageProcessor
 from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE, open_vocabulary
@@ -25,7 +26,6 @@ from .calibration import importance
 from .checkpoint import LAYOUTS, Checkpoint, Layout
 from .formats import hugging_face, native, sat, unused_tensors
 from .formats.detect import root_folder
-from .hub import local_folder
 from .load import GENERATION_CONFIG, generation_defaults
 from .open import open_checkpoint
 from .quantize import plan_of_config, quantized, with_default_modules
