@@ -64,7 +64,21 @@ class AnswerError(VisualGLMError):
 
 
 def require_extra(extra: str, purpose: str, *packages: str) -> None:
-    """Raise `UsageError` where one of `packages`, which `visualglm[EXTRA]` installs, is missing; `purpose` needs it."""
+    """Raise `UsageError` where one of `packages`, which the extra installs, is missing; `purpose` needs it."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise UsageError(f'{purpose} needs {missing[0]}: run pip install "visualglm[{extra}]".')
+        raise UsageError(f"{purpose} needs {missing[0]}. Run: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs what an extra needs.
+
+    It names the packages, because this one is on no index: `pip install "visualglm[serve]"` would fail.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        needed = [line.split(";")[0].strip() for line in requires("visualglm") or () if f'extra == "{extra}"' in line]
+    except PackageNotFoundError:
+        needed = []
+    return " ".join(["pip install", *(f'"{one}"' for one in needed)]) if needed else f'pip install ".[{extra}]"'
