@@ -233,7 +233,7 @@ def test_4_bits_from_a_file(show: Any) -> None:
     现在：`visualglm quantize` 逐个张量写出可直接打开的文件夹。6B 尺寸的 4 位模型可在限制 8 GB 内存的进程中加载并
     回答（`make full-size-4bit`）；本测试用小模型展示文件大小。
 
-        visualglm quantize visualglm-6b visualglm-6b-4bit --bits 4 --quantize-vision 8 --quantize-vocabulary 8
+        visualglm quantize visualglm-6b visualglm-6b-4bit --quantize 4 --quantize-vision 8 --quantize-vocabulary 8
         visualglm ask photos/0.png "What is this?" --model visualglm-6b-4bit --greedy --max-new-tokens 8
     """
     assert show()[-1].stdout.strip()

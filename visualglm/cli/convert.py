@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import UsageError
+from . import options
 from .grouped_help import model_option, output_option
 
 BYTES_PER_UNIT = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -50,6 +51,8 @@ def convert(
 
     Example: visualglm convert visualglm-6b converted --to native
     """
+    options.check_model(source)
+    shard_size = size_in_bytes(max_shard_size)
     from ..checkpoints import convert as convert_checkpoint
 
     folder = convert_checkpoint(
@@ -59,7 +62,7 @@ def convert(
         with_fingerprint=fingerprint,
         overwrite=overwrite,
         tokenizer=tokenizer,
-        max_shard_size=size_in_bytes(max_shard_size),
+        max_shard_size=shard_size,
         report=lambda step: typer.echo(step, err=True),
     )
     typer.echo(str(folder))
