@@ -8,6 +8,7 @@ An image is encoded once for each adapter, however many questions follow.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,12 +30,11 @@ from .inference.streaming_reply import StreamingReply
 from .inference.text_row import TextRow
 from .model import VisualGLMForConditionalGeneration
 from .preprocessing.chinese_token_filter import forbid_chinese_tokens
+from .preprocessing.describe_questions import DEFAULT_QUESTIONS
 from .preprocessing.images import ImageSource, VisualGLMImageProcessor
 from .preprocessing.processor import VisualGLMProcessor
 from .preprocessing.prompt import Language, Turn
 from .preprocessing.tokenizer import ChatGLMTokenizer
-
-QUESTIONS = {"zh": "描述这张图片。", "en": "Describe this picture."}
 
 
 class Conversation:
@@ -254,7 +254,7 @@ class VisualGLM:
     def caption(
         self,
         images: Sequence[ImageSource],
-        question: str | Sequence[str] = QUESTIONS["zh"],
+        question: str | Sequence[str] = DEFAULT_QUESTIONS["zh"],
         language: Language = "auto",
         batch_size: int = 8,
         **sampling: Any,
@@ -335,7 +335,7 @@ def load(
     """Open a model: the packed one, a folder of any layout, or a hub id.
 
     Args:
-        name_or_dir: None for the packed miniature.
+        name_or_dir: None for what `VISUALGLM_MODEL` names, or else the packed miniature.
         tokenizer: the vocabulary file or its folder, if it is not in the folder of the weights.
         adapter: an adapter that `visualglm finetune` trained on this model: `DIR`, or `DIR@STEP` for a checkpoint.
         device: `auto` (cuda, then mps, then cpu), or a torch device.
@@ -359,7 +359,7 @@ def load(
     for name in ("load_in_4bit", "load_in_8bit"):
         if name in kwargs:
             raise UsageError(f"load has no argument {name}. Use quantize={name[8]}.")
-    folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
+    folder = local_folder(default_model() if name_or_dir is None else name_or_dir)
     device = resolve_device(str(device), compile)
     dtype = validate_dtype(dtype)
     if dtype == "auto" and device == "cpu":
@@ -386,6 +386,11 @@ def _bits(value: int | str | None) -> int | None:
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 5:
         return int(value)
     raise UsageError(f"{value!r:.60} is not a number of bits. Choose 8 or 4.")
+
+
+def default_model() -> str | Path:
+    """Return what the environment variable `VISUALGLM_MODEL` names (a folder or hub id), or else the packed model."""
+    return os.environ.get("VISUALGLM_MODEL") or packed_model()
 
 
 def packed_model() -> Path:

@@ -65,7 +65,21 @@ class AnswerError(VisualGLMError):
 
 
 def require_extra(extra: str, purpose: str, *packages: str) -> None:
-    """Raise `UsageError` if one of `packages` is missing, which `visualglm[EXTRA]` installs and `purpose` needs."""
+    """Raise `UsageError` where one of `packages`, which the extra installs, is missing; `purpose` needs it."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise UsageError(f'{purpose} needs {missing[0]}. Run pip install "visualglm[{extra}]".')
+        raise UsageError(f"{purpose} needs {missing[0]}. Run: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs what an extra needs.
+
+    It names the packages, because this one is on no index: `pip install "visualglm[serve]"` would fail.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        needed = [line.split(";")[0].strip() for line in requires("visualglm") or () if f'extra == "{extra}"' in line]
+    except PackageNotFoundError:
+        needed = []
+    return " ".join(["pip install", *(f'"{one}"' for one in needed)]) if needed else f'pip install ".[{extra}]"'

@@ -15,8 +15,8 @@ import pytest
 from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
 
-from visualglm.checkpoints import hub, local_folder
 from visualglm.errors import CheckpointError
+from visualglm.hub.local_folder import local_folder
 from visualglm.model import VisualGLMForConditionalGeneration as Model
 
 NAME = "THUDM/visualglm-6b"
@@ -135,7 +135,7 @@ def test_what_the_hub_does_not_have(kind: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     sentence = {"RepositoryNotFoundError": "neither a folder here nor a model", "RevisionNotFoundError": "no revision"}
     with pytest.raises(CheckpointError, match=sentence[kind]):
-        hub.local_folder(NAME, revision="v9")
+        local_folder(NAME, revision="v9")
 
 
 @pytest.mark.parametrize("name", ["a/b--c", "a/b.git", "a/b..c", "a/" + "b" * 100])

@@ -17,7 +17,7 @@ from .conftest import BASE, IMAGES
 
 pytestmark = pytest.mark.slow
 
-pytest.importorskip("bitsandbytes", reason="pip install 'visualglm[qlora]'")
+pytest.importorskip("bitsandbytes", reason="the extra [qlora] brings it")
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 3}
 
 

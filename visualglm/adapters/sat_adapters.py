@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
-from ..checkpoints.formats.detect import SAT_WEIGHTS
 from ..errors import CheckpointError, UsageError
+from ..hub.local_folder import SAT_WEIGHTS
 from ..network.prefix_tuning import PrefixMixin
 from .files import QUANTIZABLE, fingerprint, is_quantized, split_step
 from .lora import fill, inject, low_rank_config, ranks_of

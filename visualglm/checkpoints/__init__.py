@@ -5,10 +5,10 @@ tensors, `read_config` the configuration alone; `convert` changes the layout, `s
 package calls `torch.load` or downloads from the hub.
 """
 
+from ..hub.local_folder import local_folder
 from .checkpoint import LAYOUTS, Checkpoint, Layout
 from .convert import convert
 from .formats.upstream_config import sat as sat_arguments
-from .hub import local_folder
 from .load import load_model
 from .low_rank_delta import LowRank
 from .open import open_checkpoint, read_config

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import CheckpointError, UsageError
 from ..files.json_object import read_object
 from ..hardware.memory import in_words
+from ..hub.local_folder import local_folder
 from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.images import ImageSource, VisualGLMImageProcessor
 from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE, open_vocabulary
@@ -26,7 +27,6 @@ from .calibration import importance
 from .checkpoint import LAYOUTS, Checkpoint, Layout
 from .formats import hugging_face, native, sat, unused_tensors
 from .formats.detect import root_folder
-from .hub import local_folder
 from .load import GENERATION_CONFIG, generation_defaults
 from .open import open_checkpoint
 from .quantize import plan_of_config, quantized, with_default_modules

@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from ..errors import CheckpointError
 from ..files.json_object import read_object
+from ..hub.local_folder import local_folder
 from ..kernels.fast_linear import use_fast_linear
 from ..network.configuration import VisualGLMConfig
 from ..network.generation_limits import fault_of_file
@@ -23,7 +24,6 @@ from ..network.sampling import PRESETS
 from ..quantization import QuantizationConfig
 from . import tensor_check
 from .checkpoint import Checkpoint
-from .hub import local_folder
 from .open import open_checkpoint
 from .quantize import plan_of_config, quantized
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import TokenizerError
+from ..hub.local_folder import SAT_WEIGHTS
 from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE
-from .formats.detect import SAT_WEIGHTS
 
 
 def find_vocabulary(folder: str | Path) -> Path | None:

@@ -38,13 +38,21 @@ MaxShardSize = Annotated[
 
 
 @dataclass(frozen=True)
-class CheckpointFlags:
+class CheckpointFlags(options.OptionGroup):
     """Values of the options of the verbs that write a checkpoint."""
 
     tokenizer: Vocabulary = None
     fingerprint: Fingerprint = True
     overwrite: Overwrite = False
     max_shard_size: MaxShardSize = "3.5GB"
+
+    def check(self) -> None:
+        """Refuse a size that is none, before torch is imported.
+
+        Raises:
+            UsageError: `--max-shard-size` is not a size.
+        """
+        size_in_bytes(self.max_shard_size)
 
     def write(self, source: str, target: Path, **changes: Any) -> None:
         """Convert `source` into the folder `target`, and print its path; `changes` are arguments of `convert`."""
@@ -77,6 +85,7 @@ def convert(
 
     Example: visualglm convert visualglm-6b converted --to native
     """
+    options.check_model(source)
     flags.write(source, target, to=to)
 
 

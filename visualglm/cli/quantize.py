@@ -23,7 +23,7 @@ def quantize(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="New folder, in the native format.")],
     bits: Annotated[
         Literal["8", "4"],
-        performance_option(metavar="8|4", help="Bits of the language model's weights."),
+        performance_option("--quantize", "--bits", metavar="8|4", help="Bits of the language model's weights."),
     ],
     group_size: Annotated[
         int,
@@ -45,8 +45,9 @@ def quantize(
 
     Memory stays bounded: tensors are quantized one by one.
 
-    Example: visualglm quantize visualglm-6b quantized --bits 4
+    Example: visualglm quantize visualglm-6b quantized --quantize 4
     """
+    options.check_model(source)
     from ..checkpoints import quantization_plan
 
     plan = quantization_plan(

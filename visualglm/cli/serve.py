@@ -78,7 +78,7 @@ class ServerAddress:
 
 
 @dataclass(frozen=True)
-class ServerFlags:
+class ServerFlags(options.OptionGroup):
     """Values of the options that `serve` and `web` share."""
 
     adapter: AdapterFlags = None

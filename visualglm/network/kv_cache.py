@@ -31,6 +31,10 @@ class PreallocatedCacheLayer(DynamicLayer):
         self.values, self.value_room = append_in_place(self.values, self.value_room, value_states)
         return self.keys, self.values
 
+    def reset(self) -> None:
+        """Forget all tokens. Older transformers overwrite them with zeros, which later tokens then attend to."""
+        self.__dict__.update(keys=None, values=None, key_room=None, value_room=None, is_initialized=False)
+
 
 def append_in_place(filled: Tensor, room: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
     """Append `new` to `filled`; return the filled tensor and the larger one that it is the beginning of."""
@@ -55,6 +59,8 @@ def _begins(room: Tensor, filled: Tensor) -> bool:
 
 def preallocate(cache: Cache) -> Cache:
     """Replace the empty dynamic layers of the cache by preallocated ones; return the cache."""
+    if cache.layer_class_to_replicate is DynamicLayer:  # a cache without a configuration makes its layers one by one
+        cache.layer_class_to_replicate = PreallocatedCacheLayer
     for index, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and not layer.is_initialized:
             cache.layers[index] = PreallocatedCacheLayer()

@@ -163,7 +163,9 @@ class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGeneratio
         )
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         if use_cache and past_key_values is None:
-            past_key_values = preallocate(DynamicCache(config=self.config))
+            past_key_values = DynamicCache(config=self.config)
+        if isinstance(past_key_values, DynamicCache) and not torch.compiler.is_compiling():
+            preallocate(past_key_values)
 
         rotary_positions, prefix_lengths = self._positions(
             input_ids, attention_mask, past_key_values, rotary_positions, skip_gaps

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ..errors import ImageError
+from ..errors import ImageError, install_command
 from ..files.untrusted_files import wrong_download
 from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes, is_heif
 
@@ -156,7 +156,7 @@ def _diagnosis(content: bytes, name: str, error: Exception) -> str:
     """Say in one sentence why Pillow cannot read the file."""
     head = content[:1024]
     if is_heif(head) and not register_heif():
-        return f'{name} is a HEIC image. Run pip install "visualglm[heif]", or save it as JPEG or PNG.'
+        return f"{name} is a HEIC image. Run: {install_command('heif')}, or save it as JPEG or PNG."
     if b"<svg" in head.lower():
         return f"{name} is an SVG drawing, not an image of pixels: export it as PNG."
     fault = wrong_download(head)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import re
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,12 +25,11 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 from ..errors import ImageError
 from ..network.configuration import VisualGLMConfig
 from .image_decoding import as_upstream, decode_image
-from .image_files import read_image, read_stream
+from .image_files import read_path, read_stream
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 """Types that `open_image` accepts."""
 
-URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 DATA_URL_HEADER = 1024
 """Maximum characters before the data of a data URL."""
 BASE64_SLICE = 1 << 20
@@ -62,7 +60,7 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
         return decode_image(data_url_bytes(source), "The image in the data URL", upstream)
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
-        return decode_image(_read_path(path), path, upstream)
+        return decode_image(read_path(path), path, upstream)
     if hasattr(source, "read"):
         name = f"The image {getattr(source, 'name', 'in the file object')}"
         return decode_image(read_stream(source, name), name, upstream)
@@ -72,21 +70,6 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
         f"An image cannot be a {type(source).__name__}. Give a path, bytes, an open file, a data URL, a PIL image "
         "or an array."
     )
-
-
-def _read_path(path: str) -> bytes:
-    if URL.match(path):
-        raise ImageError(f"{path[:100]} is a URL, and images are not fetched. Download it and give the file.")
-    if not path.strip():
-        raise ImageError("No image was named. Give its path.")
-    try:
-        return read_image(path)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path[:200]} does not exist. Check the path.") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{path} is a folder. Give one image in it.") from error
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path[:200]!r} cannot be read ({error}). Check the path and its permissions.") from error
 
 
 def data_url_bytes(url: str) -> bytes:

@@ -189,7 +189,7 @@ def overrides(sampling: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def require_plugin() -> None:
     """Raise `UsageError` if the installed package has no vLLM entry point, as with an outdated installation."""
     if not any(point.name == "visualglm" for point in entry_points(group="vllm.general_plugins")):
-        raise UsageError("vLLM cannot find VisualGLM's plugin. Reinstall the package: pip install visualglm.")
+        raise UsageError("vLLM cannot find VisualGLM's plugin. Install it again, from its checkout: pip install .")
 
 
 def serve(server: VLLMServer) -> None:

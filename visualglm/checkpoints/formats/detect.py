@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ...errors import CheckpointError
 from ...files.json_object import read_object
+from ...hub.local_folder import SAT_WEIGHTS
 from ..checkpoint import Layout
 from ..storage.read import check_is_weights_file
 
 CONFIG = "config.json"
 SAT_CONFIG = "model_config.json"
-SAT_WEIGHTS = "mp_rank_00_model_states.pt"
 WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
 
 

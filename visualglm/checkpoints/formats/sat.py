@@ -17,6 +17,7 @@ from typing import Any
 
 from ...errors import CheckpointError, ConfigurationError
 from ...files.untrusted_files import read_bytes
+from ...hub.local_folder import SAT_WEIGHTS
 from ...network.configuration import ChatGLMConfig, VisualGLMConfig
 from ..checkpoint import (
     LM_HEAD,
@@ -30,7 +31,7 @@ from ..storage.lazy_tensor import LazyTensor, per_head_rows, thirds_rows
 from ..storage.read import is_plain_name, open_torch, tensors_only
 from ..storage.write import write_torch
 from . import sat_lora, sat_nf4, upstream_config
-from .detect import SAT_CONFIG, SAT_WEIGHTS
+from .detect import SAT_CONFIG
 from .unused_tensors import POSITION_TABLE, SAT_BUFFER, read_carried, sat_dead
 
 LONGEST_NAME = 4096

@@ -39,6 +39,10 @@ class LazyTensor:
         """Return the shape, under the name that safetensors' slices use."""
         return list(self.shape)
 
+    def is_floating_point(self) -> bool:
+        """Whether it holds floating-point values, as `torch.Tensor`'s; the loader of older transformers asks it."""
+        return self.dtype.is_floating_point
+
     def __getitem__(self, index: Any) -> Tensor:
         return self.read()[index]
 
