@@ -21,6 +21,7 @@ from .caption import caption
 from .chat import chat
 from .convert import convert
 from .doctor import doctor
+from .evaluate import evaluate
 from .finetune import finetune
 from .fit import fit
 from .grouped_help import GroupedCommand
@@ -46,7 +47,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, bench, chat, caption, convert, doctor, finetune, fit, merge, pretrain, quantize, serve, web):
+for verb in (
+    ask,
+    bench,
+    chat,
+    caption,
+    convert,
+    doctor,
+    evaluate,
+    finetune,
+    fit,
+    merge,
+    pretrain,
+    quantize,
+    serve,
+    web,
+):
     replaces_upstream_script = verb in (chat, web)
     app.command(cls=AcceptsUpstreamFlags if replaces_upstream_script else GroupedCommand)(verb)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager
@@ -79,7 +80,7 @@ def style(theme: Theme) -> dict[str, Any]:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "legend.frameon": False,
-        "axes.prop_cycle": matplotlib.cycler(color=SERIES[theme]),
+        "axes.prop_cycle": cycler(color=SERIES[theme]),
     }
 
 
