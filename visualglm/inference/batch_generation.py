@@ -4,7 +4,8 @@
 
 A row's penalties, warpers and draws see that row without its padding, and its draws come from its own generator: the
 same seed gives the same answer alone, in a batch, and through `ask`. A row that has ended, or was ended from outside,
-costs its place until the longest row ends. Knows nothing about text, turns or servers.
+costs its place until the longest row ends; running_batch.py lets rows enter and leave. Knows nothing about text, turns
+or servers.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ class GenerationRow:
         """Takes the next id; ends at `<eop>` and where its length is used up."""
         self.ids.append(index)
         self.ended = self.ended or index in self.eos or len(self.ids) >= self.room
+
+    def fail(self, error: Exception) -> None:
+        """Take an error of this row alone. Here nobody else hears of it, so it is raised."""
+        raise error
 
 
 def generate_batch(model: VisualGLMNetwork, rows: Sequence[GenerationRow]) -> None:
@@ -103,7 +108,7 @@ class PerRowLogitsProcessor(LogitsProcessor):
     def __init__(self, model: VisualGLMNetwork, rows: Sequence[GenerationRow], pads: Sequence[int]) -> None:
         self.rows = rows
         self.pads = pads
-        self.processors = [_processors(model, row) for row in rows]
+        self.processors = [row_processors(model, row) for row in rows]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
@@ -114,7 +119,7 @@ class PerRowLogitsProcessor(LogitsProcessor):
         return scores
 
 
-def _processors(model: VisualGLMNetwork, row: GenerationRow) -> LogitsProcessorList:
+def row_processors(model: VisualGLMNetwork, row: GenerationRow) -> LogitsProcessorList:
     """What `generate` would process this row's scores with, in its order: `generate` itself is asked."""
 
     def hand_over(_: Any, input_ids: Tensor, logits_processor: LogitsProcessorList, **kwargs: Any) -> Any:

@@ -79,7 +79,7 @@ class Job(TextRow):
         self.finish_reason = self.finish_reason or reason  # it may have been cancelled meanwhile
         self._hand_over(None)
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """The reader gets the error."""
         self.ended = True
         self._hand_over(error)
