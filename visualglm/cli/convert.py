@@ -30,6 +30,12 @@ Fingerprint = Annotated[
     output_option("--fingerprint/--no-fingerprint", help="Store checksums and logits for `visualglm doctor`."),
 ]
 Overwrite = Annotated[bool, output_option("--overwrite", help="Replace a TARGET that holds a checkpoint.")]
+WithoutStem = Annotated[
+    bool,
+    output_option(
+        "--without-stem", help="Leave out a convolutional stem, which upstream's formats cannot hold; answers change."
+    ),
+]
 MaxShardSize = Annotated[
     str, output_option("--max-shard-size", metavar="SIZE", help="Maximum size of a weights file, e.g. 2GB.")
 ]
@@ -43,6 +49,7 @@ def convert(
     fingerprint: Fingerprint = True,
     overwrite: Overwrite = False,
     max_shard_size: MaxShardSize = "3.5GB",
+    without_stem: WithoutStem = False,
 ) -> None:
     """Convert a checkpoint to another format, bit for bit. / 转换权重格式，逐位一致。
 
@@ -60,6 +67,7 @@ def convert(
         overwrite=overwrite,
         tokenizer=tokenizer,
         max_shard_size=size_in_bytes(max_shard_size),
+        without_stem=without_stem,
         report=lambda step: typer.echo(step, err=True),
     )
     typer.echo(str(folder))

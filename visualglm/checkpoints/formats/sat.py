@@ -140,7 +140,12 @@ def _stored(step: Path) -> dict[str, LazyTensor]:
 
 
 def write(folder: Path, source: Checkpoint, step_name: str = "1") -> None:
-    """Writes `model_config.json`, `latest` and one `.pt`, the query_key_value rows in thirds (the newer generation)."""
+    """Writes `model_config.json`, `latest` and one `.pt`, the query_key_value rows in thirds (the newer generation).
+
+    Raises:
+        UsageError: the model has a convolutional stem.
+    """
+    upstream_config.check_no_stem(source.folder, source.config)
     step = folder / step_name
     step.mkdir()
     write_torch(step / SAT_WEIGHTS, stored_tensors(source), wrap="module")
