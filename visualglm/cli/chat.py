@@ -14,6 +14,7 @@ import typer
 from ..errors import UsageError, VisualGLMError, visible
 from . import options
 from .grouped_help import data_option
+from .model_name import NOTICE, is_packed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,7 @@ MESSAGES: dict[str, dict[str, str]] = {
         "saved": "已保存到 {}",
         "stopped": "（已停止）",
         "dropped": "（对话太长，最早的 {} 轮没有进入提示）",
-        "mini": "这是内置的小模型 visualglm-mini，只认识画出来的简单图形；照片请用 --model 打开 VisualGLM-6B。",
+        "mini": NOTICE["zh"],
         "usage": "缺少路径。例如：{} 文件",
     },
     "en": {
@@ -42,8 +43,7 @@ MESSAGES: dict[str, dict[str, str]] = {
         "saved": "saved to {}",
         "stopped": "(stopped)",
         "dropped": "(the chat is too long: its {} oldest turns were left out of the prompt)",
-        "mini": "This is the packed visualglm-mini, which knows only simple drawings. For photographs, load "
-        "VisualGLM-6B with --model.",
+        "mini": NOTICE["en"],
         "usage": "A path is missing. Write for example: {} FILE",
     },
 }
@@ -71,7 +71,7 @@ def chat(
     conversation = flags.open_model().conversation(opened, flags.language)
     dialogue = Dialogue(conversation, Console(highlight=False, emoji=False), sampling, question)
     dialogue.say("greeting")
-    if flags.model is None:
+    if is_packed(flags.model):
         dialogue.say("mini")
     dialogue.say("image" if image else "none", image)
     if image:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from ..serving.limits import EngineLimits
 from . import options
 from .grouped_help import server_option
+from .model_name import served_name
 from .serve import (
     AdapterFlags,
     Host,
@@ -23,7 +24,6 @@ from .serve import (
     TimeLimit,
     listening_at,
     run_server,
-    served_name,
 )
 
 if TYPE_CHECKING:

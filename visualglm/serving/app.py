@@ -54,10 +54,11 @@ class ServerSettings:
 
 
 class Health(BaseModel):
-    """That the server answers, and for which model."""
+    """That the server answers, and for which model; `miniature`: it is the packed one."""
 
     status: str = "ok"
     model: str
+    miniature: bool
 
 
 def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
@@ -88,7 +89,7 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
 def _add_operations(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> None:
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
-        return Health(model=settings.name)
+        return Health(model=settings.name, miniature=settings.miniature)
 
     @app.get("/metrics", tags=["operations"], response_class=Response, responses={401: error_responses.DOCUMENTED[401]})
     async def read_metrics() -> Response:
