@@ -164,7 +164,7 @@ class Engine:
             raise QueueFullError(f"{self.limits.max_queue} requests wait already. Try again in a moment.")
 
     def _work(self) -> None:
-        """Run the thread: requests enter, all advance by a token, those that have ended leave; until closed and empty."""
+        """Run the thread until closed and empty: requests enter, all advance by a token, ended ones leave."""
         while (jobs := self._next_jobs()) or self._batch.rows:
             for job in jobs:
                 self._enter(job)
