@@ -3,8 +3,8 @@
     rows (ids, image embeddings, settings, seed) -- left padding --> generate -- one id per row and step --> row.accept
 
 A row's penalties, warpers and draws see that row without its padding, and its draws come from its own generator: the
-same seed gives the same answer alone, in a batch, and through `ask`. Finished or cancelled rows stay in the batch until
-the longest row finishes.
+same seed gives the same answer alone, in a batch, and through `ask`. A row that has ended, or was ended from outside,
+costs its place until the longest row ends; running_batch.py lets rows enter and leave.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ class GenerationRow:
         """Append the next id; end at `<eop>` or at the maximum length."""
         self.ids.append(index)
         self.ended = self.ended or index in self.eos or len(self.ids) >= self.room
+
+    def fail(self, error: Exception) -> None:
+        """Raise an error of this row; subclasses pass it to their reader instead."""
+        raise error
 
 
 def generate_batch(model: VisualGLMNetwork, rows: Sequence[GenerationRow]) -> None:
@@ -103,7 +107,7 @@ class PerRowLogitsProcessor(LogitsProcessor):
     def __init__(self, model: VisualGLMNetwork, rows: Sequence[GenerationRow], pads: Sequence[int]) -> None:
         self.rows = rows
         self.pads = pads
-        self.processors = [_processors(model, row) for row in rows]
+        self.processors = [row_processors(model, row) for row in rows]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
@@ -114,7 +118,7 @@ class PerRowLogitsProcessor(LogitsProcessor):
         return scores
 
 
-def _processors(model: VisualGLMNetwork, row: GenerationRow) -> LogitsProcessorList:
+def row_processors(model: VisualGLMNetwork, row: GenerationRow) -> LogitsProcessorList:
     """Return the logits processors that `generate` would use for this row, by asking `generate` itself."""
 
     def hand_over(_: Any, input_ids: Tensor, logits_processor: LogitsProcessorList, **kwargs: Any) -> Any:

@@ -78,7 +78,7 @@ class Job(TextRow):
         self.finish_reason = self.finish_reason or reason  # it may have been cancelled meanwhile
         self._hand_over(None)
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """Pass an error to the reader."""
         self.ended = True
         self._hand_over(error)
