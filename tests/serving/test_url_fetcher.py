@@ -147,7 +147,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def internet(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A server on this machine that passes for public; the port it listens on."""
+    """Yield a server on this machine that passes for public; the port it listens on."""
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Pages)  # an HTTPServer would ask DNS for its name
     server.pause = threading.Event()  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
