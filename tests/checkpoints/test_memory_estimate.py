@@ -1,4 +1,4 @@
-"""Memory foretold from headers is what the opened model then takes."""
+"""The memory estimated from headers equals what the loaded model takes."""
 
 from __future__ import annotations
 

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import visualglm
 from visualglm.cli.options import Flags
-from visualglm.preprocessing.prompt import language_of
+from visualglm.preprocessing.prompt import Turn, describe_dropped_turns, language_of
 
 from ..conftest import REFERENCE
 
@@ -203,6 +204,19 @@ def test_ctrl_c_stops_the_answer_not_the_program(monkeypatch: pytest.MonkeyPatch
     assert conversation.answer is not None
     assert conversation.answer.finish_reason == "cancelled"
     assert "已停止" in console.export_text()
+
+
+@pytest.mark.parametrize(("question", "language"), [("描述这张图片。", "zh"), ("What is this?", "en")])
+def test_chat_says_how_many_turns_were_dropped(question: str, language: Literal["zh", "en"]) -> None:
+    from rich.console import Console
+
+    from visualglm.cli.chat import Dialogue
+
+    conversation = visualglm.load(REFERENCE / "hf", device="cpu").conversation(IMAGE)
+    conversation.turns = [Turn("a" * 40, "b" * 40), Turn("c", "d")]
+    console = Console(force_terminal=False, record=True, width=200)
+    Dialogue(conversation, console, {"do_sample": False, "max_length": 80, "max_new_tokens": 4}).process(question)
+    assert console.export_text().endswith(describe_dropped_turns(1, language) + "\n")
 
 
 def test_paths_become_absolute_and_keep_their_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

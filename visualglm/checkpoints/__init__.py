@@ -1,8 +1,8 @@
-"""Files <-> model. Hugging Face layout, sat layout and our own; open, check, convert, prove.
+"""Open, check, convert and verify checkpoint files: Hugging Face layout, sat layout and native layout.
 
-`load_model` is what `from_pretrained` calls; `open_checkpoint` gives names, shapes and configuration without the
-numbers, `read_config` the configuration alone; `convert` changes the layout, `save_sat` writes an open model.
-`torch.load` lives in this folder only. Knows the model's class only where it is handed one or proves a checkpoint.
+`load_model` is what `from_pretrained` calls; `open_checkpoint` gives names, shapes and configuration without reading
+tensors, `read_config` the configuration alone; `convert` changes the layout, `save_sat` writes an open model. Only this
+package calls `torch.load` or downloads from the hub.
 """
 
 from ..hub.local_folder import local_folder

@@ -86,7 +86,7 @@ def caption(
     Example: visualglm caption photos/ -o captions.jsonl
     """
     engine_choice = EngineChoice(engine, actors, ray_address)
-    sampling, size = flags.sampling(), _parse_batch_size(batch_size)
+    sampling, size = flags.sampling(), parse_batch_size(batch_size)
     from ..captioning.sources import source_path
     from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 
@@ -201,7 +201,7 @@ class EngineChoice:
                     advance(count)
 
 
-def _parse_batch_size(text: str) -> int | None:
+def parse_batch_size(text: str) -> int | None:
     """Parse a number, or `auto` as None.
 
     Raises:

@@ -33,7 +33,6 @@ MESSAGES: dict[str, dict[str, str]] = {
         "cleared": "对话与图片都已清空；/image 路径 可以给一张新图片。",
         "saved": "已保存到 {}",
         "stopped": "（已停止）",
-        "dropped": "（对话太长，最早的 {} 轮没有进入提示）",
         "mini": "这是内置的小模型 visualglm-mini，只认识画出来的简单图形；照片请用 --model 打开 VisualGLM-6B。",
         "usage": "缺少路径。例如：{} 文件",
     },
@@ -50,7 +49,6 @@ MESSAGES: dict[str, dict[str, str]] = {
         "cleared": "Chat and images cleared; add a new image with /image PATH.",
         "saved": "saved to {}",
         "stopped": "(stopped)",
-        "dropped": "(the chat is too long: its {} oldest turns were left out of the prompt)",
         "mini": "This is the packed visualglm-mini, which knows only simple drawings. For photographs, load "
         "VisualGLM-6B with --model.",
         "usage": "A path is missing. Write for example: {} FILE",
@@ -110,7 +108,11 @@ class Dialogue:
     def say(self, message: str, *values: object) -> None:
         """Print one of the program's own messages."""
         shown = (visible(str(value)) for value in values)
-        self.console.print(MESSAGES[self.message_language][message].format(*shown), style="dim", markup=False)
+        self.print_note(MESSAGES[self.message_language][message].format(*shown))
+
+    def print_note(self, text: str) -> None:
+        """Print a line that is not part of an answer."""
+        self.console.print(text, style="dim", markup=False)
 
     def run(self) -> None:
         """Process lines. Ctrl-C at the prompt and the end of input quit."""
@@ -164,7 +166,7 @@ class Dialogue:
 
     def answer(self, question: str) -> None:
         """Stream the answer. Ctrl-C stops the answer, not the program."""
-        from ..preprocessing.prompt import language_of
+        from ..preprocessing.prompt import describe_dropped_turns, language_of
 
         if self.conversation.language == "auto":
             self.message_language = language_of(question)
@@ -177,7 +179,7 @@ class Dialogue:
             self.say("stopped")
         self.console.print()
         if self.conversation.answer is not None and self.conversation.answer.dropped_turns:
-            self.say("dropped", self.conversation.answer.dropped_turns)
+            self.print_note(describe_dropped_turns(self.conversation.answer.dropped_turns, self.message_language))
 
     def save(self, path: Path) -> None:
         """Write the turns as JSON."""

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -120,8 +120,15 @@ UpstreamImages = Annotated[
 Json = Annotated[bool, output_option("--json", help="Print one JSON object.")]
 
 
+class OptionGroup:
+    """Base of the dataclasses that hold options which several verbs share."""
+
+    def check(self) -> None:
+        """Refuse wrong values before torch is imported; does nothing unless overridden."""
+
+
 @dataclass(frozen=True)
-class Flags:
+class Flags(OptionGroup):
     """Values of the options that every answering verb has: model, performance, sampling."""
 
     model: Model = None
@@ -258,31 +265,34 @@ SAMPLING_FLAGS = (
 
 
 def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb with a parameter `flags: Flags` one typer option per field of `Flags`.
+    """Replace each parameter of a verb whose type is a dataclass of options by one typer option per field.
 
-    An option that the verb declares itself replaces the shared one, whose field keeps its default.
+    `Flags` comes last. An option that the verb or an earlier dataclass declares replaces one of the same name, whose
+    field keeps its default.
     """
-    own, shared = (get_type_hints(source, include_extras=True) for source in (verb, Flags))
-    shared = {name: hint for name, hint in shared.items() if name not in own}
-    parameters = [
-        parameter.replace(annotation=own[name], kind=Parameter.KEYWORD_ONLY)
-        for name, parameter in signature(verb).parameters.items()
-        if name != "flags"
-    ]
-    parameters += [
-        Parameter(flag.name, Parameter.KEYWORD_ONLY, default=flag.default, annotation=shared[flag.name])
-        for flag in fields(Flags)
-        if flag.name in shared
-    ]
+    hints: dict[str, Any] = get_type_hints(verb, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: dict[str, Parameter] = {}
+    shared: dict[str, list[str]] = {}
+    for name, parameter in sorted(signature(verb).parameters.items(), key=lambda item: hints[item[0]] is Flags):
+        if name not in groups:
+            parameters[name] = parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY)
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        new = {flag.name: flag.default for flag in fields(groups[name]) if flag.name not in hints | parameters}
+        shared[name] = list(new)
+        for flag, default in new.items():
+            parameters[flag] = Parameter(flag, Parameter.KEYWORD_ONLY, default=default, annotation=types[flag])
 
     @functools.wraps(verb)
     def run(**values: Any) -> None:
-        flags = Flags(**{name: values.pop(name) for name in shared})
-        flags.check()
-        verb(**values, flags=flags)
+        given = {name: groups[name](**{flag: values.pop(flag) for flag in new}) for name, new in shared.items()}
+        for group in given.values():
+            group.check()
+        verb(**values, **given)
 
-    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
     return run
 
 

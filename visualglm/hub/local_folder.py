@@ -61,19 +61,19 @@ def find_local(name_or_dir: str | Path) -> Path | None:
         return in_sat_home
     if _is_path(name):
         raise CheckpointError(
-            f"{name} does not exist: give the model's folder, or a hub id like THUDM/visualglm-6b, or put a folder of "
+            f"{name} does not exist. Give the model's folder, or a hub id like THUDM/visualglm-6b, or put a folder of "
             f"that name into {_sat_home()} (SAT_HOME)."
         )
     return None
 
 
 def _sat_home() -> Path:
-    """Where sat keeps its downloads."""
+    """Return the folder of sat's downloads."""
     return Path(os.environ.get("SAT_HOME", "~/.sat_models")).expanduser()
 
 
 def _is_path(name: str) -> bool:
-    """`models/glm` may be both: where `models` is a folder here, it is a path."""
+    """Return whether the name is a path; `models/glm` is one if there is a folder `models`."""
     return HUB_ID.fullmatch(name) is None or Path(name.split("/")[0]).is_dir()
 
 
@@ -91,13 +91,13 @@ def hub_errors(name: str, revision: str | None = None) -> Iterator[None]:
     """Turn the errors of the hub's client into a `CheckpointError`."""
     from huggingface_hub import errors
 
-    # what goes wrong on the way to the hub is no OSError in every version of its client
+    # network errors are not an OSError in every version of the hub client
     on_the_way: type[Exception] = getattr(errors, "HTTPError", OSError)
     try:
         yield
     except errors.HFValidationError as error:
         raise CheckpointError(
-            f"{name} is not a folder here, and no hub id can be spelled so: give the model's folder, or a hub id like "
+            f"{name} is not a folder here, and no hub id can be spelled so. Give the model's folder, or a hub id like "
             "THUDM/visualglm-6b."
         ) from error
     except (OSError, on_the_way) as error:
@@ -108,10 +108,10 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, RevisionNotFoundError):
-        return f"the hub's {name} has no revision {revision!r}: check it."
+        return f"The hub's {name} has no revision {revision!r}. Check its name."
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"{name} is neither a folder here nor a model on the hub (or a private one): check the spelling, or pass a "
+            f"{name} is neither a folder here nor a model on the hub (or a private one). Check the spelling, or pass a "
             "token."
         )
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
@@ -119,9 +119,9 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
     failure = next((one for one in (error, error.__cause__) if isinstance(one, HfHubHTTPError)), None)
     if failure is not None:
         reason = (str(failure).splitlines() or ["no reason given"])[0].rstrip(" .")
-        return f"the hub did not give {name} ({reason}): try again later, or pass a token if it is private."
+        return f"The hub did not provide {name} ({reason}). Try again later, or pass a token if it is private."
     return (
-        f"{name} is not a folder here, is not in the local cache and the hub cannot be reached: download it where "
+        f"{name} is not a folder here, is not in the local cache and the hub cannot be reached. Download it where "
         f"there is a network (`visualglm download {name}`), or give the folder."
     )
 
@@ -129,8 +129,8 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
 def _disk(name: str, error: OSError) -> str:
     where = "" if error.filename is None else f": {error.filename}"
     return (
-        f"{name} cannot be stored in the cache ({error.strerror}{where}): make room or mend the permissions, or choose "
-        "another cache with HF_HOME or cache_dir."
+        f"{name} cannot be stored in the cache ({error.strerror}{where}). Make room, change the permissions, or "
+        "choose another cache with HF_HOME or cache_dir."
     )
 
 

@@ -32,7 +32,7 @@ def _open(path: str | os.PathLike[str]) -> IO[bytes]:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise ImageError(f"{os.fspath(path)[:200]} is not a file but a pipe or a device: save it as a file.") from error
+        raise ImageError(f"{os.fspath(path)[:200]} is not a file but a pipe or a device. Save it as a file.") from error
 
 
 def read_image(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
@@ -59,7 +59,7 @@ def read_stream(file: Any, name: str) -> bytes:
         ImageError: it is opened as text, cannot be read, or has more than `FILE_LIMIT` bytes.
     """
     if isinstance(file, io.TextIOBase):
-        raise ImageError("The image file is opened as text: open it with mode 'rb'.")
+        raise ImageError("The image file is opened as text. Open it with mode 'rb'.")
     content = bytearray()
     try:
         if getattr(file, "seekable", lambda: False)():
@@ -67,7 +67,7 @@ def read_stream(file: Any, name: str) -> bytes:
         while len(content) <= FILE_LIMIT and (part := file.read(READ_BYTES)):
             content += part
     except (OSError, ValueError, TypeError) as error:
-        raise ImageError(f"{name} cannot be read ({error}): open it with mode 'rb'.") from error
+        raise ImageError(f"{name} cannot be read ({error}). Open it with mode 'rb'.") from error
     if len(content) > FILE_LIMIT:
         raise ImageError(f"{name} has more than {FILE_LIMIT:,} bytes: shrink it.")
     return bytes(content)

@@ -67,7 +67,7 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
     if hasattr(source, "__array__"):
         return _from_array(np.asarray(source.detach().cpu() if hasattr(source, "detach") else source))
     raise ImageError(
-        f"An image cannot be a {type(source).__name__}: give a path, bytes, an open file, a data URL, a PIL image "
+        f"An image cannot be a {type(source).__name__}. Give a path, bytes, an open file, a data URL, a PIL image "
         "or an array."
     )
 
@@ -82,7 +82,7 @@ def data_url_bytes(url: str) -> bytes:
     """
     comma = url.find(",", 0, DATA_URL_HEADER)
     if url[:5].lower() != "data:" or not url[:comma].lower().endswith(";base64"):
-        raise ImageError("The data URL has no base64 data: write data:image/png;base64,... .")
+        raise ImageError("The data URL has no base64 data. Write data:image/png;base64,... .")
     return base64_bytes(url, comma + 1)
 
 
@@ -119,7 +119,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and shape[-1] not in (1, 3, 4) and shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
-        raise ImageError(f"An array of shape {shape} is no image: give [H, W], [H, W, 3] or [H, W, 4].")
+        raise ImageError(f"An array of shape {shape} is not an image. Give [H, W], [H, W, 3] or [H, W, 4].")
     if array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):
             raise ImageError(
@@ -130,7 +130,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     elif array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif array.dtype != np.uint8:
-        raise ImageError(f"An array of {array.dtype} is ambiguous: give uint8, or floats in 0..1.")
+        raise ImageError(f"An array of {array.dtype} is ambiguous. Give uint8, or floats in 0..1.")
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array[..., :3] if array.ndim == 3 else array
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
