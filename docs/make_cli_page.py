@@ -15,7 +15,8 @@ from visualglm.cli import app
 PAGES = {
     "en": "# Command line\n\nThe help of every command, as `visualglm COMMAND --help` prints it. This page is made by\n"
     "`python docs/make_cli_page.py`.\n",
-    "zh": "# 命令行\n\n各命令的帮助，与 `visualglm 命令 --help` 的输出相同。本页由 `python docs/make_cli_page.py` 生成。\n",
+    "zh": "# 命令行\n\n各命令的帮助，与 `visualglm 命令 --help` 的输出相同。\n"
+    "本页由 `python docs/make_cli_page.py` 生成。\n",
 }
 
 

@@ -2,8 +2,8 @@
 
     pip install -r requirements.txt && python app.py
 
-The packed model answers; VISUALGLM_MODEL names another one. gradio serves the page and stores uploads: this example is for
-demonstrations. `visualglm serve` has limits, keys and its own page, and needs no gradio.
+The packed model answers; VISUALGLM_MODEL names another one. gradio serves the page and stores uploads: this example is
+for demonstrations. `visualglm serve` has limits, keys and a page of its own, and needs no gradio.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ model = visualglm.load()
 
 
 def answer(message: dict[str, Any], history: list[dict[str, Any]]) -> Iterator[str]:
-    """Answer the message, about the images shown so far, piece by piece."""
+    """Answer the message about the images shown so far; yield the text as it grows."""
     conversation = model.conversation()
-    for turn in history:
-        if isinstance(turn["content"], (tuple, list)) and turn["role"] == "user":
-            conversation.show(turn["content"][0])
-    for file in message.get("files", []):
-        conversation.show(file)
+    for path in [*images_of(history), *message["files"]]:
+        conversation.show(path)
     text = ""
-    for piece in conversation.stream(message["text"] or "描述这张图片。"):
+    for piece in conversation.stream(message["text"] or "Describe this picture."):
         text += piece
         yield text
 
 
-page = gradio.ChatInterface(answer, multimodal=True, title="VisualGLM", type="messages")
+def images_of(history: list[dict[str, Any]]) -> list[str]:
+    """Paths of the images in the user's earlier messages."""
+    parts = [part for turn in history if turn["role"] == "user" for part in turn["content"]]
+    return [part["file"]["path"] for part in parts if part["type"] == "file"]
+
+
+page = gradio.ChatInterface(answer, multimodal=True, title="VisualGLM")
 
 if __name__ == "__main__":
     page.launch(server_name="127.0.0.1")
