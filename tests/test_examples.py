@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import runpy
 import sys
@@ -39,4 +40,4 @@ def test_the_space_answers_about_the_images_so_far(
     shown = [{"type": "file", "file": {"path": SAMPLE}}, {"type": "text", "text": "hi"}]
     history = [{"role": "user", "content": shown}, {"role": "assistant", "content": [{"type": "text", "text": "hi"}]}]
     later = list(answer({"text": "What is in the picture?", "files": []}, history))
-    assert later[-1] == wanted and all(b.startswith(a) for a, b in zip(later, later[1:], strict=False))
+    assert later[-1] == wanted and all(b.startswith(a) for a, b in itertools.pairwise(later))
