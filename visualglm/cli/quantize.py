@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..errors import require_extra
 from . import options
 from .convert import Fingerprint, MaxShardSize, Overwrite, Vocabulary, size_in_bytes
-from .grouped_help import data_option, performance_option
+from .evaluate import TaskName, format_comparison, report_progress
+from .grouped_help import data_option, output_option, performance_option
 
 MAX_IMAGES = 32
 """Images to calibrate with: they are encoded in one batch."""
@@ -37,6 +39,13 @@ def quantize(
             help="Images (folder, glob or list) like yours: 4-bit scales are chosen to suit them.",
         ),
     ] = None,
+    evaluate: Annotated[
+        TaskName | None,
+        output_option(
+            metavar="TASK",
+            help="Also print what the bits cost on a task of `visualglm evaluate` (drawn scenes), for example scenes.",
+        ),
+    ] = None,
     tokenizer: Vocabulary = None,
     fingerprint: Fingerprint = True,
     overwrite: Overwrite = False,
@@ -48,6 +57,8 @@ def quantize(
 
     Example: visualglm quantize visualglm-6b quantized --bits 4
     """
+    if evaluate is not None:
+        require_extra("eval", "--evaluate", "matplotlib", "pycocoevalcap", "scipy")
     from ..checkpoints import convert, quantization_plan
 
     plan = quantization_plan(
@@ -68,6 +79,17 @@ def quantize(
         report=lambda step: typer.echo(step, err=True),
     )
     typer.echo(str(folder))
+    if evaluate is not None:
+        _print_cost(evaluate, source, folder, tokenizer)
+
+
+def _print_cost(task: str, source: str, target: Path, tokenizer: Path | None) -> None:
+    """Compare the quantized folder with its source on a task."""
+    from ..evaluation.model_comparison import compare_models
+
+    flags = {source: options.Flags(source, None if tokenizer is None else str(tokenizer)), str(target): options.Flags(str(target))}
+    comparison = compare_models(task, {name: flag.open_model for name, flag in flags.items()}, report_progress)
+    typer.echo(format_comparison(comparison))
 
 
 def _calibration_images(source: str) -> list[Any]:
