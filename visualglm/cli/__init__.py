@@ -21,6 +21,7 @@ from .caption import caption
 from .chat import chat
 from .convert import convert
 from .doctor import doctor
+from .download import download
 from .evaluate import evaluate
 from .finetune import finetune
 from .fit import fit
@@ -47,13 +48,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (
+VERBS = (
     ask,
     bench,
     chat,
     caption,
     convert,
     doctor,
+    download,
     evaluate,
     finetune,
     fit,
@@ -62,7 +64,8 @@ for verb in (
     quantize,
     serve,
     web,
-):
+)
+for verb in VERBS:
     replaces_upstream_script = verb in (chat, web)
     app.command(cls=AcceptsUpstreamFlags if replaces_upstream_script else GroupedCommand)(verb)
 

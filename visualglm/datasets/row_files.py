@@ -58,6 +58,20 @@ class Header:
     start: int
 
 
+def check_data_file(path: str | Path) -> Path:
+    """Return the path of a file that exists and has a suffix of `SUFFIXES`.
+
+    Raises:
+        UsageError: it has not.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise UsageError(f"There is no data file {path}. Give a {_listed(SUFFIXES)} file.")
+    if file.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path} has an unknown format. Give a {_listed(SUFFIXES)} file.")
+    return file
+
+
 class RowFile:
     """The objects in a file, indexed from 0; error messages count from 1.
 
@@ -77,13 +91,9 @@ class RowFile:
         lists: Sequence[bytes] = WRAPPERS,
         longest_field: int = LONGEST_FIELD,
     ) -> None:
-        self.path = Path(path)
+        self.path = check_data_file(path)
         self.longest_field = longest_field
         kind = self.path.suffix.lower()
-        if not self.path.exists():
-            raise UsageError(f"There is no data file {path}. Give a {_listed(SUFFIXES)} file.")
-        if kind not in SUFFIXES:
-            raise UsageError(f"{path} has an unknown format. Give a {_listed(SUFFIXES)} file.")
         try:
             require_utf8(self.path)
             self.header = _read_header(self.path, known) if kind in (".csv", ".tsv") else None

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...conversation import QUESTIONS
 from ...datasets.row_files import RowError
 from ...datasets.text_encoding import require_utf8
 from ...errors import UsageError
 from ...files.untrusted_files import open_regular
+from ...preprocessing.describe_questions import DEFAULT_QUESTIONS
 from ...preprocessing.prompt import language_of
 from ..examples import Example, Examples, ImageFile
 from .source import DataSource, Row, RowReader, one_image, text_field, texts_field
@@ -111,5 +111,5 @@ def _group(source: DataSource, rows: Iterator[tuple[str, object, list[str], str 
 
 
 def _example(number: int, key: str, image: object, captions: list[str], question: str | None) -> Example:
-    asked = question or QUESTIONS[language_of(captions[0])]
+    asked = question or DEFAULT_QUESTIONS[language_of(captions[0])]
     return Example(key, number, image, key, asked, tuple(captions))  # type: ignore[arg-type]
