@@ -14,7 +14,12 @@ import torch
 from torch import Tensor
 from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, StaticCache
-from transformers.generation import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers.generation import (
+    GenerationConfig,
+    InfNanRemoveLogitsProcessor,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from . import sampling
 from .cuda_graph_thread import in_one_thread
@@ -131,15 +136,15 @@ class VisualGLMGenerationMixin(GenerationMixin):
             preallocate(cache)
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Puts upstream's repetition penalty, which knows about image slots, in the place of transformers', and a
-        draw behind what transformers adds."""
+        """Puts a check of the logits before the others, upstream's repetition penalty, which knows about image slots,
+        in the place of transformers', and a draw behind what transformers adds."""
         model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
         mask = model_kwargs.get("attention_mask")
         padding = None if mask is None or mask.dim() != 2 else (mask != 0).int().argmax(-1)
         if kwargs.get("input_ids_seq_length") == 0:
             padding = None  # the prompt was given as embeddings, so the ids have no pads
         processors = super()._get_logits_processor(*args, **kwargs)
-        return LogitsProcessorList(
+        given = LogitsProcessorList(
             sampling.SlotAwareRepetitionPenalty(
                 processor.penalty,
                 self.config.image_token_id or 0,
@@ -151,3 +156,5 @@ class VisualGLMGenerationMixin(GenerationMixin):
             else processor
             for processor in sorted(processors, key=lambda processor: isinstance(processor, sampling.SeededDraw))
         )
+        removes_invalid = any(isinstance(processor, InfNanRemoveLogitsProcessor) for processor in given)
+        return given if removes_invalid else LogitsProcessorList([sampling.RequireFinite(), *given])
