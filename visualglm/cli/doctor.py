@@ -24,6 +24,7 @@ def doctor(
         str | None,
         model_option(
             "--model",
+            envvar=options.MODEL_VARIABLE,
             metavar="MODEL",
             help="Checkpoint folder of any format, or a hub id. Default: the packed model.",
         ),
@@ -42,6 +43,7 @@ def doctor(
 
     Example: visualglm doctor --model visualglm-6b
     """
+    options.check_model(model)
     from ..adapters.verify import verify_adapter
     from ..checkpoints import local_folder, verify
     from ..conversation import packed_model

@@ -1,12 +1,12 @@
-"""One model, many callers: a bounded queue, batches of what waits, one thread that generates.
+"""One model, many clients: a bounded queue, batches of waiting requests, one thread that generates.
 
     ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> generate_batch --> job.pieces()
 
 Every answer is what the request would get alone: its images are encoded alone, its penalties and draws are its own
-(inference/batch_generation.py). A batch has one adapter: it takes what waits for that of the oldest request, and the
-others keep their places. A batch ends with its longest answer; then the next ones start. Where an error hits a batch,
-the rows that have said nothing yet are tried again one by one, so that among them only the guilty one fails; one that
-was speaking fails with it, since its reader has the beginning already. Knows nothing about HTTP.
+(inference/batch_generation.py). A batch has one adapter: it takes the waiting requests for the adapter of the oldest
+one; the others keep their places. The next batch starts after the longest answer of a batch. If an error hits a batch,
+the rows that have streamed no text yet are retried one by one, so only the row that caused the error fails. Rows that
+already streamed text fail too, because their client has seen part of the answer.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from .metrics import Metrics
 logger = logging.getLogger("visualglm.serving")
 
 
-SHUTTING_DOWN = "the server is shutting down: try again in a moment."
+SHUTTING_DOWN = "The server is shutting down. Try again in a moment."
 CLOSING_SECONDS = 5.0
-"""How long images may be decoded while the server shuts down."""
+"""Seconds for which images may still be decoded while the server shuts down."""
 
 
 class QueueFullError(Exception):
@@ -48,7 +48,7 @@ class QueueFullError(Exception):
 
 
 class Engine:
-    """Answers jobs in the order they joined the queue. `start()` before the first, `close()` after the last."""
+    """Answers jobs in the order they joined the queue; call `start()` before the first and `close()` after the last."""
 
     def __init__(
         self,
@@ -75,15 +75,15 @@ class Engine:
 
     @property
     def queued(self) -> int:
-        """How many requests wait."""
+        """Number of waiting requests."""
         return sum(not job.ended for job in list(self._waiting))
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Start the thread that answers."""
         self._thread.start()
 
     def close(self) -> None:
-        """Takes no more requests, finishes those it has, and returns."""
+        """Accept no more requests, finish the accepted ones, and return."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -91,7 +91,7 @@ class Engine:
         self._pool.close()
 
     def finish_decoding(self) -> None:
-        """Let images that are being decoded, or wait for it, go on for `CLOSING_SECONDS`, before `close`."""
+        """Wait up to `CLOSING_SECONDS` for images that are being decoded, before `close`."""
         self._pool.finish_within(CLOSING_SECONDS)
 
     async def ask(
@@ -103,13 +103,14 @@ class Engine:
         adapter: str | None = None,
         **sampling: Any,
     ) -> Job:
-        """Puts the last of `turns` into the queue; the job's `pieces()` are the answer. What is None is the server's
-        default; no `adapter` is the bare model.
+        """Put the last of `turns` into the queue; the job's `pieces()` are the answer.
+
+        Arguments that are None mean the server's defaults; `adapter` None means the base model.
 
         Raises:
-            BusyError: too many wait already.
-            ImageError: a image cannot be decoded.
-            LateError: its time was up before all images were decoded.
+            QueueFullError: too many requests wait already.
+            ImageError: an image cannot be decoded.
+            QueueTimeoutError: it timed out before all images were decoded.
             PromptError: the question does not fit into the model.
         """
         self._refuse_if_full()  # before the work of decoding
@@ -125,14 +126,14 @@ class Engine:
         job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter)
         with self._changed:
             self._refuse_if_full()
-            # whose clients left go, with their pixels: a long answer before them may keep the queue from moving
+            # drop jobs whose client disconnected, to free their pixels during a long batch ahead
             self._waiting = collections.deque(waiting for waiting in self._waiting if not waiting.ended)
             self._waiting.append(job)
             self._changed.notify()
         return job
 
     async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[RequestImage]:
-        """The images, decoded one after the other; what still runs when the request ends, or is cancelled, is killed.
+        """Decode the images one after the other; decoding is killed when the request ends or is cancelled.
 
         Raises:
             As `ask`.
@@ -146,7 +147,7 @@ class Engine:
                 ]
         except TimeoutError as error:
             raise QueueTimeoutError(
-                "the request's time was up before its images were decoded: send fewer at once."
+                "The request's time was up before its images were decoded. Send fewer at once."
             ) from error
         except EndedError as error:
             raise QueueFullError(SHUTTING_DOWN) from error
@@ -157,10 +158,10 @@ class Engine:
         if self._closing:
             raise QueueFullError(SHUTTING_DOWN)
         if self.queued >= self.limits.max_queue:
-            raise QueueFullError(f"{self.limits.max_queue} requests wait already: try again in a moment.")
+            raise QueueFullError(f"{self.limits.max_queue} requests wait already. Try again in a moment.")
 
     def _work(self) -> None:
-        """The thread: batch after batch until closed and empty."""
+        """Run the thread: batch after batch until closed and empty."""
         while batch := self._next_batch():
             self.running = len(batch)
             self._answer(batch)
@@ -168,7 +169,7 @@ class Engine:
             self.running = 0
 
     def _next_batch(self) -> list[Job]:
-        """Waits for jobs; nothing when the engine is closed."""
+        """Wait for jobs; return an empty list when the engine is closed."""
         batch: list[Job] = []
         with self._changed:
             while not batch and not (self._closing and not self._waiting):
@@ -177,7 +178,7 @@ class Engine:
                 while self._waiting and len(batch) < self.limits.max_batch:
                     job = self._waiting.popleft()
                     if job.late:
-                        job.fail(QueueTimeoutError("the request's time was up before its turn came: try again later."))
+                        job.fail(QueueTimeoutError("The request's time was up before its turn came. Try again later."))
                     elif not job.ended:
                         (batch if not batch or job.adapter == batch[0].adapter else others).append(job)
                 self._waiting.extendleft(reversed(others))
@@ -197,7 +198,7 @@ class Engine:
         return torch.cat([self.memory.encode(image) for image in images]) if images else None
 
     def _recover(self, batch: Sequence[Job], error: Exception) -> None:
-        """Alone, each that has said nothing yet; those that were speaking, and a lone one, fail."""
+        """Retry each row that has streamed no text yet alone; fail the others, or a row that was alone."""
         unfinished = [job for job in batch if not job.ended]
         for job in unfinished:
             if len(batch) > 1 and not job.ids:
