@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ..checkpoints.storage.lazy_tensor import is_finite
 from ..errors import UsageError
 from ..files.untrusted_files import read_json
 from ..training.distributed import rank, shard, world
@@ -68,6 +69,9 @@ class FsdpTrainer(FinetuneTrainer):
             )
         named = self.tuned.parameters
         parts = load_file(folder / MOMENTS.format(rank()))
+        broken = next((name for name, part in parts.items() if not is_finite(part)), None)
+        if broken is not None:
+            raise UsageError(f"{folder}: {broken} holds NaN or infinite values. Delete {folder}, and resume again.")
         restore(self.optimizer, named, {path: _shard_like_parameter(path, part, named) for path, part in parts.items()})
         self.lr_scheduler.load_state_dict(read_json(folder / SCHEDULER))
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):

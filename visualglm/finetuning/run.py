@@ -36,7 +36,7 @@ from .resume import checkpoint_to_resume, is_first, read_before, write_before, w
 from .run_plan import RunPlan, plan_of
 from .saved_checkpoint import ADVICE
 from .splits import DataSplits, held_out_questions, read_samples, split_data
-from .trainable_model import TrainableModel, prepare_for_training
+from .trainable_model import TrainableModel, check_finite, prepare_for_training
 from .trainer import (
     METRICS,
     FinetuneTrainer,
@@ -258,7 +258,9 @@ def save_result(ready: TrainableModel, step: int) -> None:
         if ready.config is not None:
             ready.save_adapter(folder, step)
             return
-        ready.model.to(ready.dtype).save_pretrained(folder)
+        model = ready.model.to(ready.dtype)
+        check_finite(dict(model.named_parameters()), step)
+        model.save_pretrained(folder)
         vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or default_model()))
         if vocabulary is not None:
             shutil.copyfile(vocabulary, folder / vocabulary.name)

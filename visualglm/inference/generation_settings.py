@@ -80,7 +80,7 @@ class GenerationSettings:
         else:
             config.max_new_tokens, config.max_length = None, prompt_tokens + new_tokens
         config.min_length = min(config.min_length or 0, prompt_tokens + new_tokens)
-        processors = [*self.beside.get("logits_processor", []), sampling.RequireFinite()]
+        processors = [*self.beside.get("logits_processor", [])]
         if self.seed is not None and config.do_sample:
             processors.append(sampling.SeededDraw(self.seed))
         return {"generation_config": config, **self.beside, "logits_processor": LogitsProcessorList(processors)}
