@@ -11,7 +11,7 @@ BIN := .venv/bin
 	touch $@
 
 .venv/.all: .venv/.base lab/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,qlora,dev]" -e lab
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,json,qlora,dev]" -e lab
 	touch $@
 
 # builds the C kernel anew where its sources changed after the install

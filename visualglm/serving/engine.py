@@ -25,6 +25,7 @@ import torch
 
 from ..conversation import VisualGLM
 from ..inference.generation_settings import generation_settings
+from ..inference.json_grammar import compile_json_schema
 from ..inference.running_batch import Batch, start_batch
 from ..inference.sampling_arguments import normalize_sampling
 from ..inference.start_reply import ask_prompt
@@ -122,6 +123,7 @@ class Engine:
         given = {**self.defaults, **normalize_sampling(sampling)}
         language = self.language if language == "auto" else language
         given = forbid_chinese_tokens(self.model.tokenizer, language, given)
+        given = await asyncio.to_thread(compile_json_schema, self.model.tokenizer, given)
         settings = generation_settings(self.model.model, **given)
         prompt = await asyncio.to_thread(ask_prompt, self.model.processor, list(turns), language, settings.limits)
         left = started + self.limits.time_limit - time.monotonic()
