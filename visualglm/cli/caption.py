@@ -43,6 +43,7 @@ def caption(
     out: Annotated[
         Path,
         output_option(
+            "--output",
             "-o",
             "--out",
             metavar="PATH",
@@ -85,14 +86,15 @@ def caption(
     Example: visualglm caption photos/ -o captions.jsonl
     """
     engine_choice = EngineChoice(engine, actors, ray_address)
-    sampling, size = flags.sampling(), _parse_batch_size(batch_size)
-    from ..captioning.local_engine import CaptionPlan
+    sampling, size = flags.sampling(), parse_batch_size(batch_size)
     from ..captioning.sources import source_path
-    from ..conversation import QUESTIONS
+    from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 
     source = source_path(source)
     items = _read_items(source, out, sidecar)
-    default_question = question or QUESTIONS[options.interface_language(flags.language)]
+    default_question = question or DEFAULT_QUESTIONS[options.interface_language(flags.language)]
+    from ..captioning.local_engine import CaptionPlan
+
     plan = CaptionPlan(default_question, flags.language, size, workers, sidecar)
     with engine_choice.open_results(out) as results:
         waiting = _waiting_items(results, items, plan, _run_settings(source, question, flags), retry_failed)
@@ -111,7 +113,6 @@ def _read_items(source: str, out: Path, sidecar: bool) -> list[CaptionItem]:
     Raises:
         UsageError: there are none, `out` is the source, or a sidecar file cannot be written.
     """
-    from ..captioning.local_engine import check_sidecars
     from ..captioning.sources import read_source
 
     if not out.name:
@@ -120,6 +121,8 @@ def _read_items(source: str, out: Path, sidecar: bool) -> list[CaptionItem]:
         raise UsageError(f"-o {out} is the source itself. Choose another -o.")
     items = read_source(source)
     if sidecar:
+        from ..captioning.local_engine import check_sidecars
+
         check_sidecars(items)
     return items
 
@@ -198,7 +201,7 @@ class EngineChoice:
                     advance(count)
 
 
-def _parse_batch_size(text: str) -> int | None:
+def parse_batch_size(text: str) -> int | None:
     """Parse a number, or `auto` as None.
 
     Raises:
@@ -220,7 +223,7 @@ def _progress_bar() -> Progress:
 
     class Speed(TextColumn):
         def render(self, task: Bar) -> Text:
-            return Text(f"{task.speed or 0:.2f} images/s")
+            return Text(f"{task.speed:.2f} images/s" if task.speed else "")
 
     columns = (BarColumn(), MofNCompleteColumn(), Speed(""), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), speed_estimate_period=120)

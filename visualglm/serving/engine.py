@@ -1,13 +1,12 @@
-"""One model, many callers: a bounded queue, one batch that requests enter and leave, one thread that generates.
+"""One model, many clients: a bounded queue, one batch that requests enter and leave, one thread that generates.
 
     ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> batch --> job.pieces()
 
 Every answer is what the request would get alone: its images and its prompt are read alone, its penalties and draws are
 its own (inference/running_batch.py). A request enters between two tokens of the others and leaves with its last one.
-A batch has one adapter: once the oldest waiting request needs another one, nobody enters until the batch is empty.
-An error while a request enters, or in its own sampling, is its own. Where an error hits a step, those that were
-speaking fail with it, since their readers have the beginning already; those that have said nothing are tried again
-one by one. Knows nothing about HTTP.
+A batch has one adapter: once the oldest waiting request needs another one, none enters until the batch is empty. An
+error while a request enters, or in its own sampling, fails that request only. An error in a step fails the requests
+that already streamed text, because their client has seen part of the answer; the others are retried one by one.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ from .metrics import Metrics
 logger = logging.getLogger("visualglm.serving")
 
 
-SHUTTING_DOWN = "the server is shutting down: try again in a moment."
+SHUTTING_DOWN = "The server is shutting down. Try again in a moment."
 CLOSING_SECONDS = 5.0
-"""How long images may be decoded while the server shuts down."""
+"""Seconds for which images may still be decoded while the server shuts down."""
 
 
 class QueueFullError(Exception):
@@ -50,7 +49,7 @@ class QueueFullError(Exception):
 
 
 class Engine:
-    """Answers jobs in the order they joined the queue. `start()` before the first, `close()` after the last."""
+    """Answers jobs in the order they joined the queue; call `start()` before the first and `close()` after the last."""
 
     def __init__(
         self,
@@ -72,22 +71,22 @@ class Engine:
         self._changed = threading.Condition()
         self._closing = False
         self._batch: Batch[Job] = start_batch(model.model)
-        self._drain = False  # nobody enters until the batch is empty
+        self._drain = False  # whether no request enters until the batch is empty
         self._decoders = ThreadPoolExecutor(limits.decoders, "decoder")  # each waits for a process of the pool
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         metrics.watch(self)
 
     @property
     def queued(self) -> int:
-        """How many requests wait."""
+        """Number of waiting requests."""
         return sum(not job.ended for job in list(self._waiting))
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Start the thread that answers."""
         self._thread.start()
 
     def close(self) -> None:
-        """Takes no more requests, finishes those it has, and returns."""
+        """Accept no more requests, finish the accepted ones, and return."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -95,7 +94,7 @@ class Engine:
         self._pool.close()
 
     def finish_decoding(self) -> None:
-        """Let images that are being decoded, or wait for it, go on for `CLOSING_SECONDS`, before `close`."""
+        """Wait up to `CLOSING_SECONDS` for images that are being decoded, before `close`."""
         self._pool.finish_within(CLOSING_SECONDS)
 
     async def ask(
@@ -107,13 +106,14 @@ class Engine:
         adapter: str | None = None,
         **sampling: Any,
     ) -> Job:
-        """Puts the last of `turns` into the queue; the job's `pieces()` are the answer. What is None is the server's
-        default; no `adapter` is the bare model.
+        """Put the last of `turns` into the queue; the job's `pieces()` are the answer.
+
+        Arguments that are None mean the server's defaults; `adapter` None means the base model.
 
         Raises:
-            BusyError: too many wait already.
-            ImageError: a image cannot be decoded.
-            LateError: its time was up before all images were decoded.
+            QueueFullError: too many requests wait already.
+            ImageError: an image cannot be decoded.
+            QueueTimeoutError: it timed out before all images were decoded.
             PromptError: the question does not fit into the model.
         """
         self._refuse_if_full()  # before the work of decoding
@@ -130,14 +130,14 @@ class Engine:
         job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter)
         with self._changed:
             self._refuse_if_full()
-            # whose clients left go, with their pixels: a long answer before them may keep the queue from moving
+            # drop jobs whose client disconnected, to free their pixels during a long batch ahead
             self._waiting = collections.deque(waiting for waiting in self._waiting if not waiting.ended)
             self._waiting.append(job)
             self._changed.notify()
         return job
 
     async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[RequestImage]:
-        """The images, decoded one after the other; what still runs when the request ends, or is cancelled, is killed.
+        """Decode the images one after the other; decoding is killed when the request ends or is cancelled.
 
         Raises:
             As `ask`.
@@ -151,7 +151,7 @@ class Engine:
                 ]
         except TimeoutError as error:
             raise QueueTimeoutError(
-                "the request's time was up before its images were decoded: send fewer at once."
+                "The request's time was up before its images were decoded. Send fewer at once."
             ) from error
         except EndedError as error:
             raise QueueFullError(SHUTTING_DOWN) from error
@@ -162,10 +162,10 @@ class Engine:
         if self._closing:
             raise QueueFullError(SHUTTING_DOWN)
         if self.queued >= self.limits.max_queue:
-            raise QueueFullError(f"{self.limits.max_queue} requests wait already: try again in a moment.")
+            raise QueueFullError(f"{self.limits.max_queue} requests wait already. Try again in a moment.")
 
     def _work(self) -> None:
-        """The thread: requests enter, all advance by a token, those that have ended leave; until closed and empty."""
+        """Run the thread: requests enter, all advance by a token, finished ones leave; until closed and empty."""
         while (jobs := self._next_jobs()) or self._batch.rows:
             for job in jobs:
                 self._enter(job)
@@ -190,12 +190,12 @@ class Engine:
         while self._waiting and len(running) + len(entering) < self.limits.max_batch and not self._drain:
             job = self._waiting.popleft()
             if job.late:
-                job.fail(QueueTimeoutError("the request's time was up before its turn came: try again later."))
+                job.fail(QueueTimeoutError("The request's time was up before its turn came. Try again later."))
             elif not job.ended:
                 same = all(job.adapter == other.adapter for other in (*running, *entering))
                 (entering if same else others).append(job)
                 if running and not same:
-                    break  # it waits for the batch to end, and nobody overtakes it any longer
+                    break  # it waits until the batch is empty, and no later request overtakes it
         self._waiting.extendleft(reversed(others))
         return entering
 
@@ -218,7 +218,7 @@ class Engine:
         return torch.cat([self.memory.encode(image) for image in images]) if images else None
 
     def _wait_for_memory(self, job: Job, error: Exception) -> None:
-        """Put a request that finds no memory beside others back into the queue, until it is alone."""
+        """Put a request that does not fit into memory beside others back into the queue until it is alone."""
         if not self._batch.rows:
             _fail(job, error)
             return
@@ -227,7 +227,7 @@ class Engine:
             self._waiting.appendleft(job)
 
     def _step(self) -> None:
-        """Advance the batch by a token, and recover where that fails."""
+        """Advance the batch by a token, and recover if that fails."""
         jobs = list(self._batch.rows)
         try:
             self._batch.step()
@@ -238,7 +238,7 @@ class Engine:
         self.running = len(self._batch.rows)
 
     def _recover(self, jobs: Sequence[Job], error: Exception) -> None:
-        """Answer alone each that has said nothing yet; those that were speaking, and a lone one, fail."""
+        """Retry each request that has streamed no text yet alone; fail the others, or a request that was alone."""
         self._batch = start_batch(self.model.model)
         for job in jobs:
             if len(jobs) > 1 and not job.ids and not job.ended:
@@ -251,7 +251,7 @@ class Engine:
             self._count([job])
 
     def _count(self, jobs: Sequence[Job]) -> None:
-        """Count those that have ended."""
+        """Count the finished ones."""
         self.metrics.count([job for job in jobs if job.ended])
 
 

@@ -1,7 +1,7 @@
-"""`/v1/chat/completions` and `/v1/models`, as OpenAI's own client speaks them.
+"""`/v1/chat/completions` and `/v1/models`, compatible with OpenAI's client.
 
-A request's messages become turns (preprocessing/chat_messages.py), the engine answers, and the answer goes out whole
-or as server-sent events. A client that leaves stops its generation.
+A request's messages become turns (preprocessing/chat_messages.py), the engine answers, and the answer is sent whole or
+as server-sent events. When a client disconnects, its generation stops.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ from .openai_schema import AssistantMessage, ChatCompletion, ChatRequest, Choice
 T = TypeVar("T")
 
 STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or as events."}
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "The whole answer, or server-sent events.",
+    }
 }
 
 
 def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping[str, ModelCard]) -> APIRouter:
-    """The routes, for a model and its adapters by their ids."""
+    """Build the routes for a model and its adapters by their ids."""
     routes = APIRouter(prefix="/v1", tags=["openai"])
 
     @routes.get("/models", responses={401: error_responses.DOCUMENTED[401]})
@@ -79,7 +82,7 @@ def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping
 
 
 def _unknown(model: str, served: ModelIds) -> Response:
-    message = f"There is no model {model[:100]!r} here: ask for {' or '.join(map(repr, served.ids))}."
+    message = f"There is no model {model[:100]!r} here. Use {' or '.join(map(repr, served.ids))}."
     return error_responses.error_reply(404, message, param="model", code="model_not_found")
 
 
@@ -87,10 +90,10 @@ async def _ask(engine: Engine, images: ImageReader, asked: ChatRequest, adapter:
     sampling = asked.sampling()
     turns, sources = await asyncio.to_thread(_read_messages, asked)
     if turns[-1].answer is not None:
-        raise PromptError("The messages end with the assistant's: put the next question behind it.")
+        raise PromptError("The messages end with the assistant's. Put the next question behind it.")
     refuse_long_texts(turns)
     shown = await images.read_all(sources)
-    asked.messages = []  # the encoded images are not kept while the request waits for its answer
+    asked.messages = []  # do not keep the encoded images while the request waits for its answer
     sources.clear()
     job = await engine.ask(turns, shown, asked.language, asked.seed, adapter, **sampling)
     shown.clear()
@@ -102,13 +105,13 @@ def _read_messages(asked: ChatRequest) -> tuple[list[Turn], list[Any]]:
 
 
 async def wait_for_disconnect(request: Request) -> None:
-    """Returns when the client has left."""
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` returns, or None if the client left before; then the work is cancelled."""
+    """Return the result of `work`, or cancel it and return None if the client disconnects first."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_disconnect(request))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -119,7 +122,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T |
 
 
 async def collect_text(job: Job, request: Request) -> str | None:
-    """The whole answer, or None if the client left before it was there."""
+    """Return the whole answer, or None if the client disconnects first."""
 
     async def read() -> str:
         async for _ in job.pieces():
@@ -133,7 +136,7 @@ async def collect_text(job: Job, request: Request) -> str | None:
 
 
 class _Reply:
-    """One job in OpenAI's shapes."""
+    """A job in OpenAI's response shapes."""
 
     def __init__(self, job: Job, name: str) -> None:
         self.job = job
@@ -152,7 +155,7 @@ class _Reply:
         return ChatCompletion(**self.head, choices=[choice], usage=self.usage())  # type: ignore[arg-type]
 
     async def events(self, with_usage: bool) -> AsyncIterator[str]:
-        """The chunks; an error after the beginning is a chunk with `error`, which OpenAI's client raises."""
+        """Yield the chunks; a late error is a chunk with `error`, which OpenAI's client raises."""
         more = {"usage": None} if with_usage else {}
         try:
             yield self._event({"role": "assistant", "content": ""}, None, more)
