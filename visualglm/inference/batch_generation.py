@@ -50,6 +50,9 @@ class GenerationRow:
         self.ids.append(index)
         self.ended = self.ended or index in self.eos or len(self.ids) >= self.room
 
+    def observe(self, logits: Tensor) -> None:
+        """See the logits [vocabulary] of the next id, before anything changes them."""
+
     def fail(self, error: Exception) -> None:
         """Handle an error of this row alone; here it is raised, because the row has no reader."""
         raise error
@@ -114,6 +117,7 @@ class PerRowLogitsProcessor(LogitsProcessor):
         for place, row in enumerate(self.rows):
             if not row.ended:
                 own = slice(place, place + 1)
+                row.observe(scores[place])
                 scores[own] = self.processors[place](input_ids[own, self.pads[place] :], scores[own])
         return scores
 

@@ -104,11 +104,13 @@ class Engine:
         language: Language = "auto",
         seed: int | None = None,
         adapter: str | None = None,
+        top_logprobs: int | None = None,
         **sampling: Any,
     ) -> Job:
         """Put the last of `turns` into the queue; the job's `pieces()` are the answer.
 
-        Arguments that are None mean the server's defaults; `adapter` None means the base model.
+        Arguments that are None mean the server's defaults; `adapter` None means the base model. With `top_logprobs`
+        the job records its tokens and that many of the likeliest at each position.
 
         Raises:
             QueueFullError: too many requests wait already.
@@ -127,14 +129,33 @@ class Engine:
         settings = generation_settings(self.model.model, **given)
         prompt = await asyncio.to_thread(ask_prompt, self.model.processor, list(turns), language, settings.limits)
         left = started + self.limits.time_limit - time.monotonic()
-        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter)
+        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter, top_logprobs)
+        self._put(job)
+        return job
+
+    def repeat(self, job: Job, count: int) -> list[Job]:
+        """Put more requests for answers to the prompt of `job` into the queue, each with the next seed.
+
+        Raises:
+            QueueFullError: too many requests wait already; none of them, nor `job`, is answered.
+        """
+        jobs = [job.another(number) for number in range(1, count + 1)]
+        try:
+            for other in jobs:
+                self._put(other)
+        except QueueFullError:
+            for other in (job, *jobs):
+                other.cancel()
+            raise
+        return jobs
+
+    def _put(self, job: Job) -> None:
         with self._changed:
             self._refuse_if_full()
             # drop jobs whose client disconnected, to free their pixels during a long batch ahead
             self._waiting = collections.deque(waiting for waiting in self._waiting if not waiting.ended)
             self._waiting.append(job)
             self._changed.notify()
-        return job
 
     async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[RequestImage]:
         """Decode the images one after the other; decoding is killed when the request ends or is cancelled.
