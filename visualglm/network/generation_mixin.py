@@ -149,8 +149,8 @@ class VisualGLMGenerationMixin(GenerationMixin):
             preallocate(cache)
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Check the logits first, replace transformers' repetition penalty by upstream's, count n-grams within the answer
-        alone, and put a seeded draw last."""
+        """Check the logits first, replace transformers' repetition penalty by upstream's, count n-grams within the
+        answer alone, and put a seeded draw last."""
         model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
         mask = model_kwargs.get("attention_mask")
         padding = None if mask is None or mask.dim() != 2 else (mask != 0).int().argmax(-1)
