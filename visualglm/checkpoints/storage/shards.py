@@ -74,7 +74,7 @@ def _indexed(index: Path) -> list[str]:
     elsewhere = next((name for name in names if not is_plain_name(name)), None)
     if elsewhere is not None:
         raise CheckpointError(
-            f"{index} asks for {elsewhere!r}, but weights lie beside their index and nowhere else. Download it again "
+            f"{index} asks for {elsewhere!r}, but weights must be beside their index. Download it again "
             "from a source that you trust."
         )
     return names
