@@ -61,7 +61,7 @@ def differences(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tup
 
 
 def finite_when_read(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint whose tensors raise `CheckpointError` when they are read and hold NaN or infinity."""
+    """Return the checkpoint, whose tensors raise `CheckpointError` when they are read and hold NaN or infinity."""
     tensors = {
         name: replace(tensor, read=partial(_read_finite, name, tensor, checkpoint.folder))
         for name, tensor in checkpoint.tensors.items()
