@@ -183,8 +183,7 @@ def _own_memory(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
     """Copy parameters that are still pages of the checkpoint's files, one at a time.
 
     transformers keeps a mapped tensor if its dtype fits; overwriting the same file, or moving it on a network disk,
-    would
-    then change or remove the model's weights.
+    would then change or remove the model's weights.
     """
     pages = {tensor.read().data_ptr() for tensor in checkpoint.tensors.values() if tensor.mapped}
     for parameter in model.parameters():

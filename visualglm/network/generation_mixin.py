@@ -78,8 +78,7 @@ class VisualGLMGenerationMixin(GenerationMixin):
         """Add the rotary positions, and keep the images for the prompt only.
 
         Positions are derived from the whole row when an answer begins or rows were selected or repeated, and then
-        continue
-        from there. transformers looks for the parameter `inputs_embeds` in this signature.
+        continue from there. transformers looks for the parameter `inputs_embeds` in this signature.
         """
         kwargs.pop("position_ids", None)
         cache, attention_mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")

@@ -104,8 +104,7 @@ def _mistake(errors: Sequence[dict[str, Any]]) -> tuple[str, str]:
 
     A union has an error per kind: the deepest is of the kind that was meant, and one that is not about the type says
     most. Besides the body's own names, pydantic's places hold names of kinds: not identifiers, or tags equal to the
-    name
-    of what they hold.
+    name of what they hold.
     """
     best = max(errors, key=lambda error: (len(error["loc"]), not error.get("type", "").endswith("_type")))
     names = [part for part in best["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")]
