@@ -18,7 +18,7 @@ from transformers import LogitsProcessorList
 
 import visualglm
 from visualglm.evaluation.scenes import Split, render_scene, scene_of, seeds
-from visualglm.inference.batch_generation import GenerationRow, _processors, generate_batch
+from visualglm.inference.batch_generation import GenerationRow, generate_batch, row_processors
 from visualglm.network.sampling import SeededDraw
 
 QUESTIONS = ("这张图片里有什么？", "What is in the picture?", "描述这张图片。", "How many objects are there?")
@@ -81,7 +81,7 @@ def row_scores(model: Any, row: GenerationRow, place: int) -> torch.Tensor:
     """Return the processed scores [1, vocabulary] from which a finished row drew its token number `place`."""
     ids = torch.tensor([row.input_ids + row.ids[:place]], device=model.device)
     logits = model(input_ids=ids, image_embeds=row.image_embeds, logits_to_keep=1, use_cache=False).logits
-    processors = [one for one in _processors(model, row) if not isinstance(one, SeededDraw)]
+    processors = [one for one in row_processors(model, row) if not isinstance(one, SeededDraw)]
     return LogitsProcessorList(processors)(ids, logits[:, -1].float())  # type: ignore[no-any-return]
 
 

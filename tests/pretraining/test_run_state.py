@@ -69,7 +69,7 @@ def test_a_kill_at_any_call_leaves_one_state(tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> PretrainingConfig:
-    """A recipe whose two stages have run."""
+    """Return a recipe whose two stages have run."""
     data, output = tmp_path_factory.mktemp("data"), str(tmp_path_factory.mktemp("run"))
     Image.new("RGB", (40, 30)).save(data / "a.png")
     (data / "rows.jsonl").write_text(2 * '{"image": "a.png", "en": "Nothing."}\n', encoding="utf-8")

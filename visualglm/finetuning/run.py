@@ -24,7 +24,7 @@ from ..conversation import VisualGLM, default_model, load
 from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
 from ..preprocessing.processor import VisualGLMProcessor
-from ..training.distributed import join, world
+from ..training.distributed import join, leave, world
 from .data_report import findings
 from .dataset import Collator
 from .evaluation import EvalQuestion, answers, fraction_correct, probes
@@ -86,9 +86,12 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     plan = _make_plan(ready, sides)
     for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)
-    if not is_first():
-        return _train(ready, sides, plan, checkpoint).finished
-    return run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
+    if is_first():
+        finished = run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
+    else:
+        finished = _train(ready, sides, plan, checkpoint).finished
+    leave()
+    return finished
 
 
 def _make_plan(ready: TrainableModel, sides: DataSplits) -> RunPlan:

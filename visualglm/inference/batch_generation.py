@@ -4,7 +4,7 @@
 
 A row's penalties, warpers and draws see that row without its padding, and its draws come from its own generator: the
 same seed gives the same answer alone, in a batch, and through `ask`. Finished or cancelled rows stay in the batch until
-the longest row finishes.
+the longest row finishes; in running_batch.py rows enter and leave.
 """
 
 from __future__ import annotations
@@ -49,6 +49,13 @@ class GenerationRow:
         """Append the next id; end at `<eop>` or at the maximum length."""
         self.ids.append(index)
         self.ended = self.ended or index in self.eos or len(self.ids) >= self.room
+
+    def observe(self, logits: Tensor) -> None:
+        """See the logits [vocabulary] of the next id, before anything changes them."""
+
+    def fail(self, error: Exception) -> None:
+        """Handle an error of this row alone; here it is raised, because the row has no reader."""
+        raise error
 
 
 def generate_batch(model: VisualGLMNetwork, rows: Sequence[GenerationRow]) -> None:
@@ -103,18 +110,19 @@ class PerRowLogitsProcessor(LogitsProcessor):
     def __init__(self, model: VisualGLMNetwork, rows: Sequence[GenerationRow], pads: Sequence[int]) -> None:
         self.rows = rows
         self.pads = pads
-        self.processors = [_processors(model, row) for row in rows]
+        self.processors = [row_processors(model, row) for row in rows]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
         for place, row in enumerate(self.rows):
             if not row.ended:
                 own = slice(place, place + 1)
+                row.observe(scores[place])
                 scores[own] = self.processors[place](input_ids[own, self.pads[place] :], scores[own])
         return scores
 
 
-def _processors(model: VisualGLMNetwork, row: GenerationRow) -> LogitsProcessorList:
+def row_processors(model: VisualGLMNetwork, row: GenerationRow) -> LogitsProcessorList:
     """Return the logits processors that `generate` would use for this row, by asking `generate` itself."""
 
     def hand_over(_: Any, input_ids: Tensor, logits_processor: LogitsProcessorList, **kwargs: Any) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -44,6 +44,8 @@ from .run_state import RunState, fixed, read_run_state, saving
 LOG_EVERY = 50
 COLLAPSED_STD = 0.05  # below this standard deviation within an image, the queries have collapsed into one vector
 ROWS_PER_STAGE = 100_000_000  # rows reserved for each stage, so that stages never share data
+SHARDS = "shards"
+"""Key in the metadata of an optimizer file: `BaseTrainer.shards`."""
 R = TypeVar("R", bound=RunConfig)
 
 
@@ -108,7 +110,7 @@ class BaseTrainer(ABC, Generic[R]):
     def batches(
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage and every process has others."""
+        """Yield the batches of a stage from the `first` on; every stage and every process has others."""
 
     def run(self) -> None:
         """Run the remaining stages."""
@@ -128,9 +130,14 @@ class BaseTrainer(ABC, Generic[R]):
         return self.recipe.sharding == "fsdp" and world() > 1
 
     @property
+    def shards(self) -> int:
+        """The number of processes that hold a part of each weight; 1 if each holds whole weights."""
+        return world() if self.sharded else 1
+
+    @property
     def optimizer_file(self) -> Path:
-        """The file of this process's optimizer state."""
-        return self.folder / f"optimizer-{rank()}.safetensors"
+        """The file of the optimizer state: one for all processes, or one for the shards of each."""
+        return self.folder / f"optimizer-{rank() if self.sharded else 0}.safetensors"
 
     def _run_stage(self, stage: Stage) -> None:
         named = self.objective.learning(stage.kind)
@@ -219,18 +226,35 @@ class BaseTrainer(ABC, Generic[R]):
         return BatchShare(first, rank(), world(), self.stage_index * ROWS_PER_STAGE // stage.images)
 
     def _optimizer(self, stage: Stage, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-        """Create AdamW and restore its state if the stage is resumed."""
+        """Create AdamW and restore its state if the stage is resumed.
+
+        Raises:
+            UsageError: the state is damaged, or was saved in other shards.
+        """
         optimizer = adamw(stage, named)
         if self.step and self.optimizer_file.exists():
-            restore(optimizer, named, self._load(self.optimizer_file))
+            saved = self._load(self.optimizer_file)
+            self._check_shards()
+            restore(optimizer, named, saved)
         return optimizer
+
+    def _check_shards(self) -> None:
+        with safe_open(self.optimizer_file, "pt") as file:
+            saved = int((file.metadata() or {}).get(SHARDS, 1))
+        if saved != self.shards:
+            raise UsageError(
+                f"{self.optimizer_file} is one of {saved} shards, and this run has {self.shards}. Continue with the "
+                f"sharding and the number of processes of the run, or delete {self.folder}/optimizer-*.safetensors to "
+                "continue with a new optimizer."
+            )
 
     def save(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Write weights, training-only parts, optimizer state and progress; every process must call it."""
         with saving(self.folder) as folder:
-            if optimizer is not None and not self.sharded:
+            if optimizer is not None and (self.sharded or not rank()):
                 named = self.objective.learning(self.recipe.stages[self.stage_index].kind)
-                save_file(moments(optimizer, named), folder / self.optimizer_file.name)
+                file = folder / self.optimizer_file.name
+                save_file(moments(optimizer, named), file, metadata={SHARDS: str(self.shards)})
             state = whole_state(self.objective)
             if not rank():
                 self._write(folder, state)
@@ -301,7 +325,7 @@ class Trainer(BaseTrainer[PretrainingConfig]):
     def batches(
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage and every process has others."""
+        """Yield the batches of a stage from the `first` on; every stage and every process has others."""
         share = share or self.share(stage, first)
         return CaptionBatches(self.recipe.captions, stage, self.prompts, validation, share)
 

@@ -1,12 +1,12 @@
-"""One model, many clients: a bounded queue, batches of waiting requests, one thread that generates.
+"""One model, many clients: a bounded queue, one batch that requests enter and leave, one thread that generates.
 
-    ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> generate_batch --> job.pieces()
+    ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> batch --> job.pieces()
 
-Every answer is what the request would get alone: its images are encoded alone, its penalties and draws are its own
-(inference/batch_generation.py). A batch has one adapter: it takes the waiting requests for the adapter of the oldest
-one; the others keep their places. The next batch starts after the longest answer of a batch. If an error hits a batch,
-the rows that have streamed no text yet are retried one by one, so only the row that caused the error fails. Rows that
-already streamed text fail too, because their client has seen part of the answer.
+Every answer is what the request would get alone: its images and its prompt are read alone, its penalties and draws are
+its own (inference/running_batch.py). A request enters between two tokens of the others and leaves with its last one.
+A batch has one adapter: once the oldest waiting request needs another one, none enters until the batch is empty. An
+error while a request enters, or in its own sampling, fails that request only. An error in a step fails the requests
+that already streamed text, because their client has seen part of the answer; the others are retried one by one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import Any
 import torch
 
 from ..conversation import VisualGLM
-from ..inference.batch_generation import generate_batch
 from ..inference.generation_settings import generation_settings
+from ..inference.json_grammar import compile_json_schema
+from ..inference.running_batch import Batch, start_batch
 from ..inference.sampling_arguments import normalize_sampling
 from ..inference.start_reply import ask_prompt
 from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
@@ -69,6 +70,8 @@ class Engine:
         self._waiting: collections.deque[Job] = collections.deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._batch: Batch[Job] = start_batch(model.model)
+        self._drain = False  # whether no request enters until the batch is empty
         self._decoders = ThreadPoolExecutor(limits.decoders, "decoder")  # each waits for a process of the pool
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         metrics.watch(self)
@@ -101,11 +104,13 @@ class Engine:
         language: Language = "auto",
         seed: int | None = None,
         adapter: str | None = None,
+        top_logprobs: int | None = None,
         **sampling: Any,
     ) -> Job:
         """Put the last of `turns` into the queue; the job's `pieces()` are the answer.
 
-        Arguments that are None mean the server's defaults; `adapter` None means the base model.
+        Arguments that are None mean the server's defaults; `adapter` None means the base model. With `top_logprobs`
+        the job records its tokens and that many of the likeliest at each position.
 
         Raises:
             QueueFullError: too many requests wait already.
@@ -120,17 +125,37 @@ class Engine:
         given = {**self.defaults, **normalize_sampling(sampling)}
         language = self.language if language == "auto" else language
         given = forbid_chinese_tokens(self.model.tokenizer, language, given)
+        given = await asyncio.to_thread(compile_json_schema, self.model.tokenizer, given)
         settings = generation_settings(self.model.model, **given)
         prompt = await asyncio.to_thread(ask_prompt, self.model.processor, list(turns), language, settings.limits)
         left = started + self.limits.time_limit - time.monotonic()
-        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter)
+        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter, top_logprobs)
+        self._put(job)
+        return job
+
+    def repeat(self, job: Job, count: int) -> list[Job]:
+        """Put more requests for answers to the prompt of `job` into the queue, each with the next seed.
+
+        Raises:
+            QueueFullError: too many requests wait already; none of them, nor `job`, is answered.
+        """
+        jobs = [job.another(number) for number in range(1, count + 1)]
+        try:
+            for other in jobs:
+                self._put(other)
+        except QueueFullError:
+            for other in (job, *jobs):
+                other.cancel()
+            raise
+        return jobs
+
+    def _put(self, job: Job) -> None:
         with self._changed:
             self._refuse_if_full()
             # drop jobs whose client disconnected, to free their pixels during a long batch ahead
             self._waiting = collections.deque(waiting for waiting in self._waiting if not waiting.ended)
             self._waiting.append(job)
             self._changed.notify()
-        return job
 
     async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[RequestImage]:
         """Decode the images one after the other; decoding is killed when the request ends or is cancelled.
@@ -161,48 +186,96 @@ class Engine:
             raise QueueFullError(f"{self.limits.max_queue} requests wait already. Try again in a moment.")
 
     def _work(self) -> None:
-        """Run the thread: batch after batch until closed and empty."""
-        while batch := self._next_batch():
-            self.running = len(batch)
-            self._answer(batch)
-            self.metrics.count(batch)
-            self.running = 0
+        """Run the thread until closed and empty: requests enter, all advance by a token, ended ones leave."""
+        while (jobs := self._next_jobs()) or self._batch.rows:
+            for job in jobs:
+                self._enter(job)
+            if self._batch.rows:
+                self._step()
 
-    def _next_batch(self) -> list[Job]:
-        """Wait for jobs; return an empty list when the engine is closed."""
-        batch: list[Job] = []
+    def _next_jobs(self) -> list[Job]:
+        """Return the requests that may enter the batch; wait for some while it is empty and the engine is open."""
+        entering: list[Job] = []
+        running = list(self._batch.rows)
+        self._drain = self._drain and bool(running)
         with self._changed:
-            while not batch and not (self._closing and not self._waiting):
+            while not running and not entering and not (self._closing and not self._waiting):
                 self._changed.wait_for(lambda: self._waiting or self._closing)
-                others: list[Job] = []
-                while self._waiting and len(batch) < self.limits.max_batch:
-                    job = self._waiting.popleft()
-                    if job.late:
-                        job.fail(QueueTimeoutError("The request's time was up before its turn came. Try again later."))
-                    elif not job.ended:
-                        (batch if not batch or job.adapter == batch[0].adapter else others).append(job)
-                self._waiting.extendleft(reversed(others))
-        return batch
+                entering = self._take_jobs(running)
+            return entering or self._take_jobs(running)
 
-    def _answer(self, batch: Sequence[Job]) -> None:
+    def _take_jobs(self, running: Sequence[Job]) -> list[Job]:
+        """Take from the queue what fits beside the running requests; the queue is locked."""
+        entering: list[Job] = []
+        others: list[Job] = []
+        while self._waiting and len(running) + len(entering) < self.limits.max_batch and not self._drain:
+            job = self._waiting.popleft()
+            if job.late:
+                job.fail(QueueTimeoutError("The request's time was up before its turn came. Try again later."))
+            elif not job.ended:
+                same = all(job.adapter == other.adapter for other in (*running, *entering))
+                (entering if same else others).append(job)
+                if running and not same:
+                    break  # it waits until the batch is empty, and no later request overtakes it
+        self._waiting.extendleft(reversed(others))
+        return entering
+
+    def _enter(self, job: Job) -> None:
+        """Encode the images of a request, and read its prompt into the batch."""
+        self.running = len(self._batch.rows) + 1
         try:
-            if self.model.adapters:
-                self.model.use_adapter(batch[0].adapter)
-            for job in batch:
-                job.image_embeds = self._encode(job.images)
-            generate_batch(self.model.model, batch)
+            if self.model.adapters and not self._batch.rows:
+                self.model.use_adapter(job.adapter)
+            job.image_embeds = self._encode(job.images)
+            self._batch.add(job)
+        except torch.OutOfMemoryError as error:
+            self._wait_for_memory(job, error)
         except Exception as error:
-            self._recover(batch, error)
+            _fail(job, error)
+        self.running = len(self._batch.rows)
+        self._count([job])
 
     def _encode(self, images: Sequence[RequestImage]) -> torch.Tensor | None:
         return torch.cat([self.memory.encode(image) for image in images]) if images else None
 
-    def _recover(self, batch: Sequence[Job], error: Exception) -> None:
-        """Retry each row that has streamed no text yet alone; fail the others, or a row that was alone."""
-        unfinished = [job for job in batch if not job.ended]
-        for job in unfinished:
-            if len(batch) > 1 and not job.ids:
-                self._answer([job])
-            else:
-                logger.error("an answer failed", exc_info=error)
-                job.fail(error)
+    def _wait_for_memory(self, job: Job, error: Exception) -> None:
+        """Put a request that does not fit into memory beside others back into the queue until it is alone."""
+        if not self._batch.rows:
+            _fail(job, error)
+            return
+        self._drain = True
+        with self._changed:
+            self._waiting.appendleft(job)
+
+    def _step(self) -> None:
+        """Advance the batch by a token, and recover if that fails."""
+        jobs = list(self._batch.rows)
+        try:
+            self._batch.step()
+        except Exception as error:
+            self._recover(jobs, error)
+        else:
+            self._count(jobs)
+        self.running = len(self._batch.rows)
+
+    def _recover(self, jobs: Sequence[Job], error: Exception) -> None:
+        """Retry each request that has streamed no text yet alone; fail the others, or a request that was alone."""
+        self._batch = start_batch(self.model.model)
+        for job in jobs:
+            if len(jobs) > 1 and not job.ids and not job.ended:
+                self._enter(job)
+                while self._batch.rows:
+                    self._step()
+                continue
+            if not job.ended:
+                _fail(job, error)
+            self._count([job])
+
+    def _count(self, jobs: Sequence[Job]) -> None:
+        """Count the finished ones."""
+        self.metrics.count([job for job in jobs if job.ended])
+
+
+def _fail(job: Job, error: Exception) -> None:
+    logger.error("an answer failed", exc_info=error)
+    job.fail(error)

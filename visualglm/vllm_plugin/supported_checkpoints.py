@@ -33,7 +33,7 @@ class LanguageAdapter:
 
 
 def native_folder(model: str | Path) -> Path:
-    """A path or hub id -> the folder, if vLLM can open it with the plugin.
+    """Return the folder of a path or hub id, if vLLM can open it with the plugin.
 
     All weights are read, because vLLM answers with random text if they are damaged.
 
