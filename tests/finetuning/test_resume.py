@@ -26,6 +26,7 @@ from visualglm.finetuning.resume import (
     write_before,
     write_recipe,
 )
+from visualglm.finetuning.run import finetune
 from visualglm.finetuning.saved_checkpoint import seal
 from visualglm.finetuning.trainable_model import TRAINED, prepare_for_training
 from visualglm.preprocessing.prompt import Turn
@@ -137,3 +138,12 @@ def test_untrained_answers_belong_to_their_questions(tmp_path: Path) -> None:
     assert read_before(tmp_path, asked) == said and read_before(tmp_path, other) is None
     (tmp_path / BEFORE).write_text(json.dumps(said))  # as earlier versions wrote it
     assert read_before(tmp_path, other) == said and read_before(tmp_path, [[], asked[1]]) is None
+
+
+def test_a_base_that_is_not_finite_is_named(recipe: Any, tmp_path: Path) -> None:
+    model = load(BASE, device="cpu").model
+    model.transformer.final_layernorm.bias.data[0] = float("nan")
+    model.save_pretrained(tmp_path / "base")
+    plan = dataclasses.replace(recipe("lora"), model=str(tmp_path / "base"), tokenizer=BASE)
+    with pytest.raises(CheckpointError, match=r"final_layernorm.bias holds NaN or infinite values"):
+        finetune(plan, lambda line: None, device="cpu")

@@ -76,6 +76,13 @@ def _read_finite(name: str, tensor: LazyTensor, folder: Path) -> Tensor:
     return values
 
 
+def check_finite_model(model: nn.Module, source: str | Path) -> None:
+    """Raise `CheckpointError` if a parameter holds NaN or infinity: training would only say that the loss does."""
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta and not is_finite(parameter):
+            raise CheckpointError(f"{source}: {name} holds NaN or infinite values. Check it with `visualglm doctor`.")
+
+
 def check_overflow(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Raise `CheckpointError` if a value is infinite in the model because its dtype has a smaller range than the file.
 

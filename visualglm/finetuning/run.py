@@ -20,6 +20,7 @@ from ..adapters.files import Base, base_of
 from ..checkpoints import find_vocabulary, local_folder, read_config, resolve_vocabulary
 from ..checkpoints.quantize import plan_of_config
 from ..checkpoints.save_sat import ADAPTER
+from ..checkpoints.tensor_check import check_finite_model
 from ..conversation import VisualGLM, default_model, load
 from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
@@ -151,6 +152,7 @@ def _load_base(recipe: Finetuning, device: str) -> VisualGLM:
     if recipe.method == "qlora":
         options["quantization_config"] = four_bit()
     model = load(recipe.model or None, tokenizer=recipe.tokenizer or None, device=device, dtype=dtype, **options)
+    check_finite_model(model.model, recipe.model or default_model())
     if model.model.device.type == "cpu" and model.model.transformer.final_layernorm.weight.dtype == torch.float16:
         raise UsageError("float16 does not train on a CPU. Set dtype to bfloat16 or float32.")
     for module in model.model.modules():
