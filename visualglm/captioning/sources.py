@@ -151,6 +151,9 @@ def _sentence(clause: str) -> str:
 
 def _number_duplicates(items: Sequence[CaptionItem]) -> Iterator[CaptionItem]:
     """Append the next free number to a name inside a file that occurred before."""
+    if not any(item.inside for item in items):
+        yield from items
+        return
     names = {(item.image, item.question) for item in items}
     numbers: dict[tuple[str, str | None], Iterator[int]] = {}
     for item in items:
