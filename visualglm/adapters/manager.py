@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..checkpoints import Checkpoint
 from ..checkpoints.save_sat import ADAPTER
 from ..errors import UsageError, require_extra
@@ -17,7 +19,7 @@ from ..network.prefix_tuning import PrefixMixin
 from ..quantization import QuantizedLinear
 from . import sat_adapters
 from .files import adapter_folder, read_adapter_config, read_adapter_weights, require_same_base
-from .lora import inject
+from .lora import inject, load_lora_weights
 from .lora_config import stored_lora
 from .peft_layers import rollback_on_error
 from .prefix_adapter import stored_prefix
@@ -118,20 +120,24 @@ def attach_adapter(model: Any, folder: Path, name: str) -> Any:
             are in 8 or 4 bits.
     """
     require_extra("train", "an adapter", "peft")
-    from peft import set_peft_model_state_dict
-
-    tensors = {key.removeprefix(WRAPPED): value for key, value in read_adapter_weights(folder).items()}
+    tensors = read_lora_weights(folder)
     with rollback_on_error(model, name, folder):
         config = stored_lora(model, folder, tensors)
         _require_numbers(model, config, folder)
         tuner = inject(model, config, name)
-        found = set_peft_model_state_dict(model, tensors, adapter_name=name)
-        missing = [key for key in found.missing_keys if f".{name}." in key]
-        if missing or found.unexpected_keys:
-            raise ValueError(f"missing {missing[:2]}, too many {list(found.unexpected_keys)[:2]}")
+        load_lora_weights(model, tensors, name)
     model.requires_grad_(False)
     model.eval()
     return tuner
+
+
+def read_lora_weights(folder: Path) -> dict[str, Tensor]:
+    """Return an adapter's tensors by the model's own names.
+
+    Raises:
+        CheckpointError: the file is damaged, or a tensor is not of finite floating-point values.
+    """
+    return {key.removeprefix(WRAPPED): value for key, value in read_adapter_weights(folder).items()}
 
 
 def _require_numbers(model: Any, config: Any, folder: Path) -> None:
