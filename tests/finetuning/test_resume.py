@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from visualglm.adapters.files import base_of
-from visualglm.conversation import load
+from visualglm.conversation import load, packed_model
 from visualglm.errors import CheckpointError, UsageError
 from visualglm.finetuning.evaluation import EvalQuestion
 from visualglm.finetuning.finetuning_config import Finetuning
@@ -31,6 +31,7 @@ from visualglm.finetuning.saved_checkpoint import seal
 from visualglm.finetuning.trainable_model import TRAINED, prepare_for_training
 from visualglm.preprocessing.prompt import Turn
 
+from ..conftest import REFERENCE
 from .conftest import BASE, rows, written
 
 STATE = "trainer_state.json"
@@ -127,6 +128,15 @@ def test_data_that_moved_is_the_same_data(recipe: Any, begun: Finetuning, tmp_pa
     for changes in ({"data": other}, {"data": str(moved / "data.json"), "validation": other}):
         with pytest.raises(UsageError, match="differ from the run"):
             resumed(dataclasses.replace(begun, **changes))
+
+
+def test_a_base_model_that_moved_is_the_same_base(begun: Finetuning, tmp_path: Path) -> None:
+    """It is known by its weights, in any layout; another one is refused."""
+    moved = shutil.copytree(BASE, tmp_path / "moved")
+    for same in (str(moved), str(REFERENCE / "sat")):
+        assert resumed(dataclasses.replace(begun, model=same)) == "checkpoint-4"
+    with pytest.raises(UsageError, match="model differ from the run"):
+        resumed(dataclasses.replace(begun, model=str(packed_model())))
 
 
 def test_untrained_answers_belong_to_their_questions(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ class PTuning:
 class Finetuning:
     """Settings of one run. Paths are relative to the working directory; 0 or an empty text chooses automatically.
 
+    `adapter` (`DIR` or `DIR@STEP`) is trained further instead of a new one; its kind and sizes must be the recipe's.
     `data` and `validation` are files (formats: `datasets/`). Without `validation`, the fraction `validation_share`
     of the rows is held out. A step trains on `batch * accumulate` answers per process. The learning rate rises for the
     fraction `warmup` of the steps, then falls to 0 as a cosine. Every `save_steps` steps (0: each epoch) the run is
@@ -92,6 +93,7 @@ class Finetuning:
     data: str
     output: str
     model: str = ""
+    adapter: str = ""
     tokenizer: str = ""
     method: str = "lora"
     validation: str = ""
@@ -171,6 +173,8 @@ def validate(recipe: Finetuning) -> Finetuning:
         raise UsageError(
             f"sharding fsdp is for method full, not {recipe.method}. Remove sharding (the default is ddp)."
         )
+    if recipe.adapter:
+        _check_trains_adapter(recipe)
     _check_ranges(recipe)
     _check_targets(recipe.lora.targets)
     return replace(recipe, parts=parts)
@@ -189,6 +193,18 @@ def _check_modes(method: str, modes: dict[str, str]) -> None:
         )
     if method == "ptuning" and (modes["language"] != "prefix" or chosen != {"prefix", "frozen"}):
         raise UsageError("method ptuning trains only a prefix of the language model. Remove parts.")
+
+
+def _check_trains_adapter(recipe: Finetuning) -> None:
+    """Raise `UsageError` unless an existing adapter can be trained further with this method."""
+    if recipe.method == "full":
+        raise UsageError(
+            "adapter is for lora, qlora and ptuning. Merge it into its base (visualglm merge), and train that model."
+        )
+    if recipe.ptuning.reparameterise:
+        raise UsageError(
+            "A stored prefix has no network that generates it. Remove ptuning.reparameterise to train it further."
+        )
 
 
 def _check_ranges(recipe: Finetuning) -> None:

@@ -33,6 +33,7 @@ from .finetuning_config import Finetuning
 from .fsdp_trainer import FsdpTrainer, check_accelerate_fsdp_off
 from .html_report import Answered, write_report
 from .image_feature_cache import ImageFeatureCache, compute_features, describe_image_handling
+from .initial_adapter import check_initial_adapter
 from .resume import checkpoint_to_resume, is_first, read_before, write_before, write_recipe
 from .run_plan import RunPlan, plan_of
 from .saved_checkpoint import ADVICE
@@ -78,7 +79,8 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     check_accelerate_fsdp_off()
     require_tensorboard(recipe)
     checkpoint = checkpoint_to_resume(recipe, Path(recipe.output), resume, say)
-    # before the model is loaded, so that an invalid row fails at once
+    # before the model is loaded, so that an unsuitable adapter or an invalid row fails at once
+    check_initial_adapter(recipe)
     sides = split_data(recipe, *_load_processor(recipe), say)
     if world() > 1:
         join(device)
@@ -190,15 +192,19 @@ def four_bit() -> Any:
 def _answer_before(
     output: Path, ready: TrainableModel, model: VisualGLM, asked: list[EvalQuestion], resume: bool
 ) -> list[list[str]]:
-    """Return the answers before training to held-out rows and probes; a resumed run reads them from a file."""
+    """Return the answers before training to held-out rows and probes; a resumed run reads them from a file.
+
+    They are those of the base model, or of the `adapter` that is trained further.
+    """
     stored = read_before(output, [asked, probes()]) if resume else None
     if stored is not None:
         return stored
     prefix = ready.model.get_mixin(ADAPTER) if ADAPTER in ready.model.mixins else None
-    if prefix is not None:  # an untrained prefix already changes answers; untrained LoRA does not
+    untrained = prefix is not None and not ready.recipe.adapter
+    if untrained:  # a new prefix changes answers before it is trained; new LoRA does not
         ready.model.del_mixin(ADAPTER)
     said = _answer_all(model, asked, ready)
-    if prefix is not None:
+    if untrained:
         ready.model.add_mixin(ADAPTER, prefix)
     write_before(output, [asked, probes()], said)
     return said
