@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from ..errors import UsageError, require_extra
 from ..serving.limits import EngineLimits
+from ..serving.origins import parse_origins
 from . import options
 from .grouped_help import model_option, performance_option, server_option
 
@@ -38,6 +40,13 @@ KeyFile = Annotated[
         metavar="FILE", help="API keys, one per line; all but /health and the page's files then require one."
     ),
 ]
+Origins = Annotated[
+    list[str] | None,
+    server_option(
+        metavar="ORIGIN",
+        help="Let pages of this origin send requests (repeatable), e.g. http://localhost:3000. Default: none.",
+    ),
+]
 Insecure = Annotated[bool, server_option("--insecure", help="Allow a public address without an API key.")]
 MaxQueue = Annotated[
     int, server_option(min=1, metavar="N", help="Maximum waiting requests; further ones get status 503.")
@@ -56,6 +65,7 @@ TimeLimit = Annotated[
 
 VLLM_FLAGS = {
     *("engine", "vllm_args", "host", "port", "api_key_file", "insecure", "no_web", "allow_image_domain"),
+    "allow_origin",
     *("model", "adapter", "dtype", "language", "greedy", *options.SAMPLING_FLAGS),
 }
 """Parameters that --engine vllm accepts: passed on to vLLM, or true of it anyway."""
@@ -63,11 +73,12 @@ VLLM_FLAGS = {
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where the server listens, and the API keys it accepts."""
+    """Where the server listens, the API keys that it accepts, and the other sites whose pages it answers."""
 
     host: str
     port: int
     keys: tuple[str, ...]
+    origins: tuple[str, ...] = ()
 
     @property
     def trusted_hosts(self) -> tuple[str, ...]:
@@ -88,6 +99,7 @@ def serve(
     port: Port = 8080,
     api_key_file: KeyFile = None,
     insecure: Insecure = False,
+    allow_origin: Origins = None,
     no_web: Annotated[bool, server_option("--no-web", help="Serve the APIs without the web page.")] = False,
     allow_image_domain: Annotated[
         list[str] | None,
@@ -113,13 +125,13 @@ def serve(
     """
     if engine == "vllm":
         check_vllm_flags(context)
-        listening = ServerAddress(host, port, read_keys(api_key_file))
+        listening = ServerAddress(host, port, read_keys(api_key_file), parse_origins(allow_origin or ()))
         require_key_beyond_loopback(listening, insecure)
         serve_vllm(flags, listening, allow_image_domain or (), adapter or (), split_args(vllm_args), not no_web)
         return
     if vllm_args:
         raise UsageError("--vllm-args needs --engine vllm. Add that, or remove --vllm-args.")
-    listening = listening_at(host, port, api_key_file, insecure)
+    listening = listening_at(host, port, api_key_file, insecure, allow_origin or ())
     from ..serving.app import ServerSettings
     from ..serving.model_ids import parse_adapter_flags
     from ..serving.url_fetcher import ImageFetcher
@@ -131,6 +143,7 @@ def serve(
         keys=listening.keys,
         image_hosts=hosts,
         trusted_hosts=listening.trusted_hosts,
+        origins=listening.origins,
         with_page=not no_web,
         limits=EngineLimits(max_queue, max_batch, time_limit),
     )
@@ -168,6 +181,7 @@ def serve_vllm(
             port=listening.port,
             keys=listening.keys,
             trusted_hosts=listening.trusted_hosts,
+            origins=listening.origins,
             image_hosts=image_hosts,
             dtype=flags.dtype,
             language=flags.language,
@@ -255,14 +269,17 @@ def _url(listening: ServerAddress) -> str:
     return f"http://{host}:{listening.port}"
 
 
-def listening_at(host: str, port: int, key_file: Path | None, insecure: bool) -> ServerAddress:
+def listening_at(
+    host: str, port: int, key_file: Path | None, insecure: bool, origins: Sequence[str] = ()
+) -> ServerAddress:
     """Check the server's options and return its address.
 
     Raises:
-        UsageError: the packages of `[serve]` are missing, the key file cannot be read, or a public address has no key.
+        UsageError: the packages of `[serve]` are missing, the key file cannot be read, an origin is none, or a public
+            address has no key.
     """
     require_extra("serve", "serving", *SERVE_PACKAGES)
-    listening = ServerAddress(host, port, read_keys(key_file))
+    listening = ServerAddress(host, port, read_keys(key_file), parse_origins(origins))
     require_key_beyond_loopback(listening, insecure)
     return listening
 
@@ -271,17 +288,23 @@ def read_keys(file: Path | None) -> tuple[str, ...]:
     """Read API keys, one per line.
 
     Raises:
-        UsageError: the file cannot be read or holds no key.
+        UsageError: the file cannot be read, holds no key, or a line is no key.
     """
     if file is None:
         return ()
     try:
-        keys = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in file.read_bytes().removeprefix(BOM_UTF8).splitlines()]
+    except OSError as error:
         raise UsageError(f"--api-key-file {file} cannot be read. Check the path and its permissions.") from error
-    if not keys or not all(key.isascii() and key.isprintable() for key in keys):
-        raise UsageError(f"--api-key-file {file} holds no key. Write one per line, in ASCII.")
-    return keys
+    for number, line in enumerate(lines, 1):
+        if not all(ord(" ") < byte < 127 for byte in line):
+            raise UsageError(
+                f"Line {number} of --api-key-file {file} has a space, or a character that is not ASCII, which no "
+                "header carries. Write one key per line in letters, digits and marks."
+            )
+    if not any(lines):
+        raise UsageError(f"--api-key-file {file} holds no key. Write one per line.")
+    return tuple(line.decode("ascii") for line in lines if line)
 
 
 def require_key_beyond_loopback(listening: ServerAddress, insecure: bool) -> None:

@@ -123,6 +123,7 @@ class Engine:
         prompt = await asyncio.to_thread(ask_prompt, self.model.processor, list(turns), language, settings.limits)
         left = started + self.limits.time_limit - time.monotonic()
         job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter)
+        job.dropped_turns = prompt.dropped_turns
         with self._changed:
             self._refuse_if_full()
             # whose clients left go, with their pixels: a long answer before them may keep the queue from moving

@@ -2,8 +2,8 @@
 
     /v1/models   the model's id; with adapters `base` and their names (the model's own id still means the bare model)
 
-A request that names nothing (upstream's `POST /`, the page as it opens) is answered by the first adapter, if there is
-one. Knows nothing about HTTP or engines.
+A request that names nothing (upstream's `POST /`, no `model`) is answered by the first adapter, if there is one. Knows
+nothing about HTTP or engines.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ class ModelIds:
         """The adapter that answers where nothing is named; None: the bare model."""
         return self.adapters[0] if self.adapters else None
 
+    @property
+    def default(self) -> str:
+        """The id of what answers where nothing is named."""
+        return self.first or self.name
+
     def knows(self, asked: str) -> bool:
+        """Whether an id means the model or an adapter."""
         return asked == self.name or asked in self.ids
 
     def adapter(self, asked: str) -> str | None:

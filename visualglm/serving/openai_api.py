@@ -6,36 +6,23 @@ or as server-sent events. A client that leaves stops its generation.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 
-from ..errors import PromptError
-from ..preprocessing.chat_messages import messages_to_turns
-from ..preprocessing.prompt import Turn
 from . import error_responses
-from .engine import Engine
-from .image_reader import ImageReader, refuse_long_texts
+from .answering import EVENTS, Answering, collect_text, stream_events, unknown_model, write_event
 from .job import Job
-from .json_body import body_schema, is_json, read_json
-from .model_ids import ModelIds
+from .json_body import body_schema, read_json
 from .openai_schema import AssistantMessage, ChatCompletion, ChatRequest, Choice, ModelCard, ModelList, Usage
 
-T = TypeVar("T")
 
-STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or as events."}
-}
-
-
-def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping[str, ModelCard]) -> APIRouter:
+def router(answering: Answering, cards: Mapping[str, ModelCard]) -> APIRouter:
     """The routes, for a model and its adapters by their ids."""
+    served = answering.served
     routes = APIRouter(prefix="/v1", tags=["openai"])
 
     @routes.get("/models", responses={401: error_responses.DOCUMENTED[401]})
@@ -48,88 +35,30 @@ def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping
         response_model=ModelCard,
     )
     async def model_card(model: str) -> Any:
-        return cards[model] if served.knows(model) else _unknown(model, served)
+        return cards[model] if served.knows(model) else unknown_model(model, served)
 
     @routes.post(
         "/chat/completions",
-        responses={**error_responses.DOCUMENTED, **STREAM},
+        responses={**error_responses.DOCUMENTED, **EVENTS},
         response_model=ChatCompletion,
         openapi_extra=body_schema(ChatRequest),
     )
     async def chat(request: Request) -> Any:
-        if not is_json(request):
-            return error_responses.error_reply(
-                415, "The body is not JSON: send it with Content-Type: application/json."
-            )
         asked = await read_json(request, ChatRequest)
-        if not served.knows(asked.model):
-            return _unknown(asked.model, served)
-        job = await while_connected(request, _ask(engine, images, asked, served.adapter(asked.model)))
+        model = asked.model or served.default
+        if not served.knows(model):
+            return unknown_model(model, served)
+        sampling = asked.sampling()
+        job = await answering.start(request, model, asked.take_messages(), asked, **sampling)
         if job is None:
             return error_responses.client_closed_response()
-        reply = _Reply(job, asked.model)
+        reply = _Reply(job, model)
         if asked.stream:
-            usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return StreamingResponse(
-                reply.events(usage), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-            )
+            usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+            return stream_events(reply.events(usage))
         return await reply.whole(request)
 
     return routes
-
-
-def _unknown(model: str, served: ModelIds) -> Response:
-    message = f"There is no model {model[:100]!r} here: ask for {' or '.join(map(repr, served.ids))}."
-    return error_responses.error_reply(404, message, param="model", code="model_not_found")
-
-
-async def _ask(engine: Engine, images: ImageReader, asked: ChatRequest, adapter: str | None) -> Job:
-    sampling = asked.sampling()
-    turns, sources = await asyncio.to_thread(_read_messages, asked)
-    if turns[-1].answer is not None:
-        raise PromptError("The messages end with the assistant's: put the next question behind it.")
-    refuse_long_texts(turns)
-    shown = await images.read_all(sources)
-    asked.messages = []  # the encoded images are not kept while the request waits for its answer
-    sources.clear()
-    job = await engine.ask(turns, shown, asked.language, asked.seed, adapter, **sampling)
-    shown.clear()
-    return job
-
-
-def _read_messages(asked: ChatRequest) -> tuple[list[Turn], list[Any]]:
-    return messages_to_turns([message.model_dump() for message in asked.messages])
-
-
-async def wait_for_disconnect(request: Request) -> None:
-    """Returns when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` returns, or None if the client left before; then the work is cancelled."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_disconnect(request))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
-    finally:
-        working.cancel()
-        leaving.cancel()
-
-
-async def collect_text(job: Job, request: Request) -> str | None:
-    """The whole answer, or None if the client left before it was there."""
-
-    async def read() -> str:
-        async for _ in job.pieces():
-            pass
-        return job.text
-
-    try:
-        return await while_connected(request, read())
-    finally:
-        job.cancel()
 
 
 class _Reply:
@@ -162,7 +91,7 @@ class _Reply:
             if with_usage:
                 yield self._chunk(choices=[], usage=self.usage().model_dump())
         except Exception as error:
-            yield f"data: {bytes(error_responses.explain(error).body).decode()}\n\n"
+            yield f"data: {bytes(error_responses.explain(error, '/v1/chat/completions').body).decode()}\n\n"
         finally:
             self.job.cancel()
         yield "data: [DONE]\n\n"
@@ -171,5 +100,4 @@ class _Reply:
         return self._chunk(choices=[{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}], **more)
 
     def _chunk(self, **fields: Any) -> str:
-        chunk = {**self.head, "object": "chat.completion.chunk", **fields}
-        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+        return write_event({**self.head, "object": "chat.completion.chunk", **fields})

@@ -1,0 +1,183 @@
+"""What OpenAI's Responses API takes and gives, as far as this model has it. Knows nothing about engines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from .openai_schema import ChatMessage, TextPart
+from .request_fields import (
+    COUNT,
+    MAX_MESSAGES,
+    MAX_PARTS,
+    RefusedFieldError,
+    SamplingFields,
+    refuse_fields,
+    token_limit,
+)
+
+STATEFUL = ("previous_response_id", "conversation", "background", "prompt")
+REFUSED = ("tools", "tool_choice", "top_logprobs")
+
+
+class ToolOutput(BaseModel):
+    """The result of a tool; the model reads it as a part of the next question."""
+
+    type: Literal["function_call_output"]
+    output: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+
+
+class IgnoredItem(BaseModel):
+    """What clients send back of an assistant beside its text; this model has none of it."""
+
+    type: Literal["function_call", "reasoning"]
+
+
+def _kind_of(item: Any) -> str | None:
+    kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
+    return "ignored" if kind in ("function_call", "reasoning") else str(kind or "message")[:100]
+
+
+ITEM = Annotated[
+    Annotated[ChatMessage, Tag("message")]
+    | Annotated[ToolOutput, Tag("function_call_output")]
+    | Annotated[IgnoredItem, Tag("ignored")],
+    Discriminator(_kind_of),
+]
+
+
+class TextFormat(BaseModel):
+    """How the answer is written."""
+
+    type: str
+
+
+class TextSettings(BaseModel):
+    """Settings of the answer's text."""
+
+    format: TextFormat | None = None
+
+
+class ResponsesRequest(SamplingFields):
+    """`POST /v1/responses`. Nothing is kept: each request brings its whole dialogue."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str | None = None
+    input: str | Annotated[list[ITEM], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    instructions: str | None = None
+    max_output_tokens: COUNT | None = None
+    stream: bool | None = None
+    text: TextSettings | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """Return the sampling arguments beside `draws`, in transformers' names.
+
+        Raises:
+            RefusedFieldError: something was asked that this model does not have, or that needs a memory.
+        """
+        extra = self.model_extra or {}
+        for name in STATEFUL:
+            if extra.get(name):
+                raise RefusedFieldError(name, f"{name} is not supported, as nothing is kept: send all as input.")
+        refuse_fields(extra, REFUSED)
+        if self.text is not None and self.text.format is not None and self.text.format.type != "text":
+            raise RefusedFieldError("text.format")
+        return {"max_new_tokens": token_limit(self.max_output_tokens)}
+
+    def take_messages(self) -> list[dict[str, Any]]:
+        """Return the dialogue as chat messages, and keep none: they hold the encoded images."""
+        messages: list[dict[str, Any]] = []
+        if self.instructions:
+            messages.append({"role": "system", "content": self.instructions})
+        for item in [ChatMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input:
+            if isinstance(item, ChatMessage):
+                messages.append(item.model_dump())
+            elif isinstance(item, ToolOutput):
+                messages.append({"role": "tool", "content": item.model_dump()["output"]})
+        self.input = ""
+        return messages
+
+
+class OutputText(BaseModel):
+    """The answer's text."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: list[Any] = []
+    logprobs: list[Any] = []
+
+
+class OutputMessage(BaseModel):
+    """The answer."""
+
+    type: Literal["message"] = "message"
+    id: str
+    status: Literal["in_progress", "completed", "incomplete"]
+    role: Literal["assistant"] = "assistant"
+    content: list[OutputText]
+
+
+class InputDetails(BaseModel):
+    """Tokens that were read before; none are remembered."""
+
+    cached_tokens: Literal[0] = 0
+
+
+class OutputDetails(BaseModel):
+    """Tokens of thoughts; the model has none."""
+
+    reasoning_tokens: Literal[0] = 0
+
+
+class ResponseUsage(BaseModel):
+    """Tokens of prompt and answer; a image's slots count."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails = InputDetails()
+    output_tokens: int
+    output_tokens_details: OutputDetails = OutputDetails()
+    total_tokens: int
+
+
+class IncompleteDetails(BaseModel):
+    """Why an answer ended early."""
+
+    reason: Literal["max_output_tokens"] = "max_output_tokens"
+
+
+class ResponseError(BaseModel):
+    """Why there is no answer."""
+
+    code: str
+    message: str
+
+
+class ResponseObject(BaseModel):
+    """A response."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    model: str
+    output: list[OutputMessage] = []
+    usage: ResponseUsage | None = None
+    error: ResponseError | None = None
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None
+    max_output_tokens: int | None
+    metadata: dict[str, str]
+    temperature: float | None
+    top_p: float | None
+    truncation: Literal["auto", "disabled"]
+    text: TextSettings = TextSettings(format=TextFormat(type="text"))
+    background: Literal[False] = False
+    parallel_tool_calls: Literal[False] = False
+    previous_response_id: None = None
+    store: Literal[False] = False
+    tool_choice: Literal["none"] = "none"
+    tools: list[Any] = []
