@@ -10,6 +10,7 @@ import openai
 import pytest
 
 import visualglm
+from visualglm.serving.recent_answers import RecentAnswers
 
 from .conftest import SAMPLES, Server, data_url
 
@@ -58,6 +59,28 @@ def test_text_instructions_and_a_whole_dialogue(opened: visualglm.VisualGLM, cli
     assert client.responses.create(input=result).output_text == opened.ask(None, "Count.\n7 cats").text
 
 
+def test_an_answer_is_referred_to_by_its_id(opened: visualglm.VisualGLM, client: openai.OpenAI) -> None:
+    conversation = opened.conversation(SAMPLES[0])
+    conversation.ask(QUESTION)
+    second = conversation.ask("How many objects?").text
+    asked: Any = [message(QUESTION, SAMPLES[0])]
+    streamed = list(client.responses.create(input=asked, stream=True))[-1]
+    for response in (client.responses.create(input=asked), streamed.response):
+        assert response.store is True
+        turns: Any = [*asked, {"type": "item_reference", "id": response.output[0].id}, message("How many objects?")]
+        assert client.responses.create(input=turns).output_text == second
+    private = client.responses.create(input=asked, store=False)
+    with pytest.raises(openai.BadRequestError, match="not remembered"):
+        client.responses.create(input=[{"type": "item_reference", "id": private.output[0].id}, *asked])  # type: ignore[list-item]
+
+
+def test_the_oldest_answers_are_forgotten() -> None:
+    answers = RecentAnswers(2)
+    for name in "abc":
+        answers.remember(name, name.upper())
+    assert [answers.recall(name) for name in "abc"] == [None, "B", "C"]
+
+
 def test_a_limit_leaves_the_response_incomplete(client: openai.OpenAI) -> None:
     given: Any = {"input": [message("描述这张图片。", SAMPLES[0])], "max_output_tokens": 2, "metadata": {"a": "b"}}
     whole = client.responses.create(**given)
@@ -74,7 +97,8 @@ def test_a_limit_leaves_the_response_incomplete(client: openai.OpenAI) -> None:
         ({"background": True}, "background"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"input": []}, "input"),
-        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input.0"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input"),
+        ({"input": [{"type": "computer_call"}]}, "input.0"),
         ({"input": [{"role": "user", "content": " "}]}, "input"),
         ({"input": "猫" * 5000}, "input"),
         ({"model": "gpt-4o"}, "model"),

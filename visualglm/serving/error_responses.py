@@ -51,8 +51,8 @@ STATUS_CODES = {
 TYPES = {401: "authentication_error", 404: "not_found_error", 500: "server_error", 503: "server_error"}
 PARAMS = {"/": "text", "/v1/responses": "input"}
 """The field that holds the dialogue; in other APIs it is `messages`."""
-CONTEXT_LENGTH = "This model's maximum context length is exceeded. "
-"""How OpenAI begins; clients that do not read `code` look for it."""
+CONTEXT_LENGTH = "This model's maximum context length is exceeded: the prompt is too long. "
+"""What clients that do not read `code` look for: litellm the beginning, LangChain the end."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 

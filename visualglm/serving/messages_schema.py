@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Field, Tag
 
 from .request_fields import (
     COUNT,
@@ -12,6 +12,7 @@ from .request_fields import (
     MAX_PARTS,
     STOPS,
     SamplingFields,
+    by_type,
     refuse_fields,
     stop_strings,
     token_limit,
@@ -66,7 +67,7 @@ BLOCK = Annotated[
     | Annotated[ImageBlock, Tag("image")]
     | Annotated[ToolResultBlock, Tag("tool_result")]
     | Annotated[IgnoredBlock, Tag("ignored")],
-    Discriminator(_kind_of),
+    by_type(_kind_of, "text", "image", "tool_result"),
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Field, Tag
 
 from .request_fields import (
     COUNT,
@@ -14,6 +14,7 @@ from .request_fields import (
     STOPS,
     RefusedFieldError,
     SamplingFields,
+    by_type,
     refuse_fields,
     stop_strings,
     token_limit,
@@ -74,7 +75,7 @@ class ChatMessage(BaseModel):
                     Annotated[TextPart, Tag("text")]
                     | Annotated[ImagePart, Tag("image_url")]
                     | Annotated[RefusalPart, Tag("refusal")],
-                    Discriminator(_kind_of),
+                    by_type(_kind_of, "text", "image_url", "refusal"),
                 ]
             ],
             Field(max_length=MAX_PARTS, fail_fast=True),

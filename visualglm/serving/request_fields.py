@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Discriminator, Field, StringConstraints
 
 from ..errors import UsageError
 
@@ -21,6 +21,13 @@ SEED = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 TEMPERATURE = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 TOP_P = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 LANGUAGE = Literal["auto", "zh", "en"]
+
+
+def by_type(kind_of: Callable[[Any], str | None], *kinds: str) -> Discriminator:
+    """Return how alternatives are told apart; an error names the `kinds` that there are."""
+    known = ", ".join(map(repr, kinds))
+    message = f"The type is none of {known}"
+    return Discriminator(kind_of, custom_error_type="unknown_kind", custom_error_message=message)
 
 
 class RefusedFieldError(UsageError):

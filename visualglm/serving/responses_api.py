@@ -1,6 +1,7 @@
 """`POST /v1/responses`, as OpenAI's Responses API: text and images in, a whole response or its events out.
 
-Stateless: a response has an id, but is not kept, so that `previous_response_id` cannot refer to it.
+Responses are not kept, so that `previous_response_id` cannot refer to one. The texts of the last answers are, since the
+AI SDK refers to them by default.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from . import error_responses
 from .answering import EVENTS, Answering, collect_text, stream_events, unknown_model, write_event
 from .job import Job
 from .json_body import body_schema, read_json
+from .recent_answers import RecentAnswers
 from .responses_schema import (
     IncompleteDetails,
     OutputMessage,
@@ -30,6 +32,7 @@ from .responses_schema import (
 
 def router(answering: Answering) -> APIRouter:
     """The route."""
+    answers = RecentAnswers()
     routes = APIRouter(prefix="/v1", tags=["openai"])
 
     @routes.post(
@@ -44,10 +47,11 @@ def router(answering: Answering) -> APIRouter:
         if not answering.served.knows(model):
             return unknown_model(model, answering.served)
         sampling, keep_turns = asked.sampling(), asked.truncation == "disabled"
-        job = await answering.start(request, model, asked.take_messages(), asked, keep_turns, **sampling)
+        messages = asked.take_messages(answers.recall)
+        job = await answering.start(request, model, messages, asked, keep_turns, **sampling)
         if job is None:
             return error_responses.client_closed_response()
-        reply = _Reply(job, asked, model)
+        reply = _Reply(job, asked, model, answers)
         return stream_events(reply.events()) if asked.stream else await reply.whole(request)
 
     return routes
@@ -56,8 +60,9 @@ def router(answering: Answering) -> APIRouter:
 class _Reply:
     """One job in the shapes of this API."""
 
-    def __init__(self, job: Job, asked: ResponsesRequest, model: str) -> None:
+    def __init__(self, job: Job, asked: ResponsesRequest, model: str, answers: RecentAnswers) -> None:
         self.job = job
+        self.answers = answers
         self.message_id = f"msg_{uuid.uuid4().hex}"
         self.place = {"item_id": self.message_id, "output_index": 0, "content_index": 0}
         self.begun = ResponseObject(
@@ -71,6 +76,7 @@ class _Reply:
             temperature=asked.temperature,
             top_p=asked.top_p,
             truncation=asked.truncation or "auto",
+            store=asked.store is not False,
         )
 
     async def whole(self, request: Request) -> ResponseObject | Response:
@@ -78,7 +84,9 @@ class _Reply:
         return error_responses.client_closed_response() if text is None else self._ended()
 
     def _ended(self) -> ResponseObject:
-        """The response once the job has ended."""
+        """The response once the job has ended; its text is remembered."""
+        if self.begun.store:
+            self.answers.remember(self.message_id, self.job.text)
         whole = self.job.finish_reason == "stop"
         read, said = len(self.job.input_ids), len(self.job.ids)
         return self.begun.model_copy(

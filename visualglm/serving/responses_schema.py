@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Tag
 
 from .openai_schema import ChatMessage, TextPart
 from .request_fields import (
@@ -13,6 +14,7 @@ from .request_fields import (
     MAX_PARTS,
     RefusedFieldError,
     SamplingFields,
+    by_type,
     refuse_fields,
     token_limit,
 )
@@ -26,6 +28,13 @@ class ToolOutput(BaseModel):
 
     type: Literal["function_call_output"]
     output: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+
+
+class ItemReference(BaseModel):
+    """An answer of this server, by the id of its message; the AI SDK refers to answers instead of repeating them."""
+
+    type: Literal["item_reference"]
+    id: Annotated[str, StringConstraints(max_length=200)]
 
 
 class IgnoredItem(BaseModel):
@@ -42,8 +51,9 @@ def _kind_of(item: Any) -> str | None:
 ITEM = Annotated[
     Annotated[ChatMessage, Tag("message")]
     | Annotated[ToolOutput, Tag("function_call_output")]
+    | Annotated[ItemReference, Tag("item_reference")]
     | Annotated[IgnoredItem, Tag("ignored")],
-    Discriminator(_kind_of),
+    by_type(_kind_of, "message", "function_call_output", "item_reference"),
 ]
 
 
@@ -60,7 +70,8 @@ class TextSettings(BaseModel):
 
 
 class ResponsesRequest(SamplingFields):
-    """`POST /v1/responses`. Nothing is kept: each request brings its whole dialogue."""
+    """`POST /v1/responses`. Each request brings its whole dialogue; unless `store` is false, the answer's text is
+    remembered for a while, for an `item_reference` in a later one."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -69,6 +80,7 @@ class ResponsesRequest(SamplingFields):
     instructions: str | None = None
     max_output_tokens: COUNT | None = None
     stream: bool | None = None
+    store: bool | None = None
     text: TextSettings | None = None
     truncation: Literal["auto", "disabled"] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
@@ -82,14 +94,20 @@ class ResponsesRequest(SamplingFields):
         extra = self.model_extra or {}
         for name in STATEFUL:
             if extra.get(name):
-                raise RefusedFieldError(name, f"{name} is not supported, as nothing is kept: send all as input.")
+                raise RefusedFieldError(name, f"{name} is not supported: send the whole dialogue as input.")
         refuse_fields(extra, REFUSED)
         if self.text is not None and self.text.format is not None and self.text.format.type != "text":
             raise RefusedFieldError("text.format")
         return {"max_new_tokens": token_limit(self.max_output_tokens)}
 
-    def take_messages(self) -> list[dict[str, Any]]:
-        """Return the dialogue as chat messages, and keep none: they hold the encoded images."""
+    def take_messages(self, recall: Callable[[str], str | None]) -> list[dict[str, Any]]:
+        """Return the dialogue as chat messages, and keep none: they hold the encoded images.
+
+        `recall` returns the text of an answer by the id of its message.
+
+        Raises:
+            RefusedFieldError: an answer that is referred to is not remembered.
+        """
         messages: list[dict[str, Any]] = []
         if self.instructions:
             messages.append({"role": "system", "content": self.instructions})
@@ -98,6 +116,11 @@ class ResponsesRequest(SamplingFields):
                 messages.append(item.model_dump())
             elif isinstance(item, ToolOutput):
                 messages.append({"role": "tool", "content": item.model_dump()["output"]})
+            elif isinstance(item, ItemReference):
+                answer = recall(item.id)
+                if answer is None:
+                    raise RefusedFieldError("input", f"The answer {item.id} is not remembered: send its message.")
+                messages.append({"role": "assistant", "content": answer})
         self.input = ""
         return messages
 
@@ -178,6 +201,6 @@ class ResponseObject(BaseModel):
     background: Literal[False] = False
     parallel_tool_calls: Literal[False] = False
     previous_response_id: None = None
-    store: Literal[False] = False
+    store: bool
     tool_choice: Literal["none"] = "none"
     tools: list[Any] = []
