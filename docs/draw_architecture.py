@@ -85,7 +85,7 @@ LAYERS = [
     ("preprocessing", "hardware"),
     ("network", "quantization"),
     ("kernels",),
-    ("files", "mini"),
+    ("files", "hub", "mini", "reporting"),
     ("errors.py",),
 ]
 """From the top down; a folder imports only what is drawn below it (`tests/test_architecture.py` checks this table)."""

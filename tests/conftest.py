@@ -27,6 +27,9 @@ import transformers
 import visualglm
 from visualglm.cli import main
 from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.network.configuration import VisualGLMConfig
+from visualglm.network.stem import FoldedConv
+from visualglm.network.vision import is_of_stem
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 collect_ignore = [] if importlib.util.find_spec("fastapi") else ["serving", "web"]  # they want visualglm[serve]
@@ -126,3 +129,32 @@ def hf(tmp_path: Path) -> Path:
 def sat(tmp_path: Path) -> Path:
     """A private copy of the reference set's sat folder."""
     return Path(shutil.copytree(REFERENCE / "sat", tmp_path / "sat"))
+
+
+@pytest.fixture(scope="session")
+def stem_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packed model in float32 with a convolutional stem of random weights that changes what it computes."""
+    folder = tmp_path_factory.mktemp("with") / "stem"
+    shutil.copytree(visualglm.packed_model(), folder)
+    (folder / "fingerprint.json").unlink()
+    model = with_random_stem(VisualGLMForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32))
+    embed = model.image_encoder.vit.mixins["patch_embedding"]
+    for linear in (embed.map_proj, embed.pooled_proj):  # type: ignore[union-attr]
+        torch.nn.init.normal_(linear.weight, std=0.02)  # type: ignore[union-attr, arg-type]
+    model.save_pretrained(folder)
+    return folder
+
+
+def with_random_stem(model: VisualGLMForConditionalGeneration) -> VisualGLMForConditionalGeneration:
+    """The same model with a convolutional stem, whose added linear layers are still zero."""
+    torch.manual_seed(0)
+    config = VisualGLMConfig.from_dict(model.config.to_dict())
+    config.vision.stem = "efficientnet-lite0"
+    made = VisualGLMForConditionalGeneration(config).eval()
+    made.generation_config = model.generation_config
+    weights = {name: value for name, value in model.state_dict().items() if not is_of_stem(name)}
+    made.load_state_dict(weights, strict=False)
+    for module in made.modules():
+        if isinstance(module, FoldedConv):
+            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return made

@@ -1,4 +1,4 @@
-"""Going on with a run: from its newest complete checkpoint, on the data that it began with, or not at all."""
+"""Resume: from the newest complete checkpoint and on unchanged data, or not at all."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STATE = "trainer_state.json"
 
 @pytest.fixture
 def begun(recipe: Any) -> Finetuning:
-    """A run with the checkpoints 2 and 4, as far as their names go."""
+    """Create a run with the names of checkpoints 2 and 4."""
     plan: Finetuning = recipe("lora")
     write_recipe(plan, Path(plan.output))
     for step in (2, 4):
@@ -69,7 +69,7 @@ def test_without_its_recipe_a_run_cannot_go_on(begun: Finetuning) -> None:
 
 
 def test_other_data_is_no_resumption(recipe: Any, begun: Finetuning, tmp_path: Path) -> None:
-    """Neither the rows nor the validation may change; a folder that did not keep them goes on as before."""
+    """Neither rows nor validation may change; a folder without stored checksums resumes as before."""
     written(tmp_path, rows(10))
     with pytest.raises(UsageError, match=r"data\.json changed since the run"):
         resumed(begun)
@@ -89,7 +89,7 @@ def test_other_data_is_no_resumption(recipe: Any, begun: Finetuning, tmp_path: P
 
 
 def test_data_that_moved_is_the_same_data(recipe: Any, begun: Finetuning, tmp_path: Path) -> None:
-    """Both files are compared by content; the same path need not exist, as on another machine."""
+    """Files are compared by content, so the path may differ, as on another machine."""
     moved = tmp_path / "moved"
     moved.mkdir()
     Path(begun.data).rename(moved / "data.json")

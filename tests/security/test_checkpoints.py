@@ -220,7 +220,7 @@ TEXTS = {
     "deep in an object": ('{"model_type": "chatglm", "x": ' + DEEP + "}", "nested too deeply"),
     "deep, but not for Python": ('{"model_type": "chatglm", "x": ' + "[" * 500 + "]" * 500 + "}", "nested too deeply"),
     "digits": ('{"model_type": "chatglm", "num_layers": ' + LONG + "}", "5000 digits"),
-    "bytes": (b'{"model_type": "\xff"}', "no UTF-8"),
+    "bytes": (b'{"model_type": "\xff"}', "not UTF-8"),
     "half a character": ('{"model_type": "chatglm", "x": "\\ud800"}', "half a character"),
 }
 
@@ -277,7 +277,7 @@ def test_files_of_processors(hf: Path, kind: str) -> None:
     with pytest.raises(TokenizerError):
         visualglm.preprocessing.tokenizer.ChatGLMTokenizer(vocab_file=str(hf / "ice_text.model"))
     if kind == "large":
-        assert "download it again" in refused_vocabulary(hf)
+        assert "Download it again" in refused_vocabulary(hf)
     with pytest.raises((VisualGLMError, OSError, ValueError)):  # these files are transformers' to open first
         edit(hf / "config.json", eva_config__image_size=[HUGE, HUGE])
         AutoProcessor.from_pretrained(hf)

@@ -484,7 +484,7 @@ def test_a_recipe_of_something_else_costs_one_sentence(begun: Any, content: str)
 @pytest.mark.parametrize("make", [os.mkfifo, Path.touch])
 def test_an_output_that_is_no_folder(begun: Any, tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         checkpoint_to_resume(begun, tmp_path / "pipe", False)
 
 

@@ -82,8 +82,8 @@ class Oracle:
     def answer(self, messages: list[dict[str, Any]], new_tokens: int = NEW_TOKENS) -> Answer:
         model, tokenizer = self.opened.model, self.opened.tokenizer
         turns, sources = messages_to_turns(messages)
-        slots = {"image_token_id": model.config.image_token_id, "image_length": model.config.image_length}
-        prompt = build_prompt(tokenizer, turns, language="auto", **slots).input_ids
+        placeholders = {"image_token_id": model.config.image_token_id, "image_length": model.config.image_length}
+        prompt = build_prompt(tokenizer, turns, language="auto", **placeholders).input_ids
         pixels = self.opened.processor(images=sources, return_tensors="pt")["pixel_values"] if sources else None
         embeds = model.encode_images(pixels) if pixels is not None else None
         whole = model.generate(torch.tensor([prompt]), image_embeds=embeds, do_sample=False, max_new_tokens=new_tokens)

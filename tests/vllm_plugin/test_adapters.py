@@ -79,7 +79,7 @@ def test_a_batch_with_and_without_adapters_equals_peft(
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_vllm_would_lay_on_in_part_is_refused(llm: Any, adapters: dict[str, Path], kind: str) -> None:
+def test_an_adapter_that_vllm_would_attach_in_part_is_rejected(llm: Any, adapters: dict[str, Path], kind: str) -> None:
     with pytest.raises(UsageError, match=kind):
         llm.llm_engine.add_lora(LoRARequest(kind, 9, str(adapters[kind])))
 

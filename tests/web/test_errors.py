@@ -73,7 +73,7 @@ def test_a_full_queue(
     opened: visualglm.VisualGLM, server: PageServer, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> None:
-        raise QueueFullError("1 requests wait already: try again in a moment.")
+        raise QueueFullError("1 requests wait already. Try again in a moment.")
 
     with monkeypatch.context() as patch:
         patch.setattr(server.app.state.engine, "_refuse_if_full", refuse)

@@ -68,13 +68,13 @@ def new_prefix(model: Any, tokens: int, reparameterise: bool, width: int) -> tup
 
 
 def flattened(mixin: PrefixMixin, layers: int) -> Tensor:
-    """The tables of all blocks as PEFT stores them."""
+    """Return the tables of all blocks as PEFT stores them."""
     tables = [mixin.prefix(layer).detach().permute(2, 0, 1, 3).flatten(1) for layer in range(layers)]
     return torch.cat(tables, dim=1).contiguous()
 
 
 def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
-    """The mixin of a prefix that was trained, from PEFT's file in `folder`.
+    """Build the mixin of a trained prefix from PEFT's file in `folder`.
 
     Raises:
         CheckpointError: the file is damaged, or holds no prefix.
@@ -82,11 +82,11 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
     """
     tensors, config = read_adapter_weights(folder), model.config
     if TENSOR not in tensors:
-        raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}: it is no prefix, copy it again.")
+        raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}, so it is not a prefix. Copy it again.")
     flat = tensors[TENSOR]
     if flat.dim() != 2 or flat.shape[1] != config.num_layers * 2 * config.hidden_size:
         raise UsageError(
-            f"the prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
+            f"The prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
             f"{config.hidden_size}]: it was trained on another model."
         )
     tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
@@ -94,7 +94,7 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
 
 
 def filled_prefix(model: Any, tables: Sequence[Tensor] | Tensor) -> PrefixMixin:
-    """A mixin of each block's table [2, heads, tokens, head_dim], on the model's device and in its dtype, frozen."""
+    """Build a frozen mixin of each block's table [2, heads, tokens, head_dim], on the model's device, in its dtype."""
     mixin = empty_prefix(model, tables[0].shape[2])
     for parameter, table in zip(mixin.prefix, tables, strict=True):
         parameter.data = table.to(model.transformer.final_layernorm.weight).contiguous()
@@ -103,7 +103,7 @@ def filled_prefix(model: Any, tables: Sequence[Tensor] | Tensor) -> PrefixMixin:
 
 
 def empty_prefix(model: Any, tokens: int) -> PrefixMixin:
-    """A mixin of so many virtual tokens for this model, its tables still to be filled."""
+    """Build a mixin of `tokens` virtual tokens for this model, with uninitialized tables."""
     config = copy.copy(model.config)
     config.prefix_length = tokens
     return PrefixMixin(config)

@@ -118,7 +118,7 @@ def _read_note(note: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = str(error)
     raise UsageError(
-        f"{note} is damaged ({reason}), so nothing says what the run was: delete it to go on with the same source and "
+        f"{note} is damaged ({reason}), so nothing says what the run was. Delete it to go on with the same source and "
         "options as before, or choose another -o."
     )
 

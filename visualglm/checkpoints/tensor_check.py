@@ -1,7 +1,7 @@
-"""Every tensor of the model is in the files, with its shape, and nothing else.
+"""Check that the files hold exactly the model's tensors, with their shapes.
 
-In: the tensors of a checkpoint (headers only) and the names and shapes that the model wants. Raises one sentence that
-lists what differs. Knows nothing about layouts.
+In: the tensors of a checkpoint (headers only) and the names and shapes that the model requires. The error lists what
+differs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FINE_TUNED = ("lora", "matrix_A", "matrix_B", "prefix_encoder", "ptuning", "adap
 
 
 def expected_shapes(model_class: Any, config: VisualGLMConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the model's tensors, from a model without memory (meta device)."""
+    """Return names and shapes of the model's tensors, from a model on the meta device."""
     model = empty_model(model_class, config)
     names = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
@@ -28,14 +28,14 @@ def expected_shapes(model_class: Any, config: VisualGLMConfig) -> dict[str, tupl
 
 
 def check(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises `CheckpointError` where a tensor is missing, unexpected or misshapen."""
+    """Raise `CheckpointError` if a tensor is missing, unexpected or misshapen."""
     faults = differences({name: tensor.shape for name, tensor in checkpoint.tensors.items()}, expected)
     if faults:
         raise CheckpointError(f"{checkpoint.folder} does not match its configuration: {'; '.join(faults)}.")
 
 
 def differences(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """What is missing, unexpected and misshapen, each as one phrase that names the tensors."""
+    """List what is missing, unexpected and misshapen, each as one phrase that names the tensors."""
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     misshapen = [
@@ -66,9 +66,9 @@ def _missing_hint(names: list[str]) -> str:
 
 def _unexpected_hint(names: list[str]) -> str:
     if any(name.startswith("mixins.") for name in names):
-        return ", so mixins were added to this model: open it with the class whose __init__ adds them"
+        return ", so mixins were added to this model. Open it with the class whose __init__ adds them"
     if any(mark in name for name in names for mark in FINE_TUNED):
-        return ", so this is a fine-tuned checkpoint: merge its LoRA or P-tuning weights into the base model first"
+        return ", so this is a fine-tuned checkpoint. Merge its LoRA or P-tuning weights into the base model first"
     if any(name.endswith("weight_scale") for name in names):
-        return ", so this is a quantized checkpoint: give the unquantized one and quantize when it is open"
+        return ", so this is a quantized checkpoint. Give the unquantized one and quantize when it is open"
     return ""

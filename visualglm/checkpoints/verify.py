@@ -1,7 +1,7 @@
-"""Is this checkpoint whole and does it compute what it should? Six checks, each with one line.
+"""Verify that a checkpoint is complete and computes what it should, in six checks of one line each.
 
-In: a folder. Out: `Check`s: files, tensors, numbers, fingerprint, image, vocabulary. What `visualglm doctor`
-prints. Holds one block of the model in memory at a time.
+In: a folder. Out: `Check`s: files, tensors, numbers, fingerprint, image, vocabulary; `visualglm doctor` prints them.
+Holds one block of the model in memory at a time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SPECIAL_PIECES = {
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: `passed`, `failed`, or `skipped` (nothing to check, or an earlier failure stands before it)."""
+    """One result: `passed`, `failed`, or `skipped` (nothing to check, or an earlier check failed)."""
 
     name: str
     result: Literal["passed", "failed", "skipped"]
@@ -47,7 +47,7 @@ class Check:
 
 
 def verify(folder: str | Path, with_fingerprint: bool = True) -> Iterator[Check]:
-    """Runs the checks, cheapest first, and yields each as it ends; the fingerprint is compared if asked for."""
+    """Run the checks, cheapest first, and yield each as it ends; compare the fingerprint if asked."""
     try:
         checkpoint = open_checkpoint(folder)
     except VisualGLMError as error:
@@ -107,7 +107,7 @@ def _fingerprint(checkpoint: Checkpoint, measured: ForwardRecord) -> Check:
 
 
 def _image(measured: ForwardRecord) -> Check:
-    """The two rows of the fixed input differ in their image only."""
+    """Check that the two rows of the fixed input, which differ only in their image, have different logits."""
     one, other = measured.logits
     change = (one - other).abs().max().item() / max(one.abs().max().item(), torch.finfo(torch.float32).tiny)
     if not change > 1e-5:
@@ -129,7 +129,7 @@ def _vocabulary_fault(path: Path, config: VisualGLMConfig) -> str | None:
     try:
         pieces = sentencepiece.SentencePieceProcessor(model_proto=read_bytes(path))
     except (RuntimeError, OSError):
-        return f"{path} is no SentencePiece model: download it again"
+        return f"{path} is not a SentencePiece model. Download it again"
     if pieces.get_piece_size() > config.vocab_size:
         return f"{path} has {pieces.get_piece_size()} pieces, the model only {config.vocab_size} rows"
     for piece, key in SPECIAL_PIECES.items():

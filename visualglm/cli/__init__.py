@@ -21,6 +21,8 @@ from .caption import caption
 from .chat import chat
 from .convert import convert
 from .doctor import doctor
+from .download import download
+from .evaluate import evaluate
 from .finetune import finetune
 from .fit import fit
 from .grouped_help import GroupedCommand
@@ -46,7 +48,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, bench, chat, caption, convert, doctor, finetune, fit, merge, pretrain, quantize, serve, web):
+VERBS = (
+    ask,
+    bench,
+    chat,
+    caption,
+    convert,
+    doctor,
+    download,
+    evaluate,
+    finetune,
+    fit,
+    merge,
+    pretrain,
+    quantize,
+    serve,
+    web,
+)
+for verb in VERBS:
     replaces_upstream_script = verb in (chat, web)
     app.command(cls=AcceptsUpstreamFlags if replaces_upstream_script else GroupedCommand)(verb)
 

@@ -23,6 +23,7 @@ def doctor(
         str | None,
         model_option(
             "--model",
+            envvar=options.MODEL_VARIABLE,
             metavar="MODEL",
             help="Checkpoint folder of any format, or a hub id. Default: the packed model.",
         ),
@@ -37,6 +38,7 @@ def doctor(
 
     Example: visualglm doctor --model visualglm-6b
     """
+    options.check_model(model)
     from ..checkpoints import local_folder, verify
     from ..conversation import packed_model
 

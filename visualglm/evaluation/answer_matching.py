@@ -70,6 +70,11 @@ def stated_fact(task: str, language: Language, answer: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def find_facts(task: str, language: Language, answer: str) -> set[str]:
+    """Return all facts of a task that occur anywhere in an answer."""
+    return set(_pattern(task, language).findall(answer))
+
+
 def is_right(exchange: QAPair, answer: str) -> bool:
     """True if the answer states the truth of a question-answer pair."""
     truth = exchange.answer if exchange.task in VERBATIM else exchange.truth

@@ -6,14 +6,12 @@ escaped.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.image_tag import image_tag
 from ..files.atomic import write_file
 from ..preprocessing.images import open_image
 from .evaluation import EvalQuestion, normalize_answer
@@ -73,7 +71,8 @@ def _table(answered: Answered) -> str:
 
 
 def _row(asked: EvalQuestion, before: str, after: str) -> str:
-    cells = [f"<td>{''.join(_thumbnails(asked.images))}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
+    images = "".join(image_tag(open_image(path), THUMBNAIL) for path in asked.images)
+    cells = [f"<td>{images}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
     cells.append(f"<td>{html.escape(asked.wanted or '')}</td>")
     for said in (before, after):
         mark = (
@@ -85,12 +84,3 @@ def _row(asked: EvalQuestion, before: str, after: str) -> str:
         )
         cells.append(f'<td class="{mark}">{html.escape(said)}</td>')
     return f"<tr>{''.join(cells)}</tr>"
-
-
-def _thumbnails(paths: list[str]) -> Iterator[str]:
-    for path in paths:
-        image = open_image(path)
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        file = io.BytesIO()
-        image.save(file, "PNG")
-        yield f'<img alt="" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

@@ -42,7 +42,7 @@ def checkpoint_to_resume(
     """
     if not resume:
         if output.exists() and not output.is_dir():
-            raise UsageError(f"{output} is no folder: give another --output.")
+            raise UsageError(f"{output} is not a folder. Give another --output.")
         if is_first() and output.exists() and any(output.iterdir()):
             raise UsageError(f"{output} is not empty. Continue its run with --resume, or give another --output.")
         return None

@@ -20,7 +20,7 @@ from ..adapters.files import Base, base_of
 from ..checkpoints import find_vocabulary, local_folder, read_config, resolve_vocabulary
 from ..checkpoints.quantize import plan_of_config
 from ..checkpoints.save_sat import ADAPTER
-from ..conversation import VisualGLM, load, packed_model
+from ..conversation import VisualGLM, default_model, load
 from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
 from ..preprocessing.processor import VisualGLMProcessor
@@ -82,7 +82,7 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     if world() > 1:
         join(device)
     model = _load_base(recipe, device)
-    ready = prepare_for_training(model.model, recipe, base_of(recipe.model or packed_model()))
+    ready = prepare_for_training(model.model, recipe, base_of(recipe.model or default_model()))
     plan = _make_plan(ready, sides)
     for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)
@@ -130,7 +130,7 @@ def _load_processor(recipe: Finetuning) -> tuple[VisualGLMProcessor, int]:
     Raises:
         TokenizerError: the base has no vocabulary file, and the recipe names none.
     """
-    folder = local_folder(recipe.model or packed_model())
+    folder = local_folder(recipe.model or default_model())
     config = read_config(folder)
     vocabulary = resolve_vocabulary(recipe.tokenizer or (folder if folder.is_dir() else folder.parent))
     return VisualGLMProcessor.for_config(config, vocabulary), recipe.max_tokens or config.max_sequence_length
@@ -160,7 +160,7 @@ def _check_base_not_quantized(recipe: Finetuning) -> None:
     """Raise `UsageError` if the base is quantized and the method would train or quantize it."""
     if recipe.method not in ("full", "qlora"):
         return
-    stored = plan_of_config(read_config(local_folder(recipe.model or packed_model())))
+    stored = plan_of_config(read_config(local_folder(recipe.model or default_model())))
     if stored is not None:
         raise UsageError(
             f"{recipe.model} is in {stored.bits} bits already, and method {recipe.method} needs the unquantized base. "
@@ -259,7 +259,7 @@ def save_result(ready: TrainableModel, step: int) -> None:
             ready.save_adapter(folder, step)
             return
         ready.model.to(ready.dtype).save_pretrained(folder)
-        vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or packed_model()))
+        vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or default_model()))
         if vocabulary is not None:
             shutil.copyfile(vocabulary, folder / vocabulary.name)
 

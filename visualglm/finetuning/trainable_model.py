@@ -24,6 +24,7 @@ from ..adapters.manager import WRAPPED
 from ..adapters.prefix_adapter import TENSOR, flattened, new_prefix
 from ..checkpoints.save_sat import ADAPTER
 from ..errors import UsageError, require_extra
+from ..network.vision import is_frozen
 from ..quantization import QuantizedEmbedding, QuantizedLinear
 from ..training.distributed import gather_full_tensor, rank, shard_like
 from .finetuning_config import Finetuning, layer_numbers
@@ -162,7 +163,9 @@ def prepare_for_training(model: Any, recipe: Finetuning, base: Base) -> Trainabl
         config = _add_lora(model, recipe)
     # tells Trainer that a quantized base is not trained itself
     model._hf_peft_config_loaded = config is not None
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
+        if is_frozen(name):
+            parameter.requires_grad_(False)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return TrainableModel(model, recipe, base, dtype, config)

@@ -19,17 +19,19 @@ from ..network.generation_limits import fault_of_numbers
 from .sampling_arguments import normalize_sampling, split_stop_strings
 
 RESERVED_ANSWER_TOKENS = 64
-"""Tokens kept free for the answer where only `max_length` is limited; upstream keeps none and cuts its answers."""
+"""Tokens reserved for the answer if only `max_length` is limited; upstream reserves none and truncates answers."""
 
 
 SEEDS = (-(2**63), 2**64 - 1)
-"""The least and the greatest seed that torch takes."""
+"""Minimum and maximum of torch's seeds."""
 
 
 @dataclass(frozen=True)
 class LengthLimits:
-    """How long a dialogue may get: `total` tokens with the answer, `answer` tokens for the answer, of which `reserve`
-    are kept free when old turns have to go."""
+    """Limits in tokens: `total` for dialogue and answer, `answer` for the answer.
+
+    Old turns are dropped until `reserve` tokens are free for the answer.
+    """
 
     total: int
     answer: int
@@ -37,14 +39,16 @@ class LengthLimits:
 
     @property
     def prompt_goal(self) -> int:
-        """The prompt's length that leaves room for the reserve."""
+        """Maximum length of a prompt that leaves room for the reserve."""
         return max(self.total - self.reserve, 0)
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How to generate: the config, what `generate` takes beside it (logits processors), the limits on length, and the
-    seed of the draws, or None for torch's global generators as they are."""
+    """Settings of one answer: generation config, logits processors, length limits, and the seed of the draws.
+
+    Without a seed (None) torch's global generators are used as they are.
+    """
 
     config: GenerationConfig
     beside: dict[str, Any]
@@ -60,14 +64,14 @@ class GenerationSettings:
         return set(torch.as_tensor(self.config.eos_token_id).flatten().tolist())
 
     def new_tokens(self, prompt_tokens: int) -> int:
-        """How many tokens an answer may take after a prompt of so many."""
+        """Return the maximum number of new tokens after a prompt of `prompt_tokens` tokens."""
         return max(1, min(self.limits.answer, self.limits.total - prompt_tokens))
 
     def arguments(self, prompt_tokens: int) -> dict[str, Any]:
-        """Keyword arguments for `generate` after a prompt of so many tokens; get new ones for each answer.
+        """Build keyword arguments for `generate` after a prompt; build new ones for each answer.
 
-        Writes the limit where the checkpoint's own config has one: transformers fills what is None from there, and
-        warns where both kinds are set.
+        The limit is written under the name that the checkpoint's own config uses, because transformers fills None from
+        there and warns if both kinds are set.
         """
         config = copy.deepcopy(self.config)
         new_tokens = self.new_tokens(prompt_tokens)
@@ -83,7 +87,7 @@ class GenerationSettings:
 
 
 class ConfiguredModel(Protocol):
-    """What the settings of an answer depend on."""
+    """A model with what the settings of an answer depend on."""
 
     @property
     def config(self) -> VisualGLMConfig: ...
@@ -95,7 +99,7 @@ class ConfiguredModel(Protocol):
 def generation_settings(
     model: ConfiguredModel, preset: str | None = None, seed: int | None = None, **arguments: Any
 ) -> GenerationSettings:
-    """The checkpoint's generation config with a preset's and the caller's arguments on top.
+    """Merge the checkpoint's generation config with a preset and the caller's arguments.
 
     The limit on length is the smallest of what the caller allows (`max_length`, which counts the prompt,
     `max_new_tokens`) and `max_sequence_length`. With a `seed`, an answer draws from a generator of its own.
@@ -133,11 +137,11 @@ def _limits(model: ConfiguredModel, config: GenerationConfig) -> LengthLimits:
 def _checked_seed(seed: Any, config: GenerationConfig) -> int:
     number = operator.index(seed) if hasattr(seed, "__index__") else None
     if number is None or not SEEDS[0] <= number <= SEEDS[1]:
-        raise UsageError(f"seed is {shown(seed)}: give a whole number from {SEEDS[0]} to {SEEDS[1]}.")
+        raise UsageError(f"seed is {shown(seed)}. Give a whole number from {SEEDS[0]} to {SEEDS[1]}.")
     if config.do_sample and (config.num_beams or 1) > 1:
         raise UsageError(
-            "seed is given, but sampled beams (num_beams above 1 with do_sample) draw from torch's global generators: "
-            "leave out seed, num_beams or do_sample."
+            "seed is given, but sampled beams (num_beams above 1 with do_sample) draw from torch's global generators. "
+            "Leave out seed, num_beams or do_sample."
         )
     return number
 
@@ -147,4 +151,4 @@ def _check_arguments(arguments: dict[str, Any]) -> None:
         if arguments.get(name) is not None and arguments[name] < 1:
             raise UsageError(f"{name} is {arguments[name]}: an answer needs at least 1 token.")
     if (arguments.get("num_return_sequences") or 1) > 1:
-        raise UsageError("num_return_sequences is above 1, but a dialogue goes on with one answer: ask several times.")
+        raise UsageError("num_return_sequences is above 1, but a dialogue goes on with one answer. Ask several times.")

@@ -23,7 +23,7 @@ SAMPLING_SWITCHES = ("temperature", "top_p", "top_k", "min_p", "typical_p", "eps
 RESERVED = frozenset(
     {"generation_config", "streamer", "stopping_criteria", "return_dict_in_generate", "inputs", "input_ids", "kwargs"}
 )
-"""Arguments of `generate` that a dialogue fills by itself."""
+"""`generate` arguments set internally; callers may not pass them."""
 
 OWN = ("preset", "seed", "stop", "invalid_slices")
 """Arguments that `generate` does not have."""

@@ -16,7 +16,7 @@ from .streaming_reply import StreamingReply
 
 
 def ask_prompt(processor: VisualGLMProcessor, turns: list[Turn], language: Language, limits: LengthLimits) -> Prompt:
-    """The ids that ask the last of `turns`; the oldest turns stay out where the answer would have no room.
+    """Build the prompt that asks the last of `turns`; drop the oldest turns if the answer would have no room.
 
     Raises:
         PromptError: the question is blank.
@@ -24,7 +24,7 @@ def ask_prompt(processor: VisualGLMProcessor, turns: list[Turn], language: Langu
     """
     try:
         return processor.build_prompt(turns, language, limits.prompt_goal)
-    except ContextLengthError:  # the bare question leaves less room than wished: it goes alone, and the rest must do
+    except ContextLengthError:  # even without history the answer gets less than the reserve, so send the question alone
         bare, spoken = merge_dropped(turns, len(turns) - 1), language_of(turns[-1].question)
         alone = processor.build_prompt([bare], spoken if language == "auto" else language, limits.total - 1)
         return replace(alone, dropped_turns=len(turns) - 1)
@@ -38,7 +38,7 @@ def start_reply(
     language: Language,
     **arguments: Any,
 ) -> tuple[StreamingReply, int]:
-    """Starts the answer to the last of `turns`; returns it and how many of the oldest turns had to stay out.
+    """Start the answer to the last of `turns`; return it and the number of dropped turns.
 
     `arguments` are transformers' sampling arguments, `preset` (see network/sampling.py), `invalid_slices` and `seed`.
 

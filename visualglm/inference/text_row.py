@@ -12,7 +12,7 @@ from .stop_strings import StopFilter
 
 
 class TextRow(GenerationRow):
-    """A `GenerationRow` with its `text` so far, which ends before the first stop string of its settings."""
+    """A `GenerationRow` that decodes its ids as they come; `text` ends before the first stop string of its settings."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class TextRow(GenerationRow):
         return self._stops.stopped or (bool(self.ids) and self.ids[-1] in self.eos)
 
     def accept(self, index: int) -> None:
-        """Take the next id and decode it."""
+        """Append the next id and decode it."""
         super().accept(index)
         piece = "" if index in self.eos else self._decoder.push(index)
         self.text += self._stops.feed(piece + (self._decoder.finish() if self.ended else ""), final=self.ended)

@@ -188,7 +188,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
 def _opened() -> CDLL:
     opened = library()
     if opened is None:
-        raise RuntimeError("the compiled kernel was not built: call available() first.")
+        raise RuntimeError("the compiled kernel was not built. Call available() first.")
     return opened
 
 

@@ -64,7 +64,7 @@ def messages_to_turns(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Turn]
     if asked:
         turns.append(Turn("\n".join(texts), None, image_count, "\n".join(system)))
     if not any_asked:
-        raise PromptError("The messages have no user message: ask something.")
+        raise PromptError("The messages have no user message. Ask something.")
     return turns, images
 
 
@@ -79,14 +79,14 @@ def _read_message(message: Mapping[str, Any]) -> tuple[str | None, list[Any]]:
     """Return one message's text and the sources of its images; no text where the assistant only calls a tool."""
     role, content = message.get("role"), message.get("content")
     if role not in (*ASKING_ROLES, *SYSTEM_ROLES, "assistant"):
-        raise PromptError(f"The role {role!r} is unknown: write user, assistant, system or tool.")
+        raise PromptError(f"The role {role!r} is unknown. Write user, assistant, system or tool.")
     if role == "assistant" and not content:
         called = any(message.get(call) for call in CALLS)
         return message.get("refusal") or (None if called else ""), []
     if isinstance(content, str):
         return content, []
     if not isinstance(content, Sequence):
-        raise PromptError(f"A {role} message has no content: write a string, or a list of text and image parts.")
+        raise PromptError(f"A {role} message has no content. Write a string, or a list of text and image parts.")
     parts = [_validate_part(part) for part in content]
     texts = [str(part.get(part["type"], part.get("text")) or "") for part in parts if part["type"] in TEXT_PARTS]
     sources = [_image_source(part) for part in parts if part["type"] in IMAGE_PARTS]
@@ -100,7 +100,7 @@ def _validate_part(part: Any) -> Mapping[str, Any]:
         return {"type": "text", "text": part}
     kind = part.get("type") if isinstance(part, Mapping) else part
     if kind not in TEXT_PARTS + IMAGE_PARTS:
-        raise PromptError(f"A message part of type {kind!r} is unknown: write text, image or image_url.")
+        raise PromptError(f"A message part of type {kind!r} is unknown. Write text, image or image_url.")
     return part  # type: ignore[no-any-return]
 
 

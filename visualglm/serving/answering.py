@@ -1,4 +1,4 @@
-"""Answer one request of any API: messages in, the engine's job out, while the client stays connected."""
+"""Answer one request of any API: in, chat messages; out, the engine's job, as long as the client is connected."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ from .request_fields import SamplingFields
 T = TypeVar("T")
 
 EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or as events."}
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "The whole answer, or server-sent events.",
+    }
 }
 """OpenAPI's description of an answer that may be streamed."""
 
 
 @dataclass(frozen=True)
 class Answering:
-    """What every API needs: the engine, the ids that it serves, and the reader of images."""
+    """What every API uses: the engine, the ids that it serves, and the reader of images."""
 
     engine: Engine
     served: ModelIds
@@ -45,7 +48,7 @@ class Answering:
         keep_turns: bool = False,
         **more: Any,
     ) -> Job | None:
-        """Put the messages' last question into the queue; None if the client left before.
+        """Put the messages' last question into the queue; return None if the client disconnects first.
 
         `more` are sampling arguments beside those of `asked`. The messages, which hold the encoded images, are emptied
         before the request waits for its answer.
@@ -58,7 +61,7 @@ class Answering:
         job = await while_connected(request, self._ask(messages, asked, self.served.adapter(model), more))
         if job is not None and job.dropped_turns and keep_turns:
             job.cancel()
-            raise ContextLengthError(f"The {job.dropped_turns} oldest turns of the dialogue do not fit: send fewer.")
+            raise ContextLengthError(f"The {job.dropped_turns} oldest turns of the dialogue do not fit. Send fewer.")
         return job
 
     async def _ask(
@@ -67,7 +70,7 @@ class Answering:
         turns, sources = await asyncio.to_thread(messages_to_turns, messages)
         messages.clear()
         if turns[-1].answer is not None:
-            raise PromptError("The messages end with the assistant's: add the next question.")
+            raise PromptError("The messages end with the assistant's. Add the next question.")
         refuse_long_texts(turns)
         shown = await self.images.read_all(sources)
         sources.clear()
@@ -89,18 +92,18 @@ def write_event(data: Mapping[str, Any], name: str | None = None) -> str:
 
 def unknown_model(model: str, served: ModelIds) -> Response:
     """Return the answer to a request for a model that is not served."""
-    message = f"There is no model {model[:100]!r} here: ask for {' or '.join(map(repr, served.ids))}."
+    message = f"There is no model {model[:100]!r} here. Use {' or '.join(map(repr, served.ids))}."
     return error_responses.error_reply(404, message, param="model", code="model_not_found")
 
 
 async def wait_for_disconnect(request: Request) -> None:
-    """Returns when the client has left."""
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` returns, or None if the client left before; then the work is cancelled."""
+    """Return the result of `work`, or cancel it and return None if the client disconnects first."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_disconnect(request))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -111,7 +114,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T |
 
 
 async def collect_text(job: Job, request: Request) -> str | None:
-    """The whole answer, or None if the client left before it was there."""
+    """Return the whole answer, or None if the client disconnects first."""
 
     async def read() -> str:
         async for _ in job.pieces():

@@ -1,6 +1,6 @@
-"""The whole server as one ASGI app: APIs, health, metrics, page, guards.
+"""Build the ASGI app: APIs, health, metrics, page, middleware.
 
-The engine starts and stops with the app: on shutdown the answers under way, and those that wait, are finished.
+The engine starts and stops with the app: on shutdown, running and waiting answers are finished.
 """
 
 from __future__ import annotations
@@ -46,9 +46,12 @@ KEY_SCHEMES = {
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """`name`: the model's id; `keys`: without any, nobody is asked for one; `trusted_hosts`: Host headers to answer;
-    `origins`: other sites whose pages may send requests; `language` and `defaults` (sampling) hold where a request
-    says nothing; `miniature`: the packed model is served."""
+    """Settings of a server.
+
+    `name`: the model's id. `keys`: accepted API keys, none if empty (then no key is required). `trusted_hosts`: Host
+    headers to answer. `origins`: other sites whose pages may send requests. `language` and `defaults` (sampling) apply
+    where a request sets nothing. `miniature`: the packed model is served.
+    """
 
     name: str = "visualglm-mini"
     keys: tuple[str, ...] = ()
@@ -66,14 +69,15 @@ class ServerSettings:
 
 
 class Health(BaseModel):
-    """That the server answers, and for which model."""
+    """The server's health and the model's id; `miniature`: it is the packed model."""
 
     status: str = "ok"
     model: str
+    miniature: bool
 
 
 def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
-    """The app; its engine is `app.state.engine`. A request chooses among the adapters that the model has now."""
+    """Build the app; its engine is `app.state.engine`. A request chooses among the adapters that the model has now."""
     metrics = Metrics()
     served = ModelIds(settings.name, tuple(model.adapters))
     engine = Engine(model, settings.limits, metrics, settings.language, settings.defaults)
@@ -105,7 +109,7 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
 def _add_operations(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> None:
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
-        return Health(model=settings.name)
+        return Health(model=settings.name, miniature=settings.miniature)
 
     @app.get("/metrics", tags=["operations"], response_class=Response, responses={401: error_responses.DOCUMENTED[401]})
     async def read_metrics() -> Response:
@@ -113,7 +117,7 @@ def _add_operations(app: FastAPI, metrics: Metrics, settings: ServerSettings) ->
 
 
 def _add_guards(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> None:
-    """The last one added is asked first."""
+    """Add the middleware; the last one added runs first."""
     app.add_middleware(error_responses.FailureReply)
     app.add_middleware(BodyLimitMiddleware, byte_limit=settings.body_limit, second_limit=settings.body_seconds)
     app.add_middleware(RequestLimit, limit=settings.request_limit)
@@ -130,7 +134,7 @@ def _add_guards(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> Non
 
 
 def _document(app: FastAPI, with_keys: bool) -> dict[str, Any]:
-    """The OpenAPI document, with the ways to send a key; FastAPI's 422 never leaves this server."""
+    """Build the OpenAPI document with the ways to send a key, without FastAPI's 422, which this server never sends."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         for operations in document["paths"].values():

@@ -1,7 +1,7 @@
-"""Every error that leaves the server: `{"type": "error", "error": {message, type, param, code}}`.
+"""Convert every error of the server into one shape: `{"type": "error", "error": {message, type, param, code}}`.
 
-That is OpenAI's shape, and Anthropic's too. All but one: who comes with a Host header that is not answered gets
-starlette's 400 in plain text.
+That is OpenAI's shape, and Anthropic's too. One exception: a request with an unaccepted Host header gets starlette's
+400 in plain text.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .request_id import current_request_id
 
 logger = logging.getLogger("visualglm.serving")
 
-FAILED = "The server failed to answer this: the operator's log says why."
+FAILED = "The server failed to answer this request. See its log for the reason."
 MAX_MESSAGE = 500
-"""Characters of an error that leave the server."""
+"""Maximum characters of an error message sent to a client."""
 MAX_PARAM = 100
 RETRY_AFTER = "5"
-"""Seconds."""
+"""Seconds of the Retry-After header."""
 
 STATUS_CODES = {
     400: "invalid_request",
@@ -47,17 +47,17 @@ STATUS_CODES = {
     500: "server_error",
     503: "busy",
 }
-"""The code of an error that has none of its own."""
+"""Codes of errors that have none of their own."""
 TYPES = {401: "authentication_error", 404: "not_found_error", 500: "server_error", 503: "server_error"}
 PARAMS = {"/": "text", "/v1/responses": "input"}
-"""The field that holds the dialogue; in other APIs it is `messages`."""
+"""The field of a path's body that holds the dialogue; elsewhere it is `messages`."""
 CONTEXT_LENGTH = "This model's maximum context length is exceeded: the prompt is too long. "
-"""What clients that do not read `code` look for: litellm the beginning, LangChain the end."""
+"""Text that clients recognise instead of the code: litellm its beginning, LangChain its end."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 class FailureReply:
-    """Answers what an endpoint did not foresee, inside of the middlewares that add headers to every response."""
+    """Answer unexpected errors inside the middleware that adds headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -79,7 +79,7 @@ class FailureReply:
 
 
 class ErrorBody(BaseModel):
-    """What went wrong, in one sentence."""
+    """One error with its message."""
 
     message: str
     type: str
@@ -88,7 +88,7 @@ class ErrorBody(BaseModel):
 
 
 class ErrorReply(BaseModel):
-    """An error."""
+    """Error response in OpenAI's and Anthropic's shape."""
 
     type: Literal["error"] = "error"
     error: ErrorBody
@@ -111,7 +111,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 def error_reply(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
-    """An error as a response."""
+    """Build an error response."""
     message = printable(message, MAX_MESSAGE)
     param = param and printable(param, MAX_PARAM)
     kind, code = TYPES.get(status, "invalid_request_error"), code or STATUS_CODES.get(status, "invalid_request")
@@ -123,7 +123,7 @@ def error_reply(status: int, message: str, param: str | None = None, code: str |
 def printable(text: str, length: int) -> str:
     """Return at most `length` characters of a text, each control character and half of a surrogate pair escaped.
 
-    A terminal obeys the escape sequences in what it shows, and strangers choose names and paths.
+    A terminal obeys the escape sequences in what it shows, and clients choose names and paths.
     """
     text = text[:length]
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)[:length]
@@ -132,7 +132,7 @@ def printable(text: str, length: int) -> str:
 def explain(error: BaseException, path: str = "") -> JSONResponse:
     """Return the response to an error of ours; any other is a 500 that reveals no details.
 
-    `path` is that of the API, and decides which field of its body is named.
+    `path` is that of the API, and selects the field that the error names.
     """
     param = PARAMS.get(path, "messages")
     if isinstance(error, AnswerError):
@@ -154,16 +154,16 @@ def explain(error: BaseException, path: str = "") -> JSONResponse:
 
 
 def client_closed_response() -> Response:
-    """For a client that left: nginx's number."""
+    """Return a response for a client that left, with nginx's status 499."""
     return Response(status_code=499)
 
 
 def _mistake(errors: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """pydantic's errors -> what is wrong, and where in the body.
+    """Convert pydantic's errors into what is wrong, and where in the body.
 
-    Where one of several kinds would do, each has an error: the deepest is of the kind that was meant, and one that is
-    not about the type knows best. Beside the body's own names, places hold those of kinds: no identifiers, our classes,
-    or tags, which have the name of what they hold.
+    A union has an error per kind: the deepest is of the kind that was meant, and one that is not about the type says
+    most. Besides the body's own names, pydantic's places hold names of kinds: not identifiers, our classes, or tags
+    equal to the name of what they hold.
     """
     best = max(errors, key=lambda error: (len(error["loc"]), not error.get("type", "").endswith("_type")))
     kinds = ("str", "int", "bool")
@@ -177,7 +177,7 @@ def _mistake(errors: Sequence[dict[str, Any]]) -> tuple[str, str]:
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Answers every kind of error of an app in the same shape."""
+    """Add handlers that answer every kind of error in the same shape."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,7 +1,6 @@
-"""One request on its way: a row that decodes what it is given and hands it to the event loop that asked.
+"""One request: a row that decodes its ids and passes the text to the event loop of its reader.
 
 The engine's thread calls `accept`, `finish` and `fail`; the event loop iterates `pieces()` and may `cancel()` any time.
-Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from .image_cache import RequestImage
 
 
 class QueueTimeoutError(Exception):
-    """The request's time was up before its turn came."""
+    """The request timed out in the queue."""
 
 
 class Job(TextRow):
-    """A row with images that are not encoded yet, the adapter that answers (None: the bare model), stop strings, a
-    time limit in seconds, and a reader.
+    """A row with images to encode, an adapter (None: the base model), stop strings, a time limit in seconds, and a
+    reader.
 
-    `text`, `finish_reason`, `seconds` and `first_token_seconds` are whole once `pieces()` has ended.
+    `text`, `finish_reason`, `seconds` and `first_token_seconds` are final once `pieces()` has ended.
     """
 
     def __init__(
@@ -51,18 +50,18 @@ class Job(TextRow):
 
     @property
     def seconds(self) -> float:
-        """Since it joined the queue."""
+        """Seconds since it joined the queue."""
         return time.monotonic() - self._started
 
     @property
     def late(self) -> bool:
-        """Whether its time is up."""
+        """Whether its time limit has passed."""
         return time.monotonic() > self._deadline
 
     # called by the engine's thread
 
     def accept(self, index: int) -> None:
-        """Takes the next id and hands the text that became certain to the reader."""
+        """Append the next id and pass the certain text to the reader."""
         if self.late:
             self.room = len(self.ids) + 1
         before = len(self.text)
@@ -75,27 +74,27 @@ class Job(TextRow):
             self.finish("stop" if self.stopped else "length")
 
     def finish(self, reason: FinishReason) -> None:
-        """The answer is whole."""
+        """Mark the answer as complete."""
         self.ended = True
         self.finish_reason = self.finish_reason or reason  # it may have been cancelled meanwhile
         self._hand_over(None)
 
-    def fail(self, error: BaseException) -> None:
-        """The reader gets the error."""
+    def fail(self, error: Exception) -> None:
+        """Pass an error to the reader."""
         self.ended = True
         self._hand_over(error)
 
     def _hand_over(self, item: str | BaseException | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the reader's loop is closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the reader's loop is closed, so no one waits
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, item)
 
     # called by the reader
 
     async def pieces(self) -> AsyncIterator[str]:
-        """The answer as it comes; leaving early cancels it.
+        """Yield the answer piece by piece; leaving early cancels it.
 
         Raises:
-            LateError: its time was up before its turn came.
+            QueueTimeoutError: it timed out in the queue.
         """
         try:
             while (item := await self._pieces.get()) is not None:
@@ -106,6 +105,6 @@ class Job(TextRow):
             self.cancel()
 
     def cancel(self) -> None:
-        """Stops the generation within one token; does nothing once it is whole."""
+        """Stop the generation within one token; does nothing after the end."""
         if self.finish_reason is None:
             self.ended, self.finish_reason = True, "cancelled"

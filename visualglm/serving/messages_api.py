@@ -1,4 +1,4 @@
-"""`POST /v1/messages`, as Anthropic's own client speaks it."""
+"""`POST /v1/messages`, compatible with Anthropic's client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .messages_schema import AnswerBlock, MessageReply, MessagesRequest, Message
 
 
 def router(answering: Answering) -> APIRouter:
-    """The route."""
+    """Build the route."""
     routes = APIRouter(prefix="/v1", tags=["anthropic"])
 
     @routes.post(
@@ -41,7 +41,7 @@ def router(answering: Answering) -> APIRouter:
 
 
 class _Reply:
-    """One job in the shapes of this API."""
+    """A job in the response shapes of this API."""
 
     def __init__(self, job: Job, model: str) -> None:
         self.job = job
@@ -61,7 +61,7 @@ class _Reply:
         return self.begun.model_copy(update=ended)
 
     async def events(self) -> AsyncIterator[str]:
-        """The events; an error after the beginning is an `error`, which the client raises."""
+        """Yield the events; a late error is an `error`, which the client raises."""
         try:
             yield _event("message_start", message=self.begun.model_dump())
             yield _event("content_block_start", index=0, content_block=AnswerBlock(text="").model_dump())

@@ -1,4 +1,4 @@
-"""What Anthropic's Messages API takes and gives, as far as this model has it. Knows nothing about engines."""
+"""Request and response models of Anthropic's Messages API, as far as this model supports it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TextBlock(BaseModel):
 
 
 class ImageSource(BaseModel):
-    """A image in base64, or a URL where the server allows its host."""
+    """An image in base64, or a URL where the server allows its host."""
 
     type: Literal["base64", "url"]
     media_type: str | None = None
@@ -38,21 +38,21 @@ class ImageSource(BaseModel):
 
 
 class ImageBlock(BaseModel):
-    """A image of a message."""
+    """An image of a message."""
 
     type: Literal["image"]
     source: ImageSource
 
 
 class ToolResultBlock(BaseModel):
-    """The result of a tool; the model reads it as a part of the question."""
+    """The result of a tool, which becomes part of the question."""
 
     type: Literal["tool_result"]
     content: str | Annotated[list[TextBlock], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
 
 
 class IgnoredBlock(BaseModel):
-    """What clients send back of an assistant beside its text; this model has none of it."""
+    """Blocks that clients send back and that this model never has."""
 
     type: Literal["tool_use", "thinking", "redacted_thinking"]
 
@@ -113,7 +113,7 @@ class MessagesRequest(SamplingFields):
         """Return the sampling arguments beside `draws`, in transformers' names.
 
         Raises:
-            RefusedFieldError: something was asked that this model does not have.
+            RefusedFieldError: a requested feature is not supported by this model.
         """
         refuse_fields(self.model_extra or {}, REFUSED)
         return {"stop": stop_strings(self.stop_sequences), "max_new_tokens": token_limit(self.max_tokens)}
@@ -140,14 +140,14 @@ class AnswerBlock(BaseModel):
 
 
 class MessageUsage(BaseModel):
-    """Tokens of prompt and answer; a image's slots count."""
+    """Tokens of prompt and answer; image placeholder tokens count."""
 
     input_tokens: int
     output_tokens: int
 
 
 class MessageReply(BaseModel):
-    """An answer. Which stop sequence ended it is not known, so that it counts as an end."""
+    """An answer; one that a stop sequence ended has the reason `end_turn`."""
 
     id: str
     type: Literal["message"] = "message"

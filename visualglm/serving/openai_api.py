@@ -1,7 +1,7 @@
-"""`/v1/chat/completions` and `/v1/models`, as OpenAI's own client speaks them.
+"""`/v1/chat/completions` and `/v1/models`, compatible with OpenAI's client.
 
-A request's messages become turns (preprocessing/chat_messages.py), the engine answers, and the answer goes out whole
-or as server-sent events. A client that leaves stops its generation.
+A request's messages become turns (preprocessing/chat_messages.py), the engine answers, and the answer is sent whole or
+as server-sent events. When a client disconnects, its generation stops.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .openai_schema import AssistantMessage, ChatCompletion, ChatRequest, Choice
 
 
 def router(answering: Answering, cards: Mapping[str, ModelCard]) -> APIRouter:
-    """The routes, for a model and its adapters by their ids."""
+    """Build the routes for a model and its adapters by their ids."""
     served = answering.served
     routes = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -62,7 +62,7 @@ def router(answering: Answering, cards: Mapping[str, ModelCard]) -> APIRouter:
 
 
 class _Reply:
-    """One job in OpenAI's shapes."""
+    """A job in OpenAI's response shapes."""
 
     def __init__(self, job: Job, name: str) -> None:
         self.job = job
@@ -81,7 +81,7 @@ class _Reply:
         return ChatCompletion(**self.head, choices=[choice], usage=self.usage())  # type: ignore[arg-type]
 
     async def events(self, with_usage: bool) -> AsyncIterator[str]:
-        """The chunks; an error after the beginning is a chunk with `error`, which OpenAI's client raises."""
+        """Yield the chunks; a late error is a chunk with `error`, which OpenAI's client raises."""
         more = {"usage": None} if with_usage else {}
         try:
             yield self._event({"role": "assistant", "content": ""}, None, more)

@@ -1,4 +1,4 @@
-"""What OpenAI's chat API takes and gives, as far as this model has it. Knows nothing about engines."""
+"""Request and response models of OpenAI's chat API, as far as this model supports it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .request_fields import (
 
 REFUSED = (
     *("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio"),
-    *("presence_penalty", "frequency_penalty"),  # 0 asks for nothing
+    *("presence_penalty", "frequency_penalty"),  # 0 is the default of clients
 )
 
 
@@ -34,28 +34,28 @@ class TextPart(BaseModel):
 
 
 class RefusalPart(BaseModel):
-    """What an assistant said instead of an answer."""
+    """A refusal of the assistant, instead of a text."""
 
     type: Literal["refusal"]
     refusal: str
 
 
 class ImageURL(BaseModel):
-    """A image: a data URL, or http(s) where the server allows its host."""
+    """An image: a data URL, or http(s) if the server allows its host."""
 
     url: str
     detail: str | None = None
 
 
 class ImagePart(BaseModel):
-    """A image of a message."""
+    """An image of a message."""
 
     type: Literal["image_url", "input_image"]
     image_url: str | ImageURL
 
 
 def _kind_of(part: Any) -> str | None:
-    """Return what a part says that it is, as far as an error may repeat it."""
+    """Return the kind that a part names, shortened for an error message."""
     kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
     return PART_TAGS.get(kind, kind[:100]) if isinstance(kind, str) else None
 
@@ -64,7 +64,7 @@ PART_TAGS = {"input_text": "text", "output_text": "text", "input_image": "image_
 
 
 class ChatMessage(BaseModel):
-    """One message; images belong to the user's. An assistant's may have no content beside calls of tools."""
+    """One message. Only a user's may have images; an assistant's that calls tools needs no content."""
 
     role: Literal["user", "assistant", "system", "developer", "tool", "function"]
     content: (
@@ -88,13 +88,13 @@ class ChatMessage(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """What a stream brings beside the text."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
 
 
 class ChatRequest(SamplingFields):
-    """`POST /v1/chat/completions`."""
+    """`POST /v1/chat/completions`; missing fields come from the checkpoint's own generation config."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -111,7 +111,7 @@ class ChatRequest(SamplingFields):
         """Return the sampling arguments beside `draws`, in transformers' names.
 
         Raises:
-            RefusedFieldError: something was asked that this model does not have.
+            RefusedFieldError: a requested feature is not supported by this model.
         """
         extra = self.model_extra or {}
         refuse_fields(extra, REFUSED)
@@ -127,7 +127,7 @@ class ChatRequest(SamplingFields):
 
 
 class Usage(BaseModel):
-    """Tokens of prompt and answer; a image's slots count."""
+    """Tokens of prompt and answer; image placeholder tokens count."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -152,7 +152,7 @@ class Choice(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """A whole answer."""
+    """A complete answer."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"

@@ -1,4 +1,4 @@
-"""Show the OpenAPI document as a page: `/docs`. Plain HTML, without scripts and without anything from another site."""
+"""Write the OpenAPI document as a page, `/docs`: plain HTML without scripts or anything from another site."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_DEPTH = 3
 
 
 def add_openapi_page(app: FastAPI) -> None:
-    """Answer `GET /docs`."""
+    """Add the route `GET /docs`."""
 
     @app.get("/docs", include_in_schema=False)
     async def page() -> HTMLResponse:

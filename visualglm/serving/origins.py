@@ -1,4 +1,7 @@
-"""Origins of other sites whose pages may send requests: `serve --allow-origin`. Light, so that `--help` is."""
+"""Check the origins of other sites whose pages may send requests (`--allow-origin`).
+
+Imports little, so that `--help` is fast.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,17 @@ def parse_origins(given: Sequence[str]) -> tuple[str, ...]:
     for origin in given:
         if not ORIGIN.fullmatch(origin.lower()):
             raise UsageError(
-                f"--allow-origin {origin} is not an origin: write scheme, host and port only, as in "
+                f"--allow-origin {origin} is not an origin. Write scheme, host and port only, as in "
                 "https://app.example.org or http://localhost:3000."
             )
     return tuple(origin.lower() for origin in given)
 
 
 def cors_settings(origins: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of starlette's CORSMiddleware; it must be asked before keys are, as preflights have none."""
+    """Return the arguments of starlette's CORSMiddleware.
+
+    It must run before keys are checked, as preflight requests have none.
+    """
     return {
         "allow_origins": list(origins),
         "allow_methods": ["GET", "HEAD", "POST"],

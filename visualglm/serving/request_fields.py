@@ -1,6 +1,6 @@
-"""The fields that requests of several APIs share: sampling, and how clients say that something is not given.
+"""Define the request fields that several APIs share.
 
-`null` means the server's default everywhere, -1 means no limit, and an empty stop string stops nothing.
+`null` means the server's default everywhere, -1 no limit, and an empty stop string is ignored.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ..errors import UsageError
 
 MAX_MESSAGES = 2048
 MAX_PARTS = 256
-"""Texts and images in one message."""
+"""Maximum texts and images in one message."""
 NO_LIMIT = 1_000_000
-"""Tokens; far more than the model can hold."""
+"""Tokens: far more than fit into the model."""
 SEED = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 TEMPERATURE = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 TOP_P = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -24,22 +24,22 @@ LANGUAGE = Literal["auto", "zh", "en"]
 
 
 def by_type(kind_of: Callable[[Any], str | None], *kinds: str) -> Discriminator:
-    """Return how alternatives are told apart; an error names the `kinds` that there are."""
+    """Build the discriminator of a union; its error message lists the `kinds`."""
     known = ", ".join(map(repr, kinds))
     message = f"The type is none of {known}"
     return Discriminator(kind_of, custom_error_type="unknown_kind", custom_error_message=message)
 
 
 class RefusedFieldError(UsageError):
-    """A field that asks for what this model does not have."""
+    """A field that requests what the model does not support."""
 
     def __init__(self, field: str, message: str | None = None) -> None:
-        super().__init__(message or f"{field} is nothing that VisualGLM can do: leave it out.")
+        super().__init__(message or f"{field} is not supported by VisualGLM. Remove it.")
         self.field = field
 
 
 COUNT = Annotated[int, Field(ge=1, le=NO_LIMIT)] | Literal[-1]
-"""Tokens; -1 is no limit."""
+"""A number of tokens; -1 means no limit."""
 STOP = Annotated[str, StringConstraints(max_length=200)]
 STOPS = Annotated[list[STOP], Field(max_length=4)]
 TOOLS = {"tools": "tool_choice", "functions": "function_call"}
@@ -47,8 +47,8 @@ TOOLS = {"tools": "tool_choice", "functions": "function_call"}
 
 
 class SamplingFields(BaseModel):
-    """How an answer is drawn. What is left out, or null, comes from the flags of `serve`, or else from the
-    checkpoint's own generation config."""
+    """Sampling settings. Missing ones, and null, come from the flags of `serve`, else from the checkpoint's own
+    generation config."""
 
     temperature: TEMPERATURE | None = None
     top_p: TOP_P | None = None
@@ -58,7 +58,7 @@ class SamplingFields(BaseModel):
     language: LANGUAGE | None = None
 
     def draws(self) -> dict[str, Any]:
-        """Return temperature, top_p, top_k and repetition_penalty in transformers' names."""
+        """Return the sampling arguments under transformers' names."""
         return {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -68,7 +68,7 @@ class SamplingFields(BaseModel):
 
 
 def token_limit(count: int | None) -> int | None:
-    """Return the greatest number of tokens of an answer; None is the server's default."""
+    """Return the maximum number of tokens of an answer; None is the server's default."""
     return NO_LIMIT if count == -1 else count
 
 
@@ -78,12 +78,12 @@ def stop_strings(given: str | list[str] | None) -> list[str] | None:
 
 
 def refuse_fields(given: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    """Refuse fields that ask for what the model does not have; empty ones, null, false and 0 ask for nothing.
+    """Refuse fields that request what the model does not support. Empty values, null, false and 0 request nothing.
 
-    Tools ask for nothing where the choice is `none`, and a choice does not where it demands no tool.
+    Tools are ignored if the choice is `none`, and so is a choice that demands no tool.
 
     Raises:
-        RefusedFieldError: there is one.
+        RefusedFieldError: one of `names` requests something.
     """
     idle = {choice for choice in TOOLS.values() if _kind_of_choice(given.get(choice)) in ("none", "auto")}
     idle |= {tools for tools, choice in TOOLS.items() if _kind_of_choice(given.get(choice)) == "none"}

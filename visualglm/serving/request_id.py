@@ -1,4 +1,4 @@
-"""Give each request an id: the header `x-request-id` of its response, and a part of what the log says about it."""
+"""Give each request an id, which its response has in the header `x-request-id` and the log shows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 HEADER = "x-request-id"
 
 current_request_id: ContextVar[str] = ContextVar("current_request_id", default="")
-"""The id of the request that this task answers; empty outside of one."""
+"""The id of the request that the current task answers; empty if there is none."""
 
 
 class RequestId:
-    """Names each request; a client's own id is not taken, since strangers would write it into the log."""
+    """Set the id of each request. Ids of clients are ignored, as strangers would write them into the log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -36,7 +36,7 @@ class RequestId:
 
 
 def add_request_id(record: logging.LogRecord) -> bool:
-    """Set `request_id` of a log record, and write it before the message where a request failed."""
+    """Set `request_id` of a log record; an error's message begins with it."""
     name = current_request_id.get()
     record.__dict__["request_id"] = name
     if name and record.exc_info:

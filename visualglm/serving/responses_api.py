@@ -1,4 +1,4 @@
-"""`POST /v1/responses`, as OpenAI's Responses API: text and images in, a whole response or its events out.
+"""`POST /v1/responses`, compatible with OpenAI's clients.
 
 Responses are not kept, so that `previous_response_id` cannot refer to one. The texts of the last answers are, since the
 AI SDK refers to them by default.
@@ -31,7 +31,7 @@ from .responses_schema import (
 
 
 def router(answering: Answering) -> APIRouter:
-    """The route."""
+    """Build the route."""
     answers = RecentAnswers()
     routes = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -58,7 +58,7 @@ def router(answering: Answering) -> APIRouter:
 
 
 class _Reply:
-    """One job in the shapes of this API."""
+    """A job in the response shapes of this API."""
 
     def __init__(self, job: Job, asked: ResponsesRequest, model: str, answers: RecentAnswers) -> None:
         self.job = job
@@ -84,7 +84,7 @@ class _Reply:
         return error_responses.client_closed_response() if text is None else self._ended()
 
     def _ended(self) -> ResponseObject:
-        """The response once the job has ended; its text is remembered."""
+        """Return the response of a finished job, and remember its text."""
         if self.begun.store:
             self.answers.remember(self.message_id, self.job.text)
         whole = self.job.finish_reason == "stop"
@@ -103,7 +103,7 @@ class _Reply:
         return OutputMessage(id=self.message_id, status=status, content=[OutputText(text=self.job.text)])  # type: ignore[arg-type]
 
     async def events(self) -> AsyncIterator[str]:
-        """The events, numbered; an error after the beginning is `response.failed`."""
+        """Yield the numbered events; a late error is `response.failed`."""
         number = -1
         async for kind, fields in self._events():
             number += 1

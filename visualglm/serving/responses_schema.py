@@ -1,4 +1,4 @@
-"""What OpenAI's Responses API takes and gives, as far as this model has it. Knows nothing about engines."""
+"""Request and response models of OpenAI's Responses API, as far as this model supports it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSED = ("tools", "tool_choice", "top_logprobs")
 
 
 class ToolOutput(BaseModel):
-    """The result of a tool; the model reads it as a part of the next question."""
+    """The result of a tool, which becomes part of the next question."""
 
     type: Literal["function_call_output"]
     output: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
@@ -38,7 +38,7 @@ class ItemReference(BaseModel):
 
 
 class IgnoredItem(BaseModel):
-    """What clients send back of an assistant beside its text; this model has none of it."""
+    """Items that clients send back and that this model never has."""
 
     type: Literal["function_call", "reasoning"]
 
@@ -89,12 +89,12 @@ class ResponsesRequest(SamplingFields):
         """Return the sampling arguments beside `draws`, in transformers' names.
 
         Raises:
-            RefusedFieldError: something was asked that this model does not have, or that needs a memory.
+            RefusedFieldError: a requested feature is not supported.
         """
         extra = self.model_extra or {}
         for name in STATEFUL:
             if extra.get(name):
-                raise RefusedFieldError(name, f"{name} is not supported: send the whole dialogue as input.")
+                raise RefusedFieldError(name, f"{name} is not supported. Send the whole dialogue as input.")
         refuse_fields(extra, REFUSED)
         if self.text is not None and self.text.format is not None and self.text.format.type != "text":
             raise RefusedFieldError("text.format")
@@ -119,7 +119,7 @@ class ResponsesRequest(SamplingFields):
             elif isinstance(item, ItemReference):
                 answer = recall(item.id)
                 if answer is None:
-                    raise RefusedFieldError("input", f"The answer {item.id} is not remembered: send its message.")
+                    raise RefusedFieldError("input", f"The answer {item.id} is not remembered. Send its message.")
                 messages.append({"role": "assistant", "content": answer})
         self.input = ""
         return messages
@@ -145,19 +145,19 @@ class OutputMessage(BaseModel):
 
 
 class InputDetails(BaseModel):
-    """Tokens that were read before; none are remembered."""
+    """Cached tokens: none."""
 
     cached_tokens: Literal[0] = 0
 
 
 class OutputDetails(BaseModel):
-    """Tokens of thoughts; the model has none."""
+    """Tokens of reasoning: none."""
 
     reasoning_tokens: Literal[0] = 0
 
 
 class ResponseUsage(BaseModel):
-    """Tokens of prompt and answer; a image's slots count."""
+    """Tokens of prompt and answer; image placeholder tokens count."""
 
     input_tokens: int
     input_tokens_details: InputDetails = InputDetails()

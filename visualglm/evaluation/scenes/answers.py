@@ -5,14 +5,10 @@ There is one wording per fact, so that an answer is either right or wrong.
 
 from __future__ import annotations
 
+from .concepts import names_without_article
 from .kinds import CATEGORIES, Background, Colour, Kind, Language, Zone
 from .question_templates import EN_NUMBERS, ZH_NUMBERS
 from .scene import Scene, SceneItem
-
-_SOME = (
-    *("scissors", "glasses", "eyeglasses", "jeans", "trousers", "pants", "broccoli", "binoculars", "pliers", "shears"),
-    *("garden shears", "tweezers", "onion rings", "rice", "milk", "water", "fries", "salt", "canned food"),
-)
 
 
 def noun(kind: Kind, language: Language) -> str:
@@ -52,9 +48,9 @@ def mentioned_colour(item: SceneItem) -> Colour | None:
 
 def article(word: str) -> str:
     """Return a or an, by sound; some for uncountable and plural names (milk, scissors)."""
-    if word in _SOME:
+    if word in names_without_article():
         return "some"
-    if word.startswith(("uni", "ufo", "ute", "euro")):
+    if word.startswith(("uni", "ufo", "usb", "ute", "euro")):
         return "a"
     return "an" if word[0] in "aeiou" or word.startswith(("hour", "x-", "x mark")) else "a"
 
@@ -75,7 +71,7 @@ def some(name: str, kind: Kind, colour: Colour | None, language: Language) -> st
     if language == "zh":
         return (f"{colour.zh}的" if colour else "") + name
     phrase = (f"{colour.key} " if colour else "") + name
-    return f"{article(phrase)} {phrase}"
+    return f"{article(name if name in names_without_article() else phrase)} {phrase}"
 
 
 def joined(phrases: list[str], language: Language) -> str:

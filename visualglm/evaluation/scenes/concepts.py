@@ -17,6 +17,14 @@ from .kinds import KINDS, Kind
 
 TABLE = Path(__file__).with_name("concepts.tsv")
 LETTER = "letter"
+_PLURAL_NAMES = frozenset(
+    (
+        *("crossed fingers", "painted nails", "heart hands", "lips", "praying hands", "cupped hands", "eyeglasses"),
+        *("trousers", "pants", "theater masks", "ballet slippers", "briefs", "prayer beads", "fries", "hina dolls"),
+        *("sun and clouds", "train tracks", "table tennis", "tennis", "hundred points", "sparkles", "scales"),
+        *("film frames", "garden shears", "canned food", "curry", "wheat"),
+    )
+)
 
 
 @lru_cache(maxsize=1)
@@ -37,6 +45,13 @@ def number_of() -> dict[Kind, int]:
 def by_key() -> dict[str, Kind]:
     """Map each key to its kind."""
     return {kind.key: kind for kind in kinds()}
+
+
+@lru_cache(maxsize=1)
+def names_without_article() -> frozenset[str]:
+    """Return the English names without "a", plural or uncountable: gloves (pair of gloves), rice (bowl of rice)."""
+    parts = {name for kind in kinds() for name in kind.en if kind.en[0].endswith(f" of {name}")}
+    return frozenset(parts) | _PLURAL_NAMES
 
 
 @lru_cache(maxsize=1)
