@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import openai
+import pydantic
 import pytest
 
 import visualglm
@@ -74,6 +75,17 @@ def test_an_answer_is_referred_to_by_its_id(opened: visualglm.VisualGLM, client:
         client.responses.create(input=[{"type": "item_reference", "id": private.output[0].id}, *asked])  # type: ignore[list-item]
 
 
+class Scene(pydantic.BaseModel):
+    many: bool
+    shape: str = pydantic.Field(max_length=5)
+
+
+def test_the_client_parses_a_pydantic_class(opened: visualglm.VisualGLM, client: openai.OpenAI) -> None:
+    whole = client.responses.parse(input=[message(QUESTION, SAMPLES[0])], text_format=Scene)  # type: ignore[list-item]
+    assert isinstance(whole.output_parsed, Scene)
+    assert whole.output_text == opened.ask(SAMPLES[0], QUESTION, json_schema=Scene).text
+
+
 def test_the_oldest_answers_are_forgotten() -> None:
     answers = RecentAnswers(2)
     for name in "abc":
@@ -102,7 +114,8 @@ def test_a_limit_leaves_the_response_incomplete(client: openai.OpenAI) -> None:
         ({"input": [{"role": "user", "content": " "}]}, "input"),
         ({"input": "猫" * 5000}, "input"),
         ({"model": "gpt-4o"}, "model"),
-        ({"text": {"format": {"type": "grammar"}}}, "text.format"),
+        ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
+        ({"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format"),
     ],
 )
 def test_mistakes_name_their_field(server: Server, change: dict[str, Any], param: str) -> None:

@@ -80,7 +80,8 @@ def convert(
         report: called with a message for each step.
 
     Raises:
-        CheckpointError: the source is broken, or does not compute what its own `fingerprint.json` says.
+        CheckpointError: the source is broken, holds NaN or infinite values, or does not compute what its own
+            `fingerprint.json` says.
         TokenizerError: the given vocabulary file is not a vocabulary file.
         UsageError: the target cannot be written or replaced, or `to` is not a layout.
     """
@@ -105,7 +106,7 @@ def convert(
         checkpoint = _calibrated(original, quantize, calibrate, vocabulary)
     with atomic_folder(place, overwrite) as folder:
         report(f"writing {len(checkpoint.tensors)} tensors, {in_words(checkpoint.nbytes)}")
-        _write_weights(folder, checkpoint, to, max_shard_size)
+        _write_weights(folder, tensor_check.finite_when_read(checkpoint), to, max_shard_size)
         _take_along(folder, checkpoint, to, vocabulary)
         if with_fingerprint:
             report("computing the fingerprint, layer by layer")

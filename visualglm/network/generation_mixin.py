@@ -15,6 +15,7 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, StaticCache
 from transformers.generation import (
     GenerationConfig,
+    InfNanRemoveLogitsProcessor,
     LogitsProcessor,
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
@@ -148,8 +149,8 @@ class VisualGLMGenerationMixin(GenerationMixin):
             preallocate(cache)
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Replace transformers' repetition penalty by upstream's, count n-grams within the answer alone, and move a
-        seeded draw to the end."""
+        """Check the logits first, replace transformers' repetition penalty by upstream's, count n-grams within the
+        answer alone, and put a seeded draw last."""
         model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
         mask = model_kwargs.get("attention_mask")
         padding = None if mask is None or mask.dim() != 2 else (mask != 0).int().argmax(-1)
@@ -167,6 +168,8 @@ class VisualGLMGenerationMixin(GenerationMixin):
             return processor
 
         found = super()._get_logits_processor(*args, **kwargs)
-        return LogitsProcessorList(
+        given = LogitsProcessorList(
             map(ours, sorted(found, key=lambda processor: isinstance(processor, sampling.SeededDraw)))
         )
+        removes_invalid = any(isinstance(processor, InfNanRemoveLogitsProcessor) for processor in given)
+        return given if removes_invalid else LogitsProcessorList([sampling.RequireFinite(), *given])

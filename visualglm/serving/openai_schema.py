@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Tag
 
+from .choice_fields import ChoiceFields
 from .request_fields import (
     COUNT,
     MAX_MESSAGES,
     MAX_PARTS,
     STOP,
     STOPS,
-    RefusedFieldError,
     SamplingFields,
     by_type,
     refuse_fields,
@@ -21,7 +21,7 @@ from .request_fields import (
 )
 
 REFUSED = (
-    *("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio"),
+    *("tools", "tool_choice", "functions", "function_call", "logit_bias", "audio"),
     *("presence_penalty", "frequency_penalty"),  # 0 is the default of clients
 )
 
@@ -93,7 +93,7 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class ChatRequest(SamplingFields):
+class ChatRequest(SamplingFields, ChoiceFields):
     """`POST /v1/chat/completions`; missing fields come from the checkpoint's own generation config."""
 
     model_config = ConfigDict(extra="allow")
@@ -102,7 +102,6 @@ class ChatRequest(SamplingFields):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = None
     stop: STOP | STOPS | None = None
     max_tokens: COUNT | None = None
     max_completion_tokens: COUNT | None = None
@@ -115,10 +114,8 @@ class ChatRequest(SamplingFields):
         """
         extra = self.model_extra or {}
         refuse_fields(extra, REFUSED)
-        if (extra.get("response_format") or {"type": "text"}) != {"type": "text"}:
-            raise RefusedFieldError("response_format")
         limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
-        return {"stop": stop_strings(self.stop), "max_new_tokens": token_limit(limit)}
+        return {"stop": stop_strings(self.stop), "max_new_tokens": token_limit(limit), **self.choices()}
 
     def take_messages(self) -> list[dict[str, Any]]:
         """Return the messages, and keep none: they hold the encoded images."""
@@ -142,13 +139,34 @@ class AssistantMessage(BaseModel):
     refusal: None = None
 
 
-class Choice(BaseModel):
-    """The one choice."""
+class TopLogprob(BaseModel):
+    """A token at a position of the answer; `bytes` is null for a token that is no text, such as the end."""
 
-    index: Literal[0] = 0
+    token: str
+    bytes: list[int] | None
+    logprob: float
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer, and the likeliest ones at its position."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """The tokens of an answer without its end."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """One of the `n` answers."""
+
+    index: int
     message: AssistantMessage
     finish_reason: Literal["stop", "length"]
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletion(BaseModel):

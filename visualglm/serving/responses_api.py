@@ -27,6 +27,7 @@ from .responses_schema import (
     ResponseObject,
     ResponsesRequest,
     ResponseUsage,
+    TextSettings,
 )
 
 
@@ -77,6 +78,7 @@ class _Reply:
             top_p=asked.top_p,
             truncation=asked.truncation or "auto",
             store=asked.store is not False,
+            text=TextSettings(format=asked.text_format),
         )
 
     async def whole(self, request: Request) -> ResponseObject | Response:

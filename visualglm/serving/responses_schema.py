@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Tag
 
+from ..inference.json_grammar import ANY_OBJECT
 from .openai_schema import ChatMessage, TextPart
 from .request_fields import (
     COUNT,
@@ -58,9 +59,25 @@ ITEM = Annotated[
 
 
 class TextFormat(BaseModel):
-    """How the answer is written."""
+    """What the answer is: text, any JSON object, or JSON of a schema. It always matches it, whatever `strict` says."""
 
-    type: str
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Annotated[str, StringConstraints(max_length=256)] | None = None
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+    def constraint(self) -> dict[str, Any] | None:
+        """Return the JSON schema of the answer; None for text.
+
+        Raises:
+            RefusedFieldError: the format is of a schema, and has none.
+        """
+        if self.type == "json_schema" and self.json_schema is None:
+            raise RefusedFieldError("text.format", "text.format has no schema. Send one, or type json_object.")
+        return {"text": None, "json_object": ANY_OBJECT, "json_schema": self.json_schema}[self.type]
 
 
 class TextSettings(BaseModel):
@@ -96,9 +113,13 @@ class ResponsesRequest(SamplingFields):
             if extra.get(name):
                 raise RefusedFieldError(name, f"{name} is not supported. Send the whole dialogue as input.")
         refuse_fields(extra, REFUSED)
-        if self.text is not None and self.text.format is not None and self.text.format.type != "text":
-            raise RefusedFieldError("text.format")
-        return {"max_new_tokens": token_limit(self.max_output_tokens)}
+        limit = token_limit(self.max_output_tokens)
+        return {"max_new_tokens": limit, "json_schema": self.text_format.constraint()}
+
+    @property
+    def text_format(self) -> TextFormat:
+        """The format of the answer."""
+        return (self.text and self.text.format) or TextFormat(type="text")
 
     def take_messages(self, recall: Callable[[str], str | None]) -> list[dict[str, Any]]:
         """Return the dialogue as chat messages, and keep none: they hold the encoded images.
@@ -197,7 +218,7 @@ class ResponseObject(BaseModel):
     temperature: float | None
     top_p: float | None
     truncation: Literal["auto", "disabled"]
-    text: TextSettings = TextSettings(format=TextFormat(type="text"))
+    text: TextSettings
     background: Literal[False] = False
     parallel_tool_calls: Literal[False] = False
     previous_response_id: None = None

@@ -42,7 +42,7 @@ def from_sat(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_no_stem(folder: Path, config: VisualGLMConfig) -> None:
-    """Raises `UsageError` if the model has a convolutional stem, of which upstream's code knows nothing."""
+    """Raise `UsageError` if the model has a convolutional stem, of which upstream's code knows nothing."""
     if config.vision.stem is not None:
         raise UsageError(
             f"{folder} has a convolutional stem, which upstream's layouts cannot hold: write --to native, or first "
