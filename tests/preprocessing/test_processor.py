@@ -174,7 +174,7 @@ def test_unsupported_options_are_refused(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("tokenize", [True, False])
 @pytest.mark.parametrize(
-    "messages", [[], [{"role": "tool", "content": "x"}], [{"role": "assistant", "content": "x"}], [[]]]
+    "messages", [[], [{"role": "critic", "content": "x"}], [{"role": "assistant", "content": "x"}], [[]]]
 )
 def test_invalid_messages_are_refused(messages: Any, tokenize: bool) -> None:
     with pytest.raises(PromptError):
