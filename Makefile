@@ -13,7 +13,7 @@ BIN := .venv/bin
 	@touch $@
 
 .venv/.all: .venv/.base lab/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,qlora,eval,dev]" -e lab
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,json,qlora,eval,dev]" -e lab
 	touch $@
 
 # builds the C kernel anew where its sources changed after the install

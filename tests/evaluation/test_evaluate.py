@@ -151,3 +151,12 @@ def test_a_wrong_environment_is_refused(monkeypatch: pytest.MonkeyPatch, rank: s
     monkeypatch.setenv("WORLD_SIZE", size)
     with pytest.raises(UsageError, match="Use torchrun, or unset both"):
         part_of_environment()
+
+
+def test_quantize_prints_what_the_bits_cost(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visualglm.evaluation.model_comparison.COMPARED_SCENES", 2)
+    mini, target = str(packed_model()), str(tmp_path / "int4")
+    done = program("quantize", mini, target, "--bits", "4", "--no-fingerprint", "--evaluate", "pope")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == [target, "pope: 4 rows in both"]
+    assert "(McNemar)" in done.stdout

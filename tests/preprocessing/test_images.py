@@ -227,7 +227,7 @@ def test_arrays() -> None:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG that states a size and has no pixels."""
+    """Return a PNG that states a size and has no pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -376,7 +376,7 @@ def test_a_model_that_was_resized_reads_its_new_size() -> None:
 
 @pytest.fixture(scope="module")
 def heic() -> bytes:
-    """A HEIC image whose EXIF block says that it is turned."""
+    """Return a HEIC image whose EXIF block says that it is turned."""
     heif = pytest.importorskip("pillow_heif")
     heif.register_heif_opener()
     exif, file = Image.Exif(), io.BytesIO()

@@ -89,7 +89,7 @@ def evaluate(
         options.interface_language(flags.language),
     )
     plan = AnswerPlan(flags.language, parse_batch_size(batch_size), workers, sampling)
-    outcome = run(evaluation, flags.open_model, plan, out, part, _report_progress)
+    outcome = run(evaluation, flags.open_model, plan, out, part, report_progress)
     if outcome.results is None:
         typer.echo("This part is finished; the last process writes the results.", err=True)
         return
@@ -152,7 +152,8 @@ def _format(entry: dict[str, Any]) -> str:
     return f"{entry['value']:.3f}  [{entry['low']:.3f}, {entry['high']:.3f}]"
 
 
-def _report_progress(finished: int, known: int) -> None:
+def report_progress(finished: int, known: int) -> None:
+    """Say on stderr how far the answers are."""
     if finished % 100 == 0 or finished == known:
         typer.echo(f"{finished} of {known} answers", err=True)
 

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..errors import require_extra
 from . import options
 from .convert import CheckpointFlags
-from .grouped_help import data_option, performance_option
+from .evaluate import TaskName, format_comparison, report_progress
+from .grouped_help import data_option, output_option, performance_option
 
 MAX_IMAGES = 32
 """Images to calibrate with: they are encoded in one batch."""
@@ -38,6 +40,13 @@ def quantize(
             help="Images (folder, glob or list) like yours: 4-bit scales are chosen to suit them.",
         ),
     ] = None,
+    evaluate: Annotated[
+        TaskName | None,
+        output_option(
+            metavar="TASK",
+            help="Also print what the bits cost on a task of `visualglm evaluate` (drawn scenes), for example scenes.",
+        ),
+    ] = None,
     *,
     flags: CheckpointFlags,
 ) -> None:
@@ -48,6 +57,8 @@ def quantize(
     Example: visualglm quantize visualglm-6b quantized --quantize 4
     """
     options.check_model(source)
+    if evaluate is not None:
+        require_extra("eval", "--evaluate", "matplotlib", "pycocoevalcap", "scipy")
     from ..checkpoints import quantization_plan
 
     plan = quantization_plan(
@@ -58,6 +69,17 @@ def quantize(
     )
     images = [] if calibrate is None else _calibration_images(calibrate)
     flags.write(source, target, quantize=plan, calibrate=images)
+    if evaluate is not None:
+        _print_cost(evaluate, source, target, None if flags.tokenizer is None else str(flags.tokenizer))
+
+
+def _print_cost(task: str, source: str, target: Path, tokenizer: str | None) -> None:
+    """Compare the quantized folder with its source on a task."""
+    from ..evaluation.model_comparison import compare_models
+
+    models = {source: options.Flags(source, tokenizer), str(target): options.Flags(str(target))}
+    openers = {name: flags.open_model for name, flags in models.items()}
+    typer.echo(format_comparison(compare_models(task, openers, report_progress)))
 
 
 def _calibration_images(source: str) -> list[Any]:

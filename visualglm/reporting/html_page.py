@@ -50,11 +50,13 @@ def _cell(text: str) -> str:
     return f"<td{' class=number' if is_number else ''}>{html.escape(text)}</td>"
 
 
-def thumbnail(image: Image.Image, description: str = "") -> str:
-    """Embed an image of at most `THUMBNAIL` pixels a side; the caller's image stays as it is."""
-    small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+def thumbnail(image: Image.Image, description: str = "", size: int = THUMBNAIL, colours: int | None = None) -> str:
+    """Embed a copy of an image of at most `size` pixels a side; `colours` limits its palette."""
+    small = image.convert("RGB")
+    small.thumbnail((size, size))
+    if colours is not None:
+        small = small.quantize(colours)
     content = io.BytesIO()
-    small.convert("RGB").save(content, "PNG")
+    small.save(content, "PNG", optimize=True)
     data = base64.b64encode(content.getvalue()).decode()
     return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'

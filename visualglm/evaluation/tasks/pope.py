@@ -21,10 +21,6 @@ CELLS = {("yes", "yes"): 0, ("no", "yes"): 1, ("yes", "no"): 2, ("no", "no"): 3,
 """(truth, answer) -> index of the statistic: true and false positives, false and true negatives, unclear."""
 
 
-def accuracy(sums: Array) -> Array:
-    return ratio(sums[..., 0] + sums[..., 3], sums.sum(-1))
-
-
 def precision(sums: Array) -> Array:
     return ratio(sums[..., 0], sums[..., 0] + sums[..., 1])
 
@@ -48,7 +44,7 @@ class PopeTask:
     name = "pope"
     max_new_tokens = 32
     metrics = (
-        Metric("accuracy", "confusion", accuracy),
+        Metric("accuracy", "right"),
         Metric("precision", "confusion", precision),
         Metric("recall", "confusion", recall),
         Metric("F1", "confusion", f1),
@@ -71,12 +67,13 @@ class PopeTask:
         cells = np.zeros(len(CELLS))
         cells[CELLS[truth, said]] = 1
         facets = {"language": language_of(row.question), **row.facets}
-        statistics, asked = {"confusion": tuple(cells.tolist())}, [(row.question, text)]
+        statistics = {"right": (float(said == truth), 1.0), "confusion": tuple(cells.tolist())}
+        asked = [(row.question, text)]
         quality = 1.0 if said == truth else 0.5 if said is None else 0.0
         return ScoredRow(row.id, row.row, row.image_key, statistics, quality, asked, truth, facets, errors, row.image)
 
     def baselines(self) -> Mapping[str, float]:
-        """The commoner of yes and no, to every question."""
+        """Return the accuracy of always giving the commoner of yes and no."""
         share = sum(row.references[0] == "yes" for row in self.examples) / len(self.examples)
         return {"accuracy": max(share, 1 - share)}
 
