@@ -2,7 +2,7 @@
 
     draw: Callable[[Axes], None] -- themed_plot --> an HTML <picture> with both themes, or plot_file --> a file
 
-`draw_intervals` and `draw_curves` draw what most reports need. Needs matplotlib (`visualglm[eval]` or `[train]`).
+`draw_intervals` and `draw_curves` draw what most reports need. Needs matplotlib (the extra `[eval]` or `[train]`).
 """
 
 from __future__ import annotations
