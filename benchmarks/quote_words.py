@@ -13,6 +13,13 @@ WORDS: dict[str, dict[str, Any]] = {
         "token": "each token of the answer",
         "seconds": "{} s",
         "of": "{} GB, {} x the model ({} GB)",
+        "evaluate_head": "drawn scenes",
+        "evaluate_forms": {
+            "base": "16 bits",
+            "8 bits": "8 bits",
+            "4 bits": "4 bits",
+            "adapter": "counting adapter",
+        },
         "demo_head": "| recipe | right before | right after | answers outside the data that stayed | CPU seconds |",
         "demo_row": "| `{method}` | {right_before:.0%} | {right_after:.0%} of {asked} | {probe_unchanged:.0%} | "
         "{cpu_seconds} |",
@@ -63,6 +70,8 @@ WORDS: dict[str, dict[str, Any]] = {
         "token": "回答的每个词",
         "seconds": "{} 秒",
         "of": "{} GB，模型（{} GB）的 {} 倍",
+        "evaluate_head": "绘制的场景",
+        "evaluate_forms": {"base": "16 位", "8 bits": "8 位", "4 bits": "4 位", "adapter": "计数适配器"},
         "demo_head": "| 配方 | 训练前正确 | 训练后正确 | 数据之外未变的答案 | CPU 秒 |",
         "demo_row": "| `{method}` | {right_before:.0%} | {asked} 个中的 {right_after:.0%} | {probe_unchanged:.0%} | "
         "{cpu_seconds} |",
