@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization evaluate-mini bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization evaluate-mini bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -13,7 +13,7 @@ BIN := .venv/bin
 	@touch $@
 
 .venv/.all: .venv/.base lab/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,qlora,eval,dev]" -e lab
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,json,qlora,eval,dev]" -e lab
 	touch $@
 
 # builds the C kernel anew where its sources changed after the install
@@ -90,6 +90,22 @@ test-web: .venv/.all
 	mkdir -p runs/axe
 	test -f runs/axe/axe.min.js || { npm pack --silent --pack-destination runs/axe axe-core@4.14.1 && tar -xzf runs/axe/axe-core-4.14.1.tgz -C runs/axe --strip-components 1 package/axe.min.js; } || echo "axe-core is missing; only the names of controls are checked"
 	$(BIN)/python -m pytest tests/web -rs
+
+# the documentation site in both languages, in build/site; a warning or a dead link is an error
+docs: build/.docs-tools
+	NO_MKDOCS_2_WARNING=1 build/docs-tools/bin/mkdocs build --strict
+
+# what mkdocs needs (the extra [docs]), without torch: the API reference is read from the source
+build/.docs-tools: pyproject.toml
+	$(PYTHON) -m venv build/docs-tools
+	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > build/docs-tools/needed.txt
+	build/docs-tools/bin/python -m pip install --quiet --disable-pip-version-check -r build/docs-tools/needed.txt
+	touch $@
+
+# pages that are made from the code: the command line, and the stories of tests/stories
+docs-pages: .venv/.all
+	$(BIN)/python docs/make_cli_page.py
+	$(BIN)/python -m tests.stories.page
 
 # images of the page for README and docs, drawn by the same browser
 screenshots: .venv/.all

@@ -31,7 +31,7 @@ MAX_LINES = 400
 
 
 def load_diagram() -> ModuleType:
-    """The script that draws the architecture, whose table of layers is the rule."""
+    """Return the script that draws the architecture, whose table of layers is the rule."""
     spec = importlib.util.spec_from_file_location("draw_architecture", ROOT / "docs" / "draw_architecture.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -82,7 +82,7 @@ def imports(name: str) -> list[tuple[str, bool]]:
 
 
 def circles() -> Iterator[list[str]]:
-    """Groups of files that import each other, by Tarjan's depth-first search."""
+    """Yield groups of files that import each other, by Tarjan's depth-first search."""
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
@@ -206,7 +206,7 @@ def test_benchmarks_import_what_their_neighbours_define() -> None:
 
 
 def _defined(file: Path) -> set[str]:
-    """The names at the top level of a file."""
+    """Return the names at the top level of a file."""
     names: set[str] = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign):

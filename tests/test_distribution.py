@@ -33,7 +33,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from the sdist, so that the sdist is known to be complete."""
+    """Return a wheel built from the sdist, so that the sdist is known to be complete."""
     folder = tmp_path_factory.mktemp("dist")
     source = folder / "source"
     shutil.copytree(ROOT / "visualglm", source / "visualglm", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
@@ -48,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel; the packages that it needs are those of this one, found by a path."""
+    """Return an environment with the wheel; the packages that it needs are those of this one, found by a path."""
     folder = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     python = folder / "bin" / "python"

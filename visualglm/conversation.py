@@ -25,6 +25,7 @@ from .inference.answer import Answer
 from .inference.batch_generation import generate_batch
 from .inference.generation_settings import generation_settings
 from .inference.image_features import ImageFeatures, encode_pixels
+from .inference.json_grammar import compile_json_schema
 from .inference.start_reply import ask_prompt, start_reply
 from .inference.streaming_reply import StreamingReply
 from .inference.text_row import TextRow
@@ -308,7 +309,8 @@ class VisualGLM:
         Raises:
             PromptError: the question does not fit into the model.
         """
-        settings = generation_settings(self.model, **forbid_chinese_tokens(self.tokenizer, language, sampling))
+        sampling = forbid_chinese_tokens(self.tokenizer, language, sampling)
+        settings = generation_settings(self.model, **compile_json_schema(self.tokenizer, sampling))
         turn = Turn(question, image_count=0 if image_embeds is None else 1)
         prompt = ask_prompt(self.processor, [turn], language, settings.limits)
         return TextRow(self.tokenizer, prompt.input_ids, image_embeds, settings)

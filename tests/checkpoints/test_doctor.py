@@ -166,6 +166,9 @@ def test_broken_numbers_and_a_blind_model(odd: Path) -> None:
     assert f"NaN or infinite values in 2 tensors: {QKV}, lm_head.weight" in detail(odd, "numbers") or (
         f"lm_head.weight, {QKV}" in detail(odd, "numbers")
     )
+    with pytest.raises(CheckpointError, match="holds NaN or infinite values"):
+        convert(odd, odd.parent / "converted", with_fingerprint=False)
+    assert not (odd.parent / "converted").exists()
     blind = {name: t * 0 if "glm_proj" in name else t for name, t in random_state(ODD_CONFIG).items()}
     write_hf(odd, ODD_CONFIG, blind)
     assert "the model does not see" in detail(odd, "image") and results(odd)["numbers"] == "passed"

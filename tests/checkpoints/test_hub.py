@@ -89,7 +89,7 @@ def test_a_folder_is_never_asked_for(
 
 @pytest.fixture
 def cache(hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the hub as its client writes it, and no network."""
+    """Return a cache of the hub as its client writes it, and no network."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     repository = tmp_path / "cache" / "models--THUDM--visualglm-6b"

@@ -47,7 +47,7 @@ def reshaped(state: State) -> State:
 
 TENSORS = {
     "missing": (without("transformer.layers.1.mlp"), r"4 tensors are missing \(transformer\.layers\.1\.mlp\."),
-    "many missing": (without("transformer.layers"), r"24 tensors are missing \(.*\) |and 16 more"),
+    "many missing": (without("transformer.layers"), r"24 tensors are missing \(transformer\..* and 16 more\)"),
     "text only": (without("image_encoder"), r"and \d+ more\), so this is a text-only ChatGLM-6B"),
     "no head": (without("lm_head"), r"1 tensors are missing \(lm_head\.weight\)"),
     "unexpected": (lambda s: s | {"a.b": torch.ones(1)}, r"1 tensors are unexpected \(a\.b\)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def test_ask_answers_about_the_packed_sample() -> None:
     done = run("ask", str(SAMPLE), "这张图片里有什么？")
     assert done.returncode == 0, done.stderr.decode()
     assert language_of(done.stdout.decode()) == "zh"
-    assert done.stderr == b""
+    assert done.stderr.decode().count("\n") == 1 and "visualglm-mini" in done.stderr.decode()
 
 
 def test_ask_reads_stdin_and_writes_json(program: Callable[..., subprocess.CompletedProcess[str]]) -> None:
@@ -42,8 +43,24 @@ def test_ask_reads_stdin_and_writes_json(program: Callable[..., subprocess.Compl
     answer = json.loads(done.stdout)
     assert answer["question"] == "What is this?"
     assert answer["text"].isascii()
-    assert answer["finish_reason"] == "stop"
+    assert answer["finish_reason"] == "stop" and answer["model"] == "visualglm-mini"
     assert program("ask", str(SAMPLE), "What is this?").stdout == answer["text"] + "\n"
+
+
+def test_every_surface_names_the_packed_model_and_no_other(
+    program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, stem_folder: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    shutil.copy(SAMPLE, tmp_path / "images")
+    names = {None: "visualglm-mini", str(visualglm.packed_model()): "visualglm-mini", str(stem_folder): "stem"}
+    for number, (model, name) in enumerate(names.items()):
+        flags = ["--language", "zh", "--max-new-tokens", "2", *(["--model", model] if model else [])]
+        out = str(tmp_path / f"{number}.jsonl")
+        asked = program("ask", str(SAMPLE), *flags)
+        for done in (asked, program("caption", str(tmp_path / "images"), "-o", out, *flags)):
+            assert done.returncode == 0, done.stderr
+            assert ("请用 --model 打开 VisualGLM-6B" in done.stderr) == (name != "stem")
+        assert json.loads(Path(out).read_text(encoding="utf-8"))["model"] == name
 
 
 def test_without_a_question_the_image_is_described_in_the_users_language(

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def splits_in(folder: Path) -> set[str]:
-    """The members of `Split` that a folder's code names."""
+    """Return the members of `Split` that a folder's code names."""
     return {
         node.attr
         for file in folder.rglob("*.py")
@@ -106,7 +106,7 @@ def test_answers_in_other_words_are_judged_by_their_fact(
 
 
 def perfect(task: ScenesTask, firm: bool) -> dict[str, Reply]:
-    """Replies that are all true; when doubted, firm ones stay so."""
+    """Return replies that are all true; when doubted, firm ones stay so."""
     replies: dict[str, Reply] = {}
     truths = {question.id: question.exchange for question in task.asked}
     while waiting := [query for query in task.queries(replies) if query.id not in replies]:

@@ -14,7 +14,7 @@ from .fake_hub import FakeHub, serve
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """Serves the reference set as zai-org/visualglm-6b; the cache is empty."""
+    """Serve the reference set as zai-org/visualglm-6b; the cache is empty."""
     with serve(REFERENCE / "hf", "zai-org/visualglm-6b") as server:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", server.url)

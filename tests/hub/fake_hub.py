@@ -34,7 +34,7 @@ class FakeHub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def listing(self) -> dict[str, Any]:
-        """The answer about the model, as `model_info` reads it."""
+        """Return the answer about the model, as `model_info` reads it."""
         siblings = []
         for path in sorted(self.folder.iterdir()):
             content = path.read_bytes()
@@ -45,7 +45,7 @@ class FakeHub(ThreadingHTTPServer):
         return {"id": self.name, "modelId": self.name, "sha": COMMIT, "private": False, "siblings": siblings}
 
     def tree(self) -> list[dict[str, Any]]:
-        """The same files as `snapshot_download` reads them."""
+        """Return the same files as `snapshot_download` reads them."""
         return [
             {"type": "file", "path": file["rfilename"], "size": file["size"], "oid": file["blobId"]}
             for file in self.listing()["siblings"]

@@ -128,7 +128,7 @@ def test_memory_follows_the_rows() -> None:
 
 
 def filled(length: int, value: float) -> Any:
-    """A prompt's cache of one layer, one head, of one value."""
+    """Return a prompt's cache of one layer, one head, of one value."""
     cache = DynamicCache()
     cache.update(torch.full((1, 1, length, 4), value), torch.full((1, 1, length, 4), value), 0)
     PrefixState(torch.tensor([[1, length]]), length).remember(cache)

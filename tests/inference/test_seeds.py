@@ -24,7 +24,7 @@ SEED = 3
 
 @pytest.fixture(scope="module")
 def expected(opened: visualglm.VisualGLM) -> str:
-    """What torch's global generator draws after this seed."""
+    """Return what torch's global generator draws after this seed."""
     torch.manual_seed(SEED)
     return opened.ask(SAMPLE, QUESTION, **SAMPLED).text
 

@@ -47,7 +47,7 @@ def connection(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def answers(items: Any) -> list[dict[str, Any]]:
-    """Reads each image and says its hash; an empty one is an error."""
+    """Read each image and says its hash; an empty one is an error."""
     found = [(item.image, item.read()) for item in items]
     return [
         {"image": image, "question": "?", **({"text": digest(content)} if content else {"error": "empty"})}

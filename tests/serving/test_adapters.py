@@ -37,7 +37,7 @@ Said = dict[tuple[str | None, str, int], str]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """An adapter of each kind with numbers that change what is said."""
+    """Return an adapter of each kind with numbers that change what is said."""
     torch.manual_seed(1)
     root, base = tmp_path_factory.mktemp("adapters"), base_of(visualglm.packed_model())
     for name, (method, *changes) in KINDS.items():
@@ -51,7 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def alone(folders: dict[str, Path]) -> Said:
-    """What each adapter says, on a model that has no other."""
+    """Return what each adapter says, on a model that has no other."""
     said: Said = {}
     for name in (None, *folders):
         model = visualglm.load(device="cpu", adapter=None if name is None else folders[name])

@@ -67,7 +67,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 @pytest.fixture
 def run(opened: visualglm.VisualGLM) -> Iterator[Callable[..., Any]]:
-    """Runs a coroutine function with a started engine, and closes it."""
+    """Run a coroutine function with a started engine, and closes it."""
     engines: list[Engine] = []
 
     def with_engine(work: Callable[[Engine], Coroutine[Any, Any, Any]], **limits: Any) -> Any:

@@ -24,7 +24,7 @@ GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 8}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: two images, data, and the small random model in upstream's two layouts."""
+    """Return the working directory: two images, data, and the small random model in upstream's two layouts."""
     for layout, name in (("hf", "visualglm-6b"), ("sat", "visualglm-6b-sat")):
         shutil.copytree(REFERENCE / layout, tmp_path / name)
     shutil.copy(REFERENCE / "hf" / "ice_text.model", tmp_path / "visualglm-6b-sat")
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def story(request: pytest.FixtureRequest) -> Story:
-    """What the docstring of the test says."""
+    """Return what the docstring of the test says."""
     return read_story(request.function.__name__, request.function.__doc__)
 
 
@@ -60,7 +60,7 @@ def show(
 
 @pytest.fixture
 def adapter(folder: Path) -> Path:
-    """An adapter of `visualglm-6b`, trained for a few steps."""
+    """Return an adapter of `visualglm-6b`, trained for a few steps."""
     return train(folder, "lora", "runs/lora")
 
 
@@ -77,5 +77,5 @@ def train(folder: Path, method: str, output: str, *changes: str, **options: Any)
 
 
 def answer(model: visualglm.VisualGLM, image: str = "photos/0.png", question: str = QUESTION) -> str:
-    """The greedy answer."""
+    """Return the greedy answer."""
     return model.ask(image, question, **GREEDY).text

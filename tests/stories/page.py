@@ -82,7 +82,7 @@ def _join(paragraph: str) -> str:
 
 
 def chapters() -> dict[str, tuple[dict[str, str], list[Story]]]:
-    """The files, each with its heading by language (its docstring) and its stories."""
+    """Return the files, each with its heading by language (its docstring) and its stories."""
     found = {}
     for name in CHAPTERS:
         tree = ast.parse((Path(__file__).parent / name).read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def chapters() -> dict[str, tuple[dict[str, str], list[Story]]]:
 
 
 def write_page(language: str) -> str:
-    """The page in `en` or `zh`."""
+    """Return the page in `en` or `zh`."""
     words, parts, number = WORDS[language], [HEADS[language]], 0
     for file, (heading, stories) in chapters().items():
         parts.append(f"## {heading[language]}\n")

@@ -111,14 +111,14 @@ def oracle() -> Oracle:
 
 @pytest.fixture(scope="session")
 def expected(oracle: Oracle) -> dict[str, Answer]:
-    """The answers of transformers to DIALOGUES."""
+    """Return the answers of transformers to DIALOGUES."""
     with torch.inference_mode():
         return {name: oracle.answer(messages) for name, messages in DIALOGUES.items()}
 
 
 @pytest.fixture
 def quantized_folder(tmp_path: Path) -> Path:
-    """The configuration of a checkpoint with a quantized vocabulary; it has no weights."""
+    """Return the configuration of a checkpoint with a quantized vocabulary; it has no weights."""
     raw = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     quantized = {**raw, "quantization_config": plan(4, vocabulary=8).to_dict()}
     (tmp_path / "config.json").write_text(json.dumps(quantized), encoding="utf-8")

@@ -46,7 +46,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def answers(adapters: dict[str, Path]) -> dict[tuple[str | None, str], Answer]:
-    """The answers of transformers to each dialogue, with each adapter and without."""
+    """Return the answers of transformers to each dialogue, with each adapter and without."""
     oracle, found = Oracle(), {}
     for name in KINDS:
         oracle.opened.add_adapter(adapters[name], name)

@@ -1,6 +1,6 @@
 """Files of an adapter: PEFT's layout, and the description of the base model.
 
-    adapter_config.json, adapter_model.safetensors   PEFT's; other programs that know PEFT read them
+    adapter_config.json, adapter_model.safetensors   PEFT's (older: adapter_model.bin); other programs read them, too
     base.json                                        the base's name, sizes and fingerprint, and the step
 
 `DIR` is the finished adapter, `DIR@40` its checkpoint of step 40. The fingerprint samples every weight of the base's
@@ -21,11 +21,14 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
-from ..checkpoints.storage.read import open_safetensors
+from ..checkpoints.storage.lazy_tensor import is_finite
+from ..checkpoints.storage.read import open_safetensors, open_torch, tensors_only
 from ..errors import CheckpointError, UsageError
 from ..files.json_object import read_object
 
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
+PICKLED = "adapter_model.bin"
+"""What PEFT wrote before safetensors, and still does with `safe_serialization=False`."""
 CHECKPOINT = "checkpoint-"
 SAMPLED = 64
 QUANTIZABLE = re.compile(r".*\.weight(_scale)?")
@@ -48,6 +51,7 @@ class Base:
     vocab_size: int
     step: int = 0
     beside_weights: str = ""
+    quantized: bool = False
 
 
 def base_of(name_or_dir: str | Path) -> Base:
@@ -55,7 +59,9 @@ def base_of(name_or_dir: str | Path) -> Base:
     checkpoint = open_checkpoint(local_folder(name_or_dir))
     config = checkpoint.config
     sizes = config.num_layers, config.hidden_size, config.vocab_size
-    return Base(str(name_or_dir), fingerprint(checkpoint), *sizes, beside_weights=fingerprint(checkpoint, QUANTIZABLE))
+    quantized = getattr(config, "quantization_config", None) is not None
+    rest = fingerprint(checkpoint, QUANTIZABLE)
+    return Base(str(name_or_dir), fingerprint(checkpoint), *sizes, beside_weights=rest, quantized=quantized)
 
 
 def is_quantized(name_or_dir: str | Path) -> bool:
@@ -89,12 +95,18 @@ def adapter_folder(place: str | Path) -> Path:
     """
     root, step = split_step(place)
     folder = root / f"{CHECKPOINT}{step}" if step else root
-    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+    if (folder / CONFIG).is_file() and weights_file(folder).is_file():
         return folder
     steps = sorted(int(found.parent.name[len(CHECKPOINT) :]) for found in root.glob(f"{CHECKPOINT}*/{CONFIG}"))
     there = ", ".join(f"{root}@{number}" for number in steps)
     hint = f"give one of its checkpoints: {there}" if steps else "give the output folder of `visualglm finetune`"
-    raise UsageError(f"There is no adapter in {folder} ({CONFIG} and {WEIGHTS}): {hint}.")
+    raise UsageError(f"There is no adapter in {folder} ({CONFIG} and {WEIGHTS} or {PICKLED}): {hint}.")
+
+
+def weights_file(folder: Path) -> Path:
+    """The file of an adapter's tensors; safetensors are preferred."""
+    pickled = folder / PICKLED
+    return pickled if pickled.is_file() and not (folder / WEIGHTS).is_file() else folder / WEIGHTS
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -102,28 +114,39 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     return read_object(folder / CONFIG, remedy=COPY_AGAIN)
 
 
-def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
-    """Read an adapter's weights by PEFT's names.
+def read_adapter_weights(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Read an adapter's weights by PEFT's names, for a model of that dtype.
+
 
     Raises:
-        CheckpointError: the file is damaged, or a tensor is not of finite floating-point values.
+        CheckpointError: the file is damaged, or a tensor is not of finite floating-point values, also in `dtype`.
     """
+    file = weights_file(folder)
     try:
-        tensors = {name: tensor.read().clone() for name, tensor in open_safetensors(folder / WEIGHTS).items()}
+        opened = open_safetensors(file) if file.name == WEIGHTS else tensors_only(open_torch(file), file)
+        tensors = {name: tensor.read().clone() for name, tensor in opened.items()}
     except CheckpointError as error:
-        raise CheckpointError(f"{folder / WEIGHTS} cannot be read ({error}). Copy the adapter again.") from error
-    require_finite(tensors, folder / WEIGHTS)
+        raise CheckpointError(f"{file} cannot be read ({error}). Copy the adapter again.") from error
+    require_finite(tensors, file, dtype)
     return tensors
 
 
-def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise `CheckpointError` unless every tensor of the file holds finite floating-point values."""
+def require_finite(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Raise `CheckpointError` unless every tensor of the file holds finite floating-point values, also in `dtype`."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            raise CheckpointError(f"{path}: {name} is {dtype}, not floating point. Copy or train the adapter again.")
-        if not bool(tensor.float().isfinite().all()):
-            raise CheckpointError(f"{path}: {name} holds NaN or infinite values. Copy or train the adapter again.")
+            fault = f"is {_named(tensor.dtype)}, not floating point. Copy or train the adapter again"
+        elif not is_finite(tensor):
+            fault = "holds NaN or infinite values. Copy or train the adapter again"
+        elif not is_finite(tensor.to(dtype)):
+            fault = f"holds values that overflow in {_named(dtype)}. Open the model with dtype bfloat16 or float32"
+        else:
+            continue
+        raise CheckpointError(f"{path}: {name} {fault}.")
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def read_base(folder: Path) -> Base | None:
@@ -143,17 +166,17 @@ def write_base(folder: Path, base: Base) -> None:
 
 
 def require_same_base(folder: Path, name_or_dir: str | Path) -> None:
-    """Raise `CheckpointError` unless the adapter was trained on this model, or on the one this was quantized from."""
+    """Raise `CheckpointError` unless the adapter was trained on this model, before or after it was quantized."""
     made_for = read_base(folder)
     if made_for is None:
         return
-    found, quantized = base_of(name_or_dir), is_quantized(name_or_dir)
-    if quantized and not made_for.beside_weights:
+    found = base_of(name_or_dir)
+    if found.quantized and not made_for.beside_weights:
         raise CheckpointError(
             f"The adapter {folder} does not say whether {name_or_dir}, which is quantized, was made of its base. Open "
             "the unquantized model with --quantize."
         )
-    same_rest = quantized and found.beside_weights == made_for.beside_weights
+    same_rest = (found.quantized or made_for.quantized) and found.beside_weights == made_for.beside_weights
     if found.fingerprint != made_for.fingerprint and not same_rest:
         raise CheckpointError(
             f"The adapter {folder} was trained on {_described(made_for)}, but the model is {_described(found)}. Open "

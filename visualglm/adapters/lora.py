@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..checkpoints import LowRank
-from ..errors import UsageError, require_extra
+from ..checkpoints.storage.lazy_tensor import is_finite
+from ..errors import CheckpointError, UsageError, require_extra
 from ..network.hooks import BaseMixin
 from ..quantization import QuantizedLinear
+from .files import require_finite
 
 NAME = "default"
 SATS_LINEARS = ("attention.dense", "attention.query_key_value")
@@ -35,14 +38,16 @@ class LoraMixin(BaseMixin):
         self.is_merged = False
 
     @classmethod
-    def stored(cls, model: Any, low_ranks: Mapping[str, LowRank]) -> LoraMixin:
-        """Attach the matrices of a fine-tuned file to the model they were trained on.
+    def stored(cls, model: Any, low_ranks: Mapping[str, LowRank], folder: Path) -> LoraMixin:
+        """Attach the matrices of the fine-tuned `folder` to the model they were trained on.
+
 
         Raises:
             UsageError: peft is not installed.
+            CheckpointError: a matrix is not of finite values, also in the model's dtype.
         """
         mixin = cls(_tuner(model, ranks_of(low_ranks)))
-        fill(model, low_ranks, NAME)
+        fill(model, low_ranks, NAME, folder)
         return mixin
 
     @classmethod
@@ -64,6 +69,7 @@ class LoraMixin(BaseMixin):
 
         Raises:
             UsageError: the weights are in 8 or 4 bits.
+            CheckpointError: a merged weight would be NaN or infinite; nothing is merged then.
         """
         if not self.is_merged:
             if any(isinstance(module, QuantizedLinear) for module in self.tuner.model.modules()):
@@ -71,8 +77,18 @@ class LoraMixin(BaseMixin):
                     "The model is quantized, and nothing can be added to its weights. Merge the unquantized one, then "
                     "quantize."
                 )
+            _check_merge(self.tuner)
             self.tuner.merge_and_unload()
             self.is_merged = True
+
+
+@torch.no_grad()
+def _check_merge(tuner: Any) -> None:
+    for name, layer in tuner.model.named_modules():
+        if NAME in getattr(layer, "lora_A", ()) and not is_finite(layer.weight + layer.get_delta_weight(NAME)):
+            raise CheckpointError(
+                f"{name} would be NaN or infinite with its LoRA. Open the model in float32, or train again."
+            )
 
 
 def _tuner(model: Any, targets: Mapping[str, tuple[int, float]]) -> Any:
@@ -126,12 +142,18 @@ def ranks_of(low_ranks: Mapping[str, LowRank]) -> dict[str, tuple[int, float]]:
 
 
 @torch.no_grad()
-def fill(model: Any, low_ranks: Mapping[str, LowRank], name: str) -> None:
-    """Copy the matrices into PEFT's layers, to their device and dtype."""
+def fill(model: Any, low_ranks: Mapping[str, LowRank], name: str, folder: Path) -> None:
+    """Copy the matrices of `folder` into PEFT's layers, to their device and dtype.
+
+    Raises:
+        CheckpointError: a matrix is not of finite values, also in that dtype.
+    """
     for weight, low_rank in low_ranks.items():
         layer = model.get_submodule(_layer_of(weight))
-        layer.lora_A[name].weight.copy_(low_rank.down.read())
-        layer.lora_B[name].weight.copy_(low_rank.up.read())
+        for side, matrix, source in (("A", layer.lora_A, low_rank.down), ("B", layer.lora_B, low_rank.up)):
+            values = source.read()
+            require_finite({f"matrix_{side} of {weight}": values}, folder, matrix[name].weight.dtype)
+            matrix[name].weight.copy_(values)
 
 
 def _layer_of(weight: str) -> str:

@@ -121,7 +121,8 @@ def attach_adapter(model: Any, folder: Path, name: str) -> Any:
     require_extra("train", "an adapter", "peft")
     from peft import set_peft_model_state_dict
 
-    tensors = {key.removeprefix(WRAPPED): value for key, value in read_adapter_weights(folder).items()}
+    stored = read_adapter_weights(folder, model.transformer.final_layernorm.weight.dtype)
+    tensors = {key.removeprefix(WRAPPED): value for key, value in stored.items()}
     with rollback_on_error(model, name, folder):
         config = stored_lora(model, folder, tensors)
         _require_numbers(model, config, folder)

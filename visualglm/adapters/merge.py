@@ -12,7 +12,7 @@ from typing import Any
 
 from ..checkpoints import Layout, convert, find_vocabulary, local_folder
 from ..checkpoints.storage.atomic_folder import check_free_space, validate_target
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
 from ..files.atomic import explain_write_errors, scratch_folder
 from ..model import VisualGLMForConditionalGeneration
 from .files import adapter_folder, is_quantized, read_adapter_config, require_same_base
@@ -35,7 +35,8 @@ def merge(
     A QLoRA adapter is merged into the base's 16-bit files: it was trained on rounded copies of them.
 
     Raises:
-        CheckpointError: the base cannot be opened, or the adapter was trained on another one.
+        CheckpointError: the base cannot be opened, the adapter was trained on another one, or a merged weight would be
+            NaN or infinite.
         UsageError: there is no adapter, the base is quantized, or the layout cannot store a prefix.
     """
     if upstream_folder(adapter) is not None:
@@ -77,7 +78,14 @@ def _with_prefix(model: Any, folder: Path) -> Any:
 def _with_lora(model: Any, folder: Path, kind: Any) -> Any:
     if kind != LORA:
         raise UsageError(f"{folder} is an adapter of kind {kind}. Give one of kind {LORA} or {PREFIX}.")
-    merged = attach_adapter(model, folder, "default").merge_and_unload()
+    tuner = attach_adapter(model, folder, "default")
+    try:
+        merged = tuner.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # PEFT found NaN or infinity
+        raise CheckpointError(
+            f"{folder} cannot be merged, because a weight would be NaN or infinite. Use it with --adapter, or check "
+            "model and adapter with `visualglm doctor --adapter`."
+        ) from error
     if hasattr(merged, "peft_config"):
         del merged.peft_config
     merged._hf_peft_config_loaded = False  # otherwise transformers would save an adapter

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import CheckpointError, UsageError, require_extra
-from ..network.prefix_tuning import INITIAL_STD, PrefixMixin
-from .files import WEIGHTS, read_adapter_weights
+from ..network.prefix_tuning import INITIAL_STD, PrefixList, PrefixMixin
+from .files import read_adapter_weights, require_finite, weights_file
 
 TENSOR = "prompt_embeddings"
 
@@ -82,7 +82,7 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
     """
     tensors, config = read_adapter_weights(folder), model.config
     if TENSOR not in tensors:
-        raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}, so it is not a prefix. Copy it again.")
+        raise CheckpointError(f"{weights_file(folder)} has no {TENSOR}, so it is not a prefix. Copy it again.")
     flat = tensors[TENSOR]
     if flat.dim() != 2 or flat.shape[1] != config.num_layers * 2 * config.hidden_size:
         raise UsageError(
@@ -90,15 +90,20 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
             f"{config.hidden_size}]: it was trained on another model."
         )
     tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
-    return filled_prefix(model, tables)
+    return filled_prefix(model, tables, weights_file(folder))
 
 
-def filled_prefix(model: Any, tables: Sequence[Tensor] | Tensor) -> PrefixMixin:
-    """Build a frozen mixin of each block's table [2, heads, tokens, head_dim], on the model's device, in its dtype."""
+def filled_prefix(model: Any, tables: Sequence[Tensor] | Tensor, source: Path) -> PrefixMixin:
+    """Build a frozen mixin of each block's table [2, heads, tokens, head_dim], on the model's device, in its dtype.
+
+    Raises:
+        CheckpointError: a table of the file or folder `source` is not of finite values, also in that dtype.
+    """
+    like = model.transformer.final_layernorm.weight
+    require_finite({f"the prefix of block {index}": table for index, table in enumerate(tables)}, source, like.dtype)
     mixin = empty_prefix(model, tables[0].shape[2])
-    for parameter, table in zip(mixin.prefix, tables, strict=True):
-        parameter.data = table.to(model.transformer.final_layernorm.weight).contiguous()
-        parameter.requires_grad_(False)
+    parameters = (nn.Parameter(table.to(like).contiguous(), requires_grad=False) for table in tables)
+    mixin.prefix = PrefixList(parameters)
     return mixin
 
 

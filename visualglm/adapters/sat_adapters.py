@@ -66,7 +66,7 @@ def attach_low_rank(model: Any, checkpoint: Checkpoint, name: str) -> None:
     config = low_rank_config(ranks_of(checkpoint.low_rank))
     with rollback_on_error(model, name, checkpoint.folder):
         inject(model, config, name)
-        fill(model, checkpoint.low_rank, name)
+        fill(model, checkpoint.low_rank, name, checkpoint.folder)
     model.requires_grad_(False)
     model.eval()
 
@@ -74,4 +74,4 @@ def attach_low_rank(model: Any, checkpoint: Checkpoint, name: str) -> None:
 def prefix_of(model: Any, checkpoint: Checkpoint) -> PrefixMixin:
     """Build the folder's prefix for the model, on its device and in its dtype."""
     names = map(PREFIX_TABLES.format, range(model.config.num_layers))
-    return filled_prefix(model, [checkpoint.tensors[name].read() for name in names])
+    return filled_prefix(model, [checkpoint.tensors[name].read() for name in names], checkpoint.folder)

@@ -27,8 +27,8 @@ from .parquet_source import arrow, parquet
 from .result_store import ResultStore, encodable
 
 PART = re.compile(r"part-[0-9a-f]{12}-\d{6,}\.parquet")
-TEXTS = ("image", "question", "text", "finish_reason", "error")
-COLUMNS = ("image", "question", "text", "finish_reason", "completion_tokens", "error")
+TEXTS = ("image", "question", "text", "finish_reason", "error", "model")
+COLUMNS = ("image", "question", "text", "finish_reason", "completion_tokens", "error", "model")
 
 
 class ParquetResults(ResultStore):

@@ -105,7 +105,7 @@ def _is_moved(before: Mapping[str, Any], items: Iterable[CaptionItem]) -> bool:
 
 
 def _read_note(note: Path) -> dict[str, Any]:
-    """What a run was.
+    """Read the settings of a run.
 
     Raises:
         UsageError: the file is damaged.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from ..errors import CheckpointError, UsageError
 from ..files.json_object import read_object
 from ..hardware.memory import in_words
 from ..hub.local_folder import local_folder
+from ..network.configuration import VisualGLMConfig
+from ..network.vision import is_of_stem
 from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.images import ImageSource, VisualGLMImageProcessor
 from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE, open_vocabulary
@@ -59,6 +62,7 @@ def convert(
     max_shard_size: int = MAX_SHARD_SIZE,
     quantize: QuantizationConfig | None = None,
     calibrate: Sequence[ImageSource] = (),
+    without_stem: bool = False,
     report: Callable[[str], None] = lambda step: None,
 ) -> Path:
     """Write the checkpoint `source` (a folder of any layout, or a hub id) into the folder `target`.
@@ -71,10 +75,13 @@ def convert(
         max_shard_size: bytes in one weights file (sat always has one).
         quantize: also quantize linears (`quantize.plan`); native layout only.
         calibrate: images for activation-aware 4-bit scales; the model reads them layer by layer.
+        without_stem: leave the convolutional stem out, if the model has one; upstream's layouts cannot hold it, and
+            the answers change.
         report: called with a message for each step.
 
     Raises:
-        CheckpointError: the source is broken, or does not compute what its own `fingerprint.json` says.
+        CheckpointError: the source is broken, holds NaN or infinite values, or does not compute what its own
+            `fingerprint.json` says.
         TokenizerError: the given vocabulary file is not a vocabulary file.
         UsageError: the target cannot be written or replaced, or `to` is not a layout.
     """
@@ -87,6 +94,8 @@ def convert(
     checkpoint = open_checkpoint(found)
     tensor_check.check(checkpoint, tensor_check.expected_shapes(VisualGLMNetwork, checkpoint.config))
     stored = fingerprint.read_fingerprint(checkpoint.folder) if with_fingerprint and quantize is None else None
+    if without_stem and checkpoint.config.vision.stem is not None:
+        checkpoint, stored = _without_stem(checkpoint), None
     original, vocabulary = checkpoint, given or find_vocabulary(checkpoint.folder)
     if quantize is not None:
         checkpoint = quantized(original, quantize, VisualGLMNetwork)
@@ -97,7 +106,7 @@ def convert(
         checkpoint = _calibrated(original, quantize, calibrate, vocabulary)
     with atomic_folder(place, overwrite) as folder:
         report(f"writing {len(checkpoint.tensors)} tensors, {in_words(checkpoint.nbytes)}")
-        _write_weights(folder, checkpoint, to, max_shard_size)
+        _write_weights(folder, tensor_check.finite_when_read(checkpoint), to, max_shard_size)
         _take_along(folder, checkpoint, to, vocabulary)
         if with_fingerprint:
             report("computing the fingerprint, layer by layer")
@@ -106,6 +115,13 @@ def convert(
             )  # reuse the quantized tensors instead of quantizing again
             fingerprint.write_fingerprint(folder, _fingerprint_of_source(written, stored))
     return Path(target)
+
+
+def _without_stem(checkpoint: Checkpoint) -> Checkpoint:
+    config = VisualGLMConfig.from_dict(checkpoint.config.to_dict())
+    config.vision.stem = None
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_of_stem(name)}
+    return replace(checkpoint, config=config, tensors=tensors)
 
 
 def _calibrated(

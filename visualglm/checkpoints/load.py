@@ -72,6 +72,7 @@ def load_model(
     checkpoint, config = _quantized(cls, checkpoint, config, kwargs)
     model, info = _read_numbers(cls, checkpoint, *args, config=config, **kwargs)
     _check_again(checkpoint, info)
+    tensor_check.check_overflow(model, checkpoint)
     model.config.name_or_path = model.name_or_path = str(name_or_dir)
     if image_size != config.vision.image_size:
         model.resize_image_size(image_size)

@@ -15,6 +15,7 @@ import torch
 
 from ..hardware.memory import anonymous_memory
 from ..network.configuration import VisualGLMConfig
+from ..network.stem import widest_map
 from ..network.visualglm import VisualGLMNetwork
 from ..quantization import QuantizationConfig
 from .checkpoint import Checkpoint
@@ -84,6 +85,8 @@ def estimate_memory(
     config, tensors, stored = checkpoint.config, checkpoint.tensors, plan_of_config(checkpoint.config)
     vision, width = config.vision, dtype.itemsize
     pixels = vision.num_positions * int(vision.inner_hidden_size or 0)
+    if vision.stem is not None:
+        pixels = max(pixels, widest_map(vision.stem, vision.image_size))
     words = context * int(config.inner_hidden_size)
     return MemoryEstimate(
         language=_bytes(tensors, dtype, "transformer.", without="transformer.word_embeddings."),

@@ -1,18 +1,25 @@
-"""Check that the files hold exactly the model's tensors, with their shapes.
+"""Check that the files hold exactly the model's tensors, with their shapes, and that their values are finite.
 
-In: the tensors of a checkpoint (headers only) and the names and shapes that the model requires. The error lists what
-differs.
+In: the tensors of a checkpoint and the names and shapes that the model requires. Names and shapes are compared by
+headers only; the error lists what differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..network.configuration import VisualGLMConfig
 from .checkpoint import LM_HEAD, Checkpoint
 from .quantize import empty_model
+from .storage.lazy_tensor import LazyTensor, is_finite
 
 SHOWN = 8
 FINE_TUNED = ("lora", "matrix_A", "matrix_B", "prefix_encoder", "ptuning", "adapter")
@@ -51,6 +58,44 @@ def differences(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tup
     if misshapen:
         faults.append(f"{len(misshapen)} tensors have another shape ({_listed(misshapen)})")
     return faults
+
+
+def finite_when_read(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint whose tensors raise `CheckpointError` when they are read and hold NaN or infinity."""
+    tensors = {
+        name: replace(tensor, read=partial(_read_finite, name, tensor, checkpoint.folder))
+        for name, tensor in checkpoint.tensors.items()
+    }
+    return replace(checkpoint, tensors=tensors)
+
+
+def _read_finite(name: str, tensor: LazyTensor, folder: Path) -> Tensor:
+    values = tensor.read()
+    if not is_finite(values):
+        raise CheckpointError(f"{folder}: {name} holds NaN or infinite values. Download or train the weights again.")
+    return values
+
+
+def check_overflow(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` if a value is infinite in the model because its dtype has a smaller range than the file.
+
+    Only dtypes of a smaller range are looked at, so that opening a checkpoint in its own dtype reads nothing twice.
+    """
+    for name, parameter in model.named_parameters():
+        stored = checkpoint.tensors.get(name)
+        if stored is None or type(parameter) is not nn.Parameter or parameter.is_meta:
+            continue  # of another process, on a disk, or quantized by another library
+        if _has_smaller_range(parameter.dtype, stored.dtype) and not is_finite(parameter):
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{checkpoint.folder}: {name} holds values that are not finite in {dtype}. Open it with dtype bfloat16 "
+                "or float32, or check it with `visualglm doctor`."
+            )
+
+
+def _has_smaller_range(dtype: torch.dtype, stored: torch.dtype) -> bool:
+    both = dtype.is_floating_point and stored.is_floating_point
+    return both and torch.finfo(dtype).max < torch.finfo(stored).max
 
 
 def _listed(names: list[str]) -> str:

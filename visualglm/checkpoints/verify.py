@@ -23,10 +23,9 @@ from . import fingerprint, tensor_check
 from .checkpoint import Checkpoint
 from .layerwise_forward import ForwardRecord
 from .open import open_checkpoint
-from .storage.lazy_tensor import LazyTensor
+from .storage.lazy_tensor import is_finite
 from .vocabulary_file import find_vocabulary
 
-PIECE = 1 << 24
 SPECIAL_PIECES = {
     "<sop>": "bos_token_id",
     "<eop>": "eos_token_id",
@@ -81,16 +80,10 @@ def _tensors(checkpoint: Checkpoint) -> Check:
 def _numbers(checkpoint: Checkpoint) -> Check:
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.tensors.values())
     found = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.most_common())
-    broken = [name for name, tensor in checkpoint.tensors.items() if not _finite(tensor)]
+    broken = [name for name, tensor in checkpoint.tensors.items() if not is_finite(tensor.read())]
     if broken:
         return Check("numbers", "failed", f"NaN or infinite values in {len(broken)} tensors: {', '.join(broken[:8])}")
     return Check("numbers", "passed", f"no NaN, no infinity ({found})")
-
-
-def _finite(tensor: LazyTensor) -> bool:
-    pieces = tensor.read().flatten().split(PIECE)
-    # torch has no isfinite for float8
-    return all(bool(torch.isfinite(piece.float() if piece.itemsize == 1 else piece).all()) for piece in pieces)
 
 
 def _fingerprint(checkpoint: Checkpoint, measured: ForwardRecord) -> Check:

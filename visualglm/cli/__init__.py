@@ -39,6 +39,9 @@ ADVICE = {
 }
 """The remedy for each operating-system error that no verb explains."""
 
+OUT_OF_MEMORY = "OutOfMemoryError"
+"""torch's exception for a full GPU, by name: torch is not imported here."""
+
 app = typer.Typer(
     name="visualglm",
     help="Chat about images in Chinese and English.  用中文和英文与图片对话。",
@@ -90,6 +93,14 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output closed the pipe, as `head` does: no message is needed
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != OUT_OF_MEMORY:
+            raise
+        print(
+            "visualglm: Out of memory. Add --quantize 8 or 4, or a smaller batch; `visualglm fit` estimates the need.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except OSError as error:
         if error.errno not in ADVICE:
             raise

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import ImageError, visible
 from . import options
+from .model_name import print_notice, served_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,10 +40,16 @@ def ask(
         if not as_json:
             print(visible(piece, kept="\n\t") if sys.stdout.isatty() else piece, end="", flush=True)
     if as_json and conversation.answer is not None:
-        record = {"image": image, "question": question, **conversation.answer.to_dict()}
+        record = {
+            "image": image,
+            "question": question,
+            "model": served_name(flags.model),
+            **conversation.answer.to_dict(),
+        }
         print(json.dumps(record, ensure_ascii=False))
     elif not as_json:
         print()
+    print_notice(flags)
 
 
 def open_image_argument(image: str, upstream: bool) -> Image:

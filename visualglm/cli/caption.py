@@ -18,6 +18,7 @@ import typer
 from ..errors import UsageError
 from . import options
 from .grouped_help import data_option, output_option, performance_option
+from .model_name import print_notice, served_name
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -95,7 +96,7 @@ def caption(
     default_question = question or DEFAULT_QUESTIONS[options.interface_language(flags.language)]
     from ..captioning.local_engine import CaptionPlan
 
-    plan = CaptionPlan(default_question, flags.language, size, workers, sidecar)
+    plan = CaptionPlan(default_question, flags.language, size, workers, sidecar, served_name(flags.model))
     with engine_choice.open_results(out) as results:
         waiting = _waiting_items(results, items, plan, _run_settings(source, question, flags), retry_failed)
         with _progress_bar() as progress:
@@ -103,6 +104,7 @@ def caption(
             engine_choice.answer(waiting, results, flags, plan, sampling, partial(progress.advance, bar))
         failed = results.failed
     typer.echo(f"answered {len(waiting)} of {len(items)} images; {failed} rows of {out} hold an error.", err=True)
+    print_notice(flags)
     if failed:
         raise typer.Exit(1)
 

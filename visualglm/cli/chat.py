@@ -15,6 +15,7 @@ import typer
 from ..errors import UsageError, VisualGLMError, visible
 from . import options
 from .grouped_help import data_option
+from .model_name import NOTICE, is_packed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +34,7 @@ MESSAGES: dict[str, dict[str, str]] = {
         "cleared": "对话与图片都已清空；/image 路径 可以给一张新图片。",
         "saved": "已保存到 {}",
         "stopped": "（已停止）",
-        "mini": "这是内置的小模型 visualglm-mini，只认识画出来的简单图形；照片请用 --model 打开 VisualGLM-6B。",
+        "mini": NOTICE["zh"],
         "usage": "缺少路径。例如：{} 文件",
     },
     "en": {
@@ -49,8 +50,7 @@ MESSAGES: dict[str, dict[str, str]] = {
         "cleared": "Chat and images cleared; add a new image with /image PATH.",
         "saved": "saved to {}",
         "stopped": "(stopped)",
-        "mini": "This is the packed visualglm-mini, which knows only simple drawings. For photographs, load "
-        "VisualGLM-6B with --model.",
+        "mini": NOTICE["en"],
         "usage": "A path is missing. Write for example: {} FILE",
     },
 }
@@ -85,7 +85,7 @@ def chat(
     conversation = flags.open_model().conversation(opened, flags.language)
     dialogue = Dialogue(conversation, Console(highlight=False, emoji=False), sampling, question)
     dialogue.say("greeting")
-    if flags.model is None:
+    if is_packed(flags.model):
         dialogue.say("mini")
     dialogue.say("image" if image else "none", image)
     if image:

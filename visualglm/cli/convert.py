@@ -32,6 +32,12 @@ Fingerprint = Annotated[
     output_option("--fingerprint/--no-fingerprint", help="Store checksums and logits for `visualglm doctor`."),
 ]
 Overwrite = Annotated[bool, output_option("--overwrite", help="Replace a TARGET that holds a checkpoint.")]
+WithoutStem = Annotated[
+    bool,
+    output_option(
+        "--without-stem", help="Leave out a convolutional stem, which upstream's formats cannot hold; answers change."
+    ),
+]
 MaxShardSize = Annotated[
     str, output_option("--max-shard-size", metavar="SIZE", help="Maximum size of a weights file, e.g. 2GB.")
 ]
@@ -76,6 +82,7 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Checkpoint folder of any format, or a hub id.")],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="New folder.")],
     to: Layout = "native",
+    without_stem: WithoutStem = False,
     *,
     flags: CheckpointFlags,
 ) -> None:
@@ -86,7 +93,7 @@ def convert(
     Example: visualglm convert visualglm-6b converted --to native
     """
     options.check_model(source)
-    flags.write(source, target, to=to)
+    flags.write(source, target, to=to, without_stem=without_stem)
 
 
 def size_in_bytes(text: str) -> int:

@@ -15,6 +15,7 @@ from ..errors import UsageError, require_extra
 from ..serving.limits import EngineLimits
 from . import options
 from .grouped_help import model_option, performance_option, server_option
+from .model_name import is_packed, print_notice, served_name
 
 if TYPE_CHECKING:
     import uvicorn
@@ -159,6 +160,7 @@ def serve_vllm(
     from ..vllm_plugin.supported_checkpoints import language_adapters, native_folder
 
     name, folder = served_name(flags.model), native_folder(flags.model or packed_model())
+    print_notice(flags)
     serve(
         VLLMServer(
             folder=folder,
@@ -248,6 +250,7 @@ def run_server(
     server = make_server(app, limits, listening.host, listening.port, grace)
     gc.freeze()  # collections skip the model and its libraries: scanning them would block the event loop
     parts = "APIs and page" if settings.with_page else "APIs"
+    print_notice(flags)
     typer.echo(f"{settings.name}: {parts} at {_url(listening)}", err=True)
     if before_run is not None:
         before_run(server, _url(listening))
@@ -299,17 +302,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def is_packed(model: str | None) -> bool:
-    """Return True if `--model` means the packed model."""
-    from ..conversation import packed_model
-
-    return model is None or Path(model).resolve() == packed_model().resolve()
-
-
-def served_name(model: str | None) -> str:
-    """Return the model's id for clients: a hub id unchanged, or a folder's name (never its path)."""
-    if model is None:
-        return "visualglm-mini"
-    return Path(model).resolve().name or "visualglm" if Path(model).exists() else model

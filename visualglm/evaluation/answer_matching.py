@@ -76,13 +76,13 @@ def find_facts(task: str, language: Language, answer: str) -> set[str]:
 
 
 def is_right(exchange: QAPair, answer: str) -> bool:
-    """True if the answer states the truth of a question-answer pair."""
+    """Return True if the answer states the truth of a question-answer pair."""
     truth = exchange.answer if exchange.task in VERBATIM else exchange.truth
     return stated_fact(exchange.task, exchange.language, answer) == truth
 
 
 def same_fact(task: str, zh: str, en: str) -> bool:
-    """True if a Chinese and an English answer state the same fact."""
+    """Return True if a Chinese and an English answer state the same fact."""
     pair: tuple[tuple[Language, str], ...] = (("zh", zh), ("en", en))
     indices = [_index(facts(task, language), stated_fact(task, language, answer)) for language, answer in pair]
     return indices[0] == indices[1] != -1

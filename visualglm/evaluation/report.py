@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ImageError
 from ..files.atomic import write_file
 from ..preprocessing.images import open_image
-from ..reporting.html_page import image_tag, page, table
+from ..reporting.html_page import page, table, thumbnail
 from ..reporting.plots import Interval, draw_intervals, themed_plot
 from .metrics import Metric
 from .queries import ScoredRow
@@ -27,8 +27,6 @@ WORST = 24
 LONGEST_TEXT = 600
 MOST_COLUMNS = 4
 ROW_INCHES = 0.32
-THUMBNAIL = 160
-"""Pixels of the longer side of an embedded image."""
 LANGUAGE_NAMES = {"zh": "中文", "en": "English"}
 HIDDEN = ("right", "confusion", "bleu", "rouge", "cider", "vqa", "exact", "mention")
 """Statistics that every row of a task has: naming them beside a row says nothing."""
@@ -158,7 +156,7 @@ def _image(row: ScoredRow) -> str:
     if row.image is None or row.errors:
         return ""
     try:
-        return image_tag(open_image(row.image()), THUMBNAIL, description=f"row {row.row + 1}")
+        return thumbnail(open_image(row.image()), f"row {row.row + 1}")
     except (ImageError, OSError):
         return ""
 

@@ -81,7 +81,7 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
 
 
 def mentions(answer: str, reference: str) -> bool:
-    """True if a normalised answer contains a reference as whole words; Chinese has no blanks between words."""
+    """Return True if a normalised answer contains a reference as whole words; Chinese has no blanks between words."""
     if not reference:
         return False
     if reference.isascii():

@@ -14,11 +14,10 @@ from typing import Any
 
 from ..files.atomic import write_file
 from ..preprocessing.images import open_image
-from ..reporting.html_page import image_tag, page
+from ..reporting.html_page import page, thumbnail
 from ..reporting.plots import draw_curves, themed_plot
 from .evaluation import EvalQuestion, is_right
 
-THUMBNAIL = 160
 LOSSES = {"loss": "training", "eval_loss": "validation"}
 
 
@@ -58,7 +57,7 @@ def _table(answered: Answered) -> str:
 
 
 def _row(asked: EvalQuestion, before: str, after: str) -> str:
-    images = "".join(image_tag(open_image(path), THUMBNAIL) for path in asked.images)
+    images = "".join(thumbnail(open_image(path)) for path in asked.images)
     cells = [f"<td>{images}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
     cells.append(f"<td>{html.escape(asked.wanted or '')}</td>")
     for said in (before, after):

@@ -24,7 +24,7 @@ from ..conversation import VisualGLM, default_model, load
 from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
 from ..preprocessing.processor import VisualGLMProcessor
-from ..training.distributed import join, world
+from ..training.distributed import join, leave, world
 from .data_report import findings
 from .dataset import Collator
 from .evaluation import EvalQuestion, answers, probes, score
@@ -37,7 +37,7 @@ from .resume import checkpoint_to_resume, is_first, read_before, write_before, w
 from .run_plan import RunPlan, plan_of
 from .saved_checkpoint import ADVICE
 from .splits import DataSplits, held_out_questions, read_samples, split_data
-from .trainable_model import TrainableModel, prepare_for_training
+from .trainable_model import TrainableModel, check_finite, prepare_for_training
 from .trainer import (
     METRICS,
     FinetuneTrainer,
@@ -90,9 +90,12 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     plan = _make_plan(ready, sides)
     for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)
-    if not is_first():
-        return _train(ready, sides, plan, checkpoint).finished
-    return run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
+    if is_first():
+        finished = run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
+    else:
+        finished = _train(ready, sides, plan, checkpoint).finished
+    leave()
+    return finished
 
 
 def _make_plan(ready: TrainableModel, sides: DataSplits) -> RunPlan:
@@ -264,7 +267,9 @@ def save_result(ready: TrainableModel, step: int) -> None:
         if ready.config is not None:
             ready.save_adapter(folder, step)
             return
-        ready.model.to(ready.dtype).save_pretrained(folder)
+        model = ready.model.to(ready.dtype)
+        check_finite(dict(model.named_parameters()), step)
+        model.save_pretrained(folder)
         vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or default_model()))
         if vocabulary is not None:
             shutil.copyfile(vocabulary, folder / vocabulary.name)

@@ -3,8 +3,8 @@
     rows (ids, image embeddings, settings, seed) -- left padding --> generate -- one id per row and step --> row.accept
 
 A row's penalties, warpers and draws see that row without its padding, and its draws come from its own generator: the
-same seed gives the same answer alone, in a batch, and through `ask`. A row that has ended, or was ended from outside,
-costs its place until the longest row ends; running_batch.py lets rows enter and leave.
+same seed gives the same answer alone, in a batch, and through `ask`. Finished or cancelled rows stay in the batch until
+the longest row finishes; in running_batch.py rows enter and leave.
 """
 
 from __future__ import annotations
@@ -50,8 +50,11 @@ class GenerationRow:
         self.ids.append(index)
         self.ended = self.ended or index in self.eos or len(self.ids) >= self.room
 
+    def observe(self, logits: Tensor) -> None:
+        """See the logits [vocabulary] of the next id, before anything changes them."""
+
     def fail(self, error: Exception) -> None:
-        """Raise an error of this row; subclasses pass it to their reader instead."""
+        """Handle an error of this row alone; here it is raised, because the row has no reader."""
         raise error
 
 
@@ -114,6 +117,7 @@ class PerRowLogitsProcessor(LogitsProcessor):
         for place, row in enumerate(self.rows):
             if not row.ended:
                 own = slice(place, place + 1)
+                row.observe(scores[place])
                 scores[own] = self.processors[place](input_ids[own, self.pads[place] :], scores[own])
         return scores
 

@@ -16,6 +16,10 @@ from ..network import sampling
 from ..network.configuration import VisualGLMConfig
 from ..network.configuration_limits import shown
 from ..network.generation_limits import fault_of_numbers
+from ..preprocessing.incremental_decoder import IncrementalDecoder
+from ..preprocessing.token_bytes import ByteDecoder
+from ..preprocessing.tokenizer import ChatGLMTokenizer
+from .json_grammar import JsonGrammar
 from .sampling_arguments import normalize_sampling, split_stop_strings
 
 RESERVED_ANSWER_TOKENS = 64
@@ -57,6 +61,8 @@ class GenerationSettings:
     seed: int | None = None
     stops: Sequence[str] = ()
     """Strings that end the answer; they are not part of it."""
+    grammar: JsonGrammar | None = None
+    """What a JSON answer must match."""
 
     @property
     def eos(self) -> set[int]:
@@ -80,10 +86,17 @@ class GenerationSettings:
         else:
             config.max_new_tokens, config.max_length = None, prompt_tokens + new_tokens
         config.min_length = min(config.min_length or 0, prompt_tokens + new_tokens)
-        processors = [*self.beside.get("logits_processor", []), sampling.RequireFinite()]
+        processors = [*self.beside.get("logits_processor", [])]
+        if self.grammar is not None:
+            processors.append(self.grammar.processor())
         if self.seed is not None and config.do_sample:
             processors.append(sampling.SeededDraw(self.seed))
         return {"generation_config": config, **self.beside, "logits_processor": LogitsProcessorList(processors)}
+
+
+def start_decoder(tokenizer: ChatGLMTokenizer, settings: GenerationSettings) -> IncrementalDecoder | ByteDecoder:
+    """Return what decodes an answer of these settings id by id."""
+    return settings.grammar.decoder() if settings.grammar else IncrementalDecoder(tokenizer, process=True)
 
 
 class ConfiguredModel(Protocol):
@@ -109,6 +122,9 @@ def generation_settings(
     """
     stops, given = split_stop_strings(normalize_sampling({"preset": preset, **arguments}))
     given.pop("preset", None)
+    grammar = given.pop("json_schema", None)
+    if grammar is not None:
+        _check_grammar(grammar, given)
     _check_arguments(given)
     resolved = sampling.resolve(preset, **given)
     fault = fault_of_numbers(resolved)
@@ -123,7 +139,7 @@ def generation_settings(
         config.eos_token_id = model.config.eos_token_id
     counts_new_tokens = model.generation_config.max_new_tokens is not None
     seed = None if seed is None else _checked_seed(seed, config)
-    return GenerationSettings(config, beside, _limits(model, config), counts_new_tokens, seed, stops)
+    return GenerationSettings(config, beside, _limits(model, config), counts_new_tokens, seed, stops, grammar)
 
 
 def _limits(model: ConfiguredModel, config: GenerationConfig) -> LengthLimits:
@@ -144,6 +160,13 @@ def _checked_seed(seed: Any, config: GenerationConfig) -> int:
             "Leave out seed, num_beams or do_sample."
         )
     return number
+
+
+def _check_grammar(grammar: Any, arguments: dict[str, Any]) -> None:
+    if not isinstance(grammar, JsonGrammar):
+        raise UsageError("json_schema needs the tokenizer here. Use ask, a conversation, or compile_json_schema.")
+    if (arguments.get("num_beams") or 1) > 1:
+        raise UsageError("json_schema is given, but beam search (num_beams above 1) cannot follow it: leave out one.")
 
 
 def _check_arguments(arguments: dict[str, Any]) -> None:

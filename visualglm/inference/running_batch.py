@@ -58,6 +58,7 @@ class _Member(Generic[Row]):
         """Scores [1, vocabulary] of the next id -> the row's own scores; unchanged where it has ended."""
         if self.row.ended:
             return scores
+        self.row.observe(scores[0])
         try:
             return self.processors(self.ids[:, : self.filled], scores)  # type: ignore[no-any-return]
         except Exception as error:

@@ -12,6 +12,7 @@ from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.processor import VisualGLMProcessor
 from ..preprocessing.prompt import Language, Prompt, Turn
 from .generation_settings import LengthLimits, generation_settings
+from .json_grammar import compile_json_schema
 from .streaming_reply import StreamingReply
 
 
@@ -39,11 +40,12 @@ def start_reply(
 ) -> tuple[StreamingReply, int]:
     """Start the answer to the last of `turns`; return it and the number of dropped turns.
 
-    `arguments` are transformers' sampling arguments, `preset` (see network/sampling.py), `invalid_slices` and `seed`.
+    `arguments` are transformers' sampling arguments, `preset` (see network/sampling.py), `invalid_slices`, `seed`
+    and `json_schema` (see json_grammar.py).
 
     Raises:
         PromptError: the question alone does not fit into the model.
     """
-    settings = generation_settings(model, **arguments)
+    settings = generation_settings(model, **compile_json_schema(processor.tokenizer, arguments))
     prompt = ask_prompt(processor, turns, language, settings.limits)
     return StreamingReply(model, processor.tokenizer, prompt.input_ids, image_embeds, settings), prompt.dropped_turns

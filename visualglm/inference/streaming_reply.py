@@ -19,9 +19,8 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from ..network.visualglm import VisualGLMNetwork
-from ..preprocessing.incremental_decoder import IncrementalDecoder
 from ..preprocessing.tokenizer import ChatGLMTokenizer
-from .generation_settings import GenerationSettings
+from .generation_settings import GenerationSettings, start_decoder
 from .stop_strings import StopFilter
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -89,7 +88,7 @@ class StreamingReply(Iterator[str]):
         self.finish_reason: FinishReason | None = None
         self.text = ""
         """The answer so far, up to a stop string."""
-        self._decoder = IncrementalDecoder(tokenizer, process=True)
+        self._decoder = start_decoder(tokenizer, settings)
         self._stops = StopFilter(settings.stops)
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._cancelled = threading.Event()

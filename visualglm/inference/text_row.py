@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..preprocessing.incremental_decoder import IncrementalDecoder
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from .batch_generation import GenerationRow
-from .generation_settings import GenerationSettings
+from .generation_settings import GenerationSettings, start_decoder
 from .stop_strings import StopFilter
 
 
@@ -28,7 +27,7 @@ class TextRow(GenerationRow):
         """Forget what was generated."""
         super().restart()
         self.text = ""
-        self._decoder = IncrementalDecoder(self._tokenizer, process=True)
+        self._decoder = start_decoder(self._tokenizer, self.settings)
         self._stops = StopFilter(self.settings.stops)
 
     @property

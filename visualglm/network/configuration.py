@@ -21,6 +21,7 @@ from .configuration_limits import (
     check_keys,
     check_size,
     check_sizes,
+    check_stem,
     shown,
 )
 
@@ -31,7 +32,8 @@ class VisionConfig(PreTrainedConfig):
     """Configuration of EVA-CLIP ViT-g: pre-LN blocks over one class token and `(image_size / patch_size)**2` patches.
 
     `layernorm_epsilon` is used in the blocks, `output_layernorm_epsilon` in the final norm `ln_vision`
-    (`nn.LayerNorm`'s default in upstream's `visual.py`).
+    (`nn.LayerNorm`'s default in upstream's `visual.py`). `stem` names a convolutional network whose features are added
+    to the patches and to the class token (`stem.py`); the 6B has none.
     """
 
     model_type = "visualglm_vision"
@@ -52,6 +54,7 @@ class VisionConfig(PreTrainedConfig):
     image_size: int = 224
     patch_size: int = 14
     in_channels: int = 3
+    stem: str | None = None
     initializer_range: float = 0.02
 
     @property
@@ -176,6 +179,7 @@ class VisualGLMConfig(PreTrainedConfig):
                 f"prefix_length is {shown(self.prefix_length)}. Write a whole number from 0 to {LONGEST_PREFIX}."
             )
         check_ids(self)
+        check_stem(vision)
         check_crossing(qformer)
         if qformer.num_queries != self.image_length:
             raise ConfigurationError(

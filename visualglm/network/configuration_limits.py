@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigurationError
+from .stem import STEMS
 
 CONFIG = "config.json"
 LARGEST = {
@@ -87,6 +88,22 @@ def check_crossing(qformer: Any) -> None:
         raise ConfigurationError(
             f"qformer_config.cross_attention_layers is {shown(layers)}. List layer indices from 0 to "
             f"{qformer.num_layers - 1}."
+        )
+
+
+def check_stem(vision: Any) -> None:
+    """Raise `ConfigurationError` unless `stem` is None or a known network, and the images have its three channels."""
+    stem = vision.stem
+    if stem is None:
+        return
+    if not isinstance(stem, str) or stem not in STEMS:
+        raise ConfigurationError(
+            f"vision_config.stem is {shown(stem)}: write null for no convolutional stem, or {' or '.join(STEMS)}."
+        )
+    if vision.in_channels != 3:
+        raise ConfigurationError(
+            f"vision_config.in_channels is {vision.in_channels}, but the stem {stem} reads images of 3 channels. "
+            "Correct one of the two."
         )
 
 

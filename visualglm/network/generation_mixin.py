@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, StaticCache
-from transformers.generation import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers.generation import (
+    GenerationConfig,
+    InfNanRemoveLogitsProcessor,
+    LogitsProcessor,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from . import sampling
 from .cuda_graph_thread import in_one_thread
@@ -142,22 +149,27 @@ class VisualGLMGenerationMixin(GenerationMixin):
             preallocate(cache)
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Replace transformers' repetition penalty by upstream's, and move a seeded draw to the end."""
+        """Check the logits first, replace transformers' repetition penalty by upstream's, count n-grams within the
+        answer alone, and put a seeded draw last."""
         model_kwargs: Mapping[str, Any] = kwargs.get("model_kwargs") or {}
         mask = model_kwargs.get("attention_mask")
         padding = None if mask is None or mask.dim() != 2 else (mask != 0).int().argmax(-1)
         if kwargs.get("input_ids_seq_length") == 0:
             padding = None  # the prompt was given as embeddings, so the ids have no pads
-        processors = super()._get_logits_processor(*args, **kwargs)
-        return LogitsProcessorList(
-            sampling.PlaceholderAwareRepetitionPenalty(
-                processor.penalty,
-                self.config.image_token_id or 0,
-                self.config.unk_token_id,
-                self.config.bos_token_id,
-                padding,
-            )
-            if isinstance(processor, RepetitionPenaltyLogitsProcessor)
-            else processor
-            for processor in sorted(processors, key=lambda processor: isinstance(processor, sampling.SeededDraw))
+        sop = self.config.bos_token_id
+
+        def ours(processor: LogitsProcessor) -> LogitsProcessor:
+            if isinstance(processor, RepetitionPenaltyLogitsProcessor):
+                return sampling.PlaceholderAwareRepetitionPenalty(
+                    processor.penalty, self.config.image_token_id or 0, self.config.unk_token_id, sop, padding
+                )
+            if type(processor) is NoRepeatNGramLogitsProcessor:
+                return sampling.AnswerNoRepeatNGram(processor.ngram_size, sop)
+            return processor
+
+        found = super()._get_logits_processor(*args, **kwargs)
+        given = LogitsProcessorList(
+            map(ours, sorted(found, key=lambda processor: isinstance(processor, sampling.SeededDraw)))
         )
+        removes_invalid = any(isinstance(processor, InfNanRemoveLogitsProcessor) for processor in given)
+        return given if removes_invalid else LogitsProcessorList([sampling.RequireFinite(), *given])

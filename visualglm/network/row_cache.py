@@ -78,7 +78,7 @@ class RowCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """New keys and values [rows, heads, 1, head_dim] -> all of them [rows, heads, longest, head_dim]."""
+        """Append keys and values [rows, heads, 1, head_dim]; return all of them [rows, heads, longest, head_dim]."""
         rows, longest = len(self.lengths), max(self.lengths)
         self._reserve(layer_idx, longest)
         found = []

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
 from ..errors import AnswerError, UsageError
 
@@ -66,6 +66,24 @@ class PlaceholderAwareRepetitionPenalty(LogitsProcessor):
         seen.scatter_(1, counted.to(scores.device), True)
         penalised = torch.where(scores < 0, scores * self.penalty, scores / self.penalty)
         return torch.where(seen, penalised, scores)
+
+
+class AnswerNoRepeatNGram(NoRepeatNGramLogitsProcessor):
+    """transformers' `no_repeat_ngram_size`, counted within the answer: a question and earlier turns may be repeated.
+
+    The answer begins after the first `<sop>`; without one, all ids are the answer's.
+    """
+
+    def __init__(self, ngram_size: int, sop: int) -> None:
+        super().__init__(ngram_size)
+        self.sop = sop
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
+        begun = (input_ids == self.sop).cumsum(-1)
+        in_answer = (begun.cumsum(-1) > 1) | (begun[:, -1:] == 0)
+        unlike_any = -1 - torch.arange(input_ids.shape[-1], device=input_ids.device)
+        return super().__call__(torch.where(in_answer, input_ids, unlike_any), scores)
 
 
 class GeneratedOnlyPenalty(LogitsProcessor):

@@ -77,7 +77,7 @@ class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGeneratio
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["GLMBlock", "ViTBlock", "QFormerLayer"]
+    _no_split_modules = ["GLMBlock", "ViTBlock", "StemEmbed", "QFormerLayer"]
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _skip_keys_device_placement = ["past_key_values"]
     _tied_weights_keys = {"lm_head.weight": "transformer.word_embeddings.weight"}

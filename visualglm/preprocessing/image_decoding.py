@@ -163,6 +163,7 @@ def _diagnosis(content: bytes, name: str, error: Exception) -> str:
     if fault is not None:
         return f"{name} {fault}"
     if isinstance(error, UnidentifiedImageError) and not is_heif(head):
+        register_heif()  # so that a process that decodes no HEIC yet names it, too
         return f"{name} is not an image of a known kind ({', '.join(_formats())}). Save it as PNG or JPEG."
     return f"{name} is broken or cut short ({error}). Get a whole copy."
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
+THUMBNAIL = 160
+"""Largest side of an embedded image, in pixels."""
 STYLE = """
 :root{color-scheme:light dark;--ground:#fff;--ink:#1f2937;--line:#d1d5db;--soft:#f3f4f6;--right:#e3f4ec;--wrong:#fbe9e2}
 @media (prefers-color-scheme:dark){
@@ -48,13 +50,13 @@ def _cell(text: str) -> str:
     return f"<td{' class=number' if is_number else ''}>{html.escape(text)}</td>"
 
 
-def image_tag(image: Image.Image, size: int, colours: int | None = None, description: str = "") -> str:
-    """Return an `img` element with a PNG of at most `size` pixels a side; `colours` limits its palette."""
-    small = image.copy()
+def thumbnail(image: Image.Image, description: str = "", size: int = THUMBNAIL, colours: int | None = None) -> str:
+    """Embed a copy of an image of at most `size` pixels a side; `colours` limits its palette."""
+    small = image.convert("RGB")
     small.thumbnail((size, size))
     if colours is not None:
         small = small.quantize(colours)
-    file = io.BytesIO()
-    small.save(file, "PNG", optimize=True)
-    data = base64.b64encode(file.getvalue()).decode()
+    content = io.BytesIO()
+    small.save(content, "PNG", optimize=True)
+    data = base64.b64encode(content.getvalue()).decode()
     return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'

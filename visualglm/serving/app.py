@@ -58,10 +58,11 @@ class ServerSettings:
 
 
 class Health(BaseModel):
-    """The server's health and the model's id."""
+    """The server's health and the model's id; `miniature`: it is the packed model."""
 
     status: str = "ok"
     model: str
+    miniature: bool
 
 
 def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
@@ -92,7 +93,7 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
 def _add_operations(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> None:
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
-        return Health(model=settings.name)
+        return Health(model=settings.name, miniature=settings.miniature)
 
     @app.get("/metrics", tags=["operations"], response_class=Response, responses={401: error_responses.DOCUMENTED[401]})
     async def read_metrics() -> Response:

@@ -1,13 +1,12 @@
-"""One model, many callers: a bounded queue, one batch that requests enter and leave, one thread that generates.
+"""One model, many clients: a bounded queue, one batch that requests enter and leave, one thread that generates.
 
     ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> batch --> job.pieces()
 
 Every answer is what the request would get alone: its images and its prompt are read alone, its penalties and draws are
 its own (inference/running_batch.py). A request enters between two tokens of the others and leaves with its last one.
-A batch has one adapter: once the oldest waiting request needs another one, nobody enters until the batch is empty.
-An error while a request enters, or in its own sampling, is its own. Where an error hits a step, those that were
-speaking fail with it, since their readers have the beginning already; those that have said nothing are tried again
-one by one.
+A batch has one adapter: once the oldest waiting request needs another one, none enters until the batch is empty. An
+error while a request enters, or in its own sampling, fails that request only. An error in a step fails the requests
+that already streamed text, because their client has seen part of the answer; the others are retried one by one.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ import torch
 
 from ..conversation import VisualGLM
 from ..inference.generation_settings import generation_settings
+from ..inference.json_grammar import compile_json_schema
 from ..inference.running_batch import Batch, start_batch
 from ..inference.sampling_arguments import normalize_sampling
 from ..inference.start_reply import ask_prompt
@@ -71,7 +71,7 @@ class Engine:
         self._changed = threading.Condition()
         self._closing = False
         self._batch: Batch[Job] = start_batch(model.model)
-        self._drain = False  # nobody enters until the batch is empty
+        self._drain = False  # whether no request enters until the batch is empty
         self._decoders = ThreadPoolExecutor(limits.decoders, "decoder")  # each waits for a process of the pool
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         metrics.watch(self)
@@ -104,11 +104,13 @@ class Engine:
         language: Language = "auto",
         seed: int | None = None,
         adapter: str | None = None,
+        top_logprobs: int | None = None,
         **sampling: Any,
     ) -> Job:
         """Put the last of `turns` into the queue; the job's `pieces()` are the answer.
 
-        Arguments that are None mean the server's defaults; `adapter` None means the base model.
+        Arguments that are None mean the server's defaults; `adapter` None means the base model. With `top_logprobs`
+        the job records its tokens and that many of the likeliest at each position.
 
         Raises:
             QueueFullError: too many requests wait already.
@@ -123,17 +125,37 @@ class Engine:
         given = {**self.defaults, **normalize_sampling(sampling)}
         language = self.language if language == "auto" else language
         given = forbid_chinese_tokens(self.model.tokenizer, language, given)
+        given = await asyncio.to_thread(compile_json_schema, self.model.tokenizer, given)
         settings = generation_settings(self.model.model, **given)
         prompt = await asyncio.to_thread(ask_prompt, self.model.processor, list(turns), language, settings.limits)
         left = started + self.limits.time_limit - time.monotonic()
-        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter)
+        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter, top_logprobs)
+        self._put(job)
+        return job
+
+    def repeat(self, job: Job, count: int) -> list[Job]:
+        """Put more requests for answers to the prompt of `job` into the queue, each with the next seed.
+
+        Raises:
+            QueueFullError: too many requests wait already; none of them, nor `job`, is answered.
+        """
+        jobs = [job.another(number) for number in range(1, count + 1)]
+        try:
+            for other in jobs:
+                self._put(other)
+        except QueueFullError:
+            for other in (job, *jobs):
+                other.cancel()
+            raise
+        return jobs
+
+    def _put(self, job: Job) -> None:
         with self._changed:
             self._refuse_if_full()
             # drop jobs whose client disconnected, to free their pixels during a long batch ahead
             self._waiting = collections.deque(waiting for waiting in self._waiting if not waiting.ended)
             self._waiting.append(job)
             self._changed.notify()
-        return job
 
     async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[RequestImage]:
         """Decode the images one after the other; decoding is killed when the request ends or is cancelled.
@@ -164,7 +186,7 @@ class Engine:
             raise QueueFullError(f"{self.limits.max_queue} requests wait already. Try again in a moment.")
 
     def _work(self) -> None:
-        """Run the thread: requests enter, all advance by a token, those that have ended leave; until closed and empty."""
+        """Run the thread until closed and empty: requests enter, all advance by a token, ended ones leave."""
         while (jobs := self._next_jobs()) or self._batch.rows:
             for job in jobs:
                 self._enter(job)
@@ -194,7 +216,7 @@ class Engine:
                 same = all(job.adapter == other.adapter for other in (*running, *entering))
                 (entering if same else others).append(job)
                 if running and not same:
-                    break  # it waits for the batch to end, and nobody overtakes it any longer
+                    break  # it waits until the batch is empty, and no later request overtakes it
         self._waiting.extendleft(reversed(others))
         return entering
 
@@ -217,7 +239,7 @@ class Engine:
         return torch.cat([self.memory.encode(image) for image in images]) if images else None
 
     def _wait_for_memory(self, job: Job, error: Exception) -> None:
-        """Put a request that finds no memory beside others back into the queue, until it is alone."""
+        """Put a request that does not fit into memory beside others back into the queue until it is alone."""
         if not self._batch.rows:
             _fail(job, error)
             return
@@ -226,7 +248,7 @@ class Engine:
             self._waiting.appendleft(job)
 
     def _step(self) -> None:
-        """Advance the batch by a token, and recover where that fails."""
+        """Advance the batch by a token, and recover if that fails."""
         jobs = list(self._batch.rows)
         try:
             self._batch.step()
@@ -237,7 +259,7 @@ class Engine:
         self.running = len(self._batch.rows)
 
     def _recover(self, jobs: Sequence[Job], error: Exception) -> None:
-        """Answer alone each that has said nothing yet; those that were speaking, and a lone one, fail."""
+        """Retry each request that has streamed no text yet alone; fail the others, or a request that was alone."""
         self._batch = start_batch(self.model.model)
         for job in jobs:
             if len(jobs) > 1 and not job.ids and not job.ended:
@@ -250,7 +272,7 @@ class Engine:
             self._count([job])
 
     def _count(self, jobs: Sequence[Job]) -> None:
-        """Count those that have ended."""
+        """Count the finished ones."""
         self.metrics.count([job for job in jobs if job.ended])
 
 

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Sequence
+
+from torch import Tensor
 
 from ..inference.generation_settings import GenerationSettings
 from ..inference.streaming_reply import FinishReason
 from ..inference.text_row import TextRow
+from ..inference.token_scores import ScoreRecorder
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from .image_cache import RequestImage
 
@@ -22,8 +26,8 @@ class QueueTimeoutError(Exception):
 
 
 class Job(TextRow):
-    """A row with images to encode, an adapter (None: the base model), stop strings, a time limit in seconds, and a
-    reader.
+    """A row with images to encode, an adapter (None: the base model), stop strings, a time limit in seconds, a reader,
+    and a recorder of log probabilities (`top_logprobs` None: none).
 
     `text`, `finish_reason`, `seconds` and `first_token_seconds` are final once `pieces()` has ended.
     """
@@ -36,7 +40,9 @@ class Job(TextRow):
         settings: GenerationSettings,
         time_limit: float,
         adapter: str | None = None,
+        top_logprobs: int | None = None,
     ) -> None:
+        self._top_logprobs = top_logprobs
         super().__init__(tokenizer, input_ids, None, settings)
         self.adapter = adapter
         self.images = images
@@ -57,13 +63,31 @@ class Job(TextRow):
         """Whether its time limit has passed."""
         return time.monotonic() > self._deadline
 
+    def another(self, number: int) -> Job:
+        """Return a request for another answer to the same prompt; its seed is `number` more."""
+        settings = dataclasses.replace(self.settings, seed=(self.settings.seed or 0) + number)
+        left = self._deadline - time.monotonic()
+        return Job(self._tokenizer, self.input_ids, self.images, settings, left, self.adapter, self._top_logprobs)
+
     # called by the engine's thread
+
+    def restart(self) -> None:
+        """Forget what was generated."""
+        super().restart()
+        self.recorder = None if self._top_logprobs is None else ScoreRecorder(self._top_logprobs)
+
+    def observe(self, logits: Tensor) -> None:
+        """See the logits [vocabulary] of the next id."""
+        if self.recorder is not None:
+            self.recorder.observe(logits)
 
     def accept(self, index: int) -> None:
         """Append the next id and pass the certain text to the reader."""
         if self.late:
             self.room = len(self.ids) + 1
         before = len(self.text)
+        if self.recorder is not None and index not in self.eos:
+            self.recorder.accept(index)
         super().accept(index)
         if self.first_token_seconds is None:
             self.first_token_seconds = self.seconds
@@ -78,7 +102,7 @@ class Job(TextRow):
         self.finish_reason = self.finish_reason or reason  # it may have been cancelled meanwhile
         self._hand_over(None)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Pass an error to the reader."""
         self.ended = True
         self._hand_over(error)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -20,12 +18,13 @@ from ..errors import PromptError
 from ..preprocessing.chat_messages import messages_to_turns
 from ..preprocessing.prompt import Turn
 from . import error_responses
+from .chat_reply import ChatReply
 from .engine import Engine
 from .image_reader import ImageReader, refuse_long_texts
 from .job import Job
 from .json_body import body_schema, is_json, read_json
 from .model_ids import ModelIds
-from .openai_schema import AssistantMessage, ChatCompletion, ChatRequest, Choice, ModelCard, ModelList, Usage
+from .openai_schema import ChatCompletion, ChatRequest, ModelCard, ModelList
 
 T = TypeVar("T")
 
@@ -70,13 +69,17 @@ def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping
         job = await while_connected(request, _ask(engine, images, asked, served.adapter(asked.model)))
         if job is None:
             return error_responses.client_closed_response()
-        reply = _Reply(job, asked.model)
+        reply = ChatReply([job, *engine.repeat(job, (asked.n or 1) - 1)], asked.model, engine.model.tokenizer)
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
             return StreamingResponse(
-                reply.events(usage), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+                _events(reply, usage), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
             )
-        return await reply.whole(request)
+        try:
+            whole = await while_connected(request, reply.completion())
+        finally:
+            reply.cancel()
+        return error_responses.client_closed_response() if whole is None else whole
 
     return routes
 
@@ -135,44 +138,13 @@ async def collect_text(job: Job, request: Request) -> str | None:
         job.cancel()
 
 
-class _Reply:
-    """A job in OpenAI's response shapes."""
-
-    def __init__(self, job: Job, name: str) -> None:
-        self.job = job
-        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
-
-    def usage(self) -> Usage:
-        read, said = len(self.job.input_ids), len(self.job.ids)
-        return Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
-
-    async def whole(self, request: Request) -> ChatCompletion | Response:
-        text = await collect_text(self.job, request)
-        if text is None:
-            return error_responses.client_closed_response()
-        reason = "stop" if self.job.finish_reason == "stop" else "length"
-        choice = Choice(message=AssistantMessage(content=text), finish_reason=reason)  # type: ignore[arg-type]
-        return ChatCompletion(**self.head, choices=[choice], usage=self.usage())  # type: ignore[arg-type]
-
-    async def events(self, with_usage: bool) -> AsyncIterator[str]:
-        """Yield the chunks; a late error is a chunk with `error`, which OpenAI's client raises."""
-        more = {"usage": None} if with_usage else {}
-        try:
-            yield self._event({"role": "assistant", "content": ""}, None, more)
-            async for piece in self.job.pieces():
-                yield self._event({"content": piece}, None, more)
-            yield self._event({}, self.job.finish_reason, more)
-            if with_usage:
-                yield self._chunk(choices=[], usage=self.usage().model_dump())
-        except Exception as error:
-            yield f"data: {bytes(error_responses.explain(error).body).decode()}\n\n"
-        finally:
-            self.job.cancel()
-        yield "data: [DONE]\n\n"
-
-    def _event(self, delta: dict[str, str], reason: str | None, more: dict[str, Any]) -> str:
-        return self._chunk(choices=[{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}], **more)
-
-    def _chunk(self, **fields: Any) -> str:
-        chunk = {**self.head, "object": "chat.completion.chunk", **fields}
-        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+async def _events(reply: ChatReply, with_usage: bool) -> AsyncIterator[str]:
+    """Yield server-sent events; a late error is an event with `error`, which OpenAI's client raises."""
+    try:
+        async for chunk in reply.chunks(with_usage):
+            yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+    except Exception as error:
+        yield f"data: {bytes(error_responses.explain(error).body).decode()}\n\n"
+    finally:
+        reply.cancel()
+    yield "data: [DONE]\n\n"

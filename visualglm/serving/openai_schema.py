@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from ..errors import UsageError
+from .choice_fields import ChoiceFields
 
 MAX_MESSAGES = 2048
 MAX_PARTS = 256
 """Maximum texts and images in one message."""
 SEED = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 REFUSED = (
-    *("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio"),
+    *("tools", "tool_choice", "functions", "function_call", "logit_bias", "audio"),
     *("presence_penalty", "frequency_penalty"),  # 0 is the default of clients
 )
 
@@ -68,7 +69,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
+class ChatRequest(ChoiceFields):
     """`POST /v1/chat/completions`; missing fields come from the checkpoint's own generation config."""
 
     model_config = ConfigDict(extra="allow")
@@ -77,7 +78,6 @@ class ChatRequest(BaseModel):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = None
     stop: (
         Annotated[str, StringConstraints(min_length=1, max_length=200)]
         | Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(max_length=4)]
@@ -100,8 +100,8 @@ class ChatRequest(BaseModel):
         """
         extra = self.model_extra or {}
         asked = [name for name in REFUSED if extra.get(name)]
-        if asked or (extra.get("response_format") or {"type": "text"}) != {"type": "text"}:
-            raise UsageError(f"{(asked or ['response_format'])[0]} is not supported by VisualGLM. Remove it.")
+        if asked:
+            raise UsageError(f"{asked[0]} is not supported by VisualGLM. Remove it.")
         limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
         return {
             "temperature": self.temperature,
@@ -110,6 +110,7 @@ class ChatRequest(BaseModel):
             "stop": self.stop,
             "repetition_penalty": self.repetition_penalty,
             "max_new_tokens": limit,
+            **self.choices(),
         }
 
 
@@ -129,13 +130,34 @@ class AssistantMessage(BaseModel):
     refusal: None = None
 
 
-class Choice(BaseModel):
-    """The one choice."""
+class TopLogprob(BaseModel):
+    """A token at a position of the answer; `bytes` is null for a token that is no text, such as the end."""
 
-    index: Literal[0] = 0
+    token: str
+    bytes: list[int] | None
+    logprob: float
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer, and the likeliest ones at its position."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """The tokens of an answer without its end."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """One of the `n` answers."""
+
+    index: int
     message: AssistantMessage
     finish_reason: Literal["stop", "length"]
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletion(BaseModel):

@@ -164,7 +164,7 @@ def reject_owned_args(more: Sequence[str]) -> None:
 
 
 def overrides(sampling: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Sampling arguments -> vLLM's defaults.
+    """Convert sampling arguments to vLLM's defaults.
 
     Greedy decoding becomes temperature 0. Sampling without a temperature takes the checkpoint's, else 1.
 

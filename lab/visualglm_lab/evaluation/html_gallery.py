@@ -27,7 +27,7 @@ from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm.evaluation.scenes.questions import exchange_of
 from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import Scene
-from visualglm.reporting.html_page import image_tag
+from visualglm.reporting.html_page import thumbnail
 
 from ..scenes.cutouts import Album
 from .album_images import AlbumImages, Shown
@@ -144,7 +144,7 @@ def _right(cards: Sequence[Card], language: Language) -> int:
 
 
 def _figure(card: Card) -> str:
-    lines = [image_tag(card.image, size=128, colours=128)]
+    lines = [thumbnail(card.image, size=128, colours=128)]
     for told in card.told.values():
         mark, css = ("✓", "good") if told.right else ("✗", "bad")
         question, answer = html.escape(told.question), html.escape(told.answer)

@@ -54,8 +54,9 @@ def write(folder: Path, source: Checkpoint, max_shard_size: int) -> None:
     """Write all tensors (including head and rotary buffers) as `.bin` shards with their index, and `config.json`.
 
     Raises:
-        UsageError: the model has a P-tuning prefix.
+        UsageError: the model has a P-tuning prefix or a convolutional stem.
     """
+    upstream_config.check_no_stem(source.folder, source.config)
     if source.config.prefix_length:
         raise UsageError(
             f"{source.folder} was tuned with P-tuning, and upstream's Hugging Face code has no place for its prefix. "

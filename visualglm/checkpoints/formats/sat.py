@@ -138,7 +138,12 @@ def _stored(step: Path) -> dict[str, LazyTensor]:
 
 
 def write(folder: Path, source: Checkpoint, step_name: str = "1") -> None:
-    """Write `model_config.json`, `latest` and one `.pt`, with query_key_value in the newer order."""
+    """Write `model_config.json`, `latest` and one `.pt`, with query_key_value in the newer order.
+
+    Raises:
+        UsageError: the model has a convolutional stem.
+    """
+    upstream_config.check_no_stem(source.folder, source.config)
     step = folder / step_name
     step.mkdir()
     write_torch(step / SAT_WEIGHTS, stored_tensors(source), wrap="module")

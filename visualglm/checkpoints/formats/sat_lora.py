@@ -19,7 +19,7 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ..checkpoint import Checkpoint
 from ..low_rank_delta import LowRank
-from ..storage.lazy_tensor import LazyTensor
+from ..storage.lazy_tensor import LazyTensor, is_finite
 
 ORIGINAL = ".original."
 MATRIX = re.compile(r"(?P<linear>.+)\.matrix_(?P<side>[AB])\.(?P<part>\d)")
@@ -83,9 +83,17 @@ def merge_lora(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     tensors: dict[str, Any] = dict(checkpoint.tensors)
     for name, low_rank in checkpoint.low_rank.items():
-        tensors[name] = _sum(tensors[name], low_rank)
+        tensors[name] = _sum(name, tensors[name], low_rank)
     return replace(checkpoint, tensors=tensors, low_rank={})
 
 
-def _sum(weight: LazyTensor, low_rank: LowRank) -> LazyTensor:
-    return LazyTensor(weight.shape, weight.dtype, lambda: (weight.read().float() + low_rank.delta()).to(weight.dtype))
+def _sum(name: str, weight: LazyTensor, low_rank: LowRank) -> LazyTensor:
+    def read() -> Tensor:
+        merged = (weight.read().float() + low_rank.delta()).to(weight.dtype)
+        if not is_finite(merged):
+            raise CheckpointError(
+                f"{name} is NaN or infinite after its LoRA is added. Copy the folder again, or train it again."
+            )
+        return merged
+
+    return LazyTensor(weight.shape, weight.dtype, read)

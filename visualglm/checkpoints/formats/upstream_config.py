@@ -7,8 +7,10 @@ are kept.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from ...errors import UsageError
 from ...network.configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 
 SAT_CONSTANTS = {
@@ -37,6 +39,15 @@ def from_sat(raw: dict[str, Any]) -> dict[str, Any]:
     if "bos_token_id" in raw:
         ours.setdefault("eos_token_id", raw["bos_token_id"] + 1)
     return ours
+
+
+def check_no_stem(folder: Path, config: VisualGLMConfig) -> None:
+    """Raise `UsageError` if the model has a convolutional stem, of which upstream's code knows nothing."""
+    if config.vision.stem is not None:
+        raise UsageError(
+            f"{folder} has a convolutional stem, which upstream's layouts cannot hold: write --to native, or first "
+            "make a model without it with `visualglm convert MODEL NEW --without-stem`, whose answers differ."
+        )
 
 
 def hugging_face(config: VisualGLMConfig) -> dict[str, Any]:

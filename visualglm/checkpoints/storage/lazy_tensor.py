@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+PIECE = 1 << 24
+"""Values that `is_finite` looks at together."""
+
 
 @dataclass(frozen=True)
 class LazyTensor:
@@ -75,6 +78,13 @@ def same_bits(one: LazyTensor, other: LazyTensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(bits(one.read()), bits(other.read()))
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
+    pieces = tensor.detach().flatten().split(PIECE)
+    # torch has no isfinite for float8
+    return all(bool(torch.isfinite(piece.float() if piece.itemsize == 1 else piece).all()) for piece in pieces)
 
 
 def bits(tensor: Tensor) -> Tensor:

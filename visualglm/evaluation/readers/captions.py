@@ -41,7 +41,7 @@ def read_captions(source: DataSource) -> Examples:
 
 
 def is_coco(path: Path) -> bool:
-    """True for a JSON object whose rows are under "annotations"."""
+    """Return True for a JSON object whose rows are under "annotations"."""
     try:
         rows = RowReader(path, (), (b'"annotations"',)).file
     except UsageError:

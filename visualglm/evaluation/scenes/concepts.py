@@ -17,6 +17,14 @@ from .kinds import KINDS, Kind
 
 TABLE = Path(__file__).with_name("concepts.tsv")
 LETTER = "letter"
+_PLURAL_NAMES = frozenset(
+    (
+        *("crossed fingers", "painted nails", "heart hands", "lips", "praying hands", "cupped hands", "eyeglasses"),
+        *("trousers", "pants", "theater masks", "ballet slippers", "briefs", "prayer beads", "fries", "hina dolls"),
+        *("sun and clouds", "train tracks", "table tennis", "tennis", "hundred points", "sparkles", "scales"),
+        *("film frames", "garden shears", "canned food", "curry", "wheat"),
+    )
+)
 
 
 @lru_cache(maxsize=1)
@@ -37,6 +45,13 @@ def number_of() -> dict[Kind, int]:
 def by_key() -> dict[str, Kind]:
     """Map each key to its kind."""
     return {kind.key: kind for kind in kinds()}
+
+
+@lru_cache(maxsize=1)
+def names_without_article() -> frozenset[str]:
+    """Return the English names without "a", plural or uncountable: gloves (pair of gloves), rice (bowl of rice)."""
+    parts = {name for kind in kinds() for name in kind.en if kind.en[0].endswith(f" of {name}")}
+    return frozenset(parts) | _PLURAL_NAMES
 
 
 @lru_cache(maxsize=1)
@@ -69,7 +84,7 @@ def _families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
 
 @lru_cache(maxsize=500_000)
 def overlap(one: Kind, other: Kind) -> bool:
-    """True if an image of one kind could correctly be named as the other."""
+    """Return True if an image of one kind could correctly be named as the other."""
     a, b = one.key, other.key
     return a == b or any((a in wide and b in all_) or (b in wide and a in all_) for wide, all_ in _families())
 

@@ -73,7 +73,7 @@ class PopeTask:
         return ScoredRow(row.id, row.row, row.image_key, statistics, quality, asked, truth, facets, errors, row.image)
 
     def baselines(self) -> Mapping[str, float]:
-        """The commoner of yes and no, to every question."""
+        """Return the accuracy of always giving the commoner of yes and no."""
         share = sum(row.references[0] == "yes" for row in self.examples) / len(self.examples)
         return {"accuracy": max(share, 1 - share)}
 

@@ -50,7 +50,7 @@ class ScenesTask:
         self.numbers = {question.id: number for number, question in enumerate(self.asked)}
 
     def queries(self, replies: Mapping[str, Reply]) -> list[Query]:
-        """The questions, then doubts about those that were answered rightly."""
+        """List the questions, then doubts about those that were answered rightly."""
         first = [self._query(question, question.id, question.exchange.question) for question in self.asked]
         return [*first, *self._doubts(replies)]
 
@@ -138,7 +138,7 @@ class ScenesTask:
             )  # fmt: skip
 
     def baselines(self) -> Mapping[str, float]:
-        """The commonest answer of each test in each language."""
+        """Return the accuracy of the commonest answer of each test in each language."""
         found: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for question in self._singles():
             group = f"{question.exchange.task} {question.exchange.language}"
@@ -185,7 +185,7 @@ def fact_of(exchange: QAPair, answer: str) -> int | None:
 
 
 def is_true(exchange: QAPair, answer: str) -> bool:
-    """True if an answer states the truth of a question."""
+    """Return True if an answer states the truth of a question."""
     if exchange.task == "exists":
         return yes_or_no(answer) == exchange.truth
     if GLYPH.fullmatch(exchange.truth):
@@ -200,6 +200,6 @@ def _all_true(questions: Sequence[SceneQuestion], texts: Sequence[str]) -> bool:
 
 
 def _agree(questions: Sequence[SceneQuestion], texts: Sequence[str]) -> bool:
-    """True if all answers state the same fact, right or wrong."""
+    """Return True if all answers state the same fact, right or wrong."""
     found = {fact_of(question.exchange, text) for question, text in zip(questions, texts, strict=True)}
     return len(found) == 1 and None not in found

@@ -41,7 +41,7 @@ class VqaTask:
         return ScoredRow(row.id, row.row, row.image_key, statistics, quality, said, expected, facets, errors, row.image)
 
     def baselines(self) -> Mapping[str, float]:
-        """The answer that is right most often, to every question."""
+        """Return the accuracy of always giving the answer that is right most often."""
         references = [[normalize(reference) for reference in row.references] for row in self.examples]
         commonest = Counter(word for own in references for word in own).most_common(1)[0][0]
         return {"VQA accuracy": sum(vqa_accuracy(commonest, own) for own in references) / len(references)}
