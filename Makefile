@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -204,6 +204,11 @@ bench-image: .venv/.all
 # answers, perplexity and logits in 8 and 4 bits
 bench-quantization: .venv/.all
 	$(BIN)/python benchmarks/quantization.py
+
+# the packed model, its 8- and 4-bit forms and an adapter on all offline tasks; reports under runs/evaluate-mini (half an hour)
+evaluate-mini: .venv/.all
+	$(BIN)/python benchmarks/evaluate_mini.py
+	$(BIN)/python docs/draw_figures.py
 
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all

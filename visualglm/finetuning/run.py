@@ -28,8 +28,9 @@ from ..preprocessing.processor import VisualGLMProcessor
 from ..training.distributed import join, leave, world
 from .data_report import findings
 from .dataset import Collator
-from .evaluation import EvalQuestion, answers, fraction_correct, probes
+from .evaluation import EvalQuestion, answers, probes, score
 from .finetuning_config import Finetuning
+from .forgetting import AFTER, BEFORE, ask_scenes, describe_forgetting
 from .fsdp_trainer import FsdpTrainer, check_accelerate_fsdp_off
 from .html_report import Answered, write_report
 from .image_feature_cache import ImageFeatureCache, compute_features, describe_image_handling
@@ -78,6 +79,9 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     """
     check_accelerate_fsdp_off()
     require_tensorboard(recipe)
+    require_extra("train", "The report of fine-tuning", "matplotlib")
+    if recipe.forgetting:
+        require_extra("eval", "The setting forgetting", "pycocoevalcap", "scipy")
     checkpoint = checkpoint_to_resume(recipe, Path(recipe.output), resume, say)
     # before the model is loaded, so that an unsuitable adapter or an invalid row fails at once
     check_initial_adapter(recipe)
@@ -204,6 +208,8 @@ def _answer_before(
     if untrained:  # a new prefix changes answers before it is trained; new LoRA does not
         ready.model.del_mixin(ADAPTER)
     said = _answer_all(model, asked, ready)
+    if ready.recipe.forgetting:
+        ask_scenes(model, ready, output / BEFORE)
     if untrained:
         ready.model.add_mixin(ADAPTER, prefix)
     write_before(output, [asked, probes()], said)
@@ -282,14 +288,21 @@ def evaluate_and_report(
 ) -> None:
     """Answer after training, and write `result.json` and `report.html`."""
     after = _answer_all(model, asked, ready)
-    scores = [fraction_correct(asked, said[0]) for said in (before, after)]
+    before_score, after_score = (score(asked, said[0]) for said in (before, after))
     kept = sum(a == b for a, b in zip(before[1], after[1], strict=True)) / max(1, len(before[1]))
     facts = [f"unchanged answers outside the data: {100 * kept:.0f} % of {len(after[1])}"]
-    if asked:
-        facts.insert(0, f"correct held-out answers: before {scores[0]:.1%}, after {scores[1]:.1%} of {len(asked)}")
+    result: dict[str, Any] = {"asked": len(asked), "right_before": 0.0, "right_after": 0.0, "probe_unchanged": kept}
+    if before_score and after_score:
+        scores = {"before": before_score, "after": after_score}
+        words = [f"{name} {found.value:.1%} [{found.low:.0%}, {found.high:.0%}]" for name, found in scores.items()]
+        facts.insert(0, f"correct held-out answers: {', '.join(words)} of {len(asked)}")
+        result |= {"right_before": before_score.value, "right_after": after_score.value}
+        result |= {"before": before_score.to_json(), "after": after_score.to_json()}
+    if ready.recipe.forgetting:
+        ask_scenes(model, ready, output / AFTER)
+        facts += describe_forgetting(output)
     for fact in facts:
         say(fact)
-    result = {"asked": len(asked), "right_before": scores[0], "right_after": scores[1], "probe_unchanged": kept}
     write_file(output / RESULT, json.dumps(result, indent=2) + "\n")
     held_out, probe = (Answered(them, before[index], after[index]) for index, them in enumerate((asked, probes())))
     write_report(output / REPORT, read_metrics(output / METRICS), facts, held_out, probe)
