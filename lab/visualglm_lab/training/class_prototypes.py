@@ -21,7 +21,7 @@ from visualglm.errors import UsageError
 from .imagenet_classes import CLASSES, kind_probabilities
 
 FILE = "stem.safetensors"
-FACTORS = torch.linspace(0, 1, 17) ** 2
+FACTORS = torch.linspace(0, 1, 49) ** 2
 BELIEFS = (0.2, 0.95)
 
 

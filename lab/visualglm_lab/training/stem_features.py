@@ -1,7 +1,7 @@
 """Compute the stem's features of an album, once, before training.
 
 Writes two files beside the album: `features.npy`, the whitened features that `teacher_loss` predicts, and
-`stem.safetensors`, the training images' pooled features with the classifier, for `prototypes`. Run:
+`stem.safetensors`, the pooled features of training images with the classifier, for `prototypes`. Run:
 `python -m visualglm_lab.training.stem_features --album runs/pictures`.
 """
 
@@ -22,6 +22,8 @@ from .class_prototypes import write_features
 from .stem_weights import StemWeights, fetch_stem
 
 BATCH, SIDE = 64, 144
+MOST_KEPT = 3000
+"""Training images whose pooled features are kept, evenly spaced: enough for their mean and covariance."""
 
 
 @torch.no_grad()
@@ -45,7 +47,9 @@ def write_album_features(folder: Path, stem: StemWeights) -> None:
     trained = np.zeros(len(rows), dtype=bool)
     trained[[row.index for row in album.rows if row.split == "train"]] = True
     np.save(folder / "features.npy", whiten_features(rows, trained))
-    write_features(folder, found[torch.from_numpy(train)], stem.classes, stem.bias)
+    kept = torch.from_numpy(np.flatnonzero(train))
+    kept = kept[torch.linspace(0, len(kept) - 1, min(len(kept), MOST_KEPT)).long()]
+    write_features(folder, found[kept], stem.classes, stem.bias)
 
 
 def main() -> None:
