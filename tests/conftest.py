@@ -65,7 +65,7 @@ class Reference:
         return torch.tensor(self.arrays[f"{case}/{name}"])
 
     def inputs(self, case: str, image_token_id: int = 767, image_length: int = 32) -> dict[str, torch.Tensor]:
-        """The case as our model takes it: upstream's unk or pad slots become `image_token_id`."""
+        """Return the case as our model takes it: upstream's unk or pad slots become `image_token_id`."""
         inputs = {"input_ids": self.tensor(case, "input_ids").clone()}
         if self.has(case, "pixel_values"):
             start = int(self.tensor(case, "pre_image_length"))
@@ -82,7 +82,7 @@ def reference() -> Reference:
 
 
 def open_reference(layout: str = "hf", **kwargs: Any) -> VisualGLMForConditionalGeneration:
-    """The small random model from upstream's files."""
+    """Return the small random model from upstream's files."""
     kwargs = {"dtype": torch.float32, **kwargs}
     return VisualGLMForConditionalGeneration.from_pretrained(str(REFERENCE / layout), **kwargs).eval()
 
@@ -95,13 +95,13 @@ def model() -> VisualGLMForConditionalGeneration:
 
 @pytest.fixture(scope="session")
 def opened() -> visualglm.VisualGLM:
-    """The packed model. Shared: tests must leave it as it was."""
+    """Return the packed model. Shared: tests must leave it as it was."""
     return visualglm.load(device="cpu")
 
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess]:
-    """The `visualglm` program in this process: what it said and its exit code; an error with a traceback is raised."""
+    """Return the `visualglm` program in this process: its output and exit code; a traceback is raised."""
 
     def run(*arguments: str, stdin: bytes = b"") -> CompletedProcess[str]:
         monkeypatch.setattr(sys, "argv", ["visualglm", *arguments])
@@ -121,19 +121,19 @@ def tokenizer() -> ChatGLMTokenizer:
 
 @pytest.fixture
 def hf(tmp_path: Path) -> Path:
-    """A private copy of the reference set's Hugging Face folder."""
+    """Return a private copy of the reference set's Hugging Face folder."""
     return Path(shutil.copytree(REFERENCE / "hf", tmp_path / "hf"))
 
 
 @pytest.fixture
 def sat(tmp_path: Path) -> Path:
-    """A private copy of the reference set's sat folder."""
+    """Return a private copy of the reference set's sat folder."""
     return Path(shutil.copytree(REFERENCE / "sat", tmp_path / "sat"))
 
 
 @pytest.fixture(scope="session")
 def stem_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packed model in float32 with a convolutional stem of random weights that changes what it computes."""
+    """Return the packed model in float32 with a convolutional stem of random weights that changes what it computes."""
     folder = tmp_path_factory.mktemp("with") / "stem"
     shutil.copytree(visualglm.packed_model(), folder)
     (folder / "fingerprint.json").unlink()
@@ -146,7 +146,7 @@ def stem_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_random_stem(model: VisualGLMForConditionalGeneration) -> VisualGLMForConditionalGeneration:
-    """The same model with a convolutional stem, whose added linear layers are still zero."""
+    """Return the same model with a convolutional stem, whose added linear layers are still zero."""
     torch.manual_seed(0)
     config = VisualGLMConfig.from_dict(model.config.to_dict())
     config.vision.stem = "efficientnet-lite0"

@@ -52,7 +52,7 @@ def test_both_engines_give_the_same_rows(
 
 
 def parts_of(out: Path) -> list[dict[str, Any]]:
-    """The rows of all parts, without their blanks."""
+    """Return the rows of all parts, without their blanks."""
     rows = [row for part in out.glob("*.parquet") for row in parquet.read_table(part).to_pylist()]
     kept = [{name: value for name, value in row.items() if value is not None} for row in rows]
     return sorted(kept, key=lambda row: str(row["image"]))

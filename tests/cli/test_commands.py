@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import visualglm
 from visualglm.cli.options import Flags
-from visualglm.preprocessing.prompt import language_of
+from visualglm.preprocessing.prompt import Turn, describe_dropped_turns, language_of
 
 from ..conftest import REFERENCE
 
@@ -100,6 +101,50 @@ def test_mistakes_are_one_sentence_and_exit_2(
     assert done.stdout == ""
 
 
+EARLY_MISTAKES = [
+    ["ask", "missing.jpg"],
+    ["ask", "https://example.org/a.png"],
+    ["ask", IMAGE, "x", "--model", "/nowhere/model"],
+    ["ask", IMAGE, "x", "--device", "quantum"],
+    ["ask", IMAGE, "x", "--adapter", "/nowhere"],
+    ["ask", IMAGE, "x", "--tokenizer", "/nowhere"],
+    ["ask", IMAGE, "x", "--nonsense"],
+    ["ask", IMAGE, "x", "--top-p", "2"],
+    ["chat", "missing.jpg"],
+    ["caption", "/nowhere", "-o", "out.jsonl"],
+    ["convert", "/nowhere", "out"],
+    ["quantize", "/nowhere", "out", "--quantize", "4"],
+    ["merge", "/nowhere", "adapter", "out"],
+    ["doctor", "--model", "/nowhere"],
+    ["fit", "--model", "/nowhere"],
+    ["bench", "--model", "/nowhere"],
+    ["serve", "--model", "/nowhere"],
+    ["web", "--model", "/nowhere"],
+    ["finetune", "--data", "missing.json", "--output", "out"],
+    ["finetune", "--data", "data.json", "--output", "out", "--model", "/nowhere"],
+    ["download", "nonsense"],
+]
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from visualglm.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["visualglm", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        print(ended.code, *arguments)
+"""
+
+
+def test_mistakes_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    """Importing torch takes seconds. Here it raises, and so does transformers."""
+    (tmp_path / "data.json").write_text("[]")
+    code = [sys.executable, "-c", WITHOUT_TORCH, json.dumps(EARLY_MISTAKES)]
+    done = subprocess.run(code, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.splitlines() == [f"2 {' '.join(arguments)}" for arguments in EARLY_MISTAKES], done.stderr
+
+
 def test_a_mistake_in_a_process_of_its_own() -> None:
     done = run("ask", "-", "x")
     assert (done.returncode, done.stdout) == (2, b"")
@@ -112,8 +157,8 @@ def test_a_terminal_that_is_not_utf_8() -> None:
     assert run("--version").stdout.decode().strip() == visualglm.__version__
 
 
-VERBS = ["ask", "bench", "caption", "chat", "convert", "doctor", "finetune", "fit", "merge", "pretrain", "quantize"]
-VERBS += ["serve", "web"]
+VERBS = ["ask", "bench", "caption", "chat", "convert", "doctor", "download", "finetune", "fit", "merge", "pretrain"]
+VERBS += ["quantize", "serve", "web"]
 
 
 def test_the_help_lists_every_verb() -> None:
@@ -141,13 +186,15 @@ def test_the_options_are_grouped(program: Callable[..., subprocess.CompletedProc
 def test_chat_in_the_terminal(tmp_path: Path) -> None:
     saved = tmp_path / "dialogue.json"
     lines = ["这张图片里有什么？", "/image missing.png", f"/image {SAMPLE}", "What is this?", f"/save {saved}"]
-    lines += ["/image", "clear", "stop", "never read"]
+    lines += ["/image", "/help", "/imgae x", "clear", "/quit", "never read"]
     done = run("chat", str(SAMPLE), stdin="\n".join(lines).encode(), LC_ALL="zh_CN.UTF-8")
     said = done.stdout.decode()
     assert done.returncode == 0, done.stderr.decode()
     assert "欢迎" in said
     assert "missing.png" in said
+    assert "/save FILE    save the chat as JSON" in said and "There is no command /imgae" in said
     assert "Chat and images cleared" in said, "what the program says follows the last question's language"
+    assert "never read" not in said
     turns = json.loads(saved.read_text(encoding="utf-8"))
     assert [turn["question"] for turn in turns] == ["这张图片里有什么？", "What is this?"]
     assert all(turn["answer"] for turn in turns)
@@ -174,6 +221,19 @@ def test_ctrl_c_stops_the_answer_not_the_program(monkeypatch: pytest.MonkeyPatch
     assert conversation.answer is not None
     assert conversation.answer.finish_reason == "cancelled"
     assert "已停止" in console.export_text()
+
+
+@pytest.mark.parametrize(("question", "language"), [("描述这张图片。", "zh"), ("What is this?", "en")])
+def test_chat_says_how_many_turns_were_dropped(question: str, language: Literal["zh", "en"]) -> None:
+    from rich.console import Console
+
+    from visualglm.cli.chat import Dialogue
+
+    conversation = visualglm.load(REFERENCE / "hf", device="cpu").conversation(IMAGE)
+    conversation.turns = [Turn("a" * 40, "b" * 40), Turn("c", "d")]
+    console = Console(force_terminal=False, record=True, width=200)
+    Dialogue(conversation, console, {"do_sample": False, "max_length": 80, "max_new_tokens": 4}).process(question)
+    assert console.export_text().endswith(describe_dropped_turns(1, language) + "\n")
 
 
 def test_paths_become_absolute_and_keep_their_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a run asks before and after: the answers are those that anybody gets."""
+"""Evaluation before and after training: the answers equal those of every other interface."""
 
 from __future__ import annotations
 

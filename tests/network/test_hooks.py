@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
+from accelerate.hooks import remove_hook_from_submodules
 from torch import Tensor, nn
 
 from visualglm.errors import CheckpointError, UsageError
@@ -23,7 +25,7 @@ HOOK_POINTS = ["word_embedding_forward", *LAYER_HOOKS, "final_forward"]
 
 @pytest.fixture(scope="module")
 def opened() -> VisualGLMForConditionalGeneration:
-    """The model; shared, so tests must remove what they add."""
+    """Return the model; shared, so tests must remove what they add."""
     return open_reference()
 
 
@@ -45,6 +47,24 @@ class Noting(BaseMixin):
             return (output[0] * factor, *output[1:]) if isinstance(output, tuple) else output * factor
 
         setattr(self, place, called)
+
+
+@pytest.mark.parametrize("place", ["word_embedding_forward", "final_forward"])
+def test_accelerates_hooks_and_mixins_come_and_go_in_any_order(place: str) -> None:
+    """accelerate's forward stays outside of ours, so that a mixin can be removed and its hooks, too."""
+    model = open_reference()
+    before = logits(model)
+    model.add_mixin("first", Noting(place, 1.5))
+    changed = logits(model)
+    cpu_offload(model, torch.device("cpu"))
+    assert torch.equal(logits(model), changed)
+    model.del_mixin("first")
+    assert torch.equal(logits(model), before)
+    model.add_mixin("second", Noting(place, 1.5))
+    remove_hook_from_submodules(model)
+    assert torch.equal(logits(model), changed)
+    model.del_mixin("second")
+    assert torch.equal(logits(model), before)
 
 
 @pytest.mark.parametrize("place", HOOK_POINTS)

@@ -23,7 +23,7 @@ from visualglm.network.sampling import (
     PRESETS,
     AnswerNoRepeatNGram,
     GeneratedOnlyPenalty,
-    SlotAwareRepetitionPenalty,
+    PlaceholderAwareRepetitionPenalty,
     SuppressSlices,
     resolve,
 )
@@ -50,7 +50,7 @@ def warpers(preset: str) -> list[Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_hugging_face_rule(case: str) -> None:
     ids = torch.cat([stored(case, "prompt_ids"), stored(case, "generated_ids").long()], dim=1)
-    before = [SlotAwareRepetitionPenalty(1.2, 767, 0, 404), MinLengthLogitsProcessor(100, 405)]
+    before = [PlaceholderAwareRepetitionPenalty(1.2, 767, 0, 404), MinLengthLogitsProcessor(100, 405)]
     scores = LogitsProcessorList([*before, *warpers("hf")])(ids, stored(case, "logits"))
     assert torch.allclose(scores.softmax(-1), stored(case, "hf_image_chat_probs"), atol=1e-6)
 
@@ -66,7 +66,7 @@ def test_sat_rule(case: str, preset: str, name: str) -> None:
 
 
 def test_placeholder_tokens_count_as_unk() -> None:
-    penalty = SlotAwareRepetitionPenalty(2.0, 9, 0, sop=7)
+    penalty = PlaceholderAwareRepetitionPenalty(2.0, 9, 0, sop=7)
     scores = penalty(torch.tensor([[9, 9, 5, 7]]), torch.ones(1, 10))
     assert scores[0].tolist() == [0.5, 1, 1, 1, 1, 0.5, 1, 0.5, 1, 1]
     generated = penalty(torch.tensor([[9, 9, 5, 7, 9]]), torch.ones(1, 10))
@@ -74,7 +74,7 @@ def test_placeholder_tokens_count_as_unk() -> None:
 
 
 def test_padding_is_not_penalised() -> None:
-    penalty = SlotAwareRepetitionPenalty(2.0, 9, 0, 7, padding=torch.tensor([2, 0]))
+    penalty = PlaceholderAwareRepetitionPenalty(2.0, 9, 0, 7, padding=torch.tensor([2, 0]))
     scores = penalty(torch.tensor([[3, 3, 5], [4, 3, 5]]), torch.ones(2, 10))
     assert (scores == 0.5).nonzero().tolist() == [[0, 5], [1, 3], [1, 4], [1, 5]]
 

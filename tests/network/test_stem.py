@@ -31,7 +31,7 @@ MOON = visualglm.packed_model() / "samples" / "moon.png"
 
 @pytest.fixture(scope="module")
 def plain() -> Any:
-    """A model without a stem: the packed one, or what is left of it without its stem."""
+    """Return a model without a stem: the packed one, or what is left of it without its stem."""
     model = VisualGLMForConditionalGeneration.from_pretrained(str(visualglm.packed_model()), dtype=torch.float32).eval()
     if model.config.vision.stem is None:
         return model

@@ -23,7 +23,7 @@ from visualglm.network.configuration import VisualGLMConfig
 from visualglm.preprocessing.chat_messages import CHAT_TEMPLATE
 from visualglm.preprocessing.images import VisualGLMImageProcessor
 from visualglm.preprocessing.processor import VisualGLMProcessor
-from visualglm.preprocessing.prompt import Turn, build_prompt, build_training_row
+from visualglm.preprocessing.prompt import Turn, build_prompt, build_training_row, describe_dropped_turns
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -150,7 +150,7 @@ def test_dropped_turns_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         short = PROCESSOR.apply_chat_template(messages, tokenize=True, max_tokens=14)
     assert short == PROCESSOR.apply_chat_template(messages[2:], tokenize=True)
-    assert "1 oldest" in caplog.text
+    assert describe_dropped_turns(1) in caplog.text
 
 
 def test_an_answer_is_continued_after_sop() -> None:

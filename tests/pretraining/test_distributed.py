@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,10 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from visualglm.conversation import packed_model
+from visualglm.errors import UsageError
 from visualglm.pretraining.batches import BatchShare
+from visualglm.pretraining.config import PretrainingConfig, read_pretraining_config
+from visualglm.pretraining.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -68,21 +75,81 @@ def test_what_is_set_aside_for_earlier_stages_does_not_grow_with_the_processes()
     ]
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_two_processes_train_and_save_a_whole_model(tmp_path: Path, sharding: str) -> None:
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
     lines = []
     for number in range(12):
         Image.new("RGB", (40, 30), (4 * number, 100, 50)).save(tmp_path / f"{number}.png")
         lines.append(json.dumps({"image": f"{number}.png", "zh": f"第{number}张图。"}))
     (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    values = {"output": tmp_path / "run", "captions": tmp_path / "rows.jsonl", "sharding": sharding}
-    path = tmp_path / "recipe.toml"
+    return tmp_path / "rows.jsonl"
+
+
+def written(captions: Path, sharding: str) -> Path:
+    """A recipe of two stages."""
+    values = {"output": captions.with_name("run"), "captions": captions, "sharding": sharding}
+    path = captions.with_name("recipe.toml")
     path.write_text(RECIPE.format(vocabulary=packed_model() / "ice_text.model", **values), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_processes_train_and_save_a_whole_model(captions: Path, tmp_path: Path, sharding: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, "-m", "visualglm", "pretrain", str(path)], capture_output=True, text=True, timeout=240
-    )
+        [*command, "-m", "visualglm", "pretrain", str(written(captions, sharding))],
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in weights.values())
     assert weights["transformer.layers.0.mlp.dense_h_to_4h.weight"].shape == (256, 64)
+
+
+def silent(line: str) -> None:
+    """Nothing."""
+
+
+class Stopped(Trainer):
+    """A run that is killed in its first stage after two steps, each of which was saved."""
+
+    def before_step(self, stage: object) -> None:
+        if self.step == 2:
+            os._exit(0)
+
+
+def one_of(number: int, count: int, port: int, recipe: PretrainingConfig, kind: type[Trainer]) -> None:
+    """What torchrun would start: one process of a group."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", **dict(zip(names, map(str, (number, number, count, port)), strict=True))}
+    kind(recipe, silent).run()
+
+
+def together(recipe: PretrainingConfig, kind: type[Trainer] = Trainer, count: int = 2) -> dict[str, torch.Tensor]:
+    """Runs a recipe in a group of processes; returns the saved weights."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "visualglm.pretraining.trainer"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [context.Process(target=one_of, args=(number, count, port, recipe, kind)) for number in range(count)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * count
+    return load_file(Path(recipe.output) / "model" / "model.safetensors")
+
+
+def test_a_sharded_run_goes_on_with_its_moments(captions: Path, tmp_path: Path) -> None:
+    """A killed and resumed run ends in the numbers of one that never was; other shards are refused."""
+    recipe = read_pretraining_config(written(captions, "fsdp"))
+    recipe = replace(recipe, save_minutes=0.0, stages=(replace(recipe.stages[0], steps=4),))
+    whole = together(replace(recipe, output=str(tmp_path / "whole")))
+    together(recipe, Stopped)
+    run = Path(recipe.output)
+    assert sorted(file.name for file in run.glob("optimizer-*")) == [f"optimizer-{n}.safetensors" for n in range(2)]
+    with pytest.raises(UsageError, match="is one of 2 shards, and this run has 1"):
+        Trainer(recipe, silent).run()
+    resumed = together(recipe)
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.items())

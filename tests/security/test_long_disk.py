@@ -21,7 +21,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def started(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    """A process that has begun to write beside its target."""
+    """Return a process that has begun to write beside its target."""
     running = subprocess.Popen(
         [*PROGRAM, *arguments], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

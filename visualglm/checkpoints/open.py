@@ -13,15 +13,15 @@ from .storage.read import readable
 
 
 def open_checkpoint(folder: str | Path, *, expect: Layout | None = None, merge: bool = True) -> Checkpoint:
-    """Recognises a folder's layout and reads names, shapes and configuration; no weights yet.
+    """Detect a folder's layout and read names, shapes and configuration, but no weights.
 
     Args:
         folder: the folder, sat's step folder, or a file inside either.
-        expect: refuse any other layout, naming the one found.
-        merge: add a fine-tuned sat folder's LoRA to its weights; else it is the checkpoint's `low_rank`.
+        expect: reject any other layout; the error names the one found.
+        merge: add a fine-tuned sat folder's LoRA to its weights; otherwise it is the checkpoint's `low_rank`.
 
     Raises:
-        CheckpointError: it is no VisualGLM checkpoint, or its files are broken.
+        CheckpointError: it is not a VisualGLM checkpoint, or its files are broken.
         ConfigurationError: it is a checkpoint of another model.
     """
     with readable(Path(folder)):
@@ -33,12 +33,12 @@ def open_checkpoint(folder: str | Path, *, expect: Layout | None = None, merge: 
 
 
 def read_config(folder: str | Path) -> VisualGLMConfig:
-    """The configuration of what `open_checkpoint` would open, without opening a file of weights.
+    """Read the configuration of a checkpoint without opening its weights.
 
-    What only the weights say is left as the file has it: `dtype` may be None, and `tie_word_embeddings` be wrong.
+    What only the weights say is left as in the file: `dtype` may be None, and `tie_word_embeddings` wrong.
 
     Raises:
-        CheckpointError: it is no VisualGLM checkpoint.
+        CheckpointError: it is not a VisualGLM checkpoint.
         ConfigurationError: it is a checkpoint of another model.
     """
     with readable(Path(folder)):

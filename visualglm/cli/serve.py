@@ -20,8 +20,6 @@ from .model_name import is_packed, print_notice, served_name
 if TYPE_CHECKING:
     import uvicorn
 
-    from ..serving.app import ServerSettings
-
 SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 DAY = 24 * 60 * 60.0
 """Seconds."""
@@ -80,23 +78,40 @@ class ServerAddress:
         return (*LOOPBACK_NAMES, self.host)
 
 
+@dataclass(frozen=True)
+class ServerFlags(options.OptionGroup):
+    """Values of the options that `serve` and `web` share."""
+
+    adapter: AdapterFlags = None
+    host: Host = "127.0.0.1"
+    port: Port = 8080
+    api_key_file: KeyFile = None
+    insecure: Insecure = False
+    max_queue: MaxQueue = EngineLimits.max_queue
+    max_batch: MaxBatch = EngineLimits.max_batch
+    time_limit: TimeLimit = EngineLimits.time_limit
+
+    def address(self) -> ServerAddress:
+        """Return the address to listen on.
+
+        Raises:
+            UsageError: the key file cannot be read, or a public address has no key.
+        """
+        address = ServerAddress(self.host, self.port, read_keys(self.api_key_file))
+        require_key_beyond_loopback(address, self.insecure)
+        return address
+
+
 @options.with_flags
 def serve(
     context: typer.Context,
     flags: options.Flags,
-    adapter: AdapterFlags = None,
-    host: Host = "127.0.0.1",
-    port: Port = 8080,
-    api_key_file: KeyFile = None,
-    insecure: Insecure = False,
+    server: ServerFlags,
     no_web: Annotated[bool, server_option("--no-web", help="Serve the APIs without the web page.")] = False,
     allow_image_domain: Annotated[
         list[str] | None,
         server_option(metavar="HOST", help="Allow image URLs from this host (repeatable). Default: no URL is fetched."),
     ] = None,
-    max_queue: MaxQueue = EngineLimits.max_queue,
-    max_batch: MaxBatch = EngineLimits.max_batch,
-    time_limit: TimeLimit = EngineLimits.time_limit,
     engine: Annotated[
         Literal["transformers", "vllm"],
         performance_option(
@@ -114,28 +129,12 @@ def serve(
     """
     if engine == "vllm":
         check_vllm_flags(context)
-        listening = ServerAddress(host, port, read_keys(api_key_file))
-        require_key_beyond_loopback(listening, insecure)
-        serve_vllm(flags, listening, allow_image_domain or (), adapter or (), split_args(vllm_args), not no_web)
+        hosts, adapters = allow_image_domain or (), server.adapter or ()
+        serve_vllm(flags, server.address(), hosts, adapters, split_args(vllm_args), not no_web)
         return
     if vllm_args:
         raise UsageError("--vllm-args needs --engine vllm. Add that, or remove --vllm-args.")
-    listening = listening_at(host, port, api_key_file, insecure)
-    from ..serving.app import ServerSettings
-    from ..serving.model_ids import parse_adapter_flags
-    from ..serving.url_fetcher import ImageFetcher
-
-    hosts = tuple(allow_image_domain or ())
-    ImageFetcher(hosts)  # report a wrong host before the model is loaded
-    settings = ServerSettings(
-        name=served_name(flags.model),
-        keys=listening.keys,
-        image_hosts=hosts,
-        trusted_hosts=listening.trusted_hosts,
-        with_page=not no_web,
-        limits=EngineLimits(max_queue, max_batch, time_limit),
-    )
-    run_server(flags, settings, listening, parse_adapter_flags(adapter or (), settings.name))
+    run_server(flags, server, image_hosts=tuple(allow_image_domain or ()), with_page=not no_web)
 
 
 def serve_vllm(
@@ -206,31 +205,42 @@ def split_args(arguments: str) -> list[str]:
 
 def run_server(
     flags: options.Flags,
-    settings: ServerSettings,
-    listening: ServerAddress,
-    adapters: dict[str, str],
+    server_flags: ServerFlags,
     before_run: Callable[[uvicorn.Server, str], None] | None = None,
+    image_hosts: tuple[str, ...] = (),
+    with_page: bool = True,
 ) -> None:
-    """Load the model, attach `adapters` (name -> folder) and serve until SIGTERM or Ctrl-C; running answers finish.
+    """Load the model, attach adapters and serve until SIGTERM or Ctrl-C; running answers finish.
 
-    `before_run` gets the server and its address when it is about to start.
+    `before_run` gets the server and its address when it is about to start. All flags are checked before the model is
+    loaded.
 
     Raises:
-        UsageError: the address is in use or not available.
+        UsageError: the packages of `[serve]` are missing, a flag is invalid, or the address is not available.
     """
-    import dataclasses
+    require_extra("serve", "serving", *SERVE_PACKAGES)
     import gc
 
-    from ..serving.app import create_app
+    from ..serving.app import ServerSettings, create_app
     from ..serving.listener import connection_limits, make_server
+    from ..serving.model_ids import parse_adapter_flags
+    from ..serving.url_fetcher import ImageFetcher
 
+    listening, name = server_flags.address(), served_name(flags.model)
+    ImageFetcher(image_hosts)
+    adapters = parse_adapter_flags(server_flags.adapter or (), name)
     limits = connection_limits()
-    settings = dataclasses.replace(
-        settings,
-        defaults=flags.sampling(),
-        language=flags.language,
-        request_limit=limits.requests,
+    settings = ServerSettings(
+        name=name,
+        keys=listening.keys,
+        image_hosts=image_hosts,
+        trusted_hosts=listening.trusted_hosts,
+        with_page=with_page,
         miniature=is_packed(flags.model),
+        language=flags.language,
+        defaults=flags.sampling(),
+        request_limit=limits.requests,
+        limits=EngineLimits(server_flags.max_queue, server_flags.max_batch, server_flags.time_limit),
     )
     model = flags.open_model()
     for name, folder in adapters.items():
@@ -256,18 +266,6 @@ def run_server(
 def _url(listening: ServerAddress) -> str:
     host = f"[{listening.host}]" if ":" in listening.host else listening.host
     return f"http://{host}:{listening.port}"
-
-
-def listening_at(host: str, port: int, key_file: Path | None, insecure: bool) -> ServerAddress:
-    """Check the server's options and return its address.
-
-    Raises:
-        UsageError: the packages of `[serve]` are missing, the key file cannot be read, or a public address has no key.
-    """
-    require_extra("serve", "serving", *SERVE_PACKAGES)
-    listening = ServerAddress(host, port, read_keys(key_file))
-    require_key_beyond_loopback(listening, insecure)
-    return listening
 
 
 def read_keys(file: Path | None) -> tuple[str, ...]:

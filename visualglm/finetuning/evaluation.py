@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..conversation import QUESTIONS, VisualGLM, packed_model
+from ..conversation import VisualGLM, packed_model
 from ..inference.batch_generation import generate_batch
 from ..inference.generation_settings import generation_settings
 from ..inference.start_reply import ask_prompt
 from ..inference.text_row import TextRow
+from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 from ..preprocessing.prompt import Language, Turn
 from ..preprocessing.tokenizer import process_response
 
 PROBES = (
-    (True, QUESTIONS["zh"]),
-    (True, QUESTIONS["en"]),
+    (True, DEFAULT_QUESTIONS["zh"]),
+    (True, DEFAULT_QUESTIONS["en"]),
     (False, "你好。"),
     (False, "What is the capital of France?"),
 )

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torch.distributed.tensor import DTensor
 
+from ..checkpoints.storage.lazy_tensor import is_finite
 from ..errors import UsageError
 from ..files.untrusted_files import read_json
 from ..training.distributed import rank, shard, world
@@ -52,8 +51,7 @@ class FsdpTrainer(FinetuneTrainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        held = moments(self.optimizer, self.tuned.parameters)
-        save_file({name: _local_shard(value) for name, value in held.items()}, folder / MOMENTS.format(rank()))
+        save_file(moments(self.optimizer, self.tuned.parameters), folder / MOMENTS.format(rank()))
         if rank() == 0:
             (folder / SCHEDULER).write_text(json.dumps(self.lr_scheduler.state_dict()), encoding="utf-8")
 
@@ -66,24 +64,11 @@ class FsdpTrainer(FinetuneTrainer):
             raise UsageError(
                 f"{folder} was saved by {processes} processes, but now there are {world()}. Resume with {processes}."
             )
-        named = self.tuned.parameters
         parts = load_file(folder / MOMENTS.format(rank()))
-        restore(self.optimizer, named, {path: _shard_like_parameter(path, part, named) for path, part in parts.items()})
+        broken = next((name for name, part in parts.items() if not is_finite(part)), None)
+        if broken is not None:
+            raise UsageError(f"{folder}: {broken} holds NaN or infinite values. Delete {folder}, and resume again.")
+        restore(self.optimizer, self.tuned.parameters, parts)
         self.lr_scheduler.load_state_dict(read_json(folder / SCHEDULER))
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
-
-
-def _local_shard(value: Tensor) -> Tensor:
-    """Return this process's shard of a tensor."""
-    return value.to_local().contiguous() if isinstance(value, DTensor) else value
-
-
-def _shard_like_parameter(path: str, part: Tensor, named: dict[str, Any]) -> Tensor:
-    """Return a moment as a DTensor sharded like its parameter; step counts are not sharded."""
-    name, _, key = path.rpartition("/")
-    parameter = named[name]
-    if key == "step" or not isinstance(parameter, DTensor):
-        return part
-    where = parameter.device_mesh, parameter.placements
-    return DTensor.from_local(part.to(parameter.device), *where, shape=parameter.shape, stride=parameter.stride())

@@ -42,7 +42,7 @@ def checkpoint_to_resume(
     """
     if not resume:
         if output.exists() and not output.is_dir():
-            raise UsageError(f"{output} is no folder: give another --output.")
+            raise UsageError(f"{output} is not a folder. Give another --output.")
         if is_first() and output.exists() and any(output.iterdir()):
             raise UsageError(f"{output} is not empty. Continue its run with --resume, or give another --output.")
         return None
@@ -108,7 +108,7 @@ def read_before(output: Path, asked: list[list[EvalQuestion]]) -> list[list[str]
 
 
 def _has_texts(stored: Any, asked: list[list[EvalQuestion]]) -> bool:
-    """True if `stored` holds one text per question."""
+    """Return True if `stored` holds one text per question."""
     if not isinstance(stored, list) or not all(isinstance(texts, list) for texts in stored):
         return False
     all_text = all(isinstance(text, str) for texts in stored for text in texts)

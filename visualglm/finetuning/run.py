@@ -20,11 +20,11 @@ from ..adapters.files import Base, base_of
 from ..checkpoints import find_vocabulary, local_folder, read_config, resolve_vocabulary
 from ..checkpoints.quantize import plan_of_config
 from ..checkpoints.save_sat import ADAPTER
-from ..conversation import VisualGLM, load, packed_model
+from ..conversation import VisualGLM, default_model, load
 from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
 from ..preprocessing.processor import VisualGLMProcessor
-from ..training.distributed import join, world
+from ..training.distributed import join, leave, world
 from .data_report import findings
 from .dataset import Collator
 from .evaluation import EvalQuestion, answers, fraction_correct, probes
@@ -36,7 +36,7 @@ from .resume import checkpoint_to_resume, is_first, read_before, write_before, w
 from .run_plan import RunPlan, plan_of
 from .saved_checkpoint import ADVICE
 from .splits import DataSplits, held_out_questions, read_samples, split_data
-from .trainable_model import TrainableModel, prepare_for_training
+from .trainable_model import TrainableModel, check_finite, prepare_for_training
 from .trainer import (
     METRICS,
     FinetuneTrainer,
@@ -82,13 +82,16 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     if world() > 1:
         join(device)
     model = _load_base(recipe, device)
-    ready = prepare_for_training(model.model, recipe, base_of(recipe.model or packed_model()))
+    ready = prepare_for_training(model.model, recipe, base_of(recipe.model or default_model()))
     plan = _make_plan(ready, sides)
     for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)
-    if not is_first():
-        return _train(ready, sides, plan, checkpoint).finished
-    return run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
+    if is_first():
+        finished = run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
+    else:
+        finished = _train(ready, sides, plan, checkpoint).finished
+    leave()
+    return finished
 
 
 def _make_plan(ready: TrainableModel, sides: DataSplits) -> RunPlan:
@@ -130,7 +133,7 @@ def _load_processor(recipe: Finetuning) -> tuple[VisualGLMProcessor, int]:
     Raises:
         TokenizerError: the base has no vocabulary file, and the recipe names none.
     """
-    folder = local_folder(recipe.model or packed_model())
+    folder = local_folder(recipe.model or default_model())
     config = read_config(folder)
     vocabulary = resolve_vocabulary(recipe.tokenizer or (folder if folder.is_dir() else folder.parent))
     return VisualGLMProcessor.for_config(config, vocabulary), recipe.max_tokens or config.max_sequence_length
@@ -160,7 +163,7 @@ def _check_base_not_quantized(recipe: Finetuning) -> None:
     """Raise `UsageError` if the base is quantized and the method would train or quantize it."""
     if recipe.method not in ("full", "qlora"):
         return
-    stored = plan_of_config(read_config(local_folder(recipe.model or packed_model())))
+    stored = plan_of_config(read_config(local_folder(recipe.model or default_model())))
     if stored is not None:
         raise UsageError(
             f"{recipe.model} is in {stored.bits} bits already, and method {recipe.method} needs the unquantized base. "
@@ -258,8 +261,10 @@ def save_result(ready: TrainableModel, step: int) -> None:
         if ready.config is not None:
             ready.save_adapter(folder, step)
             return
-        ready.model.to(ready.dtype).save_pretrained(folder)
-        vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or packed_model()))
+        model = ready.model.to(ready.dtype)
+        check_finite(dict(model.named_parameters()), step)
+        model.save_pretrained(folder)
+        vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or default_model()))
         if vocabulary is not None:
             shutil.copyfile(vocabulary, folder / vocabulary.name)
 

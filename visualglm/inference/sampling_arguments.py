@@ -23,9 +23,9 @@ SAMPLING_SWITCHES = ("temperature", "top_p", "top_k", "min_p", "typical_p", "eps
 RESERVED = frozenset(
     {"generation_config", "streamer", "stopping_criteria", "return_dict_in_generate", "inputs", "input_ids", "kwargs"}
 )
-"""Arguments of `generate` that a dialogue fills by itself."""
+"""`generate` arguments set internally; callers may not pass them."""
 
-OWN = ("preset", "seed", "stop", "invalid_slices")
+OWN = ("preset", "seed", "stop", "invalid_slices", "json_schema")
 """Arguments that `generate` does not have."""
 
 OTHER_NAMES = {
@@ -38,6 +38,7 @@ OTHER_NAMES = {
     "sample": "do_sample",
     "random_seed": "seed",
     "repeat_penalty": "repetition_penalty",
+    "response_format": "json_schema",
 }
 """Names of other libraries and APIs -> ours, for the error message."""
 

@@ -176,7 +176,7 @@ class VisualGLMConfig(PreTrainedConfig):
             )
         if type(self.prefix_length) is not int or not 0 <= self.prefix_length <= LONGEST_PREFIX:
             raise ConfigurationError(
-                f"prefix_length is {shown(self.prefix_length)}: write a whole number from 0 to {LONGEST_PREFIX}."
+                f"prefix_length is {shown(self.prefix_length)}. Write a whole number from 0 to {LONGEST_PREFIX}."
             )
         check_ids(self)
         check_stem(vision)
@@ -201,7 +201,7 @@ class VisualGLMConfig(PreTrainedConfig):
         Raises:
             ConfigurationError: there is no `config.json`, as in a sat folder, or it is that of another model.
         """
-        from ..files.config_json import check_files  # imported here, so that importing the network imports no file code
+        from ..files.json_object import check_files  # imported here, so that importing the network imports no file code
 
         check_files(pretrained_model_name_or_path, subfolder=kwargs.get("subfolder") or "")
         stored, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
@@ -247,7 +247,7 @@ def _as_config(kind: type[Any], value: Any) -> Any:
     if value is None:
         return kind()
     if not isinstance(value, (kind, dict)):
-        raise ConfigurationError(f"{kind.base_config_key} is {shown(value)}: write an object with names and values.")
+        raise ConfigurationError(f"{kind.base_config_key} is {shown(value)}. Write an object with names and values.")
     return value if isinstance(value, kind) else kind(**value)
 
 
@@ -290,11 +290,11 @@ def _translate_upstream(upstream: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(upstream.get("eva_config"), dict) or not isinstance(upstream.get("qformer_config"), dict):
         raise ConfigurationError(
             "This is a text-only ChatGLM-6B checkpoint (its configuration has no eva_config and qformer_config). "
-            "VisualGLM needs an image encoder: use THUDM/visualglm-6b's files."
+            "VisualGLM needs an image encoder. Use THUDM/visualglm-6b's files."
         )
     if not upstream.get("position_encoding_2d", True):
         raise ConfigurationError(
-            "position_encoding_2d is false in the configuration. VisualGLM has two position channels: set it to true."
+            "position_encoding_2d is false in the configuration. VisualGLM has two position channels. Set it to true."
         )
     ours = {key: value for key, value in upstream.items() if key not in (*UPSTREAM_ONLY_KEYS, "eva_config")}
     ours["vision_config"] = _translate_vision(upstream["eva_config"])
@@ -306,7 +306,7 @@ def _translate_vision(eva: dict[str, Any]) -> dict[str, Any]:
     size = eva.get("image_size", VisionConfig.image_size)
     sides = list(size) if isinstance(size, (list, tuple)) else [size]
     if len(set(sides)) != 1:
-        raise ConfigurationError(f"eva_config.image_size is {size}. The ViT needs square images: make both equal.")
+        raise ConfigurationError(f"eva_config.image_size is {size}. The ViT needs square images. Make both equal.")
     hidden_size = eva.get("hidden_size", VisionConfig.hidden_size)
     defaults = {"inner_hidden_size": 4 * hidden_size, "layernorm_epsilon": SAT_EPSILON}
     return {**defaults, **eva, "image_size": sides[0]}

@@ -80,17 +80,30 @@ class HookableModel:
         self.rewrap()
 
     def rewrap(self) -> None:
-        """Hook every mixin exactly once at each hook point, also where modules were replaced."""
+        """Add the hooks of every mixin exactly once, also where modules were replaced."""
         for module, _, _ in _hook_points(self):
-            module.forward = _unwrap(module.forward)  # type: ignore[method-assign]
+            setattr(module, _forward_name(module), _unwrap(_forward(module)))
         for mixin in self.mixins.values():
             self._wrap(mixin)
 
     def _wrap(self, mixin: nn.Module) -> None:
         for module, method, layer_id in _hook_points(self):
             if hasattr(mixin, method):
-                changed = partial(getattr(mixin, method), old_impl=module.forward, layer_id=layer_id)
-                module.forward = changed  # type: ignore[method-assign]
+                changed = partial(getattr(mixin, method), old_impl=_forward(module), layer_id=layer_id)
+                setattr(module, _forward_name(module), changed)
+
+
+def _forward_name(module: nn.Module) -> str:
+    """Return the attribute that holds the forward to hook.
+
+    accelerate (offloading, several devices) puts its own forward outside and calls the `_old_forward` that it found.
+    """
+    return "_old_forward" if hasattr(module, "_old_forward") else "forward"
+
+
+def _forward(module: nn.Module) -> Callable[..., Any]:
+    forward: Callable[..., Any] = getattr(module, _forward_name(module))
+    return forward
 
 
 def _unwrap(forward: Callable[..., Any]) -> Callable[..., Any]:

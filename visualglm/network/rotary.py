@@ -107,7 +107,7 @@ def _check_structure(input_ids: Tensor, is_mask: Tensor, config: VisualGLMConfig
         rows = (~complete).nonzero().flatten().tolist()
         raise PromptError(
             f"Rows {rows} of input_ids lack <sop> ({config.bos_token_id}), or both [gMASK] ({config.gmask_token_id}) "
-            f"and [MASK] ({config.mask_token_id}). A prompt ends with [gMASK] <sop>: build it with the processor."
+            f"and [MASK] ({config.mask_token_id}). A prompt ends with [gMASK] <sop>. Build it with the processor."
         )
 
 

@@ -41,7 +41,7 @@ def messages_to_turns(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Turn]
         text, sources = _read_message(message)
         if message["role"] == "assistant":
             if not asked:
-                raise PromptError("An assistant message answers nothing: put the user message before it.")
+                raise PromptError("An assistant message answers nothing. Put the user message before it.")
             turns.append(Turn("\n".join(texts), text, image_count))
             texts, asked, image_count = [], False, 0
             continue
@@ -51,7 +51,7 @@ def messages_to_turns(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Turn]
     if asked:
         turns.append(Turn("\n".join(texts), None, image_count))
     if not turns:
-        raise PromptError("The messages have no user message: ask something.")
+        raise PromptError("The messages have no user message. Ask something.")
     return turns, images
 
 
@@ -66,11 +66,11 @@ def _read_message(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
     """Return one message's text and the sources of its images."""
     role, content = message.get("role"), message.get("content")
     if role not in (*QUESTION_ROLES, "assistant"):
-        raise PromptError(f"The role {role!r} is unknown: write user, assistant or system.")
+        raise PromptError(f"The role {role!r} is unknown. Write user, assistant or system.")
     if isinstance(content, str):
         return content, []
     if not isinstance(content, Sequence):
-        raise PromptError(f"A {role} message has no content: write a string, or a list of text and image parts.")
+        raise PromptError(f"A {role} message has no content. Write a string, or a list of text and image parts.")
     parts = [_validate_part(part) for part in content]
     texts = [str(part.get("text", "")) for part in parts if part["type"] in TEXT_PARTS]
     sources = [_image_source(part) for part in parts if part["type"] in IMAGE_PARTS]
@@ -84,7 +84,7 @@ def _validate_part(part: Any) -> Mapping[str, Any]:
         return {"type": "text", "text": part}
     kind = part.get("type") if isinstance(part, Mapping) else part
     if kind not in TEXT_PARTS + IMAGE_PARTS:
-        raise PromptError(f"A message part of type {kind!r} is unknown: write text, image or image_url.")
+        raise PromptError(f"A message part of type {kind!r} is unknown. Write text, image or image_url.")
     return part  # type: ignore[no-any-return]
 
 

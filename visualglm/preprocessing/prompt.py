@@ -67,6 +67,14 @@ class Prompt:
     image_count: int
 
 
+def describe_dropped_turns(count: int, language: Literal["zh", "en"] = "en") -> str:
+    """Return the sentence with which every interface reports `Prompt.dropped_turns`."""
+    if language == "zh":
+        return f"对话太长，最早的 {count} 轮没有进入提示。"
+    turns = "oldest turn was" if count == 1 else f"{count} oldest turns were"
+    return f"The dialogue is too long. Its {turns} left out of the prompt."
+
+
 def language_of(text: str) -> Literal["zh", "en"]:
     """Return `zh` if the text has a Chinese character, else `en` (upstream's demos: `is_chinese`)."""
     return "zh" if CHINESE.search(text) else "en"
@@ -79,7 +87,7 @@ def marks_of(language: Language, question: str) -> tuple[str, str]:
         PromptError: the language is unknown.
     """
     if language not in ("auto", "zh", "en"):
-        raise PromptError(f"language is {language!r}: write auto, zh or en.")
+        raise PromptError(f"language is {language!r}. Write auto, zh or en.")
     return MARKS[language_of(question) if language == "auto" else language]
 
 
@@ -264,16 +272,16 @@ def check_question(question: str) -> None:
         PromptError: the question is blank.
     """
     if all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in question):
-        raise PromptError("The question is blank: write a question.")
+        raise PromptError("The question is blank. Write a question.")
 
 
 def _check_turns(turns: Sequence[Turn], answered: bool) -> None:
     if not turns:
-        raise PromptError("The dialogue is empty: ask a question.")
+        raise PromptError("The dialogue is empty. Ask a question.")
     for turn in turns[:-1]:
         if turn.answer is None:
             raise PromptError(f"The question {turn.question[:40]!r} has no answer: only the last one may be open.")
     if answered and turns[-1].answer is None:
         raise PromptError("The last question has no answer to learn from or to continue.")
     if not answered and turns[-1].answer is not None:
-        raise PromptError("The dialogue ends with an answer: add the next question.")
+        raise PromptError("The dialogue ends with an answer. Add the next question.")

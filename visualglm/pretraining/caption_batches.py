@@ -122,7 +122,7 @@ def _parse_line(line: bytes, name: str) -> dict[str, Any]:
 
 
 def _is_valid(row: Any) -> bool:
-    """True if the row has an image and the texts that `_example` reads."""
+    """Return True if the row has an image and the texts that `_example` reads."""
     if not isinstance(row, dict) or not isinstance(row.get("image"), str):
         return False
     asked = "question" in row

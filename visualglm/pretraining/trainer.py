@@ -8,6 +8,7 @@ steps, if a stage has them), so a run ends on time and fully annealed.
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..checkpoints.checkpoint import LM_HEAD, WORD_EMBEDDINGS
+from ..checkpoints.storage.lazy_tensor import is_finite
+from ..checkpoints.tensor_check import differences
 from ..errors import UsageError
 from ..files.atomic import append_line
 from ..preprocessing.processor import VisualGLMProcessor
@@ -41,6 +44,8 @@ from .run_state import RunState, fixed, read_run_state, saving
 LOG_EVERY = 50
 COLLAPSED_STD = 0.05  # below this standard deviation within an image, the queries have collapsed into one vector
 ROWS_PER_STAGE = 100_000_000  # rows reserved for each stage, so that stages never share data
+SHARDS = "shards"
+"""Key in the metadata of an optimizer file: `BaseTrainer.shards`."""
 R = TypeVar("R", bound=RunConfig)
 
 
@@ -105,7 +110,7 @@ class BaseTrainer(ABC, Generic[R]):
     def batches(
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage and every process has others."""
+        """Yield the batches of a stage from the `first` on; every stage and every process has others."""
 
     def run(self) -> None:
         """Run the remaining stages."""
@@ -125,9 +130,14 @@ class BaseTrainer(ABC, Generic[R]):
         return self.recipe.sharding == "fsdp" and world() > 1
 
     @property
+    def shards(self) -> int:
+        """The number of processes that hold a part of each weight; 1 if each holds whole weights."""
+        return world() if self.sharded else 1
+
+    @property
     def optimizer_file(self) -> Path:
-        """The file of this process's optimizer state."""
-        return self.folder / f"optimizer-{rank()}.safetensors"
+        """The file of the optimizer state: one for all processes, or one for the shards of each."""
+        return self.folder / f"optimizer-{rank() if self.sharded else 0}.safetensors"
 
     def _run_stage(self, stage: Stage) -> None:
         named = self.objective.learning(stage.kind)
@@ -178,10 +188,19 @@ class BaseTrainer(ABC, Generic[R]):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
+        self._check_step(float(loss.detach()), float(norm))
         optimizer.step()
         if report.get("query_std", 1.0) < COLLAPSED_STD:
             self.log(alarm="the queries have collapsed into one vector", query_std=report["query_std"])
         return {"loss": float(loss.detach()), "gradient": float(norm), **report}
+
+    def _check_step(self, loss: float, norm: float) -> None:
+        """Raise `UsageError` before a loss or gradient that is not finite changes the weights."""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise UsageError(
+                f"Training stopped at step {self.step}: the loss is {loss:g} and the gradient {norm:g}. Lower the rate "
+                f"of the stage, and run again to resume from the last save in {self.folder}."
+            )
 
     def validate(self, stage: Stage) -> dict[str, object]:
         """Return the fraction of validation answers with every token right, per task; empty for a sharded model."""
@@ -207,18 +226,35 @@ class BaseTrainer(ABC, Generic[R]):
         return BatchShare(first, rank(), world(), self.stage_index * ROWS_PER_STAGE // stage.images)
 
     def _optimizer(self, stage: Stage, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-        """Create AdamW and restore its state if the stage is resumed."""
+        """Create AdamW and restore its state if the stage is resumed.
+
+        Raises:
+            UsageError: the state is damaged, or was saved in other shards.
+        """
         optimizer = adamw(stage, named)
         if self.step and self.optimizer_file.exists():
-            restore(optimizer, named, self._load(self.optimizer_file))
+            saved = self._load(self.optimizer_file)
+            self._check_shards()
+            restore(optimizer, named, saved)
         return optimizer
+
+    def _check_shards(self) -> None:
+        with safe_open(self.optimizer_file, "pt") as file:
+            saved = int((file.metadata() or {}).get(SHARDS, 1))
+        if saved != self.shards:
+            raise UsageError(
+                f"{self.optimizer_file} is one of {saved} shards, and this run has {self.shards}. Continue with the "
+                f"sharding and the number of processes of the run, or delete {self.folder}/optimizer-*.safetensors to "
+                "continue with a new optimizer."
+            )
 
     def save(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Write weights, training-only parts, optimizer state and progress; every process must call it."""
         with saving(self.folder) as folder:
-            if optimizer is not None and not self.sharded:
+            if optimizer is not None and (self.sharded or not rank()):
                 named = self.objective.learning(self.recipe.stages[self.stage_index].kind)
-                save_file(moments(optimizer, named), folder / self.optimizer_file.name)
+                file = folder / self.optimizer_file.name
+                save_file(moments(optimizer, named), file, metadata={SHARDS: str(self.shards)})
             state = whole_state(self.objective)
             if not rank():
                 self._write(folder, state)
@@ -236,8 +272,11 @@ class BaseTrainer(ABC, Generic[R]):
         if progress is None:
             return False
         self.stage_index, self.step, self.seconds = progress.stage, progress.step, progress.seconds
-        weights = self._load(self.folder / "model" / "model.safetensors")
-        self.model.load_state_dict({**self._tied(weights), **weights})
+        file = self.folder / "model" / "model.safetensors"
+        weights = self._load(file)
+        weights = {**self._tied(weights), **weights}
+        self._check_names(file, weights, self.model.state_dict())
+        self.model.load_state_dict(weights)
         self.objective.load_state_dict(self._load(self.folder / "throwaway.safetensors"), strict=False)
         return True
 
@@ -245,18 +284,30 @@ class BaseTrainer(ABC, Generic[R]):
         """Load the tensors of a file of this run.
 
         Raises:
-            UsageError: the file is damaged or missing.
+            UsageError: the file is damaged or missing, or holds NaN or infinite values.
         """
         try:
-            return load_file(file)
+            tensors = load_file(file)
         except (OSError, SafetensorError) as error:
-            raise UsageError(
-                f"{file} is damaged ({error}). Delete {self.folder} to start over, or give another output."
-            ) from error
+            raise self._damaged(file, str(error)) from error
+        broken = next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
+        if broken is not None:
+            raise self._damaged(file, f"{broken} holds NaN or infinite values")
+        return tensors
+
+    def _check_names(self, file: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+        shapes = ({name: tuple(value.shape) for name, value in them.items()} for them in (found, expected))
+        faults = differences(*shapes)
+        if faults:
+            raise self._damaged(file, "; ".join(faults))
+
+    def _damaged(self, file: Path, fault: str) -> UsageError:
+        return UsageError(f"{file} is damaged ({fault}). Delete {self.folder} to start over, or give another output.")
 
     def _tied(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the LM head if it is tied to the word embeddings, since the file then stores only these."""
-        return {LM_HEAD: weights[WORD_EMBEDDINGS]} if self.model.config.tie_word_embeddings else {}
+        tied = self.model.config.tie_word_embeddings and WORD_EMBEDDINGS in weights
+        return {LM_HEAD: weights[WORD_EMBEDDINGS]} if tied else {}
 
     def log(self, **values: object) -> None:
         """Report the values and append them to the run's log, as one JSON line; only process 0 does."""
@@ -274,7 +325,7 @@ class Trainer(BaseTrainer[PretrainingConfig]):
     def batches(
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage and every process has others."""
+        """Yield the batches of a stage from the `first` on; every stage and every process has others."""
         share = share or self.share(stage, first)
         return CaptionBatches(self.recipe.captions, stage, self.prompts, validation, share)
 

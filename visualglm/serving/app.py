@@ -1,6 +1,6 @@
-"""The whole server as one ASGI app: APIs, health, metrics, page, guards.
+"""Build the ASGI app: APIs, health, metrics, page, middleware.
 
-The engine starts and stops with the app: on shutdown the answers under way, and those that wait, are finished.
+The engine starts and stops with the app: on shutdown, running and waiting answers are finished.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ BODY_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """`name`: the model's id; `keys`: without any, nobody is asked for one; `trusted_hosts`: Host headers to answer;
-    `language` and `defaults` (sampling) hold where a request says nothing; `miniature`: the packed model is served."""
+    """Settings of a server.
+
+    `name`: the model's id. `keys`: accepted API keys, none if empty (then no key is required). `trusted_hosts`: Host
+    headers to answer. `language` and `defaults` (sampling) apply where a request sets nothing. `miniature`: the packed
+    model is served.
+    """
 
     name: str = "visualglm-mini"
     keys: tuple[str, ...] = ()
@@ -54,7 +58,7 @@ class ServerSettings:
 
 
 class Health(BaseModel):
-    """That the server answers, and for which model; `miniature`: it is the packed one."""
+    """The server's health and the model's id; `miniature`: it is the packed model."""
 
     status: str = "ok"
     model: str
@@ -62,7 +66,7 @@ class Health(BaseModel):
 
 
 def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
-    """The app; its engine is `app.state.engine`. A request chooses among the adapters that the model has now."""
+    """Build the app; its engine is `app.state.engine`. A request chooses among the adapters that the model has now."""
     metrics = Metrics()
     served = ModelIds(settings.name, tuple(model.adapters))
     engine = Engine(model, settings.limits, metrics, settings.language, settings.defaults)
@@ -102,12 +106,12 @@ def _refuse_unknown_v1(app: FastAPI) -> None:
     @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     async def unknown(path: str, request: Request) -> Response:
         return error_responses.error_reply(
-            404, f"{request.method} /v1/{path[:100]} is nothing that this server answers.", code="unknown_url"
+            404, f"{request.method} /v1/{path[:100]} is not supported by this server.", code="unknown_url"
         )
 
 
 def _add_guards(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> None:
-    """The last one added is asked first."""
+    """Add the middleware; the last one added runs first."""
     app.add_middleware(CORSMiddleware, allow_origins=[])
     app.add_middleware(BodyLimitMiddleware, byte_limit=settings.body_limit, second_limit=settings.body_seconds)
     app.add_middleware(RequestLimit, limit=settings.request_limit)
@@ -120,7 +124,7 @@ def _add_guards(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> Non
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document; FastAPI's 422 never leaves this server."""
+    """Build the OpenAPI document, without FastAPI's 422, which this server never sends."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         for operations in document["paths"].values():

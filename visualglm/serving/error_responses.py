@@ -1,6 +1,6 @@
-"""Every error that leaves the server, in OpenAI's shape: `{"error": {message, type, param, code}}`.
+"""Convert every error of the server into OpenAI's shape: `{"error": {message, type, param, code}}`.
 
-All but one: who comes with a Host header that is not answered gets starlette's 400 in plain text.
+One exception: a request with an unaccepted Host header gets starlette's 400 in plain text.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .job import QueueTimeoutError
 
 logger = logging.getLogger("visualglm.serving")
 
-FAILED = "The server failed to answer this: the operator's log says why."
+FAILED = "The server failed to answer this request. See its log for the reason."
 MAX_MESSAGE = 500
-"""Characters of an error that leave the server."""
+"""Maximum characters of an error message sent to a client."""
 MAX_PARAM = 100
 RETRY_AFTER = "5"
-"""Seconds."""
+"""Seconds of the Retry-After header."""
 
 CODES: dict[type[BaseException], str] = {ImageError: "invalid_image", PromptError: "invalid_prompt"}
 TYPES = {401: "authentication_error", 404: "not_found_error", 500: "server_error", 503: "server_error"}
 
 
 class ErrorBody(BaseModel):
-    """What went wrong, in one sentence."""
+    """One error with its message."""
 
     message: str
     type: str
@@ -44,7 +44,7 @@ class ErrorBody(BaseModel):
 
 
 class ErrorReply(BaseModel):
-    """OpenAI's shape of an error."""
+    """Error response in OpenAI's shape."""
 
     error: ErrorBody
 
@@ -65,7 +65,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 def error_reply(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
-    """An error as a response."""
+    """Build an error response."""
     message = printable(message, MAX_MESSAGE)
     param = param and printable(param, MAX_PARAM)
     kind = TYPES.get(status, "invalid_request_error")
@@ -77,7 +77,7 @@ def error_reply(status: int, message: str, param: str | None = None, code: str |
 def printable(text: str, length: int) -> str:
     """Return at most `length` characters of a text, each control character and half of a surrogate pair escaped.
 
-    A terminal obeys the escape sequences in what it shows, and strangers choose names and paths.
+    A terminal obeys the escape sequences in what it shows, and clients choose names and paths.
     """
     text = text[:length]
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)[:length]
@@ -95,16 +95,17 @@ def explain(error: BaseException) -> JSONResponse:
 
 
 def client_closed_response() -> Response:
-    """For a client that left: nginx's number."""
+    """Return a response for a client that left, with nginx's status 499."""
     return Response(status_code=499)
 
 
 def _mistake(errors: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """pydantic's errors -> what is wrong, and where in the body.
+    """Convert pydantic's errors into what is wrong, and where in the body.
 
-    Where one of several kinds would do, each has an error: the deepest is of the kind that was meant, and one that is
-    not about the type knows best. Beside the body's own names, places hold those of kinds: no identifiers, or tags,
-    which have the name of what they hold.
+    A union has an error per kind: the deepest is of the kind that was meant, and one that is not about the type says
+    most. Besides the body's own names, pydantic's places hold names of kinds: not identifiers, or tags equal to the
+    name
+    of what they hold.
     """
     best = max(errors, key=lambda error: (len(error["loc"]), not error.get("type", "").endswith("_type")))
     names = [part for part in best["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")]
@@ -113,7 +114,7 @@ def _mistake(errors: Sequence[dict[str, Any]]) -> tuple[str, str]:
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Answers every kind of error of an app in OpenAI's shape."""
+    """Add handlers that answer every kind of error in OpenAI's shape."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -124,7 +125,7 @@ def add_exception_handlers(app: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         detail = f"{error.detail.rstrip('.')}."
         if error.status_code in (404, 405):
-            detail = f"{error.detail}: {request.method} {request.url.path[:100]} is nothing that this server answers."
+            detail = f"{error.detail}: {request.method} {request.url.path[:100]} is not supported by this server."
         reply = error_reply(error.status_code, detail)
         reply.headers.update(error.headers or {})
         return reply

@@ -23,13 +23,13 @@ from pydantic_core import from_json
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_ITEMS = 100_000
-"""Commas, lists and objects in one body, those in its texts included."""
+"""Maximum commas, lists and objects in one body, those in its texts included."""
 MAX_OTHER_BYTES = 2_000_000
-"""Bytes of one body that are neither letters, digits nor marks of base64: an image has at most one in sixteen."""
+"""Maximum bytes of a body that are not letters, digits or marks of base64: an image has at most one in sixteen."""
 LONG_STRING = 1_000_000
-"""Bytes; a longer string must be base64: twice what a text may have."""
+"""Bytes above which a string must be base64: twice what a text may have."""
 INLINE_BYTES = 16_384
-"""A smaller body is parsed at once: that takes less than a few milliseconds."""
+"""Bytes up to which a body is parsed inline, which takes a few milliseconds at most."""
 SLICE = 1_000_000
 """Bytes handled by one call of C code."""
 
@@ -40,7 +40,7 @@ ESCAPES = {rb"\/": b"/", rb"\n": b" ", rb"\r": b" ", rb"\t": b" "} | {
 }
 """JSON's escapes that libraries write into base64, and what is read instead."""
 LONGEST_ESCAPE = 6
-"""Bytes."""
+"""Bytes of the longest escape."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _parser = ThreadPoolExecutor(1, "json")
@@ -122,7 +122,7 @@ def _invalid(message: str) -> RequestValidationError:
 
 
 def _with_legal_strings(body: bytes) -> bytes:
-    """The body, where raw breaks in strings are escaped, and long strings have no escapes and no breaks."""
+    """Escape raw line breaks in strings, and remove escapes and breaks from long strings."""
     parts, done = [], 0
     for start, end in _strings(body):
         content = body[start:end]
@@ -134,7 +134,7 @@ def _with_legal_strings(body: bytes) -> bytes:
 
 
 def _strings(body: bytes) -> Iterator[tuple[int, int]]:
-    """Where the content of each string begins and ends."""
+    """Yield begin and end of the content of each string."""
     start = body.find(b'"') + 1
     while start:
         end = body.find(b'"', start)
@@ -147,7 +147,7 @@ def _strings(body: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _is_escaped(body: bytes, place: int, start: int) -> bool:
-    """Whether an odd number of backslashes stands before a place in a string."""
+    """Return whether an odd number of backslashes precedes an offset in a string."""
     first = place
     while first > start and body[first - 1] == ord("\\"):
         first -= 1
@@ -161,16 +161,16 @@ def _escaped(content: bytes) -> bytes:
 
 
 def _unescaped(content: bytes) -> bytes:
-    """A long string without escapes, its breaks as spaces.
+    """Return a long string without escapes, with its breaks as spaces.
 
     Raises:
-        RequestValidationError: it holds what base64 has no use for.
+        RequestValidationError: it holds characters that base64 does not use.
     """
     pieces, start = [], 0
     while start < len(content):
         end = start + SLICE
         near = content.rfind(b"\\", end - LONGEST_ESCAPE, end)
-        end = near if near > start and end < len(content) else end  # no escape is cut
+        end = near if near > start and end < len(content) else end  # do not cut inside an escape
         piece = content[start:end].translate(SPACES)
         for escape, character in ESCAPES.items() if b"\\" in piece else ():
             piece = piece.replace(escape, character)

@@ -1,8 +1,7 @@
-"""Who may come in, and how much they may bring. ASGI wrappers around the whole app, page included.
+"""Middleware: API keys and body limits, around the whole app, page included.
 
 With keys, everything but `/health` and the page's files requires one: `Authorization: Bearer KEY`, or Basic with the
-key as password, which is what a browser asks its user for.
-Bodies are limited in bytes and seconds.
+key as password, which a browser asks its user for. Bodies are limited in bytes and seconds.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ OPEN_PATHS = ("/health",)
 BUSY = "Busy: the server has too many requests. Try again in a moment."
 BODIES_AT_ONCE = 16
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-"""Where only this machine's own names are answered, no foreign page reaches the server by a name of its own."""
+"""Host names of this machine: answering only these protects a loopback server against DNS rebinding."""
 
 
 class ApiKeyMiddleware:
-    """Lets requests with one of the `keys` through; without keys, everything."""
+    """Pass requests with one of the `keys`; without keys, all requests."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
@@ -46,7 +45,7 @@ class ApiKeyMiddleware:
         return await reply(scope, receive, send)
 
     def _knows(self, authorization: str) -> bool:
-        """Compares with every key, in constant time."""
+        """Compare with every key, in constant time."""
         scheme, _, value = authorization.partition(" ")
         given = value.strip().encode()
         if scheme.lower() == "basic":
@@ -60,7 +59,7 @@ class ApiKeyMiddleware:
 
 
 class RequestLimit:
-    """Answers 503 to what comes while `limit` requests are being answered; `/health` is always answered."""
+    """Answer 503 while `limit` requests are being answered; `/health` is always answered."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
@@ -80,8 +79,7 @@ class RequestLimit:
 
 
 class BodyLimitMiddleware:
-    """Gives up on bodies above `byte_limit` bytes, on those that take longer than `second_limit` seconds, and on more
-    than `BODIES_AT_ONCE` of the largest size together."""
+    """Limit bodies to `byte_limit` bytes and `second_limit` seconds each, and to `BODIES_AT_ONCE` full ones."""
 
     def __init__(self, app: ASGIApp, byte_limit: int, second_limit: float) -> None:
         self.app = app
@@ -109,7 +107,7 @@ class BodyLimitMiddleware:
         return error_reply(413, f"The body has more than {self.byte_limit} bytes: send smaller images.")
 
     async def _read(self, receive: Receive, messages: list[Message]) -> ASGIApp | None:
-        """Add the body's messages; another answer if it grows too large, or the client leaves before its end."""
+        """Read the body's messages; return an error response if it is too large, or None if the client leaves."""
         size = 0
         while True:
             message = await receive()
@@ -131,7 +129,7 @@ def _size(message: Message) -> int:
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:
-    """The messages read already, then whatever comes (the client leaving)."""
+    """Replay the messages that were read, then pass on later ones (the client leaving)."""
     kept = iter(messages)
 
     async def again() -> Message:

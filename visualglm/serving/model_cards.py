@@ -1,4 +1,4 @@
-"""What `/v1/models` says of the model and its adapters."""
+"""Describe the model and its adapters for `/v1/models`."""
 
 from __future__ import annotations
 

@@ -1,15 +1,13 @@
-"""`/v1/chat/completions` and `/v1/models`, as OpenAI's own client speaks them.
+"""`/v1/chat/completions` and `/v1/models`, compatible with OpenAI's client.
 
-A request's messages become turns (preprocessing/chat_messages.py), the engine answers, and the answer goes out whole
-or as server-sent events. A client that leaves stops its generation.
+A request's messages become turns (preprocessing/chat_messages.py), the engine answers, and the answer is sent whole or
+as server-sent events. When a client disconnects, its generation stops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
-import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -20,22 +18,26 @@ from ..errors import PromptError
 from ..preprocessing.chat_messages import messages_to_turns
 from ..preprocessing.prompt import Turn
 from . import error_responses
+from .chat_reply import ChatReply
 from .engine import Engine
 from .image_reader import ImageReader, refuse_long_texts
 from .job import Job
 from .json_body import body_schema, is_json, read_json
 from .model_ids import ModelIds
-from .openai_schema import AssistantMessage, ChatCompletion, ChatRequest, Choice, ModelCard, ModelList, Usage
+from .openai_schema import ChatCompletion, ChatRequest, ModelCard, ModelList
 
 T = TypeVar("T")
 
 STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or as events."}
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "The whole answer, or server-sent events.",
+    }
 }
 
 
 def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping[str, ModelCard]) -> APIRouter:
-    """The routes, for a model and its adapters by their ids."""
+    """Build the routes for a model and its adapters by their ids."""
     routes = APIRouter(prefix="/v1", tags=["openai"])
 
     @routes.get("/models", responses={401: error_responses.DOCUMENTED[401]})
@@ -67,19 +69,23 @@ def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping
         job = await while_connected(request, _ask(engine, images, asked, served.adapter(asked.model)))
         if job is None:
             return error_responses.client_closed_response()
-        reply = _Reply(job, asked.model)
+        reply = ChatReply([job, *engine.repeat(job, (asked.n or 1) - 1)], asked.model, engine.model.tokenizer)
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
             return StreamingResponse(
-                reply.events(usage), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+                _events(reply, usage), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
             )
-        return await reply.whole(request)
+        try:
+            whole = await while_connected(request, reply.completion())
+        finally:
+            reply.cancel()
+        return error_responses.client_closed_response() if whole is None else whole
 
     return routes
 
 
 def _unknown(model: str, served: ModelIds) -> Response:
-    message = f"There is no model {model[:100]!r} here: ask for {' or '.join(map(repr, served.ids))}."
+    message = f"There is no model {model[:100]!r} here. Use {' or '.join(map(repr, served.ids))}."
     return error_responses.error_reply(404, message, param="model", code="model_not_found")
 
 
@@ -87,10 +93,10 @@ async def _ask(engine: Engine, images: ImageReader, asked: ChatRequest, adapter:
     sampling = asked.sampling()
     turns, sources = await asyncio.to_thread(_read_messages, asked)
     if turns[-1].answer is not None:
-        raise PromptError("The messages end with the assistant's: put the next question behind it.")
+        raise PromptError("The messages end with the assistant's. Put the next question behind it.")
     refuse_long_texts(turns)
     shown = await images.read_all(sources)
-    asked.messages = []  # the encoded images are not kept while the request waits for its answer
+    asked.messages = []  # do not keep the encoded images while the request waits for its answer
     sources.clear()
     job = await engine.ask(turns, shown, asked.language, asked.seed, adapter, **sampling)
     shown.clear()
@@ -102,13 +108,13 @@ def _read_messages(asked: ChatRequest) -> tuple[list[Turn], list[Any]]:
 
 
 async def wait_for_disconnect(request: Request) -> None:
-    """Returns when the client has left."""
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` returns, or None if the client left before; then the work is cancelled."""
+    """Return the result of `work`, or cancel it and return None if the client disconnects first."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_disconnect(request))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -119,7 +125,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T |
 
 
 async def collect_text(job: Job, request: Request) -> str | None:
-    """The whole answer, or None if the client left before it was there."""
+    """Return the whole answer, or None if the client disconnects first."""
 
     async def read() -> str:
         async for _ in job.pieces():
@@ -132,44 +138,13 @@ async def collect_text(job: Job, request: Request) -> str | None:
         job.cancel()
 
 
-class _Reply:
-    """One job in OpenAI's shapes."""
-
-    def __init__(self, job: Job, name: str) -> None:
-        self.job = job
-        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
-
-    def usage(self) -> Usage:
-        read, said = len(self.job.input_ids), len(self.job.ids)
-        return Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
-
-    async def whole(self, request: Request) -> ChatCompletion | Response:
-        text = await collect_text(self.job, request)
-        if text is None:
-            return error_responses.client_closed_response()
-        reason = "stop" if self.job.finish_reason == "stop" else "length"
-        choice = Choice(message=AssistantMessage(content=text), finish_reason=reason)  # type: ignore[arg-type]
-        return ChatCompletion(**self.head, choices=[choice], usage=self.usage())  # type: ignore[arg-type]
-
-    async def events(self, with_usage: bool) -> AsyncIterator[str]:
-        """The chunks; an error after the beginning is a chunk with `error`, which OpenAI's client raises."""
-        more = {"usage": None} if with_usage else {}
-        try:
-            yield self._event({"role": "assistant", "content": ""}, None, more)
-            async for piece in self.job.pieces():
-                yield self._event({"content": piece}, None, more)
-            yield self._event({}, self.job.finish_reason, more)
-            if with_usage:
-                yield self._chunk(choices=[], usage=self.usage().model_dump())
-        except Exception as error:
-            yield f"data: {bytes(error_responses.explain(error).body).decode()}\n\n"
-        finally:
-            self.job.cancel()
-        yield "data: [DONE]\n\n"
-
-    def _event(self, delta: dict[str, str], reason: str | None, more: dict[str, Any]) -> str:
-        return self._chunk(choices=[{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}], **more)
-
-    def _chunk(self, **fields: Any) -> str:
-        chunk = {**self.head, "object": "chat.completion.chunk", **fields}
-        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+async def _events(reply: ChatReply, with_usage: bool) -> AsyncIterator[str]:
+    """Yield server-sent events; a late error is an event with `error`, which OpenAI's client raises."""
+    try:
+        async for chunk in reply.chunks(with_usage):
+            yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+    except Exception as error:
+        yield f"data: {bytes(error_responses.explain(error).body).decode()}\n\n"
+    finally:
+        reply.cancel()
+    yield "data: [DONE]\n\n"

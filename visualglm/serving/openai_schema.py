@@ -1,4 +1,4 @@
-"""What OpenAI's chat API takes and gives, as far as this model has it. Knows nothing about engines."""
+"""Request and response models of OpenAI's chat API, as far as this model supports it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from ..errors import UsageError
+from .choice_fields import ChoiceFields
 
 MAX_MESSAGES = 2048
 MAX_PARTS = 256
-"""Texts and images in one message."""
+"""Maximum texts and images in one message."""
 SEED = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 REFUSED = (
-    *("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio"),
-    *("presence_penalty", "frequency_penalty"),  # 0 asks for nothing
+    *("tools", "tool_choice", "functions", "function_call", "logit_bias", "audio"),
+    *("presence_penalty", "frequency_penalty"),  # 0 is the default of clients
 )
 
 
@@ -26,21 +27,21 @@ class TextPart(BaseModel):
 
 
 class ImageURL(BaseModel):
-    """A image: a data URL, or http(s) where the server allows its host."""
+    """An image: a data URL, or http(s) if the server allows its host."""
 
     url: str
     detail: str | None = None
 
 
 class ImagePart(BaseModel):
-    """A image of a message."""
+    """An image of a message."""
 
     type: Literal["image_url"]
     image_url: ImageURL
 
 
 def _kind_of(part: Any) -> str | None:
-    """Return what a part says that it is, as far as an error may repeat it."""
+    """Return the kind that a part names, shortened for an error message."""
     kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
     return kind[:100] if isinstance(kind, str) else None
 
@@ -63,13 +64,13 @@ class ChatMessage(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """What a stream brings beside the text."""
+    """Options of a stream."""
 
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
-    """`POST /v1/chat/completions`. What is left out comes from the checkpoint's own generation config."""
+class ChatRequest(ChoiceFields):
+    """`POST /v1/chat/completions`; missing fields come from the checkpoint's own generation config."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -77,7 +78,6 @@ class ChatRequest(BaseModel):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = None
     stop: (
         Annotated[str, StringConstraints(min_length=1, max_length=200)]
         | Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(max_length=4)]
@@ -96,12 +96,12 @@ class ChatRequest(BaseModel):
         """Return the sampling arguments in transformers' names.
 
         Raises:
-            UsageError: something was asked that this model does not have.
+            UsageError: a requested feature is not supported by this model.
         """
         extra = self.model_extra or {}
         asked = [name for name in REFUSED if extra.get(name)]
-        if asked or (extra.get("response_format") or {"type": "text"}) != {"type": "text"}:
-            raise UsageError(f"{(asked or ['response_format'])[0]} is nothing that VisualGLM can do: leave it out.")
+        if asked:
+            raise UsageError(f"{asked[0]} is not supported by VisualGLM. Remove it.")
         limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
         return {
             "temperature": self.temperature,
@@ -110,11 +110,12 @@ class ChatRequest(BaseModel):
             "stop": self.stop,
             "repetition_penalty": self.repetition_penalty,
             "max_new_tokens": limit,
+            **self.choices(),
         }
 
 
 class Usage(BaseModel):
-    """Tokens of prompt and answer; a image's slots count."""
+    """Tokens of prompt and answer; image placeholder tokens count."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -129,17 +130,38 @@ class AssistantMessage(BaseModel):
     refusal: None = None
 
 
-class Choice(BaseModel):
-    """The one choice."""
+class TopLogprob(BaseModel):
+    """A token at a position of the answer; `bytes` is null for a token that is no text, such as the end."""
 
-    index: Literal[0] = 0
+    token: str
+    bytes: list[int] | None
+    logprob: float
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer, and the likeliest ones at its position."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """The tokens of an answer without its end."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """One of the `n` answers."""
+
+    index: int
     message: AssistantMessage
     finish_reason: Literal["stop", "length"]
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletion(BaseModel):
-    """A whole answer."""
+    """A complete answer."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"

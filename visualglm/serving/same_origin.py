@@ -1,4 +1,4 @@
-"""What protects browsers: other sites' pages may neither send requests nor show the page in a frame.
+"""Protect browsers: other sites' pages may neither send requests nor show the page in a frame.
 
 Programs that send no `Origin` and no `Sec-Fetch-Site` header are not affected.
 """
@@ -14,7 +14,7 @@ from .error_responses import error_reply
 
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 PROTECTION = {
-    # the page brings a policy of its own (static_page.py)
+    # the page has its own policy (static_page.py)
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
@@ -24,7 +24,7 @@ PROTECTION = {
 
 
 class SameOriginOnly:
-    """Answers 403 to what another site's page sends, and adds the `PROTECTION` headers to every response.
+    """Answer 403 to requests from another site's page, and add the `PROTECTION` headers to every response.
 
     Following a link to the page is allowed: a GET that opens a document.
     """
@@ -54,7 +54,7 @@ class SameOriginOnly:
 
 
 def is_foreign(scope: Scope) -> bool:
-    """Whether a browser says that a page of another origin made the request."""
+    """Return whether the browser says that a page of another origin made the request."""
     headers = Headers(scope=scope)
     if any(not _is_origin_of(origin, headers.get("host", "")) for origin in headers.getlist("origin")):
         return True
@@ -67,7 +67,7 @@ def is_foreign(scope: Scope) -> bool:
 
 
 def _is_origin_of(origin: str, host: str) -> bool:
-    """Whether an `Origin` header names the host and port of a `Host` header. A reverse proxy may speak https for us."""
+    """Return whether an `Origin` header names host and port of a `Host` header; a reverse proxy may add https."""
     scheme, _, address = origin.lower().partition("://")
     port = DEFAULT_PORTS.get(scheme)
     return port is not None and address.removesuffix(port) == host.lower().removesuffix(port)

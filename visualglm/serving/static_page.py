@@ -44,7 +44,7 @@ def page_files() -> dict[str, Path]:
 
 
 class StaticPage:
-    """Answers GET and HEAD for the page's files, and passes every other request on."""
+    """Answer GET and HEAD for the page's files, and pass every other request on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,7 +1,7 @@
 """Upstream's `POST /`: `{image, text, history}` -> `{result, history, status, time}`.
 
-As upstream's api.py and api_hf.py, and better: the image may be left out, its base64 may have line breaks (even raw
-ones, which JSON forbids), the sampling parameters count, and the history that comes back contains the new turn.
+Like upstream's api.py and api_hf.py, but the image is optional, its base64 may have line breaks (even raw ones, which
+JSON forbids), the sampling parameters are used, and the returned history contains the new turn.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .openai_api import collect_text, while_connected
 from .openai_schema import MAX_MESSAGES, SEED
 
 PAIR = Annotated[list[str], Field(min_length=2, max_length=2, fail_fast=True)]
-"""Question and answer; a list, since FastAPI writes a tuple's schema in a form that OpenAPI 3.1 forbids."""
+"""Question and answer; a list, because FastAPI describes a tuple in a form that OpenAPI 3.1 forbids."""
 
 
 class UpstreamRequest(BaseModel):
-    """What upstream's clients send; what is left out comes from the checkpoint's generation config."""
+    """A request of upstream's clients; missing fields come from the checkpoint's generation config."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -46,15 +46,15 @@ class UpstreamRequest(BaseModel):
     seed: SEED | None = None
 
     def turns(self) -> list[Turn]:
-        """The dialogue; its image belongs to the first turn, as upstream shows it."""
+        """Return the dialogue; its image belongs to the first turn, as in upstream."""
         texts: list[tuple[str, str | None]] = [*((q, a) for q, a in self.history), (self.text, None)]
         return [Turn(q, a, int(place == 0 and bool(self.image))) for place, (q, a) in enumerate(texts)]
 
     def images(self) -> list[bytes]:
-        """The image's bytes, if there is one.
+        """Return the image's bytes, if there is one.
 
         Raises:
-            ImageError: it is no base64, a path for instance.
+            ImageError: it is not base64, for example a path.
         """
         if not self.image:
             return []
@@ -62,7 +62,7 @@ class UpstreamRequest(BaseModel):
         try:
             return [decode(self.image)]
         except ImageError as error:
-            raise ImageError("image is no base64: send the image's bytes in base64, not its path.") from error
+            raise ImageError("image is not base64. Send the image's bytes in base64, not its path.") from error
 
     def sampling(self) -> dict[str, Any]:
         """Return the sampling arguments in transformers' names."""
@@ -71,7 +71,7 @@ class UpstreamRequest(BaseModel):
 
 
 class UpstreamReply(BaseModel):
-    """Upstream's answer."""
+    """Response in upstream's shape."""
 
     result: str
     history: list[PAIR]
@@ -80,7 +80,7 @@ class UpstreamReply(BaseModel):
 
 
 def router(engine: Engine, served: ModelIds) -> APIRouter:
-    """The route; its requests name no model, so the first adapter answers if there is one."""
+    """Build the route; its requests name no model, so the first adapter answers if there is one."""
     routes = APIRouter(tags=["upstream"])
 
     @routes.post(
@@ -99,7 +99,7 @@ def router(engine: Engine, served: ModelIds) -> APIRouter:
         turns = asked.turns()
         refuse_long_texts(turns)
         images = await asyncio.to_thread(asked.images)
-        asked.image = None  # the encoded image is not kept while the request waits for its answer
+        asked.image = None  # do not keep the encoded image while the request waits for its answer
         asking = engine.ask(turns, images, "auto", asked.seed, adapter=served.first, **asked.sampling())
         job = await while_connected(request, asking)
         images.clear()

@@ -20,8 +20,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from ..checkpoints.load import GENERATION_CONFIG
-from ..checkpoints.storage.read import read_json
 from ..errors import UsageError
+from ..files.json_object import read_object
 from ..inference.sampling_arguments import normalize_sampling
 from ..serving.middleware import LOOPBACK_NAMES, ApiKeyMiddleware
 from ..serving.same_origin import PROTECTION, SameOriginOnly
@@ -164,7 +164,7 @@ def reject_owned_args(more: Sequence[str]) -> None:
 
 
 def overrides(sampling: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Sampling arguments -> vLLM's defaults.
+    """Convert sampling arguments to vLLM's defaults.
 
     Greedy decoding becomes temperature 0. Sampling without a temperature takes the checkpoint's, else 1.
 
@@ -182,14 +182,14 @@ def overrides(sampling: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         return {**known, "temperature": 0.0}
     if sampling.get("do_sample") and "temperature" not in known:  # otherwise a greedy checkpoint would stay greedy
         file = folder / GENERATION_CONFIG
-        known["temperature"] = (read_json(file) if file.exists() else {}).get("temperature") or 1.0
+        known["temperature"] = (read_object(file) if file.exists() else {}).get("temperature") or 1.0
     return known
 
 
 def require_plugin() -> None:
     """Raise `UsageError` if the installed package has no vLLM entry point, as with an outdated installation."""
     if not any(point.name == "visualglm" for point in entry_points(group="vllm.general_plugins")):
-        raise UsageError("vLLM cannot find VisualGLM's plugin. Reinstall the package: pip install visualglm.")
+        raise UsageError("vLLM cannot find VisualGLM's plugin. Install it again, from its checkout: pip install .")
 
 
 def serve(server: VLLMServer) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ..adapters.files import adapter_folder, read_adapter_config, read_adapter_weights, require_same_base
 from ..adapters.manager import LORA, WRAPPED
-from ..checkpoints import local_folder
+from ..checkpoints import local_folder, open_checkpoint
 from ..checkpoints.formats.detect import detect_layout
 from ..checkpoints.quantize import plan_of_config
+from ..checkpoints.tensor_check import finite_when_read
 from ..errors import CheckpointError, UsageError
 from ..network.configuration import VisualGLMConfig
 
@@ -32,11 +33,13 @@ class LanguageAdapter:
 
 
 def native_folder(model: str | Path) -> Path:
-    """A path or hub id -> the folder, if vLLM can open it with the plugin.
+    """Return the folder of a path or hub id, if vLLM can open it with the plugin.
+
+    All weights are read, because vLLM answers with random text if they are damaged.
 
     Raises:
-        CheckpointError: it has upstream's or sat's layout, has quantized modules that vLLM does not support, or is not
-            a checkpoint.
+        CheckpointError: it has upstream's or sat's layout, has quantized modules that vLLM does not support, holds NaN
+            or infinite values, or is not a checkpoint.
     """
     folder, layout = detect_layout(local_folder(model))
     if layout != "native":
@@ -45,6 +48,8 @@ def native_folder(model: str | Path) -> Path:
             "NEW` and serve the new folder."
         )
     check_only_language_quantized(folder, VisualGLMConfig.from_pretrained(folder))
+    for tensor in finite_when_read(open_checkpoint(folder)).tensors.values():
+        tensor.read()
     return folder
 
 

@@ -42,17 +42,17 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('seed = "x"', "seed in the recipe is 'x': give a whole number"),
+        ('seed = "x"', "seed in the recipe is 'x'. Give a whole number"),
         ("bfloat16 = 1", "give true or false"),
-        ("model = 3", "model is 3: give a table"),
+        ("model = 3", "model is 3. Give a table"),
         ("stages = []", "has 0 stages"),
         ('[[stages]]\nname = "a"\nkind = "zone"\nsteps = 1', "Did you mean zones"),
         ('[[stages]]\nname = "a"\nkind = "zones"', "has no length"),
-        ('[[stages]]\nname = "a"\nkind = "zones"\nminutes = "3"', "minutes in stages is '3': give a number"),
-        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nmix = 2', "mix is 2: give a table"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nminutes = "3"', "minutes in stages is '3'. Give a number"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nmix = 2', "mix is 2. Give a table"),
         (
             '[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = 2',
-            "is 2: give a table of numbers",
+            "is 2. Give a table of numbers",
         ),
         ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { wher = 2 }', "not a task. Did you mean where"),
         ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { where = "2" }', "where in asked is '2'"),

@@ -50,7 +50,7 @@ def state() -> dict[str, Tensor]:
 
 
 def with_batch_norm(weights: dict[str, Tensor], x: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-    """The network as it was trained: SAME padding, BatchNorm with stored statistics, ReLU6; maps by stride, pooled."""
+    """Run the network as it was trained: SAME padding, BatchNorm with stored statistics, ReLU6."""
 
     def layer(x: Tensor, convolution: str, norm: str, stride: int = 1, act: bool = True) -> Tensor:
         weight = weights[f"{convolution}.weight"]

@@ -1,7 +1,7 @@
-"""The weight files of a folder, one or many, safetensors or pickled -> all their tensors.
+"""Read all tensors of a folder's weight files, one or many, safetensors or pickled.
 
-In: a folder as transformers lays it out (`model.safetensors`, `pytorch_model-00001-of-00005.bin` with its index, ...).
-Out: names -> lazy tensors, and the names and index of shards to write. Knows nothing about configurations.
+In: a folder as transformers writes it (`model.safetensors`, `pytorch_model-00001-of-00005.bin` with its index, ...).
+Out: names -> lazy tensors, and the names and index of shards to write.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import re
 from pathlib import Path
 
 from ...errors import CheckpointError
+from ...files.json_object import read_object
 from .lazy_tensor import LazyTensor
-from .read import is_plain_name, open_safetensors, open_torch, read_json, tensors_only
+from .read import is_plain_name, open_safetensors, open_torch, tensors_only
 from .write import Shard
 
 CONFIG = "config.json"
@@ -22,7 +23,7 @@ STEMS = {"safetensors": "model", "bin": "pytorch_model"}
 
 
 def read_weights(folder: Path) -> dict[str, LazyTensor]:
-    """All tensors of a folder, sharded or not, safetensors or pickled; safetensors are preferred.
+    """Read all tensors of a folder, sharded or not, safetensors or pickled; safetensors are preferred.
 
     Raises:
         CheckpointError: no weights, a shard missing, or one of them broken.
@@ -32,7 +33,7 @@ def read_weights(folder: Path) -> dict[str, LazyTensor]:
         if files:
             return {name: tensor for file in files for name, tensor in _open(file).items()}
     raise CheckpointError(
-        f"{folder} has a {CONFIG} but no weights (model*.safetensors or pytorch_model*.bin): download them too."
+        f"{folder} has a {CONFIG} but no weights (model*.safetensors or pytorch_model*.bin). Download them too."
     )
 
 
@@ -41,7 +42,7 @@ def _open(file: Path) -> dict[str, LazyTensor]:
 
 
 def has_safetensors(folder: Path) -> bool:
-    """Whether `read_weights` finds safetensors."""
+    """Return whether `read_weights` finds safetensors."""
     return bool(_files(folder, "safetensors"))
 
 
@@ -60,43 +61,43 @@ def _files(folder: Path, suffix: str) -> list[Path]:
     if missing:
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise CheckpointError(
-            f"{folder} lacks {', '.join(missing[:SHOWN])}{more}, which {needed_by} ask for: download what is missing."
+            f"{folder} lacks {', '.join(missing[:SHOWN])}{more}, which {needed_by} ask for. Download what is missing."
         )
     return [folder / name for name in names]
 
 
 def _indexed(index: Path) -> list[str]:
-    weight_map = read_json(index).get("weight_map")
+    weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError(f"{index} has no weight_map: download it again.")
+        raise CheckpointError(f"{index} has no weight_map. Download it again.")
     names = sorted(set(weight_map.values()))
     elsewhere = next((name for name in names if not is_plain_name(name)), None)
     if elsewhere is not None:
         raise CheckpointError(
-            f"{index} asks for {elsewhere!r}, but weights lie beside their index and nowhere else: download it again "
+            f"{index} asks for {elsewhere!r}, but weights lie beside their index and nowhere else. Download it again "
             "from a source that you trust."
         )
     return names
 
 
 def _numbered(folder: Path, suffix: str) -> list[str]:
-    """All shard names that the present ones imply (`...-of-00005`); an index is not needed to read them."""
+    """Return all shard names that the present ones imply (`...-of-00005`), so no index is needed."""
     for file in folder.glob(f"{STEMS[suffix]}-*-of-*.{suffix}"):
         match = re.fullmatch(r"-\d+-of-(\d+)", file.stem.removeprefix(STEMS[suffix]))
         if match and int(match[1]) > MOST_SHARDS:
-            raise CheckpointError(f"{file} says that it is one of {match[1]} shards: rename it, or download it again.")
+            raise CheckpointError(f"{file} says that it is one of {match[1]} shards. Rename it, or download it again.")
         if match:
             return shard_names(suffix, int(match[1]))
     return []
 
 
 def shard_names(suffix: str, count: int) -> list[str]:
-    """`pytorch_model-00001-of-00005.bin`, ..."""
+    """Return `pytorch_model-00001-of-00005.bin`, ..."""
     return [f"{STEMS[suffix]}-{index + 1:05d}-of-{count:05d}.{suffix}" for index in range(count)]
 
 
 def write_index(folder: Path, suffix: str, shards: list[Shard], names: list[str]) -> None:
-    """The index of a sharded checkpoint: which tensor is in which file."""
+    """Write the index of a sharded checkpoint, tensor name -> file."""
     weight_map = {tensor: name for shard, name in zip(shards, names, strict=True) for tensor in shard}
     total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}

@@ -84,7 +84,7 @@ def families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
 
 @lru_cache(maxsize=500_000)
 def overlap(one: Kind, other: Kind) -> bool:
-    """True if an image of one kind could correctly be named as the other."""
+    """Return True if an image of one kind could correctly be named as the other."""
     a, b = one.key, other.key
     return a == b or any((a in wide and b in all_) or (b in wide and a in all_) for wide, all_ in families())
 
