@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -74,6 +74,17 @@ build/.wheel-tools: Makefile
 # every attack, those that take minutes too (the short ones are part of `make test`)
 test-security: .venv/.all
 	VISUALGLM_TEST_SECURITY=1 $(BIN)/python -m pytest tests/security -rs
+
+# the fast tests with the oldest packages that pyproject.toml allows, on the pinned torch, in an environment of its own
+test-oldest: build/.oldest
+	PYTHONPATH=. build/oldest/bin/python -m pytest tests -m "not slow and not docs" -n logical --maxprocesses 4 --dist worksteal
+
+build/.oldest: pyproject.toml constraints.txt tests/oldest_versions.py
+	$(PYTHON) -m venv build/oldest
+	$(PYTHON) tests/oldest_versions.py > build/oldest/needed.txt
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -r build/oldest/needed.txt
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
 
 # transformers' own tests on our classes, from the sdist of the installed version; TRANSFORMERS_SOURCE=DIR takes a checkout
 test-transformers: .venv/.all
@@ -193,6 +204,11 @@ bench-image: .venv/.all
 # answers, perplexity and logits in 8 and 4 bits
 bench-quantization: .venv/.all
 	$(BIN)/python benchmarks/quantization.py
+
+# the packed model, its 8- and 4-bit forms and an adapter on all offline tasks; reports under runs/evaluate-mini (half an hour)
+evaluate-mini: .venv/.all
+	$(BIN)/python benchmarks/evaluate_mini.py
+	$(BIN)/python docs/draw_figures.py
 
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all

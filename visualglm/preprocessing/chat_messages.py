@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..errors import PromptError
+from ..errors import PromptError, UsageError
 from .prompt import IMAGE_CLOSE, IMAGE_OPEN, MARKS, Turn, check_question
 from .sentencepiece_vocabulary import TEXT_SPECIALS
 
@@ -66,6 +66,15 @@ def messages_to_turns(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Turn]
     if not any_asked:
         raise PromptError("The messages have no user message. Ask something.")
     return turns, images
+
+
+def refuse_assistant_mask(arguments: Mapping[str, Any]) -> None:
+    """Raise `UsageError` if a mask of the answers is wanted of another template, which needs a fast tokenizer."""
+    if arguments.get("return_assistant_tokens_mask"):
+        raise UsageError(
+            "return_assistant_tokens_mask needs our own chat template, because SentencePiece has no character offsets. "
+            "Remove the other chat_template, or return_assistant_tokens_mask."
+        )
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
