@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini mini-stem mini-photos
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -265,9 +265,15 @@ full-size-4bit: .venv/.all
 mini-data: .venv/.all
 	$(BIN)/python -m visualglm_lab.album_builder lab/recipes/mini/pictures.toml
 
+# what training with a convolutional stem starts from: the shipped weights with the stem, and its features of the album
+mini-stem: .venv/.all
+	$(BIN)/python -m visualglm_lab.training.stem_weights visualglm/mini runs/mini-stem
+	$(BIN)/python -m visualglm_lab.training.stem_features --album runs/pictures
+
+MINI_RECIPE ?= lab/recipes/mini/recipe.toml
 mini-train: .venv/.all
 	OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456 \
-	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm_lab.training lab/recipes/mini/recipe.toml
+	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm_lab.training $(MINI_RECIPE)
 
 mini-pack: .venv/.all
 	$(BIN)/python -m visualglm_lab.training.export runs/mini/model visualglm/mini
@@ -276,6 +282,10 @@ mini-pack: .venv/.all
 mini-eval: .venv/.all
 	$(BIN)/python -m visualglm_lab.evaluation --model visualglm/mini --album runs/pictures -o lab/recipes/mini/figures.json
 	$(BIN)/python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json visualglm/mini
+
+# the photograph test: names, five forms of question, and the stem's classifier alone; needs the album
+mini-photos: .venv/.all
+	$(BIN)/python -m visualglm_lab.evaluation.photo_test measure --model visualglm/mini --album runs/pictures
 
 # forty test pictures with the model's answers, right and wrong marked
 mini-page: .venv/.all
