@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test test-oldest dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini mini-stem mini-photos
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -102,6 +102,29 @@ test-web: .venv/.all
 	test -f runs/axe/axe.min.js || { npm pack --silent --pack-destination runs/axe axe-core@4.14.1 && tar -xzf runs/axe/axe-core-4.14.1.tgz -C runs/axe --strip-components 1 package/axe.min.js; } || echo "axe-core is missing; only the names of controls are checked"
 	$(BIN)/python -m pytest tests/web -rs
 
+# the clients that people use, each in an environment of its own, against a real server; JavaScript's need npm
+CLIENT_openai-2 := openai==2.54.0
+CLIENT_openai-3 := openai==3.57.0
+CLIENT_litellm := litellm==1.110.2
+CLIENT_langchain := langchain-openai==1.7.4
+CLIENT_llm := llm==0.36
+CLIENT_anthropic := anthropic==2.14.0
+CLIENT_npm := openai@7.59.0 ai@7.0.173 @ai-sdk/openai@4.0.118 @anthropic-ai/sdk@1.14.0
+CLIENTS := openai-2 openai-3 litellm langchain llm anthropic npm
+
+test-clients: .venv/.all $(CLIENTS:%=build/clients/%/.done)
+	VISUALGLM_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients -rs
+
+build/clients/npm/.done: Makefile
+	mkdir -p $(@D)
+	command -v npm > /dev/null || echo "npm is missing; JavaScript's clients are not run"
+	! command -v npm > /dev/null || { npm install --silent --no-save --ignore-scripts --prefix $(@D) $(CLIENT_npm) && touch $@; }
+
+build/clients/%/.done: Makefile
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check "$(CLIENT_$*)"
+	touch $@
+
 # the documentation site in both languages, in build/site; a warning or a dead link is an error
 docs: build/.docs-tools
 	NO_MKDOCS_2_WARNING=1 build/docs-tools/bin/mkdocs build --strict
@@ -182,6 +205,11 @@ bench-image: .venv/.all
 bench-quantization: .venv/.all
 	$(BIN)/python benchmarks/quantization.py
 
+# the packed model, its 8- and 4-bit forms and an adapter on all offline tasks; reports under runs/evaluate-mini (half an hour)
+evaluate-mini: .venv/.all
+	$(BIN)/python benchmarks/evaluate_mini.py
+	$(BIN)/python docs/draw_figures.py
+
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all
 	$(BIN)/python benchmarks/serving.py
@@ -237,9 +265,15 @@ full-size-4bit: .venv/.all
 mini-data: .venv/.all
 	$(BIN)/python -m visualglm_lab.album_builder lab/recipes/mini/pictures.toml
 
+# what training with a convolutional stem starts from: the shipped weights with the stem, and its features of the album
+mini-stem: .venv/.all
+	$(BIN)/python -m visualglm_lab.training.stem_weights visualglm/mini runs/mini-stem
+	$(BIN)/python -m visualglm_lab.training.stem_features --album runs/pictures
+
+MINI_RECIPE ?= lab/recipes/mini/recipe.toml
 mini-train: .venv/.all
 	OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456 \
-	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm_lab.training lab/recipes/mini/recipe.toml
+	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm_lab.training $(MINI_RECIPE)
 
 mini-pack: .venv/.all
 	$(BIN)/python -m visualglm_lab.training.export runs/mini/model visualglm/mini
@@ -248,6 +282,10 @@ mini-pack: .venv/.all
 mini-eval: .venv/.all
 	$(BIN)/python -m visualglm_lab.evaluation --model visualglm/mini --album runs/pictures -o lab/recipes/mini/figures.json
 	$(BIN)/python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json visualglm/mini
+
+# the photograph test: names, five forms of question, and the stem's classifier alone; needs the album
+mini-photos: .venv/.all
+	$(BIN)/python -m visualglm_lab.evaluation.photo_test measure --model visualglm/mini --album runs/pictures
 
 # forty test pictures with the model's answers, right and wrong marked
 mini-page: .venv/.all

@@ -23,7 +23,7 @@ from visualglm.checkpoints.storage.read import open_torch
 from visualglm.conversation import packed_model
 from visualglm.errors import CheckpointError
 from visualglm.model import VisualGLMForConditionalGeneration
-from visualglm.network.stem import STEMS
+from visualglm.network.stem import STEMS, ConvolutionalStem
 from visualglm.network.vision import PatchEmbed, StemEmbed
 
 from ..album_builder.packages import open_package
@@ -43,6 +43,12 @@ class StemWeights:
     tensors: dict[str, Tensor]
     classes: Tensor
     bias: Tensor
+
+    def network(self) -> ConvolutionalStem:
+        """Return the network with these weights."""
+        stem = ConvolutionalStem(NAME)
+        stem.load_state_dict(self.tensors)
+        return stem.eval()
 
 
 def fetch_stem(downloads: Path) -> StemWeights:

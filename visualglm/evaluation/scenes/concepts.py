@@ -71,7 +71,7 @@ def concept_of_emoji() -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
+def families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
     """Read pairs (wide names, all names): an object with a narrow name may also be called by the wide one."""
     table = tomllib.loads(TABLE.with_name("families.toml").read_text(encoding="utf-8"))
     families = []
@@ -86,7 +86,7 @@ def _families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
 def overlap(one: Kind, other: Kind) -> bool:
     """Return True if an image of one kind could correctly be named as the other."""
     a, b = one.key, other.key
-    return a == b or any((a in wide and b in all_) or (b in wide and a in all_) for wide, all_ in _families())
+    return a == b or any((a in wide and b in all_) or (b in wide and a in all_) for wide, all_ in families())
 
 
 def _rows() -> list[dict[str, str]]:
