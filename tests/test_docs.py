@@ -24,6 +24,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ENGLISH = [ROOT / "README.md", *PAGES]
 CHINESE = [ROOT / "README_zh.md", *sorted((ROOT / "docs" / "zh").glob("*.md"))]
 TEXTS = [*ENGLISH, *CHINESE]
+COMMAND = re.compile(r"^(visualglm|python|pip|make|ray|vllm|git|torchrun|sh|node|\.venv\S*) ", re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -67,6 +68,15 @@ def test_commands_run(page: Path, tmp_path: Path) -> None:
             line, shell=True, capture_output=True, text=True, timeout=180, env=environment, cwd=tmp_path, check=False
         )
         assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("page", [*TEXTS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_that_no_test_runs_say_why(page: Path) -> None:
+    """Commands are in `sh` blocks, which run; those in a `text` block have a comment above it."""
+    text = page.read_text(encoding="utf-8")
+    for above, body in re.findall(r"^(.*)\n```text\n((?:.*\n)*?)```", text, re.MULTILINE):
+        if COMMAND.search(body) and page.name != "cli.md":
+            assert above.startswith("<!-- not run: "), body
 
 
 def test_both_languages_have_the_same_pages_and_headings() -> None:
