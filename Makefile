@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-ray test-transformers full-size full-size-4bit mini-data mini-stem mini-train mini-pack mini-eval mini-photos mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini mini-stem mini-photos
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -75,6 +75,17 @@ build/.wheel-tools: Makefile
 test-security: .venv/.all
 	VISUALGLM_TEST_SECURITY=1 $(BIN)/python -m pytest tests/security -rs
 
+# the fast tests with the oldest packages that pyproject.toml allows, on the pinned torch, in an environment of its own
+test-oldest: build/.oldest
+	PYTHONPATH=. build/oldest/bin/python -m pytest tests -m "not slow and not docs" -n logical --maxprocesses 4 --dist worksteal
+
+build/.oldest: pyproject.toml constraints.txt tests/oldest_versions.py
+	$(PYTHON) -m venv build/oldest
+	$(PYTHON) tests/oldest_versions.py > build/oldest/needed.txt
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -r build/oldest/needed.txt
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
 # transformers' own tests on our classes, from the sdist of the installed version; TRANSFORMERS_SOURCE=DIR takes a checkout
 test-transformers: .venv/.all
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "parameterized>=0.9"
@@ -90,6 +101,29 @@ test-web: .venv/.all
 	mkdir -p runs/axe
 	test -f runs/axe/axe.min.js || { npm pack --silent --pack-destination runs/axe axe-core@4.14.1 && tar -xzf runs/axe/axe-core-4.14.1.tgz -C runs/axe --strip-components 1 package/axe.min.js; } || echo "axe-core is missing; only the names of controls are checked"
 	$(BIN)/python -m pytest tests/web -rs
+
+# the clients that people use, each in an environment of its own, against a real server; JavaScript's need npm
+CLIENT_openai-2 := openai==2.54.0
+CLIENT_openai-3 := openai==3.57.0
+CLIENT_litellm := litellm==1.110.2
+CLIENT_langchain := langchain-openai==1.7.4
+CLIENT_llm := llm==0.36
+CLIENT_anthropic := anthropic==2.14.0
+CLIENT_npm := openai@7.59.0 ai@7.0.173 @ai-sdk/openai@4.0.118 @anthropic-ai/sdk@1.14.0
+CLIENTS := openai-2 openai-3 litellm langchain llm anthropic npm
+
+test-clients: .venv/.all $(CLIENTS:%=build/clients/%/.done)
+	VISUALGLM_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients -rs
+
+build/clients/npm/.done: Makefile
+	mkdir -p $(@D)
+	command -v npm > /dev/null || echo "npm is missing; JavaScript's clients are not run"
+	! command -v npm > /dev/null || { npm install --silent --no-save --ignore-scripts --prefix $(@D) $(CLIENT_npm) && touch $@; }
+
+build/clients/%/.done: Makefile
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check "$(CLIENT_$*)"
+	touch $@
 
 # the documentation site in both languages, in build/site; a warning or a dead link is an error
 docs: build/.docs-tools
@@ -170,6 +204,11 @@ bench-image: .venv/.all
 # answers, perplexity and logits in 8 and 4 bits
 bench-quantization: .venv/.all
 	$(BIN)/python benchmarks/quantization.py
+
+# the packed model, its 8- and 4-bit forms and an adapter on all offline tasks; reports under runs/evaluate-mini (half an hour)
+evaluate-mini: .venv/.all
+	$(BIN)/python benchmarks/evaluate_mini.py
+	$(BIN)/python docs/draw_figures.py
 
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all

@@ -18,6 +18,7 @@ from typing import Any
 
 from quote_words import WORDS
 
+from visualglm.evaluation.report_texts import TEXTS
 from visualglm.hardware.memory import in_words
 
 ROOT = Path(__file__).parents[1]
@@ -181,6 +182,24 @@ def upstream(language: str) -> str:
     return table(rows)
 
 
+def evaluate_mini(language: str) -> str:
+    """What `make evaluate-mini` measured of the packed model's forms, on every offline task."""
+    words, result = WORDS[language], stored("evaluate_mini")
+    forms = result["forms"]
+    rows = [(words["evaluate_head"], *(words["evaluate_forms"][form] for form in forms)), ("---",) * (1 + len(forms))]
+    for task, tested in forms["base"].items():
+        for name in tested["metrics"]:
+            cells = [_with_interval(found[task]["metrics"].get(name)) for found in forms.values()]
+            rows.append((f"`{task}`: {TEXTS[language].get(name, name)}", *cells))
+    return table(rows)
+
+
+def _with_interval(entry: dict[str, Any] | None) -> str:
+    if entry is None or entry["value"] is None:
+        return ""
+    return f"{entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}], n = {entry['n']}"
+
+
 def table(rows: list[Any]) -> str:
     """Format rows of cells as a Markdown table, the head and its rule first."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -198,6 +217,7 @@ QUOTES = {
     "finetune_demo": finetune_demo,
     "finetune_memory": finetune_memory,
     "scale": scale,
+    "evaluate_mini": evaluate_mini,
     "vllm": vllm,
 }
 

@@ -13,6 +13,13 @@ WORDS: dict[str, dict[str, Any]] = {
         "token": "decode, per token",
         "seconds": "{} s",
         "of": "{} GB, {} x the weights ({} GB)",
+        "evaluate_head": "drawn scenes",
+        "evaluate_forms": {
+            "base": "16 bits",
+            "8 bits": "8 bits",
+            "4 bits": "4 bits",
+            "adapter": "counting adapter",
+        },
         "demo_head": "| recipe | right before | right after | unchanged answers outside the data | CPU seconds |",
         "demo_row": "| `{method}` | {right_before:.0%} | {right_after:.0%} of {asked} | {probe_unchanged:.0%} | "
         "{cpu_seconds} |",
@@ -69,6 +76,8 @@ WORDS: dict[str, dict[str, Any]] = {
         "token": "解码每个 token",
         "seconds": "{} 秒",
         "of": "{} GB，权重（{} GB）的 {} 倍",
+        "evaluate_head": "绘制的场景",
+        "evaluate_forms": {"base": "16 位", "8 bits": "8 位", "4 bits": "4 位", "adapter": "计数适配器"},
         "demo_head": "| 配方 | 训练前正确 | 训练后正确 | 数据之外未变的回答 | CPU 秒 |",
         "demo_row": "| `{method}` | {right_before:.0%} | {asked} 个中的 {right_after:.0%} | {probe_unchanged:.0%} | "
         "{cpu_seconds} |",

@@ -21,13 +21,13 @@ PAGES = {
 
 
 def write_page(language: str) -> str:
-    """The page in `en` or `zh`."""
+    """Return the page in `en` or `zh`."""
     verbs = sorted(get_command(app).commands)  # type: ignore[attr-defined]
     return PAGES[language] + "".join(f"\n## {verb}\n\n```text\n{help_of(verb)}\n```\n" for verb in verbs)
 
 
 def help_of(verb: str) -> str:
-    """What `visualglm VERB --help` prints on a terminal of 100 columns, whatever the caller's environment is."""
+    """Return what `visualglm VERB --help` prints on a terminal of 100 columns, in any environment."""
     names = {"COLUMNS": "100", "NO_COLOR": "1", "VISUALGLM_MODEL": None, "RAY_ADDRESS": None, "TERM": "dumb"}
     shown = CliRunner().invoke(app, [verb, "--help"], prog_name="visualglm", env=names).output
     return "\n".join(line.rstrip() for line in shown.strip().splitlines())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+os.environ.pop("VISUALGLM_MODEL", None)  # tests without a model mean the packed one
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub; before transformers is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side, a core each; processes that tests start inherit it
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # where a test takes two threads all the same, they wait without a busy loop

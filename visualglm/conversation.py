@@ -213,8 +213,8 @@ class VisualGLM:
         """The model's processor; raises `TokenizerError` if no vocabulary file was found or given."""
         if self._processor is None:
             raise TokenizerError(
-                f"No vocabulary file (ice_text.model) lies beside the weights in {self.model.name_or_path}, so text "
-                "cannot be read. Give one with tokenizer=... (--tokenizer on the command line)."
+                f"There is no vocabulary file (ice_text.model) beside the weights in {self.model.name_or_path}. "
+                "Give one with tokenizer=... (--tokenizer on the command line)."
             )
         images, own = self._processor.image_processor, VisualGLMImageProcessor.for_config(self.model.config)
         if images.size != own.size:  # resize_image_size was called after the processor was made

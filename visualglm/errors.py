@@ -41,7 +41,11 @@ class TokenizerError(VisualGLMError, ValueError):
 
 
 class PromptError(VisualGLMError, ValueError):
-    """A dialogue that cannot become a prompt: it is too long, or its images and placeholder tokens do not match."""
+    """A dialogue that cannot become a prompt: a blank question, or images and placeholder tokens that do not match."""
+
+
+class ContextLengthError(PromptError):
+    """A dialogue that leaves no room for an answer, even without its oldest turns."""
 
 
 class CheckpointError(VisualGLMError, ValueError):

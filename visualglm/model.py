@@ -40,8 +40,8 @@ class VisualGLMForConditionalGeneration(VisualGLMNetwork, UpstreamChat):
         """Quantize the language model's linears to 8 or 4 bits in place, as upstream's call does; return the model.
 
         Keyword arguments `vision`, `vocabulary` and `group_size` are those of `checkpoints.quantize.plan`; upstream's
-        own
-        are ignored. `visualglm.load(..., quantize=bits)` needs less memory, since it never holds all 16-bit weights.
+        own are ignored. `visualglm.load(..., quantize=bits)` needs less memory, since it never holds all 16-bit
+        weights.
 
         Raises:
             QuantizationError: other bits, adapters on the linears, or weights that are not finite.

@@ -29,7 +29,7 @@ NAN = float("nan")
 
 
 def changed(folder: Path, target: Path, name: str, value: float) -> Path:
-    """A copy of an adapter whose tensors named so have one value replaced."""
+    """Return a copy of an adapter whose tensors named so have one value replaced."""
     shutil.copytree(folder, target)
     tensors = load_file(target / "adapter_model.safetensors")
     for key, tensor in tensors.items():
@@ -40,7 +40,7 @@ def changed(folder: Path, target: Path, name: str, value: float) -> Path:
 
 
 def changed_sat(kind: str, target: Path, name: str, value: float) -> Path:
-    """The same for a folder that upstream's fine-tuning saved."""
+    """Return the same for a folder that upstream's fine-tuning saved."""
     shutil.copytree(FINE_TUNED / kind, target)
     content = torch.load(target / SAT_FILE, weights_only=True)
     for key, tensor in content["module"].items():
@@ -52,7 +52,7 @@ def changed_sat(kind: str, target: Path, name: str, value: float) -> Path:
 
 
 def sat_base(kind: str, folder: Path) -> Path:
-    """The model that a fine-tuned folder belongs to."""
+    """Return the model that a fine-tuned folder belongs to."""
     model = Model.from_pretrained(str(FINE_TUNED / kind), merge_lora=False, dtype="auto")
     if model.config.prefix_length:
         model.del_mixin("ptuning")

@@ -102,17 +102,17 @@ def test_source_and_target_stay_apart(odd: Path, sat: Path, tmp_path: Path) -> N
     refused(odd, odd, "odd is the source itself", overwrite=True)
     refused(odd / "config.json", odd, "odd is the source itself", overwrite=True)
     refused(sat / "1", sat, "sat is the source itself", overwrite=True)
-    refused(odd, odd / "out", "out lies inside the source")
+    refused(odd, odd / "out", "out is inside the source")
     (tmp_path / "link").symlink_to(sat)
-    refused(tmp_path / "link", sat / "new", "new lies inside the source")
+    refused(tmp_path / "link", sat / "new", "new is inside the source")
     around = tmp_path / "around"
     shutil.copytree(sat, around)
     shutil.copy(sat / "model_config.json", around / "1")
-    refused(around / "1", around, "The source .*1 lies inside .*around|holds 1/model_config", overwrite=True)
+    refused(around / "1", around, "The source .*1 is inside .*around|holds 1/model_config", overwrite=True)
 
 
 def test_source_inside_a_target(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"The source .*carried lies inside .*out, which would be replaced"):
+    with pytest.raises(UsageError, match=r"The source .*carried is inside .*out, which would be replaced"):
         check_not_nested(tmp_path / "out", tmp_path / "out/carried")
 
 
@@ -174,7 +174,7 @@ def test_a_full_disk(odd: Path, tmp_path: Path, layout: str) -> None:
 
 @pytest.mark.usefixtures("before_work")
 def test_places_nothing_can_be_written_to(odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused(odd, odd / "config.json/out", "lies inside the source")
+    refused(odd, odd / "config.json/out", "is inside the source")
     (tmp_path / "file").write_text("x")
     refused(odd, tmp_path / "file/out", "file/out cannot be written .*(Not a directory|File exists)")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))

@@ -12,6 +12,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from visualglm.evaluation.metrics import Metric, compare, estimate
 from visualglm.evaluation.tasks.caption import CaptionTask, caption_statistics, tokenize
 from visualglm.evaluation.tasks.choice import chosen_option
+from visualglm.evaluation.tasks.pope import PopeTask
 from visualglm.evaluation.vqa_answers import mentions, normalize, vqa_accuracy
 from visualglm.evaluation.yes_no import parse_label, yes_or_no
 
@@ -79,6 +80,11 @@ def test_all_right_is_not_certain_and_nothing_is_undefined() -> None:
     found = estimate(RIGHT, hits([1.0] * 20))
     assert found is not None and found.value == found.high == 1 and found.low < 0.9
     assert estimate(RIGHT, []) is None
+    precision = next(metric for metric in PopeTask.metrics if metric.name == "precision")
+    cells = [(1.0, 0, 0, 0, 0, 0)] * 3 + [(0, 0, 0, 1.0, 0, 0)] * 97
+    rows = [Counted(str(n), str(n), {"confusion": one}) for n, one in enumerate(cells)]
+    three = estimate(precision, rows)  # only three answers are yes
+    assert three is not None and three.value == 1 and three.low < 0.5
     undefined = estimate(RIGHT, [Counted("0", "0", {"right": (0.0, 0.0)})])
     assert undefined is not None and undefined.to_json()["value"] is None
 

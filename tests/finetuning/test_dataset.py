@@ -37,8 +37,7 @@ def test_every_answer_is_a_sample_with_the_dialogue_before_it(tmp_path: Path, pr
     assert [found[n]["images"] for n in range(3)] == [IMAGES[:1], IMAGES, []]
     for n, answer in enumerate(["b", "dd", "y"]):
         learned = [label for label in found[n]["labels"] if label != -100]
-        sop, eop = processor.tokenizer.bos_token_id, processor.tokenizer.eos_token_id
-        assert learned == [sop, *processor.tokenizer.encode_plain(answer), eop]
+        assert learned == [*processor.tokenizer.encode_plain(answer), processor.tokenizer.eos_token_id]
         assert found.lengths[n] == len(found[n]["input_ids"])
     batch = Collator(3)([{**found[n], "pixels": found.pixel_values(found[n])} for n in range(3)])
     assert len(batch["pixel_values"]) == 3 and batch["input_ids"].shape == batch["labels"].shape

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from visualglm.adapters.files import base_of
-from visualglm.conversation import load
+from visualglm.conversation import load, packed_model
 from visualglm.errors import CheckpointError, UsageError
 from visualglm.finetuning.evaluation import EvalQuestion
 from visualglm.finetuning.finetuning_config import Finetuning
@@ -26,10 +26,12 @@ from visualglm.finetuning.resume import (
     write_before,
     write_recipe,
 )
+from visualglm.finetuning.run import finetune
 from visualglm.finetuning.saved_checkpoint import seal
 from visualglm.finetuning.trainable_model import TRAINED, prepare_for_training
 from visualglm.preprocessing.prompt import Turn
 
+from ..conftest import REFERENCE
 from .conftest import BASE, rows, written
 
 STATE = "trainer_state.json"
@@ -128,6 +130,15 @@ def test_data_that_moved_is_the_same_data(recipe: Any, begun: Finetuning, tmp_pa
             resumed(dataclasses.replace(begun, **changes))
 
 
+def test_a_base_model_that_moved_is_the_same_base(begun: Finetuning, tmp_path: Path) -> None:
+    """It is known by its weights, in any layout; another one is refused."""
+    moved = shutil.copytree(BASE, tmp_path / "moved")
+    for same in (str(moved), str(REFERENCE / "sat")):
+        assert resumed(dataclasses.replace(begun, model=same)) == "checkpoint-4"
+    with pytest.raises(UsageError, match="model differ from the run"):
+        resumed(dataclasses.replace(begun, model=str(packed_model())))
+
+
 def test_untrained_answers_belong_to_their_questions(tmp_path: Path) -> None:
     asked = [[EvalQuestion([Turn("q", "a")], ["p.png"], "a")], [EvalQuestion([Turn("r")], [])]]
     other = [[EvalQuestion([Turn("z", "a")], ["p.png"], "a")], asked[1]]
@@ -137,3 +148,12 @@ def test_untrained_answers_belong_to_their_questions(tmp_path: Path) -> None:
     assert read_before(tmp_path, asked) == said and read_before(tmp_path, other) is None
     (tmp_path / BEFORE).write_text(json.dumps(said))  # as earlier versions wrote it
     assert read_before(tmp_path, other) == said and read_before(tmp_path, [[], asked[1]]) is None
+
+
+def test_a_base_that_is_not_finite_is_named(recipe: Any, tmp_path: Path) -> None:
+    model = load(BASE, device="cpu").model
+    model.transformer.final_layernorm.bias.data[0] = float("nan")
+    model.save_pretrained(tmp_path / "base")
+    plan = dataclasses.replace(recipe("lora"), model=str(tmp_path / "base"), tokenizer=BASE)
+    with pytest.raises(CheckpointError, match=r"final_layernorm.bias holds NaN or infinite values"):
+        finetune(plan, lambda line: None, device="cpu")

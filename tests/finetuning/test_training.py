@@ -97,9 +97,18 @@ def test_the_run_leaves_its_proof(recipe: Any, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["asked"] == 2 and 0 <= result["probe_unchanged"] <= 1
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "<polyline" in page and "data:image/png" in page and "<script" not in page
+    assert "data:image/svg+xml" in page and "data:image/png" in page and "<script" not in page
     metrics = read_metrics(tmp_path / "out" / "metrics.jsonl")
     assert {"loss", "learning_rate", "grad_norm"} <= metrics[0].keys() and any("eval_loss" in row for row in metrics)
+
+
+def test_forgetting_is_measured_on_drawn_scenes(recipe: Any, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert run.finetune(recipe("lora", "validation_share=0.25", "forgetting=1"), said.append, device="cpu")
+    assert any("not photographs" in line for line in said)
+    found = json.loads((tmp_path / "out" / "forgetting.json").read_text("utf-8"))
+    assert "presence" in found["differences"] and found["only_in_a"] == 0
+    assert all((tmp_path / "out" / f"scenes-{when}" / "report.html").exists() for when in ("before", "after"))
 
 
 def test_cached_features_change_nothing(recipe: Any) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoProcessor, AutoTokenizer, pipeline
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # 5.16's public name wants torchvision
 
 import visualglm.auto  # registers
-from visualglm.errors import ImageError, PromptError, TokenizerError
+from visualglm.errors import ImageError, PromptError, TokenizerError, UsageError
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.configuration import VisualGLMConfig
 from visualglm.preprocessing.chat_messages import CHAT_TEMPLATE
@@ -174,7 +174,7 @@ def test_unsupported_options_are_refused(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("tokenize", [True, False])
 @pytest.mark.parametrize(
-    "messages", [[], [{"role": "tool", "content": "x"}], [{"role": "assistant", "content": "x"}], [[]]]
+    "messages", [[], [{"role": "critic", "content": "x"}], [{"role": "assistant", "content": "x"}], [[]]]
 )
 def test_invalid_messages_are_refused(messages: Any, tokenize: bool) -> None:
     with pytest.raises(PromptError):
@@ -238,6 +238,11 @@ def test_another_template_is_rendered_by_transformers() -> None:
     assert PROCESSOR.apply_chat_template(ASKED, template) == "<img></img>!"
     inputs = PROCESSOR.apply_chat_template(ASKED, template, tokenize=True, return_dict=True, return_tensors="pt")
     assert rows(inputs["input_ids"])[0].count(SLOT) == 32
+    for renderer in (PROCESSOR, PROCESSOR.tokenizer):
+        with pytest.raises(UsageError, match="return_assistant_tokens_mask needs our own chat template"):
+            renderer.apply_chat_template(
+                ASKED, chat_template=template, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            )
 
 
 def test_decode_removes_the_prompt() -> None:

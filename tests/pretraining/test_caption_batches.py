@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,10 +47,33 @@ def test_a_checkpoint_goes_through_the_stages_on_own_images(captions: Path, tmp_
 def test_every_line_is_met_once_a_round_and_validation_lines_never(captions: Path, tmp_path: Path) -> None:
     run = Trainer(plan(captions, tmp_path, "dialogue"), lambda line: None)
     data = run.batches(run.recipe.stages[0], 0)
-    rows = [data._row(place)["image"] for place in range(58)]  # type: ignore[attr-defined]
-    assert len(set(rows)) == 58
-    assert {"0.png", "50.png"}.isdisjoint(rows)
-    assert {row["image"] for row in run.batches(run.recipe.stages[0], 0, validation=True).rows} == {"0.png", "50.png"}  # type: ignore[attr-defined]
+    rows = [data._row(place) for place in range(58)]  # type: ignore[attr-defined]
+    assert len(set(rows)) == 58 and {0, 50}.isdisjoint(rows)
+    assert set(run.batches(run.recipe.stages[0], 0, validation=True).rows) == {0, 50}  # type: ignore[attr-defined]
+
+
+def test_rows_of_other_tools_are_read(captions: Path, tmp_path: Path) -> None:
+    """The formats and paths of fine-tuning, in any file that it reads."""
+    image = str(captions.with_name("1.png"))
+    rows = [
+        {"image": image, "zh": "一张图。"},
+        {"file_name": image, "text": "A red square."},
+        {"img": f"file://{image}", "prompt": "Which?", "label": "The first."},
+        {
+            "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A."}],
+            "image": image,
+        },
+    ]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps({"data": rows}), encoding="utf-8")
+    run = Trainer(plan(file, tmp_path / "run", "dialogue"), lambda line: None)
+    data = run.batches(run.recipe.stages[0], 0)
+    read = [data._read(number, random.Random(0)) for number in range(4)]  # type: ignore[attr-defined]
+    assert all(path == Path(image) for path, _ in read)
+    assert [(one.language, one.answer) for _, one in read] == [
+        ("zh", "一张图。"), ("en", "A red square."), ("en", "The first."), ("en", "A.")
+    ]  # fmt: skip
+    assert next(iter(data)).pixel_values.shape[0] == 4
 
 
 @pytest.mark.parametrize(
@@ -75,17 +100,20 @@ def test_settings_of_scenes_are_refused_with_where_they_belong(tmp_path: Path, d
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "Line 1 .* is not JSON"),
-        ('{"image": "a.png"}', "Line 1 .* needs image, and either zh or en"),
-        ('{"image": "a.png", "zh": "一只猫。", "question": "Which?"}', "Line 1 .* needs image, and either zh or en"),
-        ('{"image": "a.png", "en": 1}', "Line 1 .* needs image, and either zh or en"),
-        ("[]", "Line 1 .* needs image, and either zh or en"),
-        ('{"image": "a.png", "en": "A cat."}', "too few lines. Give at least two"),
+        ("{", "row 1: "),
+        ('{"image": "a.png"}', "row 1: .*no known format"),
+        ('{"image": "a.png", "zh": "一只猫。", "question": "Which?"}', "row 1: .*no known format"),
+        ('{"image": "a.png", "en": 1}', "row 1: en is not a text"),
+        ('{"image": ["a.png", "a.png"], "en": "Two."}', "row 1: it has 2 images"),
+        ('{"image": "b.png", "en": "A cat."}', r"row 1: the image b\.png is neither"),
+        ("[1]", "row 1: it is not a JSON object"),
+        ('{"image": "a.png", "en": "A cat."}', "too few rows. Give at least two"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_a_broken_row_is_named(captions: Path, tmp_path: Path, text: str, said: str) -> None:
+    shutil.copyfile(captions.with_name("1.png"), tmp_path / "a.png")
     (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
-    run = Trainer(plan(tmp_path / "rows.jsonl", tmp_path, "dialogue"), lambda line: None)
+    run = Trainer(plan(tmp_path / "rows.jsonl", tmp_path / "run", "dialogue"), lambda line: None)
     with pytest.raises(UsageError, match=said):
         run.batches(run.recipe.stages[0], 0)
 

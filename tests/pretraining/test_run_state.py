@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from visualglm.conversation import packed_model
-from visualglm.errors import UsageError
-from visualglm.pretraining.config import ModelSizes, PretrainingConfig, Stage
+from visualglm.errors import CheckpointError, UsageError
+from visualglm.pretraining.config import Checkpoints, ModelSizes, PretrainingConfig, Stage
 from visualglm.pretraining.run_state import read_run_state, saving, settle
 from visualglm.pretraining.trainer import Trainer
 
@@ -113,6 +113,17 @@ def test_resumed_weights_are_checked(ended: PretrainingConfig, tmp_path: Path) -
         save_file(good | {name: value.contiguous()}, file)
         with pytest.raises(UsageError, match=f"model.safetensors is damaged .*{name} .*{fault}|{fault} .*{name}"):
             Trainer(replace(ended, output=str(tmp_path / "run")), lambda line: None)
+
+
+def test_a_start_that_is_not_finite_is_named(ended: PretrainingConfig, tmp_path: Path) -> None:
+    shutil.copytree(Path(ended.output) / "model", tmp_path / "start")
+    file = tmp_path / "start" / "model.safetensors"
+    good = load_file(file)
+    name = "image_encoder.glm_proj.bias"
+    save_file(good | {name: good[name].fill_(float("nan"))}, file)
+    for start in (Checkpoints(model=str(tmp_path / "start")), Checkpoints(vision=str(tmp_path / "start"))):
+        with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinite values"):
+            Trainer(replace(ended, output=str(tmp_path / "run"), start=start), lambda line: None)
 
 
 def test_a_loss_that_is_not_finite_never_reaches_the_weights(

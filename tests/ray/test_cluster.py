@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def connection(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """This process as a driver, with parts of two images; the machines get this file's functions by value."""
+    """Make this process a driver, with parts of two images; the machines get this file's functions by value."""
     from ray import cloudpickle
 
     monkeypatch.setattr(engine, "CHUNK", 2)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from visualglm.reporting import plots
@@ -34,7 +35,7 @@ def test_the_font_is_small() -> None:
 
 
 def test_equal_input_gives_equal_bytes_and_themes_differ() -> None:
-    def draw(axes: plots.Axes) -> None:
+    def draw(axes: Axes) -> None:
         plots.draw_curves(axes, {"a": [(0, 1), (1, 2)], "b": [(0, 2), (1, 1)]})
 
     assert plots.plot_svg(draw, "light") == plots.plot_svg(draw, "light") != plots.plot_svg(draw, "dark")
@@ -42,7 +43,7 @@ def test_equal_input_gives_equal_bytes_and_themes_differ() -> None:
 
 
 def test_a_plot_is_written_as_its_suffix_says(tmp_path: Path) -> None:
-    def draw(axes: plots.Axes) -> None:
+    def draw(axes: Axes) -> None:
         rows = [plots.Interval(0.5, 0.4, 0.7), None]
         plots.draw_intervals(axes, ["presence", "binding"], {"8 bits": rows, "4 bits": rows[::-1]}, (0, 1))
 

@@ -185,7 +185,7 @@ def test_a_key_of_thousands_of_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b'{"image":' + b"1" * 5000 + b"}", b"a" * (1 << 20)])
 def test_captions_to_pretrain_on(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.jsonl").write_bytes(content)
-    with pytest.raises(UsageError, match="Line 1 of "):
+    with pytest.raises(UsageError, match=r"c\.jsonl"):
         captions(tmp_path / "c.jsonl")
 
 

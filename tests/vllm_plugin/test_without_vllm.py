@@ -33,7 +33,12 @@ from visualglm.vllm_plugin.server import (
     adapter_arguments,
     overrides,
 )
-from visualglm.vllm_plugin.supported_checkpoints import LanguageAdapter, language_adapter, native_folder
+from visualglm.vllm_plugin.supported_checkpoints import (
+    LanguageAdapter,
+    finite_weights,
+    language_adapter,
+    native_folder,
+)
 
 from .conftest import FOLDER
 
@@ -250,6 +255,9 @@ def test_weights_that_are_not_finite_are_refused_before_vllm_starts(tmp_path: Pa
     (tmp_path / "config.json").write_bytes((FOLDER / "config.json").read_bytes())
     with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinite values"):
         native_folder(tmp_path)
+    loaded = finite_weights(sorted(tensors.items()), tmp_path)
+    with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinite values"):
+        dict(loaded)
 
 
 def test_vllm_finds_the_plugin() -> None:

@@ -104,7 +104,7 @@ def adapter_folder(place: str | Path) -> Path:
 
 
 def weights_file(folder: Path) -> Path:
-    """The file of an adapter's tensors; safetensors are preferred."""
+    """Return the file of an adapter's tensors; safetensors are preferred."""
     pickled = folder / PICKLED
     return pickled if pickled.is_file() and not (folder / WEIGHTS).is_file() else folder / WEIGHTS
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..checkpoints import LowRank
 from ..checkpoints.storage.lazy_tensor import is_finite
@@ -134,6 +135,23 @@ def inject(model: Any, config: Any, name: str) -> Any:
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are intended
         warnings.filterwarnings("ignore", message="Unsupported layer type")  # the quantized one, registered above
         return LoraModel(model, config, name)
+
+
+def load_lora_weights(model: Any, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Copy an adapter's tensors, by the model's own names, into PEFT's layers of the adapter `name`.
+
+    Raises:
+        ValueError: layers and tensors do not match.
+        RuntimeError: a tensor has another shape than its layer (torch's error).
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    # PEFT would also copy a tensor that has the name of one of the base's own weights, in its place
+    expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
+    if tensors.keys() != expected:
+        missing, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
+        raise ValueError(f"missing {missing[:2]}, too many {unknown[:2]}")
+    set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
 
 
 def ranks_of(low_ranks: Mapping[str, LowRank]) -> dict[str, tuple[int, float]]:

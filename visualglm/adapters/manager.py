@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..checkpoints import Checkpoint
 from ..checkpoints.save_sat import ADAPTER
 from ..errors import UsageError, require_extra
@@ -17,7 +20,7 @@ from ..network.prefix_tuning import PrefixMixin
 from ..quantization import QuantizedLinear
 from . import sat_adapters
 from .files import adapter_folder, read_adapter_config, read_adapter_weights, require_same_base
-from .lora import inject
+from .lora import inject, load_lora_weights
 from .lora_config import stored_lora
 from .peft_layers import rollback_on_error
 from .prefix_adapter import stored_prefix
@@ -115,25 +118,28 @@ def attach_adapter(model: Any, folder: Path, name: str) -> Any:
     Raises:
         CheckpointError: the file cannot be read, or does not fit the model, which is then unchanged.
         UsageError: peft is not installed, the adapter cannot be combined with the existing ones, or it needs weights
-            that
-            are in 8 or 4 bits.
+            that are in 8 or 4 bits.
     """
     require_extra("train", "an adapter", "peft")
-    from peft import set_peft_model_state_dict
 
-    stored = read_adapter_weights(folder, model.transformer.final_layernorm.weight.dtype)
-    tensors = {key.removeprefix(WRAPPED): value for key, value in stored.items()}
+    tensors = read_lora_weights(folder, model.transformer.final_layernorm.weight.dtype)
     with rollback_on_error(model, name, folder):
         config = stored_lora(model, folder, tensors)
         _require_numbers(model, config, folder)
         tuner = inject(model, config, name)
-        found = set_peft_model_state_dict(model, tensors, adapter_name=name)
-        missing = [key for key in found.missing_keys if f".{name}." in key]
-        if missing or found.unexpected_keys:
-            raise ValueError(f"missing {missing[:2]}, too many {list(found.unexpected_keys)[:2]}")
+        load_lora_weights(model, tensors, name)
     model.requires_grad_(False)
     model.eval()
     return tuner
+
+
+def read_lora_weights(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Return an adapter's tensors by the model's own names; `dtype` is the one they will be used in.
+
+    Raises:
+        CheckpointError: the file is damaged, or a tensor is not of finite floating-point values.
+    """
+    return {key.removeprefix(WRAPPED): value for key, value in read_adapter_weights(folder, dtype).items()}
 
 
 def _require_numbers(model: Any, config: Any, folder: Path) -> None:

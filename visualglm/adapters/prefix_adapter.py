@@ -74,7 +74,15 @@ def flattened(mixin: PrefixMixin, layers: int) -> Tensor:
 
 
 def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
-    """Build the mixin of a trained prefix from PEFT's file in `folder`.
+    """Build the mixin of a trained prefix from PEFT's file in `folder`; raises what `read_prefix` raises."""
+    config = model.config
+    flat = read_prefix(model, folder)
+    tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
+    return filled_prefix(model, tables, weights_file(folder))
+
+
+def read_prefix(model: Any, folder: Path) -> Tensor:
+    """Read `prompt_embeddings` [tokens, layers * 2 * hidden] from PEFT's file in `folder`.
 
     Raises:
         CheckpointError: the file is damaged, or holds no prefix.
@@ -89,8 +97,7 @@ def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
             f"The prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
             f"{config.hidden_size}]: it was trained on another model."
         )
-    tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
-    return filled_prefix(model, tables, weights_file(folder))
+    return flat
 
 
 def filled_prefix(model: Any, tables: Sequence[Tensor] | Tensor, source: Path) -> PrefixMixin:

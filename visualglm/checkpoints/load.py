@@ -26,6 +26,7 @@ from . import tensor_check
 from .checkpoint import Checkpoint
 from .open import open_checkpoint
 from .quantize import plan_of_config, quantized
+from .storage.shards import only_variant
 
 GENERATION_CONFIG = "generation_config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -62,7 +63,8 @@ def load_model(
     options = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
     _refuse_base_from_file(name_or_dir, kwargs.pop("adapter_kwargs", None) or {})
     folder = local_folder(name_or_dir, **{key: value for key, value in options.items() if value is not None})
-    checkpoint = open_checkpoint(folder / kwargs.pop("subfolder", ""), merge=merge_lora)
+    folder /= kwargs.pop("subfolder", "")
+    checkpoint = open_checkpoint(folder, merge=merge_lora, variant=kwargs.get("variant"))
     config, image_size = _configuration(checkpoint, config, kwargs)
     with_info = kwargs.pop("output_loading_info", False)
     if getattr(config, "quantization_config", None) is None or plan_of_config(
@@ -134,6 +136,7 @@ def _read_numbers(cls: Any, checkpoint: Checkpoint, *args: Any, **kwargs: Any) -
     # from a folder transformers would also load an adapter in it, which was not requested
     as_it_lies = as_it_lies and not (checkpoint.folder / ADAPTER_CONFIG).exists()
     if checkpoint.layout == "native" and as_it_lies:
+        kwargs["variant"] = kwargs.get("variant") or only_variant(checkpoint.folder)
         return _transformers_load(cls, str(checkpoint.folder), *args, output_loading_info=True, **kwargs)
     model, info = _transformers_load(
         cls, None, *args, state_dict=dict(checkpoint.tensors), output_loading_info=True, **kwargs
@@ -183,8 +186,7 @@ def _own_memory(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
     """Copy parameters that are still pages of the checkpoint's files, one at a time.
 
     transformers keeps a mapped tensor if its dtype fits; overwriting the same file, or moving it on a network disk,
-    would
-    then change or remove the model's weights.
+    would then change or remove the model's weights.
     """
     pages = {tensor.read().data_ptr() for tensor in checkpoint.tensors.values() if tensor.mapped}
     for parameter in model.parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -12,13 +13,16 @@ from .formats.detect import detect_layout
 from .storage.read import readable
 
 
-def open_checkpoint(folder: str | Path, *, expect: Layout | None = None, merge: bool = True) -> Checkpoint:
+def open_checkpoint(
+    folder: str | Path, *, expect: Layout | None = None, merge: bool = True, variant: str | None = None
+) -> Checkpoint:
     """Detect a folder's layout and read names, shapes and configuration, but no weights.
 
     Args:
         folder: the folder, sat's step folder, or a file inside either.
         expect: reject any other layout; the error names the one found.
         merge: add a fine-tuned sat folder's LoRA to its weights; otherwise it is the checkpoint's `low_rank`.
+        variant: transformers' (`model.fp16.safetensors`); by default the only one of a folder without plain weights.
 
     Raises:
         CheckpointError: it is not a VisualGLM checkpoint, or its files are broken.
@@ -28,7 +32,8 @@ def open_checkpoint(folder: str | Path, *, expect: Layout | None = None, merge: 
         found, layout = detect_layout(Path(folder))
         if expect is not None and layout != expect:
             raise CheckpointError(f"{found} is {DESCRIPTION[layout]}, but {DESCRIPTION[expect]} is expected here{HINT}")
-        checkpoint = {"native": native.read, "hf": hugging_face.read, "sat": sat.read}[layout](found)
+        readers = {"native": partial(native.read, variant=variant), "hf": partial(hugging_face.read, variant=variant)}
+        checkpoint = readers.get(layout, sat.read)(found)
     return sat_lora.merge_lora(checkpoint) if merge else checkpoint
 
 

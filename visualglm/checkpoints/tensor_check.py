@@ -61,7 +61,7 @@ def differences(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tup
 
 
 def finite_when_read(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint whose tensors raise `CheckpointError` when they are read and hold NaN or infinity."""
+    """Return the checkpoint, whose tensors raise `CheckpointError` when they are read and hold NaN or infinity."""
     tensors = {
         name: replace(tensor, read=partial(_read_finite, name, tensor, checkpoint.folder))
         for name, tensor in checkpoint.tensors.items()
@@ -74,6 +74,13 @@ def _read_finite(name: str, tensor: LazyTensor, folder: Path) -> Tensor:
     if not is_finite(values):
         raise CheckpointError(f"{folder}: {name} holds NaN or infinite values. Download or train the weights again.")
     return values
+
+
+def check_finite_model(model: nn.Module, source: str | Path) -> None:
+    """Raise `CheckpointError` if a parameter holds NaN or infinity: training would only say that the loss does."""
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta and not is_finite(parameter):
+            raise CheckpointError(f"{source}: {name} holds NaN or infinite values. Check it with `visualglm doctor`.")
 
 
 def check_overflow(model: nn.Module, checkpoint: Checkpoint) -> None:

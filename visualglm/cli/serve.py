@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from ..errors import UsageError, require_extra
 from ..serving.limits import EngineLimits
+from ..serving.origins import parse_origins
 from . import options
 from .grouped_help import model_option, performance_option, server_option
 from .model_name import is_packed, print_notice, served_name
@@ -37,6 +39,13 @@ KeyFile = Annotated[
         metavar="FILE", help="API keys, one per line; all but /health and the page's files then require one."
     ),
 ]
+Origins = Annotated[
+    list[str] | None,
+    server_option(
+        metavar="ORIGIN",
+        help="Let pages of this origin send requests (repeatable), e.g. http://localhost:3000. Default: none.",
+    ),
+]
 Insecure = Annotated[bool, server_option("--insecure", help="Allow a public address without an API key.")]
 MaxQueue = Annotated[
     int, server_option(min=1, metavar="N", help="Maximum waiting requests; further ones get status 503.")
@@ -55,6 +64,7 @@ TimeLimit = Annotated[
 
 VLLM_FLAGS = {
     *("engine", "vllm_args", "host", "port", "api_key_file", "insecure", "no_web", "allow_image_domain"),
+    "allow_origin",
     *("model", "adapter", "dtype", "language", "greedy", *options.SAMPLING_FLAGS),
 }
 """Parameters that --engine vllm accepts: passed on to vLLM, or true of it anyway."""
@@ -62,11 +72,12 @@ VLLM_FLAGS = {
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where the server listens, and the API keys it accepts."""
+    """Where the server listens, the API keys that it accepts, and the other sites whose pages it answers."""
 
     host: str
     port: int
     keys: tuple[str, ...]
+    origins: tuple[str, ...] = ()
 
     @property
     def trusted_hosts(self) -> tuple[str, ...]:
@@ -87,6 +98,7 @@ class ServerFlags(options.OptionGroup):
     port: Port = 8080
     api_key_file: KeyFile = None
     insecure: Insecure = False
+    allow_origin: Origins = None
     max_queue: MaxQueue = EngineLimits.max_queue
     max_batch: MaxBatch = EngineLimits.max_batch
     time_limit: TimeLimit = EngineLimits.time_limit
@@ -95,9 +107,10 @@ class ServerFlags(options.OptionGroup):
         """Return the address to listen on.
 
         Raises:
-            UsageError: the key file cannot be read, or a public address has no key.
+            UsageError: the key file cannot be read, an origin is invalid, or a public address has no key.
         """
-        address = ServerAddress(self.host, self.port, read_keys(self.api_key_file))
+        origins = parse_origins(self.allow_origin or ())
+        address = ServerAddress(self.host, self.port, read_keys(self.api_key_file), origins)
         require_key_beyond_loopback(address, self.insecure)
         return address
 
@@ -169,6 +182,7 @@ def serve_vllm(
             port=listening.port,
             keys=listening.keys,
             trusted_hosts=listening.trusted_hosts,
+            origins=listening.origins,
             image_hosts=image_hosts,
             dtype=flags.dtype,
             language=flags.language,
@@ -235,6 +249,7 @@ def run_server(
         keys=listening.keys,
         image_hosts=image_hosts,
         trusted_hosts=listening.trusted_hosts,
+        origins=listening.origins,
         with_page=with_page,
         miniature=is_packed(flags.model),
         language=flags.language,
@@ -272,17 +287,23 @@ def read_keys(file: Path | None) -> tuple[str, ...]:
     """Read API keys, one per line.
 
     Raises:
-        UsageError: the file cannot be read or holds no key.
+        UsageError: the file cannot be read, holds no key, or has a line that is not a key.
     """
     if file is None:
         return ()
     try:
-        keys = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in file.read_bytes().removeprefix(BOM_UTF8).splitlines()]
+    except OSError as error:
         raise UsageError(f"--api-key-file {file} cannot be read. Check the path and its permissions.") from error
-    if not keys or not all(key.isascii() and key.isprintable() for key in keys):
-        raise UsageError(f"--api-key-file {file} holds no key. Write one per line, in ASCII.")
-    return keys
+    for number, line in enumerate(lines, 1):
+        if not all(ord(" ") < byte < 127 for byte in line):
+            raise UsageError(
+                f"Line {number} of --api-key-file {file} has a space or a character that is not ASCII, which is not "
+                "possible in a header. Write one key per line in ASCII."
+            )
+    if not any(lines):
+        raise UsageError(f"--api-key-file {file} holds no key. Write one per line.")
+    return tuple(line.decode("ascii") for line in lines if line)
 
 
 def require_key_beyond_loopback(listening: ServerAddress, insecure: bool) -> None:

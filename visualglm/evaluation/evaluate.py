@@ -109,7 +109,7 @@ def _versions() -> dict[str, str]:
 
 
 def describe_data(evaluation: Evaluation, examples: Examples) -> dict[str, Any]:
-    """Name the data and its content: runs are compared by it, wherever the files lie."""
+    """Name the data and its content: runs are compared by it, not by paths."""
     if evaluation.source is None:
         return {"name": examples.source, "sha256": None, "limit": evaluation.limit}
     source = evaluation.source

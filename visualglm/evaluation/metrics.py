@@ -79,15 +79,16 @@ class Estimate:
 def estimate(metric: Metric, rows: Iterable[Counted]) -> Estimate | None:
     """Compute a metric and its percentile interval; None if no row has its statistic.
 
-    A fraction of 0 or 1 varies in no resample: its interval is Wilson's, with groups counted.
+    A value of 0 or 1 varies in no resample: its interval is Wilson's, over the groups that the metric is defined for.
     """
     counted = [row for row in rows if metric.statistic in row.statistics]
     if not counted:
         return None
     sums, groups = _group_sums([metric.statistic], counted)
     value = float(metric.compute(sums.sum(axis=0)[0]))
-    if metric.compute is fraction and value in (0.0, 1.0):
-        low, high = wilson_interval(round(value * groups), groups)
+    if metric.top == 1.0 and value in (0.0, 1.0):
+        defined = int((~np.isnan(metric.compute(sums[:, 0]))).sum())
+        low, high = wilson_interval(round(value * defined), defined)
     else:
         low, high = _percentiles(metric.compute(_resampled(sums)[:, 0]))
     return Estimate(value, low, high, len(counted), groups)

@@ -25,6 +25,7 @@ from .scenes.kinds import Language
 
 WORST = 24
 LONGEST_TEXT = 600
+MOST_COLUMNS = 4
 ROW_INCHES = 0.32
 LANGUAGE_NAMES = {"zh": "中文", "en": "English"}
 HIDDEN = ("right", "confusion", "bleu", "rouge", "cider", "vqa", "exact", "mention")
@@ -104,14 +105,18 @@ def _number(value: float | None) -> str:
 
 
 def _facet_tables(results: Mapping[str, Any], texts: Mapping[str, str]) -> Iterator[str]:
+    """Build a table for each facet; with few values, they are its columns."""
     for facet, values in results["facets"].items():
         names = list(dict.fromkeys(name for found in values.values() for name in found))
+        labels = [texts.get(name, name) for name in names]
         yield f"<h2>{html.escape(texts['by'].format(facet=facet))}</h2>"
-        rows = (
-            [value, str(max(entry["n"] for entry in found.values())), *(_short(found.get(name)) for name in names)]
-            for value, found in values.items()
-        )
-        yield table(["", texts["rows"], *(texts.get(name, name) for name in names)], rows)
+        columns = [[_short(found.get(name)) for name in names] for found in values.values()]
+        if len(values) <= MOST_COLUMNS:
+            yield table([texts["metric"], *values], zip(labels, *columns, strict=True))
+        else:
+            counts = [str(max(entry["n"] for entry in found.values())) for found in values.values()]
+            rows = zip(values, counts, columns, strict=True)
+            yield table([facet, texts["rows"], *labels], ([value, count, *cells] for value, count, cells in rows))
 
 
 def _short(entry: Mapping[str, Any] | None) -> str:

@@ -3,7 +3,7 @@
 Rules (visualqa.org, evaluation): line breaks become blanks, punctuation is removed, periods go unless they belong to a
 number, everything is lower case, number words become digits, articles go, contractions get their apostrophe.
 Punctuation becomes a blank unless it stands beside a blank or the text has a comma between digits. Chinese punctuation
-is treated in the same way.
+is treated in the same way, and blanks between Chinese characters go.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ DIGITS = dict(
 )
 ARTICLES = ("a", "an", "the")
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
+BLANK_IN_CHINESE = re.compile(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])")
 PERIOD = re.compile(r"(?<!\d)\.(?!\d)")
 NEGATED = (
     *("ain", "aren", "can", "couldn", "didn", "doesn", "don", "hadn", "hasn", "haven", "isn", "mightn", "mustn"),
@@ -62,7 +63,8 @@ def normalize(answer: str) -> str:
         text = text.replace(mark, "" if beside_blank or keeps_no_blank else " ")
     text = PERIOD.sub("", text).lower()
     words = (DIGITS.get(word, word) for word in text.split())
-    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+    text = " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+    return BLANK_IN_CHINESE.sub("", text)
 
 
 def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
@@ -85,3 +87,14 @@ def mentions(answer: str, reference: str) -> bool:
     if reference.isascii():
         return re.search(rf"(?<!\w){re.escape(reference)}(?!\w)", answer) is not None
     return reference in answer
+
+
+def short_answer_statistics(answer: str, references: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+    """Compute the three statistics of one answer; an empty one is wrong."""
+    given = normalize(answer)
+    wanted = [normalize(reference) for reference in references]
+    return {
+        "vqa": (vqa_accuracy(given, wanted) if given else 0.0, 1.0),
+        "exact": (float(bool(given) and given in wanted), 1.0),
+        "mention": (float(any(mentions(given, reference) for reference in wanted)), 1.0),
+    }

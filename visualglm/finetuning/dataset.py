@@ -2,6 +2,9 @@
 
 A chat of three turns gives three samples. Only what follows `<sop>` is causal, so each answer is trained after the
 whole chat before it, as at inference. A row that is too long is an error; it is not truncated.
+
+Unlike upstream, `<sop>` is no target: it ends every prompt, so it is never generated. A model that was not trained on
+it (the packed one) has a loss of about 20 there, and would mostly learn, and forget, because of that.
 """
 
 from __future__ import annotations
@@ -92,7 +95,9 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
 
     def _encoded(self, number: int, row: DataRow, turn: int) -> tuple[list[int], list[int]]:
         try:
-            return self.processor.build_training_row(row.turns[: turn + 1], self.language)
+            ids, labels = self.processor.build_training_row(row.turns[: turn + 1], self.language)
+            labels[labels.index(self.processor.tokenizer.bos_token_id)] = IGNORED_LABEL
+            return ids, labels
         except VisualGLMError as error:
             raise RowError(f"{self.rows.path}, row {number + 1}: {error}") from error
 

@@ -25,7 +25,7 @@ POSITIVE_SETTINGS = (
 )
 NON_NEGATIVE_SETTINGS = (
     *("learning_rate", "weight_decay", "gradient_norm", "max_tokens", "workers", "seed"),
-    *("save_steps", "early_stop", "answers", "ptuning.width"),
+    *("save_steps", "early_stop", "answers", "forgetting", "ptuning.width"),
 )
 FRACTION_SETTINGS = ("validation_share", "warmup", "lora.dropout")
 SEEDS = 2**32
@@ -79,19 +79,22 @@ class PTuning:
 class Finetuning:
     """Settings of one run. Paths are relative to the working directory; 0 or an empty text chooses automatically.
 
+    `adapter` (`DIR` or `DIR@STEP`) is trained further instead of a new one; its kind and sizes must be the recipe's.
     `data` and `validation` are files (formats: `datasets/`). Without `validation`, the fraction `validation_share`
     of the rows is held out. A step trains on `batch * accumulate` answers per process. The learning rate rises for the
     fraction `warmup` of the steps, then falls to 0 as a cosine. Every `save_steps` steps (0: each epoch) the run is
     saved and validated. The newest `keep` checkpoints are kept. After `early_stop` validations without improvement the
     run ends (0: never). `dtype` is the dtype of frozen weights and of the computation; trained weights are float32.
     `max_tokens` limits a row (0: the model's limit). `answers` held-out rows are answered before and after training
-    and shown in the report. `workers` processes decode images (0: the training process). Of several processes
-    (torchrun), each holds the whole model with `sharding` `ddp`, or a shard of it with `fsdp` (method `full` only).
+    and shown in the report; questions about `forgetting` drawn scenes are too (0: none), as `evaluate --task scenes`
+    asks them. `workers` processes decode images (0: the training process). Of several processes (torchrun), each holds
+    the whole model with `sharding` `ddp`, or a shard of it with `fsdp` (method `full` only).
     """
 
     data: str
     output: str
     model: str = ""
+    adapter: str = ""
     tokenizer: str = ""
     method: str = "lora"
     validation: str = ""
@@ -116,6 +119,7 @@ class Finetuning:
     keep: int = 2
     early_stop: int = 0
     answers: int = 24
+    forgetting: int = 0
     max_new_tokens: int = 64
     tensorboard: bool = False
     parts: TrainedModules = field(default_factory=TrainedModules)
@@ -171,6 +175,8 @@ def validate(recipe: Finetuning) -> Finetuning:
         raise UsageError(
             f"sharding fsdp is for method full, not {recipe.method}. Remove sharding (the default is ddp)."
         )
+    if recipe.adapter:
+        _check_trains_adapter(recipe)
     _check_ranges(recipe)
     _check_targets(recipe.lora.targets)
     return replace(recipe, parts=parts)
@@ -189,6 +195,18 @@ def _check_modes(method: str, modes: dict[str, str]) -> None:
         )
     if method == "ptuning" and (modes["language"] != "prefix" or chosen != {"prefix", "frozen"}):
         raise UsageError("method ptuning trains only a prefix of the language model. Remove parts.")
+
+
+def _check_trains_adapter(recipe: Finetuning) -> None:
+    """Raise `UsageError` unless an existing adapter can be trained further with this method."""
+    if recipe.method == "full":
+        raise UsageError(
+            "adapter is for lora, qlora and ptuning. Merge it into its base (visualglm merge), and train that model."
+        )
+    if recipe.ptuning.reparameterise:
+        raise UsageError(
+            "A stored prefix has no network that generates it. Remove ptuning.reparameterise to train it further."
+        )
 
 
 def _check_ranges(recipe: Finetuning) -> None:

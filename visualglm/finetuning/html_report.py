@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..files.atomic import write_file
 from ..preprocessing.images import open_image
 from ..reporting.html_page import page, thumbnail
-from .evaluation import EvalQuestion, normalize_answer
+from ..reporting.plots import draw_curves, themed_plot
+from .evaluation import EvalQuestion, is_right
 
-WIDTH, HEIGHT = 640, 240
+LOSSES = {"loss": "training", "eval_loss": "validation"}
 
 
 @dataclass(frozen=True)
@@ -33,29 +35,18 @@ def write_report(
 ) -> None:
     """Write the page."""
     pieces = [f"<p>{html.escape(fact)}</p>" for fact in facts]
-    pieces.append("<h2>Loss</h2>" + curves(metrics))
-    pieces.append("<h2>Held-out rows</h2>" + _table(held_out))
-    pieces.append("<h2>Questions outside the data</h2>" + _table(probe))
+    pieces += ["<h2>Loss</h2>", curves(metrics)]
+    pieces += ["<h2>Held-out rows</h2>", _table(held_out), "<h2>Questions outside the data</h2>", _table(probe)]
     write_file(file, page("Fine-tuning report", pieces))
 
 
 def curves(metrics: list[dict[str, Any]]) -> str:
-    """Draw training loss (blue) and validation loss (orange) over steps as SVG."""
-    lines = {"loss": "#2266cc", "eval_loss": "#dd7711"}
-    points = {key: [(row["step"], row[key]) for row in metrics if key in row] for key in lines}
-    all_points = [point for line in points.values() for point in line]
-    if not all_points:
+    """Draw training and validation loss over steps."""
+    points = {name: [(row["step"], row[key]) for row in metrics if key in row] for key, name in LOSSES.items()}
+    shown = {name: line for name, line in points.items() if line}
+    if not shown:
         return "<p>no losses were logged</p>"
-    last, top = max(step for step, _ in all_points), max(loss for _, loss in all_points) or 1.0
-    polylines = []
-    for key, line in points.items():
-        coordinates = " ".join(
-            f"{WIDTH * step / max(1, last):.1f},{HEIGHT * (1 - loss / top):.1f}" for step, loss in line
-        )
-        polylines.append(f'<polyline fill="none" stroke="{lines[key]}" stroke-width="2" points="{coordinates}"/>')
-    frame = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" style="border:1px solid var(--line)"'
-    svg = f"<svg {frame}>{''.join(polylines)}</svg>"
-    return f"{svg}<p>blue: training, orange: validation; 0 to {top:.3g} over {last} steps</p>"
+    return themed_plot(partial(draw_curves, curves=shown, x_label="step", y_label="loss"), "loss over steps")
 
 
 def _table(answered: Answered) -> str:
@@ -70,12 +61,6 @@ def _row(asked: EvalQuestion, before: str, after: str) -> str:
     cells = [f"<td>{images}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
     cells.append(f"<td>{html.escape(asked.wanted or '')}</td>")
     for said in (before, after):
-        mark = (
-            ""
-            if asked.wanted is None
-            else "right"
-            if normalize_answer(said) == normalize_answer(asked.wanted)
-            else "wrong"
-        )
+        mark = "" if asked.wanted is None else "right" if is_right(asked, said) else "wrong"
         cells.append(f'<td class="{mark}">{html.escape(said)}</td>')
     return f"<tr>{''.join(cells)}</tr>"

@@ -1,7 +1,7 @@
 """Start or resume of a run in an output folder.
 
-`recipe.json` holds the recipe, and size and sha256 of the data files. `before.json` holds the evaluation questions and
-the answers before training.
+`recipe.json` holds the recipe, and what identifies the content of its files. `before.json` holds the evaluation
+questions and the answers before training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..adapters.files import WEIGHTS, adapter_folder, base_of
 from ..errors import UsageError
 from ..files.atomic import explain_write_errors, write_file
 from ..files.untrusted_files import read_json
@@ -22,8 +23,6 @@ from .saved_checkpoint import describe, is_whole, newest_first
 
 RECIPE, BEFORE = "recipe.json", "before.json"
 FILES = "files"
-DATA = ("data", "validation")
-"""Settings that name files; a file of the same content may have moved, also to another machine."""
 MAY_CHANGE = ("output", "answers", "keep", "tensorboard", "workers")
 
 
@@ -63,16 +62,20 @@ def _require_same_run(recipe: Finetuning, output: Path) -> None:
             f"{output} has no {RECIPE} with the settings of its run. Start a new run with another --output."
         )
     now = json.loads(json.dumps(asdict(recipe)))
-    were, described = stored.get(FILES, {}), _describe_data(recipe)  # earlier versions did not keep FILES
-    moved = [key for key in DATA if now[key] in described and described[now[key]] == were.get(str(stored.get(key)))]
+    were, described = stored.get(FILES, {}), _describe_files(recipe)  # earlier versions did not keep FILES
+    moved = [
+        key
+        for key in ("data", "validation", "model", "adapter")
+        if str(now[key]) in described and described[now[key]] == were.get(str(stored.get(key)))
+    ]
     other = [key for key, value in now.items() if stored.get(key) != value and key not in (*MAY_CHANGE, *moved)]
     if other:
         raise UsageError(f"{', '.join(other)} differ from the run in {output}. Resume with the recipe of that run.")
     changed = [file for file, content in described.items() if were.get(file, content) != content]
     if changed:
         raise UsageError(
-            f"{changed[0]} changed since the run in {output} began, so held-out rows could be trained on. "
-            "Restore the file, or start a new run with another --output."
+            f"{changed[0]} changed since the run in {output} began, so its steps would not continue what was trained. "
+            "Restore it, or start a new run with another --output."
         )
 
 
@@ -80,16 +83,22 @@ def write_recipe(recipe: Finetuning, output: Path) -> None:
     """Create the output folder and store what a resumed run is compared with."""
     with explain_write_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    _write(output / RECIPE, {**asdict(recipe), FILES: _describe_data(recipe)}, indent=2)
+    _write(output / RECIPE, {**asdict(recipe), FILES: _describe_files(recipe)}, indent=2)
 
 
-def _describe_data(recipe: Finetuning) -> dict[str, dict[str, Any]]:
-    """Return size and sha256 of the data files that exist."""
+def _describe_files(recipe: Finetuning) -> dict[str, dict[str, Any]]:
+    """Describe the content of what the recipe names, which may have moved, also to another machine.
+
+    Data files have size and sha256, the base model has its fingerprint, and the adapter is the file of its weights.
+    """
     found = {}
     for file in (recipe.data, recipe.validation):
-        if not Path(file).is_file():  # no validation file, or an error that reading the rows reports later
-            continue
-        found[file] = describe(Path(file))
+        if Path(file).is_file():  # else no validation file, or an error that reading the rows reports later
+            found[file] = describe(Path(file))
+    if recipe.model:
+        found[recipe.model] = {"fingerprint": base_of(recipe.model).fingerprint}
+    if recipe.adapter:
+        found[recipe.adapter] = describe(adapter_folder(recipe.adapter) / WEIGHTS)
     return found
 
 

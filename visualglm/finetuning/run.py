@@ -20,6 +20,7 @@ from ..adapters.files import Base, base_of
 from ..checkpoints import find_vocabulary, local_folder, read_config, resolve_vocabulary
 from ..checkpoints.quantize import plan_of_config
 from ..checkpoints.save_sat import ADAPTER
+from ..checkpoints.tensor_check import check_finite_model
 from ..conversation import VisualGLM, default_model, load
 from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
@@ -27,11 +28,13 @@ from ..preprocessing.processor import VisualGLMProcessor
 from ..training.distributed import join, leave, world
 from .data_report import findings
 from .dataset import Collator
-from .evaluation import EvalQuestion, answers, fraction_correct, probes
+from .evaluation import EvalQuestion, answers, probes, score
 from .finetuning_config import Finetuning
+from .forgetting import AFTER, BEFORE, ask_scenes, describe_forgetting
 from .fsdp_trainer import FsdpTrainer, check_accelerate_fsdp_off
 from .html_report import Answered, write_report
 from .image_feature_cache import ImageFeatureCache, compute_features, describe_image_handling
+from .initial_adapter import check_initial_adapter
 from .resume import checkpoint_to_resume, is_first, read_before, write_before, write_recipe
 from .run_plan import RunPlan, plan_of
 from .saved_checkpoint import ADVICE
@@ -76,8 +79,12 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     """
     check_accelerate_fsdp_off()
     require_tensorboard(recipe)
+    require_extra("train", "The report of fine-tuning", "matplotlib")
+    if recipe.forgetting:
+        require_extra("eval", "The setting forgetting", "pycocoevalcap", "scipy")
     checkpoint = checkpoint_to_resume(recipe, Path(recipe.output), resume, say)
-    # before the model is loaded, so that an invalid row fails at once
+    # before the model is loaded, so that an unsuitable adapter or an invalid row fails at once
+    check_initial_adapter(recipe)
     sides = split_data(recipe, *_load_processor(recipe), say)
     if world() > 1:
         join(device)
@@ -151,6 +158,7 @@ def _load_base(recipe: Finetuning, device: str) -> VisualGLM:
     if recipe.method == "qlora":
         options["quantization_config"] = four_bit()
     model = load(recipe.model or None, tokenizer=recipe.tokenizer or None, device=device, dtype=dtype, **options)
+    check_finite_model(model.model, recipe.model or default_model())
     if model.model.device.type == "cpu" and model.model.transformer.final_layernorm.weight.dtype == torch.float16:
         raise UsageError("float16 does not train on a CPU. Set dtype to bfloat16 or float32.")
     for module in model.model.modules():
@@ -188,15 +196,21 @@ def four_bit() -> Any:
 def _answer_before(
     output: Path, ready: TrainableModel, model: VisualGLM, asked: list[EvalQuestion], resume: bool
 ) -> list[list[str]]:
-    """Return the answers before training to held-out rows and probes; a resumed run reads them from a file."""
+    """Return the answers before training to held-out rows and probes; a resumed run reads them from a file.
+
+    They are those of the base model, or of the `adapter` that is trained further.
+    """
     stored = read_before(output, [asked, probes()]) if resume else None
     if stored is not None:
         return stored
     prefix = ready.model.get_mixin(ADAPTER) if ADAPTER in ready.model.mixins else None
-    if prefix is not None:  # an untrained prefix already changes answers; untrained LoRA does not
+    untrained = prefix is not None and not ready.recipe.adapter
+    if untrained:  # a new prefix changes answers before it is trained; new LoRA does not
         ready.model.del_mixin(ADAPTER)
     said = _answer_all(model, asked, ready)
-    if prefix is not None:
+    if ready.recipe.forgetting:
+        ask_scenes(model, ready, output / BEFORE)
+    if untrained:
         ready.model.add_mixin(ADAPTER, prefix)
     write_before(output, [asked, probes()], said)
     return said
@@ -274,14 +288,21 @@ def evaluate_and_report(
 ) -> None:
     """Answer after training, and write `result.json` and `report.html`."""
     after = _answer_all(model, asked, ready)
-    scores = [fraction_correct(asked, said[0]) for said in (before, after)]
+    before_score, after_score = (score(asked, said[0]) for said in (before, after))
     kept = sum(a == b for a, b in zip(before[1], after[1], strict=True)) / max(1, len(before[1]))
     facts = [f"unchanged answers outside the data: {100 * kept:.0f} % of {len(after[1])}"]
-    if asked:
-        facts.insert(0, f"correct held-out answers: before {scores[0]:.1%}, after {scores[1]:.1%} of {len(asked)}")
+    result: dict[str, Any] = {"asked": len(asked), "right_before": 0.0, "right_after": 0.0, "probe_unchanged": kept}
+    if before_score and after_score:
+        scores = {"before": before_score, "after": after_score}
+        words = [f"{name} {found.value:.1%} [{found.low:.0%}, {found.high:.0%}]" for name, found in scores.items()]
+        facts.insert(0, f"correct held-out answers: {', '.join(words)} of {len(asked)}")
+        result |= {"right_before": before_score.value, "right_after": after_score.value}
+        result |= {"before": before_score.to_json(), "after": after_score.to_json()}
+    if ready.recipe.forgetting:
+        ask_scenes(model, ready, output / AFTER)
+        facts += describe_forgetting(output)
     for fact in facts:
         say(fact)
-    result = {"asked": len(asked), "right_before": scores[0], "right_after": scores[1], "probe_unchanged": kept}
     write_file(output / RESULT, json.dumps(result, indent=2) + "\n")
     held_out, probe = (Answered(them, before[index], after[index]) for index, them in enumerate((asked, probes())))
     write_report(output / REPORT, read_metrics(output / METRICS), facts, held_out, probe)

@@ -31,6 +31,7 @@ from ..network.vision import is_frozen
 from ..quantization import QuantizedEmbedding, QuantizedLinear
 from ..training.distributed import gather_full_tensor, rank, shard_like
 from .finetuning_config import Finetuning, layer_numbers
+from .initial_adapter import load_initial_adapter
 
 MODULES = {
     "language": ("transformer", "lm_head"),
@@ -169,7 +170,8 @@ def prepare_for_training(model: Any, recipe: Finetuning, base: Base) -> Trainabl
     """Prepare the model for a method: freeze it, then attach adapters or unfreeze modules.
 
     Raises:
-        UsageError: peft is not installed, or the recipe names layers that do not exist or cannot train.
+        UsageError: peft is not installed, the recipe names layers that do not exist or cannot train, or its `adapter`
+            has other layers.
     """
     model.requires_grad_(False)
     dtype = model.transformer.final_layernorm.weight.dtype  # a float in every base; the LM head may be in 8 bits
@@ -191,6 +193,8 @@ def prepare_for_training(model: Any, recipe: Finetuning, base: Base) -> Trainabl
             parameter.requires_grad_(False)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if recipe.adapter:
+        load_initial_adapter(model, recipe, NAME)
     return TrainableModel(model, recipe, base, dtype, config)
 
 

@@ -163,7 +163,7 @@ def _check_factor(factor: Any) -> None:
 
 @lru_cache(maxsize=4)
 def _vocabulary(tokenizer: ChatGLMTokenizer) -> Any:
-    """The tokenizer as llguidance takes it."""
+    """Build the tokenizer as llguidance takes it."""
     import llguidance
 
     table = token_bytes(tokenizer)

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import PromptError
+from ..errors import ContextLengthError
 from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.processor import VisualGLMProcessor
-from ..preprocessing.prompt import Language, Prompt, Turn
+from ..preprocessing.prompt import Language, Prompt, Turn, language_of, merge_dropped
 from .generation_settings import LengthLimits, generation_settings
 from .json_grammar import compile_json_schema
 from .streaming_reply import StreamingReply
@@ -20,13 +20,14 @@ def ask_prompt(processor: VisualGLMProcessor, turns: list[Turn], language: Langu
     """Build the prompt that asks the last of `turns`; drop the oldest turns if the answer would have no room.
 
     Raises:
-        PromptError: the question alone does not fit into the model.
+        PromptError: the question is blank.
+        ContextLengthError: the question alone does not fit into the model.
     """
     try:
         return processor.build_prompt(turns, language, limits.prompt_goal)
-    except PromptError:  # even without history the answer gets less than the reserve, so send the question alone
-        bare = replace(turns[-1], image_count=sum(turn.image_count for turn in turns))
-        alone = processor.build_prompt([bare], language, limits.total - 1)
+    except ContextLengthError:  # even without history the answer gets less than the reserve, so send the question alone
+        bare, spoken = merge_dropped(turns, len(turns) - 1), language_of(turns[-1].question)
+        alone = processor.build_prompt([bare], spoken if language == "auto" else language, limits.total - 1)
         return replace(alone, dropped_turns=len(turns) - 1)
 
 

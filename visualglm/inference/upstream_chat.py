@@ -66,12 +66,11 @@ class UpstreamChat:
         """Answer `query` about the image; return the answer and the history with this turn.
 
         `chat(tokenizer, question, history=history)` without an image continues with the image of that history.
-        Arguments
-        that are None come from the checkpoint's generation config (upstream's files: max_length 1024, min_length 100,
-        top_p 0.4, top_k 100, temperature 0.8, repetition_penalty 1.2, do_sample). `kwargs` are more sampling arguments
-        of transformers, and: `preset` ("hf", "sat", "sat_cli", "greedy"), `language` ("zh" as upstream, or "en": Q/A
-        and no Chinese character in the answer), `upstream_images` (ignore EXIF and drop transparency as upstream did),
-        `seed`.
+        Arguments that are None come from the checkpoint's generation config (upstream's files: max_length 1024,
+        min_length 100, top_p 0.4, top_k 100, temperature 0.8, repetition_penalty 1.2, do_sample). `kwargs` are more
+        sampling arguments of transformers, and: `preset` ("hf", "sat", "sat_cli", "greedy"), `language` ("zh" as
+        upstream, or "en": Q/A and no Chinese character in the answer), `upstream_images` (ignore EXIF and drop
+        transparency as upstream did), `seed`.
 
         Raises:
             ImageError: the image cannot be opened.

@@ -26,7 +26,7 @@ from . import sampling
 from .cuda_graph_thread import in_one_thread
 from .glm import prefix_mask
 from .kv_cache import preallocate
-from .model_inputs import structure_ids
+from .model_inputs import check_one_example_per_row, structure_ids
 from .rotary import PrefixState, prefix_positions
 from .unsupported_generation import check_generation_methods
 
@@ -52,6 +52,10 @@ class VisualGLMGenerationMixin(GenerationMixin):
         they are given.
         """
         check_generation_methods(generation_config or self.generation_config, kwargs)
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        if ids is not None:
+            mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+            check_one_example_per_row(ids, mask, positions, kwargs, self.config.pad_token_id)
         if generation_config is None:
             kwargs = sampling.resolve(**kwargs)
         elif generation_config.do_sample is False:
@@ -78,8 +82,7 @@ class VisualGLMGenerationMixin(GenerationMixin):
         """Add the rotary positions, and keep the images for the prompt only.
 
         Positions are derived from the whole row when an answer begins or rows were selected or repeated, and then
-        continue
-        from there. transformers looks for the parameter `inputs_embeds` in this signature.
+        continue from there. transformers looks for the parameter `inputs_embeds` in this signature.
         """
         kwargs.pop("position_ids", None)
         cache, attention_mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")

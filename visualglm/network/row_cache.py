@@ -93,7 +93,7 @@ class RowCache(Cache):
         return max(self.lengths, default=0)
 
     def _reserve(self, layer: int, tokens: int) -> None:
-        """Allocate anew where rows or tokens do not fit, or tokens take less than half of what is there."""
+        """Reallocate if rows or tokens do not fit, or tokens take less than half of what is there."""
         rows = len(self.lengths)
         room, room_tokens = self._keys[layer].shape[0], self._keys[layer].shape[2]
         if rows <= room and tokens <= room_tokens <= 2 * (tokens + FREE_TOKENS):

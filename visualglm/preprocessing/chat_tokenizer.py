@@ -13,7 +13,7 @@ from transformers import BatchEncoding
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from ..errors import PromptError, UsageError
-from .chat_messages import CHAT_TEMPLATE, check_messages, messages_to_turns
+from .chat_messages import CHAT_TEMPLATE, check_messages, messages_to_turns, refuse_assistant_mask
 from .prompt import Language, build_chat_row
 
 
@@ -35,9 +35,11 @@ class ChatTokenizer(SentencePieceBackend):
 
         Raises:
             PromptError: the messages are no dialogue, have images, or ask for tools, documents or truncation.
+            UsageError: an argument is unknown, or `return_assistant_tokens_mask` is given with another template.
         """
         batch = conversation if conversation and isinstance(conversation[0], (list, tuple)) else [conversation]
         if (chat_template or self.chat_template) != CHAT_TEMPLATE:
+            refuse_assistant_mask(kwargs)
             return super().apply_chat_template(conversation, tools, documents, chat_template, **kwargs)
         if tools or documents:
             raise PromptError("VisualGLM was not trained with tools or documents. Leave them out.")

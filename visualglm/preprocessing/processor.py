@@ -19,7 +19,13 @@ from transformers.utils import to_py_obj
 from ..errors import PromptError
 from ..files.json_object import check_files
 from ..network.configuration import VisualGLMConfig
-from .chat_messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, check_messages, messages_to_turns
+from .chat_messages import (
+    CHAT_TEMPLATE,
+    IMAGE_PLACEHOLDER,
+    check_messages,
+    messages_to_turns,
+    refuse_assistant_mask,
+)
 from .images import VisualGLMImageProcessor
 from .processor_arguments import (
     PADDING_ARGUMENTS,
@@ -235,7 +241,7 @@ class VisualGLMProcessor(ProcessorMixin):
 
         Raises:
             PromptError: the messages are no dialogue, the question is blank, or it does not fit.
-            UsageError: an argument is unknown.
+            UsageError: an argument is unknown, or `return_assistant_tokens_mask` is given with another template.
             ImageError: an image cannot be opened.
         """
         batch = _as_batch(conversation)
@@ -246,6 +252,8 @@ class VisualGLMProcessor(ProcessorMixin):
             self._sort_chat_arguments(**kwargs)
             for messages in batch:
                 check_messages(messages)
+        else:
+            refuse_assistant_mask(kwargs)
         if max_tokens is not None or kwargs.get("continue_final_message"):
             raise PromptError("max_tokens and continue_final_message need tokenize=True: text has no place for them.")
         if language != "auto":  # what our template does by itself, and no other template knows

@@ -21,7 +21,7 @@ STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
 background:var(--ground);color:var(--ink)}
 h1,h2{line-height:1.2}table{border-collapse:collapse;max-width:100%}.wide{overflow-x:auto}
-td,th{border:1px solid var(--line);padding:.35rem .6rem;vertical-align:top;text-align:left;overflow-wrap:anywhere}
+td,th{border:1px solid var(--line);padding:.35rem .6rem;vertical-align:top;text-align:left;overflow-wrap:break-word}
 th{background:var(--soft)}td.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .right{background:var(--right)}.wrong{background:var(--wrong)}.note{border-left:4px solid var(--line);padding-left:1rem}
 img{max-width:100%}img.plot{width:100%;height:auto}

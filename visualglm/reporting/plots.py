@@ -2,7 +2,8 @@
 
     draw: Callable[[Axes], None] -- themed_plot --> an HTML <picture> with both themes, or plot_file --> a file
 
-`draw_intervals` and `draw_curves` draw what most reports need. Needs matplotlib (`visualglm[eval]` or `[train]`).
+`draw_intervals` and `draw_curves` draw what most reports need. matplotlib (the extra `[eval]` or `[train]`) is imported
+when something is drawn.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib
-from cycler import cycler
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, fontManager
+from ..errors import require_extra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
@@ -54,12 +54,16 @@ class Interval:
 @cache
 def chinese_family() -> str:
     """Register the packaged font with matplotlib; return its family name."""
+    from matplotlib.font_manager import FontProperties, fontManager
+
     fontManager.addfont(CHINESE_FONT)
     return FontProperties(fname=CHINESE_FONT).get_name()
 
 
 def style(theme: Theme) -> dict[str, Any]:
     """Return matplotlib's settings of a theme."""
+    from cycler import cycler
+
     ground, text, grid = INK[theme]
     return {
         "font.family": ["DejaVu Sans", chinese_family()],
@@ -95,6 +99,10 @@ def plot_file(path: Path, draw: Callable[[Axes], None], theme: Theme = "light", 
 
 
 def _render(draw: Callable[[Axes], None], theme: Theme, height: float, kind: str) -> bytes:
+    require_extra("eval", "A plot", "matplotlib")
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(style(theme)):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure.add_subplot())

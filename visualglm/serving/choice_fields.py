@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import UsageError
 from ..inference.json_grammar import ANY_OBJECT
+from .request_fields import RefusedFieldError
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
@@ -43,10 +43,11 @@ class ChoiceFields(BaseModel):
         """Return `json_schema` and `top_logprobs` of `Engine.ask`.
 
         Raises:
-            UsageError: `top_logprobs` without `logprobs`, or a format of a schema without one.
+            RefusedFieldError: `top_logprobs` without `logprobs`, or a format of a schema without one.
         """
         if self.top_logprobs is not None and not self.logprobs:
-            raise UsageError("top_logprobs needs logprobs. Send logprobs: true, or remove top_logprobs.")
+            message = "top_logprobs needs logprobs. Send logprobs: true, or remove top_logprobs."
+            raise RefusedFieldError("top_logprobs", message)
         return {"json_schema": self._schema(), "top_logprobs": self.top_logprobs or 0 if self.logprobs else None}
 
     def _schema(self) -> dict[str, Any] | None:
@@ -57,5 +58,6 @@ class ChoiceFields(BaseModel):
             return ANY_OBJECT
         schema = given.json_schema.json_schema if given.json_schema is not None else None
         if schema is None:
-            raise UsageError("response_format has no schema. Send json_schema: {name, schema}, or type json_object.")
+            message = "response_format has no schema. Send json_schema: {name, schema}, or type json_object."
+            raise RefusedFieldError("response_format", message)
         return schema

@@ -130,6 +130,7 @@ class Engine:
         prompt = await asyncio.to_thread(ask_prompt, self.model.processor, list(turns), language, settings.limits)
         left = started + self.limits.time_limit - time.monotonic()
         job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter, top_logprobs)
+        job.dropped_turns = prompt.dropped_turns
         self._put(job)
         return job
 

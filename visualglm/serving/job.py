@@ -45,6 +45,7 @@ class Job(TextRow):
         self._top_logprobs = top_logprobs
         super().__init__(tokenizer, input_ids, None, settings)
         self.adapter = adapter
+        self.dropped_turns = 0
         self.images = images
         self.finish_reason: FinishReason | None = None
         self.first_token_seconds: float | None = None

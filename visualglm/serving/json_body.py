@@ -5,7 +5,7 @@ minutes. So the bytes are counted before they are parsed, a long string must be 
 error, and a large body is handled in a thread of its own. That thread works in slices: C code holds the interpreter
 lock, and so the event loop, until it returns.
 
-Errors: `RequestValidationError`, which becomes a 400 of one sentence.
+Errors: `RequestValidationError`, which becomes a 400 of one sentence, and 415 for what is not plain JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -46,9 +46,20 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _parser = ThreadPoolExecutor(1, "json")
 
 
-def is_json(request: Request) -> bool:
-    """Return whether the request says that its body is JSON; a form of a foreign page cannot say so."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+def refuse_media_type(request: Request) -> None:
+    """Refuse a body that is not plain JSON by its headers. A form of a foreign page cannot say that it is.
+
+    A compressed body is refused too: a small one may hold gigabytes.
+
+    Raises:
+        HTTPException: status 415.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "The body is not JSON. Send it with Content-Type: application/json.")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        message = "The body is compressed. Send it without Content-Encoding."
+        raise HTTPException(415, message, {"Accept-Encoding": "identity"})
 
 
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -72,8 +83,10 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     """Read the body of a request as a `model`.
 
     Raises:
+        HTTPException: its headers say that it is something else, or compressed.
         RequestValidationError: its structure is too large, or it is not JSON, or not this model.
     """
+    refuse_media_type(request)
     body = b"".join([chunk async for chunk in request.stream()])
     if len(body) <= INLINE_BYTES:
         return parse(body, model)
@@ -90,14 +103,22 @@ def parse(body: bytes, model: type[Model]) -> Model:
     try:
         found = from_json(_with_legal_strings(body.removeprefix(BYTE_ORDER_MARK)), allow_inf_nan=True)
     except ValueError as error:
-        reason = str(error)[:100].replace("hex escape", "the escape of half a surrogate pair")
-        raise _invalid(f"this is no JSON ({reason})") from error
+        raise _invalid(f"this is no JSON ({_reason(error, body)})") from error
     try:
         return model.model_validate(found)
     except ValidationError as error:
         raise RequestValidationError(
             error.errors(include_url=False, include_context=False, include_input=False)
         ) from error
+
+
+def _reason(error: ValueError, body: bytes) -> str:
+    """Return why a body is no JSON, and whether that is since it is no UTF-8."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as broken:
+        return f"byte {broken.object[broken.start]:#04x} at position {broken.start} is not UTF-8"
+    return str(error)[:100].replace("hex escape", "the escape of half a surrogate pair")
 
 
 def refuse_large_structure(body: bytes) -> None:

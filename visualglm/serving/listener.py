@@ -1,11 +1,12 @@
 """Uvicorn with bounds: connections by file descriptors, a deadline for request heads, an orderly end on SIGTERM.
 
-The access log of a request has only its path and the connection's own address.
+The access log of a request has only its path, the connection's own address and the id of the response.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import re
 import signal
@@ -18,7 +19,10 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .request_id import add_request_id
 
 resource: ModuleType | None
 try:
@@ -178,13 +182,23 @@ def make_server(app: FastAPI, limits: ConnectionLimits, host: str, port: int, gr
         server_header=False,
         timeout_graceful_shutdown=grace,
         log_level="info",
+        log_config=log_config(),
     )
     logging.getLogger("uvicorn.access").addFilter(shorten_path)
+    for name in ("uvicorn.access", "uvicorn.error"):
+        logging.getLogger(name).addFilter(add_request_id)
     logging.getLogger("uvicorn.error").addFilter(drop_cancelled)
     server = BoundedServer(config, app)
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, server.handle_exit)
     return server
+
+
+def log_config() -> dict[str, Any]:
+    """Return uvicorn's configuration of the log, where a request's line ends in its id."""
+    config = copy.deepcopy(LOGGING_CONFIG)
+    config["formatters"]["access"]["fmt"] += " %(request_id)s"
+    return config
 
 
 def shorten_path(record: logging.LogRecord) -> bool:

@@ -1,7 +1,8 @@
 """Middleware: API keys and body limits, around the whole app, page included.
 
-With keys, everything but `/health` and the page's files requires one: `Authorization: Bearer KEY`, or Basic with the
-key as password, which a browser asks its user for. Bodies are limited in bytes and seconds.
+With keys, everything but `/health` and the page's files requires one: `Authorization: Bearer KEY`, Anthropic's
+`x-api-key: KEY`, or Basic with the key as password, which a browser asks its user for. Bodies are limited in bytes and
+seconds.
 """
 
 from __future__ import annotations
@@ -34,19 +35,17 @@ class ApiKeyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope.get("path") in OPEN_PATHS or not self.keys:
             return await self.app(scope, receive, send)
-        if self._knows(Headers(scope=scope).get("authorization", "")):
+        if self._knows(Headers(scope=scope)):
             return await self.app(scope, receive, send)
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
-        reply = error_reply(
-            401, "The key is missing or wrong: send it as Authorization: Bearer KEY.", code="invalid_api_key"
-        )
+        reply = error_reply(401, "The key is missing or wrong: send it as Authorization: Bearer KEY.")
         reply.headers["WWW-Authenticate"] = "Bearer" if scope["path"].startswith("/v1") else 'Basic realm="visualglm"'
         return await reply(scope, receive, send)
 
-    def _knows(self, authorization: str) -> bool:
+    def _knows(self, headers: Headers) -> bool:
         """Compare with every key, in constant time."""
-        scheme, _, value = authorization.partition(" ")
+        scheme, _, value = headers.get("authorization", f"bearer {headers.get('x-api-key', '')}").partition(" ")
         given = value.strip().encode()
         if scheme.lower() == "basic":
             try:
@@ -56,6 +55,22 @@ class ApiKeyMiddleware:
         elif scheme.lower() != "bearer":
             given = b""
         return any([hmac.compare_digest(given, key) for key in self.keys])
+
+
+class HeadAsGet:
+    """Answer HEAD like GET, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            return await self.app(scope, receive, send)
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        return await self.app({**scope, "method": "GET"}, receive, without_body)
 
 
 class RequestLimit:
@@ -70,7 +85,7 @@ class RequestLimit:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             return await self.app(scope, receive, send)
         if self.answering >= self.limit:
-            return await error_reply(503, BUSY, code="busy")(scope, receive, send)
+            return await error_reply(503, BUSY)(scope, receive, send)
         self.answering += 1
         try:
             return await self.app(scope, receive, send)
@@ -117,7 +132,7 @@ class BodyLimitMiddleware:
             if size > self.byte_limit:
                 return self._too_large()
             if self.held > BODIES_AT_ONCE * self.byte_limit:
-                return error_reply(503, BUSY, code="busy")
+                return error_reply(503, BUSY)
             if message["type"] != "http.request":
                 return client_closed_response()
             if not message.get("more_body"):

@@ -2,7 +2,7 @@
 
     /v1/models   the model's id; with adapters `base` and their names (the model's own id still means the base model)
 
-A request without a model (upstream's `POST /`, the page as it opens) is answered by the first adapter, if there is one.
+A request without a model is answered by the first adapter, if there is one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ class ModelIds:
         """The adapter for requests without a model; None: the base model."""
         return self.adapters[0] if self.adapters else None
 
+    @property
+    def default(self) -> str:
+        """The id of what answers where nothing is named."""
+        return self.first or self.name
+
     def knows(self, asked: str) -> bool:
+        """Whether an id means the model or an adapter."""
         return asked == self.name or asked in self.ids
 
     def adapter(self, asked: str) -> str | None:

@@ -1,11 +1,12 @@
 """Protect browsers: other sites' pages may neither send requests nor show the page in a frame.
 
-Programs that send no `Origin` and no `Sec-Fetch-Site` header are not affected.
+Programs that send no `Origin` and no `Sec-Fetch-Site` header are not affected. The operator may name origins whose
+pages are answered; their requests carry a key, where there are keys, and never cookies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,8 +32,9 @@ class SameOriginOnly:
 
     protection: Mapping[str, str] = PROTECTION
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, origins: Sequence[str] = ()) -> None:
         self.app = app
+        self.origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -45,12 +47,17 @@ class SameOriginOnly:
                     headers.setdefault(name, value)
             await send(message)
 
-        if not is_foreign(scope):
+        if self._is_named(scope) or not is_foreign(scope):
             return await self.app(scope, receive, protect)
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
         reply = error_reply(403, "The request comes from another site's page. Open this server's own page instead.")
         return await reply(scope, receive, protect)
+
+    def _is_named(self, scope: Scope) -> bool:
+        """Whether the request comes from a page of one of the `origins`."""
+        given = Headers(scope=scope).getlist("origin")
+        return len(given) == 1 and given[0].lower() in self.origins
 
 
 def is_foreign(scope: Scope) -> bool:

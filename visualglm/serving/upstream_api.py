@@ -17,12 +17,12 @@ from ..errors import ImageError
 from ..preprocessing.images import base64_bytes, data_url_bytes
 from ..preprocessing.prompt import Turn
 from . import error_responses
+from .answering import collect_text, while_connected
 from .engine import Engine
 from .image_reader import refuse_long_texts
 from .json_body import body_schema, read_json
 from .model_ids import ModelIds
-from .openai_api import collect_text, while_connected
-from .openai_schema import MAX_MESSAGES, SEED
+from .request_fields import MAX_MESSAGES, SEED
 
 PAIR = Annotated[list[str], Field(min_length=2, max_length=2, fail_fast=True)]
 """Question and answer; a list, because FastAPI describes a tuple in a form that OpenAPI 3.1 forbids."""
@@ -35,7 +35,7 @@ class UpstreamRequest(BaseModel):
 
     text: str
     image: str | None = None
-    history: Annotated[list[PAIR], Field(max_length=MAX_MESSAGES, fail_fast=True)] = []
+    history: Annotated[list[PAIR], Field(max_length=MAX_MESSAGES, fail_fast=True)] | None = None
     max_length: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     min_length: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
@@ -47,7 +47,7 @@ class UpstreamRequest(BaseModel):
 
     def turns(self) -> list[Turn]:
         """Return the dialogue; its image belongs to the first turn, as in upstream."""
-        texts: list[tuple[str, str | None]] = [*((q, a) for q, a in self.history), (self.text, None)]
+        texts: list[tuple[str, str | None]] = [*((q, a) for q, a in self.history or []), (self.text, None)]
         return [Turn(q, a, int(place == 0 and bool(self.image))) for place, (q, a) in enumerate(texts)]
 
     def images(self) -> list[bytes]:
@@ -90,11 +90,6 @@ def router(engine: Engine, served: ModelIds) -> APIRouter:
         openapi_extra=body_schema(UpstreamRequest),
     )
     async def answer(request: Request) -> Any:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            return error_responses.error_reply(
-                415, "The body is not JSON: send it with Content-Type: application/json."
-            )
         asked = await read_json(request, UpstreamRequest)
         turns = asked.turns()
         refuse_long_texts(turns)
@@ -107,6 +102,6 @@ def router(engine: Engine, served: ModelIds) -> APIRouter:
         if text is None:
             return error_responses.client_closed_response()
         now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-        return UpstreamReply(result=text, history=[*asked.history, [asked.text, text]], time=now)
+        return UpstreamReply(result=text, history=[*(asked.history or []), [asked.text, text]], time=now)
 
     return routes

@@ -27,7 +27,7 @@ from . import upstream_config
 from .unused_tensors import hf_buffers, is_hf_buffer, read_carried
 
 
-def read(folder: Path) -> Checkpoint:
+def read(folder: Path, variant: str | None = None) -> Checkpoint:
     """Read the folder as a `Checkpoint`.
 
     Raises:
@@ -35,9 +35,9 @@ def read(folder: Path) -> Checkpoint:
         ConfigurationError: the configuration is that of another model.
     """
     config, raw = read_config(folder)
-    stored = read_weights(folder)
+    stored = read_weights(folder, variant)
     tensors = {name: tensor for name, tensor in stored.items() if not is_hf_buffer(name)}
-    if LM_HEAD not in tensors and has_safetensors(folder):
+    if LM_HEAD not in tensors and has_safetensors(folder, variant):
         # safetensors hold no tensor twice, and upstream's code ties by default
         config.tie_word_embeddings = raw.get("tie_word_embeddings", True)
     infer_dtype(config, tensors)

@@ -18,7 +18,7 @@ from .unused_tensors import read_carried
 ARCHITECTURES = ["VisualGLMForConditionalGeneration"]
 
 
-def read(folder: Path) -> Checkpoint:
+def read(folder: Path, variant: str | None = None) -> Checkpoint:
     """Read the folder as a `Checkpoint`.
 
     Raises:
@@ -26,7 +26,7 @@ def read(folder: Path) -> Checkpoint:
         ConfigurationError: the configuration contradicts itself.
     """
     config, raw = read_config(folder)
-    tensors = read_weights(folder)
+    tensors = read_weights(folder, variant)
     infer_dtype(config, tensors)
     return Checkpoint(folder, "native", config, tie_head_if_equal(config, tensors), raw, read_carried(folder))
 

@@ -53,9 +53,9 @@ def check_not_nested(place: Path, source: Path) -> None:
     if place == source:
         raise UsageError(f"{place} is the source itself. Convert into another folder, then remove this one yourself.")
     if source in place.parents:
-        raise UsageError(f"{place} lies inside the source {source}. Give a folder beside it.")
+        raise UsageError(f"{place} is inside the source {source}. Give a folder beside it.")
     if place in source.parents:
-        raise UsageError(f"The source {source} lies inside {place}, which would be replaced. Give another folder.")
+        raise UsageError(f"The source {source} is inside {place}, which would be replaced. Give another folder.")
 
 
 def check_free_space(place: Path, nbytes: int) -> None:

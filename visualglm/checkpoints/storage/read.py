@@ -138,8 +138,7 @@ def open_torch(path: Path) -> Any:
     """Load what `torch.save` wrote into the file, with its tensors mapped from it.
 
     A file of PyTorch < 1.6 cannot be mapped; it is first rewritten into a temporary file that can (which briefly takes
-    the
-    file's size in memory, and on disk until the tensors are freed).
+    the file's size in memory, and on disk until the tensors are freed).
 
     Raises:
         CheckpointError: it is not a PyTorch file, is truncated, or would run code.
@@ -164,10 +163,8 @@ def _read_only_mapping() -> Iterator[None]:
     unaffected.
 
     torch maps a file writable, which limits on memory (RLIMIT_DATA, strict overcommit) count as memory: two shards of
-    the
-    6B would use up 8 GB before anything is read. torch has no option for this, so `UntypedStorage.from_file` is
-    replaced
-    while `TORCH_LOAD` is held.
+    the 6B would use up 8 GB before anything is read. torch has no option for this, so `UntypedStorage.from_file` is
+    replaced while `TORCH_LOAD` is held.
     """
     thread, torchs_own = threading.get_ident(), torch.UntypedStorage.from_file
 

@@ -6,6 +6,7 @@ Out: names -> lazy tensors, and the names and index of shards to write.
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from pathlib import Path
@@ -20,18 +21,27 @@ CONFIG = "config.json"
 MOST_SHARDS = 10_000
 SHOWN = 8
 STEMS = {"safetensors": "model", "bin": "pytorch_model"}
+VARIANT = re.compile(r"(model|pytorch_model)\.(?P<variant>[\w-]+?)(-\d+-of-\d+)?\.(safetensors|bin)")
 
 
-def read_weights(folder: Path) -> dict[str, LazyTensor]:
+def read_weights(folder: Path, variant: str | None = None) -> dict[str, LazyTensor]:
     """Read all tensors of a folder, sharded or not, safetensors or pickled; safetensors are preferred.
 
+    Args:
+        variant: transformers' (`model.fp16.safetensors`); by default the only one of a folder without plain weights.
+
     Raises:
-        CheckpointError: no weights, a shard missing, or one of them broken.
+        CheckpointError: no weights, a shard missing, one of them broken, or several variants to choose from.
     """
+    variant = variant or only_variant(folder)
     for suffix in STEMS:
-        files = _files(folder, suffix)
+        files = _files(folder, suffix, variant)
         if files:
             return {name: tensor for file in files for name, tensor in _open(file).items()}
+    if variant is not None:
+        raise CheckpointError(
+            f"{folder} has no weights of the variant {variant!r}. Give one that it has, or leave it out."
+        )
     raise CheckpointError(
         f"{folder} has a {CONFIG} but no weights (model*.safetensors or pytorch_model*.bin). Download them too."
     )
@@ -41,21 +51,39 @@ def _open(file: Path) -> dict[str, LazyTensor]:
     return open_safetensors(file) if file.suffix == ".safetensors" else tensors_only(open_torch(file), file)
 
 
-def has_safetensors(folder: Path) -> bool:
+def has_safetensors(folder: Path, variant: str | None = None) -> bool:
     """Return whether `read_weights` finds safetensors."""
-    return bool(_files(folder, "safetensors"))
+    return bool(_files(folder, "safetensors", variant or only_variant(folder)))
 
 
-def _files(folder: Path, suffix: str) -> list[Path]:
-    stem = STEMS[suffix]
-    single, index = folder / f"{stem}.{suffix}", folder / f"{stem}.{suffix}.index.json"
+def only_variant(folder: Path) -> str | None:
+    """Return the variant of the weights of a folder that has no plain weights; None if it has some, or none at all.
+
+    Raises:
+        CheckpointError: it has several variants.
+    """
+    names = [path.name for path in folder.iterdir()]
+    if any(re.fullmatch(rf"({'|'.join(STEMS.values())})(-\d+-of-\d+)?\.({'|'.join(STEMS)})", name) for name in names):
+        return None
+    variants = sorted({match["variant"] for name in names if (match := VARIANT.fullmatch(name))})
+    if len(variants) > 1:
+        raise CheckpointError(
+            f"{folder} has weights of the variants {', '.join(variants[:SHOWN])}. Choose one: variant={variants[0]!r}."
+        )
+    return variants[0] if variants else None
+
+
+def _files(folder: Path, suffix: str, variant: str | None) -> list[Path]:
+    ending = "json" if variant is None else f"{variant}.json"
+    single = folder / f"{_stem(suffix, variant)}.{suffix}"
+    index = folder / f"{STEMS[suffix]}.{suffix}.index.{ending}"
     if single.is_file():
         return [single]
     if index.is_file():
         names = _indexed(index)
         needed_by = index.name
     else:
-        names = _numbered(folder, suffix)
+        names = _numbered(folder, suffix, variant)
         needed_by = "the other shards' names"
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -74,26 +102,31 @@ def _indexed(index: Path) -> list[str]:
     elsewhere = next((name for name in names if not is_plain_name(name)), None)
     if elsewhere is not None:
         raise CheckpointError(
-            f"{index} asks for {elsewhere!r}, but weights lie beside their index and nowhere else. Download it again "
+            f"{index} asks for {elsewhere!r}, but weights must be beside their index. Download it again "
             "from a source that you trust."
         )
     return names
 
 
-def _numbered(folder: Path, suffix: str) -> list[str]:
+def _stem(suffix: str, variant: str | None) -> str:
+    return STEMS[suffix] if variant is None else f"{STEMS[suffix]}.{variant}"
+
+
+def _numbered(folder: Path, suffix: str, variant: str | None) -> list[str]:
     """Return all shard names that the present ones imply (`...-of-00005`), so no index is needed."""
-    for file in folder.glob(f"{STEMS[suffix]}-*-of-*.{suffix}"):
-        match = re.fullmatch(r"-\d+-of-(\d+)", file.stem.removeprefix(STEMS[suffix]))
+    stem = _stem(suffix, variant)
+    for file in folder.glob(f"{glob.escape(stem)}-*-of-*.{suffix}"):
+        match = re.fullmatch(r"-\d+-of-(\d+)", file.stem.removeprefix(stem))
         if match and int(match[1]) > MOST_SHARDS:
             raise CheckpointError(f"{file} says that it is one of {match[1]} shards. Rename it, or download it again.")
         if match:
-            return shard_names(suffix, int(match[1]))
+            return shard_names(suffix, int(match[1]), variant)
     return []
 
 
-def shard_names(suffix: str, count: int) -> list[str]:
+def shard_names(suffix: str, count: int, variant: str | None = None) -> list[str]:
     """Return `pytorch_model-00001-of-00005.bin`, ..."""
-    return [f"{STEMS[suffix]}-{index + 1:05d}-of-{count:05d}.{suffix}" for index in range(count)]
+    return [f"{_stem(suffix, variant)}-{index + 1:05d}-of-{count:05d}.{suffix}" for index in range(count)]
 
 
 def write_index(folder: Path, suffix: str, shards: list[Shard], names: list[str]) -> None:

@@ -12,7 +12,7 @@ from ...preprocessing.prompt import language_of
 from ..examples import Example, Examples
 from ..metrics import Metric
 from ..queries import Query, Reply, ScoredRow, text_of
-from ..vqa_answers import mentions, normalize, vqa_accuracy
+from ..vqa_answers import normalize, short_answer_statistics, vqa_accuracy
 
 
 class VqaTask:
@@ -45,14 +45,3 @@ class VqaTask:
         references = [[normalize(reference) for reference in row.references] for row in self.examples]
         commonest = Counter(word for own in references for word in own).most_common(1)[0][0]
         return {"VQA accuracy": sum(vqa_accuracy(commonest, own) for own in references) / len(references)}
-
-
-def short_answer_statistics(answer: str, references: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
-    """Compute the three statistics of one answer; an empty one is wrong."""
-    given = normalize(answer)
-    wanted = [normalize(reference) for reference in references]
-    return {
-        "vqa": (vqa_accuracy(given, wanted) if given else 0.0, 1.0),
-        "exact": (float(bool(given) and given in wanted), 1.0),
-        "mention": (float(any(mentions(given, reference) for reference in wanted)), 1.0),
-    }
