@@ -84,8 +84,8 @@ LAYERS = [
     ("inference",),
     ("preprocessing", "hardware"),
     ("network", "quantization"),
-    ("kernels",),
-    ("files", "hub", "mini", "reporting"),
+    ("kernels", "reporting"),
+    ("files", "hub", "mini"),
     ("errors.py",),
 ]
 """From the top down; a folder imports only what is drawn below it (`tests/test_architecture.py` checks this table)."""

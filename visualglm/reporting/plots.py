@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import require_extra
+from ..files.atomic import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +96,7 @@ def plot_svg(draw: Callable[[Axes], None], theme: Theme, height: float = 3.0) ->
 
 def plot_file(path: Path, draw: Callable[[Axes], None], theme: Theme = "light", height: float = 3.0) -> None:
     """Write one plot; the suffix of `path` (.svg or .png) is its format."""
-    path.write_bytes(_render(draw, theme, height, path.suffix[1:]))
+    write_file(path, _render(draw, theme, height, path.suffix[1:]))
 
 
 def _render(draw: Callable[[Axes], None], theme: Theme, height: float, kind: str) -> bytes:
