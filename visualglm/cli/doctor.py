@@ -39,7 +39,7 @@ def doctor(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check a checkpoint's files, tensors and outputs, and an adapter. / 检查权重文件、张量、输出与适配器。
+    """Check a checkpoint and an adapter, values and outputs. / 检查权重文件与适配器。
 
     Example: visualglm doctor --model visualglm-6b
     """
