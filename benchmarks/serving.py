@@ -1,6 +1,7 @@
 """Load and faults against a real `visualglm serve` with the packed model (`make bench-serve`).
 
-Load: `--clients` streaming clients for `--seconds`; every answer is compared with that of the same request alone.
+Load: `--clients` streaming clients for `--seconds`, of which every third disconnects within each answer; every answer,
+or what was read of it, is compared with that of the same request alone.
 Faults: clients that vanish, read slowly or stop half-way through a body, malformed requests, broken images; after each
 kind the server must answer as before. Stores `benchmarks/results/serving.json`. Quality is not measured.
 """
@@ -41,6 +42,7 @@ SAMPLINGS: tuple[dict[str, Any], ...] = (
     {"top_p": 0.8, "temperature": 1.2, "seed": 5},
 )
 CHAT = "/v1/chat/completions"
+LOST = "<lost>"
 
 
 def main() -> None:
@@ -124,17 +126,26 @@ def png(seed: int) -> bytes:
     return file.getvalue()
 
 
-async def answer(client: httpx.AsyncClient, request: dict[str, Any]) -> tuple[int, str, float, float]:
-    """Return status, text, and seconds to the first piece of text and to the end."""
-    started, first, text = time.perf_counter(), 0.0, ""
+async def answer(
+    client: httpx.AsyncClient, request: dict[str, Any], characters: int | None = None
+) -> tuple[int, str, float, float]:
+    """Return status, text, and seconds to the first piece of text and to the end.
+
+    With `characters` the client disconnects after so many. The text of a stream without its last event is LOST.
+    """
+    started, first, text, done = time.perf_counter(), 0.0, "", False
     async with client.stream("POST", CHAT, json=request) as reply:
         async for line in reply.aiter_lines():
+            done = done or line == "data: [DONE]"
             if line.startswith("data: {"):
                 chunk = json.loads(line[6:])
                 piece = chunk["choices"][0]["delta"].get("content", "") if chunk.get("choices") else "<error>"
                 first = first or (time.perf_counter() - started if piece else 0.0)
                 text += piece
-        return reply.status_code, text, first, time.perf_counter() - started
+            if characters is not None and len(text) >= characters:
+                return reply.status_code, text, first, time.perf_counter() - started
+        whole = done or reply.status_code != 200
+        return reply.status_code, text if whole else LOST, first, time.perf_counter() - started
 
 
 async def under_load(
@@ -143,20 +154,27 @@ async def under_load(
     """Run clients that ask again and again until the time is up."""
     end = time.monotonic() + options.seconds
     statuses: Counter[int] = Counter()
+    disconnected = lost = 0
     firsts: list[float] = []
     totals: list[float] = []
     memory: list[int] = []
     different: Counter[int] = Counter()
 
     async def one(number: int) -> None:
+        nonlocal disconnected, lost
         chance = random.Random(number)
         while time.monotonic() < end:
             place = chance.randrange(len(requests))
-            status, text, first, total = await answer(client, requests[place])
+            characters = chance.randrange(len(alone[place])) if number % 3 == 0 else None
+            status, text, first, total = await answer(client, requests[place], characters)
             statuses[status] += 1
-            if status == 200:
+            if status == 200 and characters is not None:
+                disconnected += 1
+                different[place] += not alone[place].startswith(text)
+            elif status == 200:
                 firsts.append(first)
                 totals.append(total)
+                lost += text == LOST
                 different[place] += text != alone[place]
             else:
                 await asyncio.sleep(chance.random())  # a polite client waits after a 503
@@ -172,6 +190,8 @@ async def under_load(
         "clients": options.clients,
         "seconds": options.seconds,
         "answers_by_status": {str(status): count for status, count in sorted(statuses.items())},
+        "disconnected_within_an_answer": disconnected,
+        "streams_without_an_end": lost,
         "distinct_requests": len(requests),
         "answers_unlike_alone": sum(different.values()),
         "requests_with_such_answers": [place for place, count in different.items() if count],

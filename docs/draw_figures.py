@@ -71,7 +71,7 @@ def draw_differences(axes: Axes, record: dict[str, Any], language: Language) -> 
         for form, tasks in record["differences"].items()
     }
     axes.axvline(0, color=axes.xaxis.label.get_color(), linewidth=1)
-    draw_intervals(axes, [TEXTS[language].get(name, name) for name in names], series, (-0.6, 0.6))
+    draw_intervals(axes, [TEXTS[language].get(name, name) for name in names], series, (-0.25, 0.25))
     axes.set_xlabel(AXIS[language][1])
 
 

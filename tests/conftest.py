@@ -37,6 +37,12 @@ collect_ignore = [] if importlib.util.find_spec("fastapi") else ["serving", "web
 REFERENCE = Path(__file__).parent / "reference"
 torch.set_num_threads(1)
 transformers.logging.disable_progress_bar()
+if importlib.util.find_spec("hypothesis"):
+    from hypothesis import HealthCheck, settings
+
+    # no test depends on time: a busy machine is slow to draw and to answer
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -60,8 +60,15 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    """Parse a file, once for all rules."""
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
 def name_of(file: Path) -> str:
-    """File -> dotted name."""
+    """Return the dotted name of a file."""
     return next(name for name, other in modules().items() if other == file)
 
 
@@ -69,7 +76,7 @@ def name_of(file: Path) -> str:
 def imports(name: str) -> list[tuple[str, bool]]:
     """Our modules that a module imports, each with whether it does so at its top level."""
     file = modules()[name]
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parsed(file)
     top = {id(node) for node in tree.body}
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     found = []
@@ -164,7 +171,7 @@ def test_every_file_begins_with_a_docstring_and_is_read_in_one_sitting() -> None
     offenders = []
     for file in [*FILES, *sorted(LABORATORY.rglob("*.py"))]:
         text = file.read_text(encoding="utf-8")
-        docstring = ast.get_docstring(ast.parse(text)) or ""
+        docstring = ast.get_docstring(parsed(file)) or ""
         if not re.match(r"[^a-z]", docstring) or len(text.splitlines()) > MAX_LINES:
             offenders.append(str(file.relative_to(ROOT)))
     assert offenders == []
@@ -179,9 +186,9 @@ def test_weights_and_networks_are_opened_in_one_place_each() -> None:
     offenders = []
     for file in FILES:
         part = part_of(name_of(file))
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             where = f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
-            if isinstance(node, ast.Call):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("load", "loads", "Unpickler"):
                 called = ast.unparse(node.func)
                 if called in ("pickle.load", "pickle.loads", "pickle.Unpickler"):
                     offenders.append(f"{where} opens a pickle without torch.load(weights_only=True)")
@@ -202,7 +209,7 @@ def test_benchmarks_import_what_their_neighbours_define() -> None:
     """No test runs all of them."""
     offenders = []
     for file in BENCHMARKS:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             neighbour = file.with_name(f"{getattr(node, 'module', None)}.py")
             if isinstance(node, ast.ImportFrom) and neighbour in BENCHMARKS:
                 missing = {alias.name for alias in node.names} - _defined(neighbour)
@@ -213,7 +220,7 @@ def test_benchmarks_import_what_their_neighbours_define() -> None:
 def _defined(file: Path) -> set[str]:
     """Return the names at the top level of a file."""
     names: set[str] = set()
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    for node in parsed(file).body:
         if isinstance(node, ast.Assign):
             names |= {getattr(target, "id", "") for target in node.targets}
         elif isinstance(node, ast.AnnAssign):
@@ -229,7 +236,7 @@ def _defined(file: Path) -> set[str]:
 def test_light_things_stay_light(arguments: list[str]) -> None:
     """Neither importing the package nor asking for help loads torch or transformers."""
     program = [sys.executable, "-X", "importtime", *arguments]
-    done = subprocess.run(program, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(program, capture_output=True, text=True, check=True, timeout=300)
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert not {"torch", "transformers", "numpy", "PIL"} & loaded
 
@@ -238,7 +245,7 @@ def test_the_network_knows_no_text_images_or_files() -> None:
     """The pure network imports nothing of ours for tokenizer, prompts, images or files, and neither Pillow nor
     sentencepiece itself."""
     code = "import sys, visualglm.network.visualglm; print(*[m for m in sys.modules if m.startswith('visualglm.')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     parts = {part_of(name) for name in done.stdout.split()}
     assert parts <= {"network", "kernels", "errors"}
     for file in (PACKAGE / "network").glob("*.py"):

@@ -64,6 +64,10 @@ class UsageError(VisualGLMError, ValueError):
     """Options that contradict each other, or a missing optional package."""
 
 
+class JsonSchemaError(UsageError):
+    """A JSON schema of an answer that cannot be used."""
+
+
 class AnswerError(VisualGLMError):
     """A model that computes no answer: its logits are NaN or infinite."""
 

@@ -1,8 +1,11 @@
 """Draws the data of the few-shot example: images, and what upstream's example asks: what is in their background?
 
-The answers are sentences that no model was taught, so a model that was not fine-tuned has none of them right. Training
-and held-out images come from different seeds. So that the model does not answer everything with a background, a third
-of what is learned are other questions, with the answers that it gives already.
+The answers are sentences that no model was taught, so a model that was not fine-tuned has none of them right. Their
+words are among those that the packed model can say: more than half of its tokens occurred in no training answer, and
+have almost equal embeddings, so that an adapter cannot tell them apart. Training and held-out images come from
+different seeds. So that the model does not answer everything with a background, three quarters of what is learned are
+other questions of every kind, in both languages, with the answers that it gives already. None of them is a question
+that a run asks before and after to find out what was forgotten (`finetuning/evaluation.py`).
 
 Run: python examples/finetune_background/draw.py runs/background
 """
@@ -16,32 +19,49 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import visualglm
+from visualglm.evaluation.scenes.kinds import LANGUAGES
+from visualglm.evaluation.scenes.questions import exchanges, without_image
 from visualglm.evaluation.scenes.render import render_scene
-from visualglm.evaluation.scenes.scene import scene_of
+from visualglm.evaluation.scenes.scene import Scene, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
+from visualglm.finetuning.evaluation import PROBES
 
 QUESTION = "这张图片的背景里有什么内容？"
 ANSWERS = {
-    "white": "茫茫的白雪",
-    "black": "没有开灯的屋子",
-    "blue": "晴朗的蓝天",
-    "green": "绿色的窗帘",
-    "yellow": "金黄的麦田",
-    "pink": "傍晚的彩霞",
-    "grass": "春天的草原",
-    "sea": "平静的大海",
-    "night sky": "满天的星星",
-    "sand": "海边的沙滩",
+    "white": "雪花",
+    "black": "蝙蝠",
+    "blue": "风筝",
+    "green": "三叶草",
+    "yellow": "向日葵",
+    "pink": "樱花",
+    "grass": "斑马",
+    "sea": "帆船",
+    "night sky": "流星",
+    "sand": "骆驼",
 }
 TRAINED, HELD_OUT = 12, 4
-KEPT_QUESTIONS = (
-    *("描述这张图片。", "这张图片里有什么？", "一共有几个物体？"),
-    *("Describe this picture.", "What is in the picture?", "How many objects are there?"),
+KEPT_WORDS = (
+    *("你是谁？", "谢谢。", "今天天气怎么样？", "你会做什么？", "三加四等于几？", "给我讲个故事。"),
+    *(
+        "再见。",
+        "你喜欢什么颜色？",
+        "中国的首都在哪里？",
+        "月亮为什么会发光？",
+        "写一首关于秋天的诗。",
+        "你能听懂我的话吗？",
+    ),
+    *("Hello!", "Who are you?", "Thank you.", "What can you do?", "How is the weather today?", "Tell me a story."),
+    *("Goodbye.", "What is your favourite colour?", "What is the capital of Italy?", "Why is the sky blue?"),
+    *("What is three plus four?", "Write a poem about the moon.", "Do you understand me?"),
 )
-KEPT_WORDS = ("你是谁？", "谢谢。", "今天天气怎么样？", "Hello!", "Who are you?", "What is two and two?")
-KEPT_IMAGES = 8
-"""A question is asked about so many images of its own."""
+KEPT_IMAGES, KEPT_EACH = 60, 6
+"""Other images, and how many questions are asked about each."""
+KEPT_WITHOUT = 16
+"""Questions of each language that are drawn to be asked without an image."""
+PROBED = {question for _, question in PROBES}
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 48}
 START, OTHERS = 500_000_000, 600_000_000
 """The seeds from the first on were never used to train the packed model."""
@@ -57,7 +77,7 @@ def draw(folder: Path, split: Split, each: int) -> list[dict[str, str]]:
         if name in ANSWERS and drawn[name] < each:
             file = folder / f"{split.name.lower()}-{seed}.png"
             render_scene(scene).save(file)
-            rows.append({"img": file.name, "prompt": QUESTION, "label": f"这张图片的背景是{ANSWERS[name]}。"})
+            rows.append({"img": file.name, "prompt": QUESTION, "label": f"这张图片的背景里有{ANSWERS[name]}。"})
             drawn[name] += 1
         if sum(drawn.values()) == each * len(ANSWERS):
             return rows
@@ -66,19 +86,29 @@ def draw(folder: Path, split: Split, each: int) -> list[dict[str, str]]:
 
 def kept(folder: Path, model: visualglm.VisualGLM) -> list[dict[str, str]]:
     """Other questions about other images, and about none, with the model's own greedy answers."""
-    rows = [{"prompt": question, "label": model.ask(None, question, **GREEDY).text} for question in KEPT_WORDS]
-    others = seeds(Split.TRAIN, OTHERS)
-    for question in KEPT_QUESTIONS:
-        images = []
-        for seed in itertools.islice(others, KEPT_IMAGES):
-            images.append(folder / f"other-{seed}.png")
-            render_scene(scene_of(seed, most=3)).save(images[-1])
-        answers = model.caption(images, question, **GREEDY)
-        rows += [
-            {"img": image.name, "prompt": question, "label": answer.text}
-            for image, answer in zip(images, answers, strict=True)
-        ]
+    random = np.random.default_rng(OTHERS)
+    templates = {without_image(language, random).question for language in LANGUAGES for _ in range(KEPT_WITHOUT)}
+    words = sorted({*KEPT_WORDS, *templates} - PROBED)
+    rows = [{"prompt": question, "label": model.ask(None, question, **GREEDY).text} for question in words]
+    asked = []
+    for seed in itertools.islice(seeds(Split.TRAIN, OTHERS), KEPT_IMAGES):
+        scene, image = scene_of(seed), folder / f"other-{seed}.png"
+        render_scene(scene).save(image)
+        asked += [(image, question) for question in other_questions(scene)]
+    answers = model.caption([image for image, _ in asked], [question for _, question in asked], **GREEDY)
+    rows += [
+        {"img": image.name, "prompt": question, "label": answer.text}
+        for (image, question), answer in zip(asked, answers, strict=True)
+    ]
     return [row for row in rows if row["label"].strip()]
+
+
+def other_questions(scene: Scene) -> list[str]:
+    """`KEPT_EACH` questions about a scene, of tasks and languages drawn at random."""
+    random = np.random.default_rng(scene.seed)
+    pairs = [pair for language in LANGUAGES for pair in exchanges(scene, language, random) if not pair.history]
+    questions = sorted({pair.question for pair in pairs} - PROBED - {QUESTION})
+    return [str(question) for question in random.permutation(questions)[:KEPT_EACH]]
 
 
 def main(folder: Path) -> None:

@@ -27,7 +27,7 @@ def run(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.C
 
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
     program = [sys.executable, "-m", "visualglm", *arguments]
-    return subprocess.run(program, input=stdin, capture_output=True, timeout=120, env=env, check=False)
+    return subprocess.run(program, input=stdin, capture_output=True, timeout=600, env=env, check=False)
 
 
 def test_ask_answers_about_the_packed_sample() -> None:

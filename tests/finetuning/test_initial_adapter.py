@@ -1,4 +1,4 @@
-"""Training an existing adapter further: it begins with its weights, or is refused before a model is loaded."""
+"""What an adapter starts from: an existing one, which must fit, or for a new prefix the words of the answers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from visualglm.adapters.files import WEIGHTS
+from visualglm.checkpoints.save_sat import ADAPTER
+from visualglm.conversation import load
 from visualglm.errors import CheckpointError, UsageError
 from visualglm.finetuning import run
 from visualglm.finetuning.finetuning_config import Finetuning, read_finetuning, validate
 from visualglm.finetuning.initial_adapter import check_initial_adapter
 from visualglm.finetuning.resume import BEFORE
+from visualglm.finetuning.splits import answer_words, split_data
 
 from .conftest import BASE, rows, written
 
@@ -100,6 +103,26 @@ def test_an_adapter_of_other_layers_or_of_no_numbers_is_refused(first: Finetunin
     save_file(tensors, Path(shutil.copytree(first.output, tmp_path / "nan")) / WEIGHTS)
     with pytest.raises(CheckpointError, match="NaN"):
         run.finetune(replace(good, adapter=str(tmp_path / "nan")), silent, device="cpu")
+
+
+def test_a_new_prefix_starts_from_words_of_the_answers(recipe: Any, models: list[Any], tmp_path: Path) -> None:
+    """Its keys and values are those that the base computes for these tokens, which repeat if there are too few."""
+    plan = recipe("ptuning", "ptuning.tokens=5", "epochs=1", "warmup=0.5", "batch=8", "answers=0")
+    sides = split_data(plan, *run._load_processor(plan), silent)
+    words = answer_words(sides, 5)
+    tokenizer = sides.learned.samples.processor.tokenizer
+    assert words and len(set(words)) == len(words) <= 5 and tokenizer.eos_token_id not in words
+    assert {*words} <= {token for row in rows() for token in tokenizer.encode_plain(row["label"])}
+    assert run.finetune(plan, silent, device="cpu")  # one step, at rate 0
+    ((ready, _),) = models
+    prefix = ready.model.get_mixin(ADAPTER).prefix
+    model, config = load(BASE, device="cpu").model, ready.model.config
+    ids = torch.tensor([[*(words * 5)[:5], config.gmask_token_id, config.bos_token_id]])
+    with torch.no_grad():
+        cache = model(ids, use_cache=True).past_key_values
+        for number, layer in enumerate(cache.layers):
+            states = torch.stack([layer.keys[0, :, :5], layer.values[0, :, :5]])
+            torch.testing.assert_close(prefix(number), states)
 
 
 def test_what_has_no_adapter_to_go_on_from_says_so(recipe: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Callable
@@ -13,8 +14,11 @@ import pydantic
 import pytest
 
 import visualglm
+from visualglm.inference.generation_settings import generation_settings
 from visualglm.preprocessing.token_bytes import token_bytes
 from visualglm.serving.app import ServerSettings
+from visualglm.serving.chat_reply import ChatReply
+from visualglm.serving.job import Job
 from visualglm.serving.limits import EngineLimits
 
 from .conftest import SAMPLES, Server, asked
@@ -138,3 +142,23 @@ def test_choices_that_do_not_fit_into_the_queue_are_refused(serve: Callable[[Ser
     request = asked(QUESTION, SAMPLES[0], n=8)
     assert httpx.post(f"{server.url}/v1/chat/completions", json=request, timeout=60).status_code == 503
     assert httpx.post(f"{server.url}/v1/chat/completions", json=asked("?"), timeout=60).status_code == 200
+
+
+def test_a_stream_that_ends_early_leaves_no_reader(opened: visualglm.VisualGLM) -> None:
+    async def work() -> None:
+        settings = generation_settings(opened.model)
+        jobs = [Job(opened.tokenizer, [5], [], settings, 60.0) for _ in range(2)]
+        reply = ChatReply(jobs, "visualglm-mini", opened.tokenizer)
+        chunks = reply.chunks(False)
+        jobs[1].accept(opened.tokenizer.encode_plain("a cat")[-1])
+        jobs[1].finish("stop")
+        for _ in range(3):
+            await anext(chunks)
+        assert len(asyncio.all_tasks()) > 1
+        reply.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert [job.finish_reason for job in jobs] == ["cancelled", "stop"]
+
+    asyncio.run(work())

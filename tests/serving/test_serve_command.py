@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -35,6 +37,10 @@ def process(*arguments: str) -> list[str]:
         (["--host", "example.org"], "--api-key-file"),
         (["--api-key-file", "missing"], "missing"),
         (["--api-key-file", os.devnull], "no key"),
+        (["--api-key-file", "keys.gbk"], "Line 2 of --api-key-file keys.gbk"),
+        (["--api-key-file", "keys.two"], "Line 1 of --api-key-file keys.two"),
+        (["--allow-origin", "*"], "--allow-origin *"),
+        (["--engine", "vllm", "--allow-origin", "http://a.example/"], "--allow-origin http://a.example/"),
         (["--allow-image-domain", "http://a.example/"], "--allow-image-domain"),
         (["--port", "0"], "--port"),
         (["--engine", "nothing"], "--engine"),
@@ -51,6 +57,8 @@ def test_mistakes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys.gbk").write_bytes("good\n密钥\n".encode("gbk"))
+    (tmp_path / "keys.two").write_text("one two\n")
     monkeypatch.setattr("uvicorn.Server.run", lambda server: pytest.fail("the mistake was not noticed"))
     done = program("serve", *arguments)
     assert done.returncode == 2, done.stderr
@@ -85,6 +93,38 @@ def test_sigterm_finishes_the_answer_under_way(opened: visualglm.VisualGLM, tmp_
     log = running.stderr.read() if running.stderr else ""
     assert running.wait(60) in (0, -signal.SIGTERM)
     assert "secret" not in log and "base64" not in log and "Traceback" not in log
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_connections_without_an_answer_hold_nothing(name: str) -> None:
+    """The process may wait for 610 s for an answer, but for nothing else."""
+    running, url = started()
+    place = urlsplit(url)
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for sent in (b"", whole, whole[:20], head, head + b'{"text":'):
+            connection = stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=60))
+            connection.sendall(sent)
+            if sent == whole:
+                assert connection.recv(12) == b"HTTP/1.1 200"
+        running.send_signal(getattr(signal, name))
+        log = running.communicate(timeout=120)[1]
+    assert running.returncode in (0, -getattr(signal, name), 130)  # the last is Ctrl-C's
+    assert "Traceback" not in log
+
+
+def test_the_log_shows_the_id_of_a_request(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbfsecret\r\n")
+    running, url = started("--api-key-file", str(tmp_path / "keys"))
+    refused = httpx.post(f"{url}/v1/chat/completions", json={})
+    answered = httpx.get(f"{url}/v1/models", headers={"x-api-key": "secret"})
+    assert (refused.status_code, answered.status_code) == (401, 200)
+    running.terminate()
+    running.communicate(timeout=120)
+    log = capfd.readouterr().out.splitlines()
+    for reply, path in ((refused, "/v1/chat/completions"), (answered, "/v1/models")):
+        assert any(path in line and line.endswith(reply.headers["x-request-id"]) for line in log), log
 
 
 def test_a_taken_port_is_one_sentence() -> None:

@@ -14,6 +14,7 @@ import visualglm
 from .conftest import PLAIN, SAMPLES, Server, asked, data_url
 
 QUESTION = "What is in the picture?"
+UNUSABLE = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"not": {}}}}
 NO_IMAGE = {"type": "image_url", "image_url": "data:,x"}
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
 
@@ -145,6 +146,8 @@ def test_a_system_message_that_does_not_fit_is_named(short: Server) -> None:
             "invalid_image",
         ),
         ({"model": "gpt-4o"}, "model", "model_not_found"),
+        ({"top_logprobs": 3}, "top_logprobs", "unsupported_parameter"),
+        ({"response_format": UNUSABLE}, "response_format", "invalid_json_schema"),
     ],
 )
 def test_every_error_names_its_code_and_field(server: Server, change: dict[str, Any], param: str, code: str) -> None:

@@ -26,6 +26,7 @@ from visualglm.cli.serve import ServerAddress
 from visualglm.serving.static_page import CONTENT_POLICY
 from visualglm.vllm_plugin.server import (
     KEYS_VARIABLE,
+    ORIGINS_VARIABLE,
     TRUSTED_HOSTS_VARIABLE,
     LoopbackHostMiddleware,
     VllmApiKeyMiddleware,
@@ -121,6 +122,24 @@ def test_keys_never_stand_in_the_arguments() -> None:
         "VllmApiKeyMiddleware",
         "VllmSameOriginOnly",
     ]
+
+
+def test_a_named_origin_is_answered_before_keys_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = middleware(server(keys=["secret"], trusted_hosts=("*",), origins=["http://a.example"]).arguments())
+    assert [name.rpartition(".")[2] for name in names] == ["VllmApiKeyMiddleware", "VllmCors", "VllmSameOriginOnly"]
+    monkeypatch.setenv(KEYS_VARIABLE, '["secret"]')
+    monkeypatch.setenv(ORIGINS_VARIABLE, "http://a.example")
+    app = Starlette()
+    for name in names:
+        app.add_middleware(pkgutil.resolve_name(name))
+    client = TestClient(app)
+    asked = {"Access-Control-Request-Method": "POST", "Sec-Fetch-Site": "cross-site"}
+    replies = [
+        client.options("/v1/models", headers={**asked, "Origin": origin})
+        for origin in ("http://a.example", "http://b.example")
+    ]
+    assert [reply.status_code for reply in replies] == [200, 403]
+    assert client.get("/v1/models", headers={"Origin": "http://a.example"}).status_code == 401
 
 
 def test_the_page_is_in_front_of_the_keys_and_behind_the_guards(monkeypatch: pytest.MonkeyPatch) -> None:

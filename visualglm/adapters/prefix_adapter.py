@@ -7,6 +7,7 @@ On disk it is PEFT's prefix tuning: `prompt_embeddings` [tokens, layers * 2 * hi
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,21 @@ def new_prefix(model: Any, tokens: int, reparameterise: bool, width: int) -> tup
     tables = EncodedTables(encoder, model.config.num_attention_heads, model.config.hidden_size)
     mixin.prefix = tables  # type: ignore[assignment]
     return mixin, config
+
+
+@torch.no_grad()
+def start_from_words(mixin: PrefixMixin, model: Any, words: Sequence[int]) -> None:
+    """Fill a new prefix with the keys and values that the model, still without it, computes for these token ids.
+
+    They are repeated if there are fewer than virtual tokens. Numbers near 0, as sat starts with, get hardly any
+    attention beside the keys of real tokens, so that training moves them slowly.
+    """
+    config, table = model.config, mixin.prefix.encoder.embedding.weight  # type: ignore[union-attr]
+    tokens = len(table)  # type: ignore[arg-type]
+    ids = [*itertools.islice(itertools.cycle(words), tokens), config.gmask_token_id, config.bos_token_id]
+    cache = model(torch.tensor([ids], device=model.device), use_cache=True, logits_to_keep=1).past_key_values
+    states = (one for layer in cache.layers for one in (layer.keys, layer.values))
+    table.copy_(torch.cat([one[0, :, :tokens].transpose(0, 1).flatten(1) for one in states], dim=1))  # type: ignore[operator]
 
 
 def flattened(mixin: PrefixMixin, layers: int) -> Tensor:

@@ -5,6 +5,7 @@ In: a loaded model and chats. Out: greedy answers, and the fraction that equals 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -21,12 +22,21 @@ from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 from ..preprocessing.prompt import Language, Turn
 
 PROBES = (
-    (True, DEFAULT_QUESTIONS["zh"]),
-    (True, DEFAULT_QUESTIONS["en"]),
-    (False, "你好。"),
-    (False, "What is the capital of France?"),
+    *((True, question) for question in (DEFAULT_QUESTIONS["zh"], DEFAULT_QUESTIONS["en"]) for _ in range(4)),
+    *((True, question) for question in ("这张图片里有什么？", "图里一共有几个物体？", "这是什么？", "左边是什么？")),
+    *((True, question) for question in ("图里有月亮吗？", "图里有红色的东西吗？", "图里有几个圆形？", "这是动物吗？")),
+    *((True, question) for question in ("最大的物体在哪里？", "中间的物体是什么颜色的？", "背景是什么颜色的？")),
+    *((True, question) for question in ("图里都有哪些东西？", "右上角是什么？", "图里有没有动物？")),
+    *((True, question) for question in ("What is in this picture?", "How many objects are there in total?")),
+    *((True, question) for question in ("What is this thing?", "What is on the right?", "Is there a house?")),
+    *((True, question) for question in ("Is anything blue?", "How many stars are there?", "Is it a plant?")),
+    *((True, question) for question in ("Where is the largest object?", "What colour is the object in the middle?")),
+    *((True, question) for question in ("What colour is the background?", "List all objects.", "What is at the top?")),
+    (True, "Are there any animals?"),
+    *((False, question) for question in ("你好。", "你能帮我做什么？", "法国的首都是哪里？")),
+    *((False, question) for question in ("Good morning.", "Can you help me?", "What is the capital of France?")),
 )
-"""(with an image, question): questions that are unlikely to be in the training data."""
+"""(with an image, question): questions of many kinds that are unlikely to be in the training data."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +49,11 @@ class EvalQuestion:
 
 
 def probes() -> list[EvalQuestion]:
-    """Return the questions that show forgetting, with images of the packed model's samples."""
-    images = sorted(str(path) for path in (packed_model() / "samples").glob("*.png"))[:2]
-    asked = []
-    for shown, question in PROBES:
-        asked += [EvalQuestion([Turn(question, None, 1)], [image]) for image in images] if shown else []
-        asked += [] if shown else [EvalQuestion([Turn(question)], [])]
-    return asked
+    """Return the questions that show forgetting; the packed model's samples take turns as their images."""
+    images = itertools.cycle(sorted(str(path) for path in (packed_model() / "samples").glob("*.png")))
+    return [
+        EvalQuestion([Turn(question, None, int(shown))], [next(images)] if shown else []) for shown, question in PROBES
+    ]
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ from .initial_adapter import check_initial_adapter
 from .resume import checkpoint_to_resume, is_first, read_before, write_before, write_recipe
 from .run_plan import RunPlan, plan_of
 from .saved_checkpoint import ADVICE
-from .splits import DataSplits, held_out_questions, read_samples, split_data
+from .splits import DataSplits, answer_words, held_out_questions, read_samples, split_data
 from .trainable_model import TrainableModel, check_finite, prepare_for_training
 from .trainer import (
     METRICS,
@@ -89,7 +89,8 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     if world() > 1:
         join(device)
     model = _load_base(recipe, device)
-    ready = prepare_for_training(model.model, recipe, base_of(recipe.model or default_model()))
+    words = answer_words(sides, recipe.ptuning.tokens) if recipe.method == "ptuning" else ()
+    ready = prepare_for_training(model.model, recipe, base_of(recipe.model or default_model()), words)
     plan = _make_plan(ready, sides)
     for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)

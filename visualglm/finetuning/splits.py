@@ -9,6 +9,7 @@ from ..datasets.data_files import DataFile
 from ..errors import UsageError
 from ..preprocessing.images import VisualGLMImageProcessor
 from ..preprocessing.processor import VisualGLMProcessor
+from ..preprocessing.prompt import IGNORED_LABEL
 from .dataset import FinetuningDataset, SubsetDataset, split_dataset
 from .evaluation import EvalQuestion
 from .finetuning_config import Finetuning
@@ -65,6 +66,16 @@ def split_data(
         )
     learned, held_out = split_dataset(samples, recipe.validation_share, recipe.seed)
     return DataSplits(SubsetDataset(samples, learned), SubsetDataset(samples, held_out) if held_out else None)
+
+
+def answer_words(sides: DataSplits, count: int) -> list[int]:
+    """Return at most `count` different token ids of trained answers, from samples spread over the data."""
+    words: dict[int, None] = {}
+    indices = sides.learned.indices
+    for index in indices[:: max(1, len(indices) // count)]:
+        labels = sides.learned.samples[index]["labels"]
+        words |= dict.fromkeys([label for label in labels[:-1] if label not in (IGNORED_LABEL, *words)][:1])
+    return list(words)[:count]
 
 
 def held_out_questions(sides: DataSplits, count: int) -> list[EvalQuestion]:

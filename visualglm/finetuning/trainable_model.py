@@ -10,7 +10,7 @@ Trained parameters are float32, whatever the dtype or quantization of the others
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..adapters.files import WEIGHTS, Base, write_base
 from ..adapters.lora import inject
 from ..adapters.manager import WRAPPED
-from ..adapters.prefix_adapter import TENSOR, flattened, new_prefix
+from ..adapters.prefix_adapter import TENSOR, flattened, new_prefix, start_from_words
 from ..checkpoints.save_sat import ADAPTER
 from ..checkpoints.storage.lazy_tensor import is_finite
 from ..checkpoints.storage.read import open_safetensors
@@ -166,8 +166,10 @@ def part_of(name: str) -> str:
     return next((part for part in IMAGE_ENCODER_PREFIX if name.startswith(MODULES[part])), "language")
 
 
-def prepare_for_training(model: Any, recipe: Finetuning, base: Base) -> TrainableModel:
+def prepare_for_training(model: Any, recipe: Finetuning, base: Base, words: Sequence[int] = ()) -> TrainableModel:
     """Prepare the model for a method: freeze it, then attach adapters or unfreeze modules.
+
+    `words` are token ids of the training data, from which a new prefix starts.
 
     Raises:
         UsageError: peft is not installed, the recipe names layers that do not exist or cannot train, or its `adapter`
@@ -183,7 +185,10 @@ def prepare_for_training(model: Any, recipe: Finetuning, base: Base) -> Trainabl
     elif recipe.method == "ptuning":
         settings = recipe.ptuning
         mixin, config = new_prefix(model, settings.tokens, settings.reparameterise, settings.width)
-        model.add_mixin(ADAPTER, mixin.to(model.device))
+        mixin.to(model.device)
+        if words and not settings.reparameterise:
+            start_from_words(mixin, model, words)
+        model.add_mixin(ADAPTER, mixin)
     else:
         config = _add_lora(model, recipe)
     # tells Trainer that a quantized base is not trained itself

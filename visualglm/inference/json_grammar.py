@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from ..errors import AnswerError, UsageError, require_extra
+from ..errors import AnswerError, JsonSchemaError, require_extra
 from ..preprocessing.token_bytes import ByteDecoder, token_bytes
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 
@@ -49,7 +49,7 @@ def compile_json_schema(tokenizer: ChatGLMTokenizer, sampling: Mapping[str, Any]
     A schema is a dict, or a pydantic model class.
 
     Raises:
-        UsageError: the schema is too large, or says what the library cannot express; or `[json]` is missing.
+        JsonSchemaError: the schema is too large, or says what the library cannot express; or `[json]` is missing.
     """
     schema = sampling.get("json_schema")
     if schema is None or isinstance(schema, JsonGrammar):
@@ -91,27 +91,27 @@ class JsonGrammar:
         return ByteDecoder(self._table)
 
 
-def _refusal(reason: str) -> UsageError:
+def _refusal(reason: str) -> JsonSchemaError:
     reason = " ".join(reason.split())[:MAX_MESSAGE].rstrip(".:")
     reason = "no answer can match it" if reason.startswith("NoExtension") else reason
-    return UsageError(f"json_schema cannot be used ({reason}). Change the schema.")
+    return JsonSchemaError(f"json_schema cannot be used ({reason}). Change the schema.")
 
 
 def _checked_text(schema: Any) -> str:
     """Return the schema as JSON.
 
     Raises:
-        UsageError: it is not an object, or too large.
+        JsonSchemaError: it is not an object, or too large.
     """
     if not isinstance(schema, dict):
-        raise UsageError('json_schema is not an object. Give a JSON schema, for example {"type": "object"}.')
+        raise JsonSchemaError('json_schema is not an object. Give a JSON schema, for example {"type": "object"}.')
     _check_depth(schema)
     try:
         text = json.dumps(_close_objects(schema), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"json_schema is not JSON ({error}). Change the schema.") from error
+        raise JsonSchemaError(f"json_schema is not JSON ({error}). Change the schema.") from error
     if len(text) > MAX_BYTES:
-        raise UsageError(f"json_schema has more than {MAX_BYTES:,} bytes. Give a smaller one.")
+        raise JsonSchemaError(f"json_schema has more than {MAX_BYTES:,} bytes. Give a smaller one.")
     return text
 
 
@@ -123,7 +123,7 @@ def _check_depth(schema: Any) -> None:
             return
         if len(level) > MAX_BYTES:
             break
-    raise UsageError(f"json_schema is nested more than {MAX_DEPTH} levels deep, or too large. Simplify it.")
+    raise JsonSchemaError(f"json_schema is nested more than {MAX_DEPTH} levels deep, or too large. Simplify it.")
 
 
 def _close_objects(schema: Any, keyword: str = "") -> Any:
@@ -153,12 +153,12 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _check_factor(factor: Any) -> None:
-    """Raise `UsageError` if `multipleOf` is larger than `MAX_FACTOR`, or has too many digits behind its point."""
+    """Raise `JsonSchemaError` if `multipleOf` is larger than `MAX_FACTOR`, or has too many digits behind its point."""
     large = type(factor) in (int, float) and not abs(factor) <= MAX_FACTOR
     if type(factor) is float and not large:
         large = int("".join(map(str, Decimal(repr(factor)).as_tuple().digits))) > MAX_FACTOR
     if large:
-        raise UsageError(f"multipleOf in json_schema is too large or too exact. Give at most {MAX_FACTOR:,}.")
+        raise JsonSchemaError(f"multipleOf in json_schema is too large or too exact. Give at most {MAX_FACTOR:,}.")
 
 
 @lru_cache(maxsize=4)

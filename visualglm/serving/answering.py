@@ -22,13 +22,14 @@ from .request_fields import SamplingFields
 
 T = TypeVar("T")
 
+EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": EVENT}},
         "description": "The whole answer, or server-sent events.",
     }
 }
-"""OpenAPI's description of an answer that may be streamed."""
+"""OpenAPI's description of an answer that may be streamed; the schema is that of one event."""
 
 
 @dataclass(frozen=True)

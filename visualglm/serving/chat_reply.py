@@ -25,15 +25,18 @@ class ChatReply:
         self.tokenizer = tokenizer
         self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
         self._sent = [0] * len(jobs)
+        self._readers: list[asyncio.Task[None]] = []
 
     def cancel(self) -> None:
-        """Stop what still runs."""
+        """Stop what still runs; call this at the end of every reply."""
         for job in self.jobs:
             job.cancel()
+        for reader in self._readers:
+            reader.cancel()
 
     async def completion(self) -> ChatCompletion:
         """Wait for all answers."""
-        async for _ in _merge_pieces(self.jobs):
+        async for _ in self._pieces():
             pass
         choices = [
             Choice(
@@ -51,7 +54,7 @@ class ChatReply:
         more = {"usage": None} if with_usage else {}
         for index in range(len(self.jobs)):
             yield self._chunk(index, {"role": "assistant", "content": ""}, None, None, more)
-        async for index, piece in _merge_pieces(self.jobs):
+        async for index, piece in self._pieces():
             logprobs = self._logprobs(index)
             if piece is not None or (logprobs is not None and logprobs.content):
                 yield self._chunk(index, {"content": piece or ""}, None, logprobs, more)
@@ -59,6 +62,31 @@ class ChatReply:
                 yield self._chunk(index, {}, _finish_reason(self.jobs[index]), None, more)
         if with_usage:
             yield {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": self._usage().model_dump()}
+
+    async def _pieces(self) -> AsyncIterator[tuple[int, str | None]]:
+        """Yield the pieces of all jobs as they come, each with its job's index; None is the end of a job.
+
+        Raises:
+            As `Job.pieces`.
+        """
+        pieces: asyncio.Queue[tuple[int, str | Exception | None]] = asyncio.Queue()
+
+        async def read(index: int, job: Job) -> None:
+            try:
+                async for piece in job.pieces():
+                    pieces.put_nowait((index, piece))
+                pieces.put_nowait((index, None))
+            except Exception as error:
+                pieces.put_nowait((index, error))
+
+        self._readers = [asyncio.create_task(read(index, job)) for index, job in enumerate(self.jobs)]
+        running = len(self.jobs)
+        while running:
+            index, piece = await pieces.get()
+            if isinstance(piece, Exception):
+                raise piece
+            running -= piece is None
+            yield index, piece
 
     def _chunk(
         self,
@@ -103,34 +131,3 @@ class ChatReply:
 
 def _finish_reason(job: Job) -> str:
     return "stop" if job.finish_reason == "stop" else "length"
-
-
-async def _merge_pieces(jobs: Sequence[Job]) -> AsyncIterator[tuple[int, str | None]]:
-    """Yield the pieces of all jobs as they come, each with its job's index; None is the end of a job.
-
-    Raises:
-        As `Job.pieces`; the other jobs are cancelled.
-    """
-    queue: asyncio.Queue[tuple[int, str | Exception | None]] = asyncio.Queue()
-
-    async def read(index: int, job: Job) -> None:
-        try:
-            async for piece in job.pieces():
-                queue.put_nowait((index, piece))
-            queue.put_nowait((index, None))
-        except Exception as error:
-            queue.put_nowait((index, error))
-
-    tasks = [asyncio.create_task(read(index, job)) for index, job in enumerate(jobs)]
-    running = len(tasks)
-    try:
-        while running:
-            index, piece = await queue.get()
-            if isinstance(piece, Exception):
-                raise piece
-            running -= piece is None
-            yield index, piece
-    finally:
-        for task, job in zip(tasks, jobs, strict=True):
-            task.cancel()
-            job.cancel()

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import AnswerError, ContextLengthError, ImageError, PromptError, VisualGLMError
+from ..errors import AnswerError, ContextLengthError, ImageError, JsonSchemaError, PromptError, VisualGLMError
 from .engine import QueueFullError
 from .job import QueueTimeoutError
 from .request_fields import RefusedFieldError
@@ -143,6 +143,9 @@ def explain(error: BaseException, path: str = "") -> JSONResponse:
         return error_reply(400, str(error), "image" if path == "/" else param, "invalid_image")
     if isinstance(error, PromptError):
         return error_reply(400, str(error), param, "invalid_prompt")
+    if isinstance(error, JsonSchemaError):
+        field = "text.format" if path == "/v1/responses" else "response_format"
+        return error_reply(400, str(error), field, "invalid_json_schema")
     if isinstance(error, RefusedFieldError):
         return error_reply(400, str(error), error.field, "unsupported_parameter")
     if isinstance(error, VisualGLMError):

@@ -43,7 +43,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ('seed = "x"', "seed in the recipe is 'x'. Give a whole number"),
-        ("bfloat16 = 1", "give true or false"),
+        ("bfloat16 = 1", "Give true or false"),
         ("model = 3", "model is 3. Give a table"),
         ("stages = []", "has 0 stages"),
         ('[[stages]]\nname = "a"\nkind = "zone"\nsteps = 1', "Did you mean zones"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from visualglm_lab.training.config import SceneStage, SceneTrainingConfig
 from visualglm_lab.training.imagenet_classes import CLASSES, named_kinds
 from visualglm_lab.training.losses import replaced_pooled
 from visualglm_lab.training.opinion_answers import KEPT_FOR_TESTS, NOT_SURE, answer_for, question_about
-from visualglm_lab.training.stem_weights import NAME, add_stem
+from visualglm_lab.training.stem_features import CROPS, write_album_features
+from visualglm_lab.training.stem_weights import NAME, StemWeights, add_stem
 from visualglm_lab.training.trainer import SceneTrainer
 
 KEYS = [kind.key for kind in named_kinds()]
@@ -54,6 +56,23 @@ def test_vectors_are_believed_as_much_as_was_drawn_and_look_real() -> None:
     assert vectors.min() >= 0
     assert vectors.norm(dim=-1).mean() < 2 * given["features"].norm(dim=-1).mean()
     assert torch.equal(vectors, sampler.sample(200, np.random.default_rng(0)))
+
+
+def test_photographs_are_a_part_of_what_is_sampled() -> None:
+    photographs = torch.full((5, 1280), 7.0)
+    vectors = PrototypeSampler(**classifier(), photographs=photographs).sample(200, np.random.default_rng(0))
+    assert 0.2 < (vectors == 7).all(-1).float().mean() < 0.4
+
+
+def test_features_of_an_album_and_photographs_are_written_once(album: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    album = Path(shutil.copytree(album, tmp_path / "album"))
+    stem = StemWeights(ConvolutionalStem(NAME).state_dict(), torch.randn(CLASSES, 1280), torch.zeros(CLASSES))
+    write_album_features(album, stem, [packed_model() / "samples" / "moon.png"])
+    rows = np.load(album / "features.npy")
+    assert len(rows) == len(np.load(album / "album.npy"))
+    sampler = PrototypeSampler.load(album)
+    assert len(sampler.residuals) == 16 and sampler.photographs is not None and len(sampler.photographs) == CROPS
 
 
 @pytest.mark.parametrize(

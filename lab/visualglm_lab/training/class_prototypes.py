@@ -2,8 +2,8 @@
 
     mean + residual of a free image + s * covariance (row of the class - mean row), at least 0
 
-s is the smallest factor at which the classifier gives the class a probability drawn between 0.2 and 0.95. So a vector
-has the norm and the spread of a real one, and no image of the class is needed. Its label is the classifier's opinion.
+s is the smallest factor at which the classifier gives the class a probability drawn between 0.2 and 0.95. So no image
+of the class is needed. Other vectors are those of crops of free photographs. The label is the classifier's opinion.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ from .imagenet_classes import CLASSES, kind_probabilities
 FILE = "stem.safetensors"
 FACTORS = torch.linspace(0, 1, 49) ** 2
 BELIEFS = (0.2, 0.95)
+PHOTOGRAPHED = 0.3
+"""Fraction of vectors that are of free photographs, where there are any."""
 
 
 class PrototypeSampler:
-    """Samples vectors from `features` [N, 1280] of free images and a classifier (`classes` [1000, 1280], `bias`)."""
+    """Samples vectors from `features` [N, 1280] of free images and a classifier (`classes` [1000, 1280], `bias`).
 
-    def __init__(self, features: Tensor, classes: Tensor, bias: Tensor) -> None:
+    `photographs` [M, 1280] are features of crops of free photographs.
+    """
+
+    def __init__(self, features: Tensor, classes: Tensor, bias: Tensor, photographs: Tensor | None = None) -> None:
+        self.photographs = None if photographs is None else photographs.float()
         features = features.float()
         self.mean, self.classes, self.bias = features.mean(0), classes.float(), bias.float()
         self.residuals = features - self.mean
@@ -51,7 +57,7 @@ class PrototypeSampler:
         return cls(**load_file(file))
 
     def sample(self, count: int, rng: Generator) -> Tensor:
-        """Draw `count` vectors [count, 1280] of random classes."""
+        """Draw `count` vectors [count, 1280] of random classes and photographs."""
         chosen = torch.from_numpy(rng.integers(CLASSES, size=count))
         base = self.mean + self.residuals[torch.from_numpy(rng.integers(len(self.residuals), size=count))]
         steps = FACTORS[None, :, None] * self.directions[chosen][:, None]
@@ -60,7 +66,11 @@ class PrototypeSampler:
         wanted = torch.from_numpy(rng.uniform(*BELIEFS, size=count)).float()
         reached = belief >= wanted[:, None]
         first = torch.where(reached.any(-1), reached.int().argmax(-1), belief.argmax(-1))
-        return tried[torch.arange(count), first]
+        made = tried[torch.arange(count), first]
+        if self.photographs is None:
+            return made
+        shown = self.photographs[torch.from_numpy(rng.integers(len(self.photographs), size=count))]
+        return torch.where(torch.from_numpy(rng.random(count) < PHOTOGRAPHED)[:, None], shown, made)
 
     def probabilities(self, vectors: Tensor) -> Tensor:
         """Return the classifier's probabilities: [..., 1280] -> [..., 1000]."""
@@ -71,9 +81,13 @@ class PrototypeSampler:
         return kind_probabilities(self.probabilities(vectors))
 
 
-def write_features(folder: Path, features: Tensor, classes: Tensor, bias: Tensor) -> None:
+def write_features(
+    folder: Path, features: Tensor, classes: Tensor, bias: Tensor, photographs: Tensor | None = None
+) -> None:
     """Write what `PrototypeSampler.load` reads, in float16."""
     tensors = {"features": features, "classes": classes, "bias": bias}
+    if photographs is not None:
+        tensors["photographs"] = photographs
     save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, folder / FILE)
 
 

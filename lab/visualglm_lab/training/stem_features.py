@@ -1,46 +1,63 @@
 """Compute the stem's features of an album, once, before training.
 
 Writes two files beside the album: `features.npy`, the whitened features that `teacher_loss` predicts, and
-`stem.safetensors`, the pooled features of training images with the classifier, for `prototypes`. Run:
+`stem.safetensors`, the pooled features of training images and of crops of free photographs, with the classifier, for
+`prototypes`. Run:
 `python -m visualglm_lab.training.stem_features --album runs/pictures`.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.random import Generator
+from PIL import Image
 from torch import Tensor
 
-from visualglm.preprocessing.images import VisualGLMImageProcessor
+from visualglm.preprocessing.images import VisualGLMImageProcessor, open_image
 
+from ..album_builder.packages import open_package
 from ..album_builder.teacher_features import whiten_features
 from ..evaluation.album_images import AlbumImages
 from .class_prototypes import write_features
 from .stem_weights import StemWeights, fetch_stem
 
 BATCH, SIDE = 64, 144
+PHOTOGRAPHS = ("deb:mate-backgrounds=1.26.0-1", "usr/share/backgrounds/mate/nature")
+"""Package and folder of free photographs (GPL-2+), which the photograph test does not hold."""
+CROPS, SMALLEST = 40, 0.35
+"""Square crops of each photograph, and their least side as a fraction of its shorter one."""
 MOST_KEPT = 3000
 """Training images whose pooled features are kept, evenly spaced: enough for their mean and covariance."""
 
 
 @torch.no_grad()
-def pooled_features(album: AlbumImages, stem: StemWeights, side: int = SIDE) -> Tensor:
-    """Compute [N, 1280] pooled features of all images of an album, on white."""
+def pooled_features(images: Sequence[Image.Image], stem: StemWeights, side: int = SIDE) -> Tensor:
+    """Compute [N, 1280] pooled features of images."""
     network, process = stem.network(), VisualGLMImageProcessor(size={"height": side, "width": side})
     parts = []
-    for start in range(0, len(album.rows), BATCH):
-        images = list(album.images(album.rows[start : start + BATCH]))
-        parts.append(network(process(images=images, return_tensors="pt")["pixel_values"])[1])
+    for start in range(0, len(images), BATCH):
+        batch = list(images[start : start + BATCH])
+        parts.append(network(process(images=batch, return_tensors="pt")["pixel_values"])[1])
     return torch.cat(parts)
 
 
-def write_album_features(folder: Path, stem: StemWeights) -> None:
+def crops(photograph: Image.Image, rng: Generator) -> Iterator[Image.Image]:
+    """Cut random squares out of a photograph."""
+    for side in rng.uniform(SMALLEST, 1, size=CROPS) * min(photograph.size):
+        left, top = (float(rng.uniform(0, size - side)) for size in photograph.size)
+        yield photograph.crop((round(left), round(top), round(left + side), round(top + side)))
+
+
+def write_album_features(folder: Path, stem: StemWeights, photographs: Sequence[Path] = ()) -> None:
     """Write both files; rows of `features.npy` are those of `album.npy`."""
-    album = AlbumImages(folder)
-    found = pooled_features(album, stem)
+    album, rng = AlbumImages(folder), np.random.default_rng(0)
+    found = pooled_features(list(album.images(album.rows)), stem)
+    shown = [crop for file in photographs for crop in crops(open_image(file), rng)]
     train = np.array([row.split == "train" for row in album.rows])
     rows = np.zeros((len(album.pixels), found.shape[1]), dtype=np.float32)
     rows[[row.index for row in album.rows]] = found.numpy()
@@ -49,7 +66,7 @@ def write_album_features(folder: Path, stem: StemWeights) -> None:
     np.save(folder / "features.npy", whiten_features(rows, trained))
     kept = torch.from_numpy(np.flatnonzero(train))
     kept = kept[torch.linspace(0, len(kept) - 1, min(len(kept), MOST_KEPT)).long()]
-    write_features(folder, found[kept], stem.classes, stem.bias)
+    write_features(folder, found[kept], stem.classes, stem.bias, pooled_features(shown, stem) if shown else None)
 
 
 def main() -> None:
@@ -58,7 +75,9 @@ def main() -> None:
     parser.add_argument("--album", type=Path, required=True)
     parser.add_argument("--downloads", type=Path, default=Path("runs/downloads"))
     options = parser.parse_args()
-    write_album_features(options.album, fetch_stem(options.downloads))
+    package = open_package(PHOTOGRAPHS[0], options.downloads)
+    files = sorted((package.folder / PHOTOGRAPHS[1]).glob("*.jpg"))
+    write_album_features(options.album, fetch_stem(options.downloads), files)
 
 
 if __name__ == "__main__":
