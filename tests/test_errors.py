@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,28 +19,30 @@ from visualglm.preprocessing.sentencepiece_vocabulary import open_vocabulary
 def test_an_extra_that_is_missing_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     require_extra("train", "LoRA", "json")
     monkeypatch.setitem(sys.modules, "peft", None)
+    needed = ["torch>=2.6", 'peft>=0.21; extra == "train"', 'protobuf>=4; extra == "train"', 'ray>=2; extra == "ray"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: needed)
     with pytest.raises(UsageError) as caught:
         require_extra("train", "LoRA", "json", "peft")
     assert str(caught.value).startswith('LoRA needs peft. Run: pip install "peft>=0.21" "protobuf>=4"')
 
 
 @pytest.mark.parametrize(
-    ("package", "first", "arguments"),
+    ("package", "arguments"),
     [
-        ("uvicorn", "fastapi", ["serve"]),
-        ("ray", "ray[data]", ["caption", "nowhere", "-o", "out", "--engine", "ray"]),
-        ("bitsandbytes", "peft", ["finetune", "--method", "qlora", "--output", "out", "--data", "data.csv"]),
-        ("peft", "peft", ["finetune", "--output", "out", "--data", "data.csv", "--device", "cpu"]),
+        ("uvicorn", ["serve"]),
+        ("ray", ["caption", "nowhere", "-o", "out", "--engine", "ray"]),
+        ("bitsandbytes", ["finetune", "--method", "qlora", "--output", "out", "--data", "data.csv"]),
+        ("peft", ["finetune", "--output", "out", "--data", "data.csv", "--device", "cpu"]),
     ],
 )
 def test_commands_say_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: Any, package: str, first: str, arguments: list[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: Any, package: str, arguments: list[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.csv").write_text("img,prompt,label\n,a,b\n")
     done = program(*arguments)
-    assert done.returncode == 2 and f'needs {package}. Run: pip install "{first}' in done.stderr
+    assert done.returncode == 2 and f"needs {package}. Run: pip install " in done.stderr
 
 
 @pytest.mark.parametrize(

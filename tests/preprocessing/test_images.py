@@ -405,5 +405,5 @@ def test_heic_is_bounded_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_heic_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_decoding, "register_heif", lambda: False)
-    with pytest.raises(ImageError, match=r'is a HEIC image. Run: pip install "pillow-heif>=1", or save it as JPEG'):
+    with pytest.raises(ImageError, match=r"is a HEIC image. Run: pip install .*, or save it as JPEG"):
         open_image(b"\0\0\0\x18ftypheic\0\0\0\0")

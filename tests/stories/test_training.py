@@ -122,13 +122,21 @@ def test_data_of_any_size(folder: Path, show: Any, monkeypatch: pytest.MonkeyPat
     write_lines(folder / "broken.jsonl", [row, {**row, "img": "photos/missing.png"}])
     said = show(1)[0].stdout
     assert "1 invalid" in said and "row 2: the image photos/missing.png" in said
-    write_lines(folder / "many.jsonl", [row] * 5000)
+    for count in (1000, 5000):
+        write_lines(folder / f"{count}.jsonl", [row] * count)
     processor = visualglm.load("visualglm-6b", device="cpu").processor
     monkeypatch.setattr(Image, "open", None)
+    FinetuningDataset(DataFile("1000.jsonl"), processor, max_tokens=100)  # imports what it needs
+    sizes = []
     tracemalloc.start()
-    samples = FinetuningDataset(DataFile("many.jsonl"), processor, max_tokens=100)
-    assert len(samples) == 5000 and tracemalloc.get_traced_memory()[0] < 100 * len(samples)
+    for count in (1000, 5000):
+        before = tracemalloc.get_traced_memory()[0]
+        samples = FinetuningDataset(DataFile(f"{count}.jsonl"), processor, max_tokens=100)
+        assert len(samples) == count
+        sizes.append(tracemalloc.get_traced_memory()[0] - before)
+        del samples
     tracemalloc.stop()
+    assert sizes[1] - sizes[0] < 4000 * 100, "bytes for 4,000 more rows"
 
 
 def test_prompts_are_never_cut_in_the_middle(model: Any, tokenizer: Any) -> None:

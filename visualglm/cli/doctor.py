@@ -39,7 +39,7 @@ def doctor(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check files, tensors and outputs of a model and adapter. / 检查模型与适配器。
+    """Check a checkpoint and an adapter, values and outputs. / 检查权重文件与适配器。
 
     Example: visualglm doctor --model visualglm-6b
     """
