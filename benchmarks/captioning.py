@@ -1,7 +1,7 @@
 """Images per second of bulk captioning at batch 1 and 8 (`make bench-caption`).
 
 Captions drawn images with the model (default: the packed one) and stores the figures in
-`benchmarks/results/captioning.json`. `--images N` changes how many. Says nothing about quality.
+`benchmarks/results/captioning.json`. `--images N` sets their number. Quality is not measured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ QUESTION = "描述这张图片。"
 
 
 def main() -> None:
-    """Runs both batch sizes over the same images."""
+    """Run both batch sizes over the same images."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model")
     parser.add_argument("--images", type=int, default=64)
@@ -43,13 +43,13 @@ def main() -> None:
 
 
 def draw(folder: Path, count: int) -> None:
-    """Drawn scenes as files."""
+    """Write drawn scenes as files."""
     for seed in itertools.islice(seeds(Split.TEST), count):
         render_scene(scene_of(seed)).save(folder / f"{seed}.png")
 
 
 def speed(model: visualglm.VisualGLM, folder: Path, batch_size: int) -> float:
-    """Images per second, from the folder to written rows."""
+    """Return images per second, from the folder to written rows."""
     items = read_source(str(folder))
     with JsonlResults(folder / f"{batch_size}.jsonl") as results:
         run = CaptionRun(model, results, CaptionPlan(QUESTION, batch_size=batch_size), {})

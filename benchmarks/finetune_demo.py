@@ -3,7 +3,7 @@
     python benchmarks/finetune_demo.py lora qlora ptuning
 
 Draws the data, trains each recipe on the packed model on a CPU, and stores in `benchmarks/results/finetune_demo.json`
-how many held-out answers were right before and after, and how many answers outside the data stayed as they were.
+how many held-out answers were right before and after, and how many answers outside the data did not change.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ METHODS = ("lora", "qlora", "ptuning")
 
 
 def main(methods: list[str]) -> None:
-    """Runs the recipes and adds their figures to those of the same base."""
+    """Run the recipes and merge their figures with earlier ones of the same base."""
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
-        raise UsageError(f"there is no example {unknown[0]}: choose from {', '.join(METHODS)}.")
+        raise UsageError(f"There is no example {unknown[0]}. Choose from {', '.join(METHODS)}.")
     subprocess.run([sys.executable, "examples/finetune_background/draw.py", DATA], cwd=ROOT, check=True)
     base = base_of(visualglm.packed_model()).fingerprint
     stored = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
@@ -47,7 +47,7 @@ def main(methods: list[str]) -> None:
 
 
 def trained(method: str) -> dict[str, Any]:
-    """One recipe's figures; CPU seconds count whatever else the machine does."""
+    """Return one recipe's figures; CPU seconds do not depend on other processes."""
     output = next(free for free in numbered(f"{DATA}/{method}") if not free.exists())
     recipe = read_finetuning(ROOT / f"recipes/finetune/background-{method}.toml", output=str(output))
     started = time.process_time()
@@ -64,7 +64,7 @@ def trained(method: str) -> dict[str, Any]:
 
 
 def numbered(name: str) -> Any:
-    """`name`, `name-2`, `name-3`, ...: an earlier run stays."""
+    """Return the first free name of `name`, `name-2`, `name-3`, ..., so that earlier runs stay."""
     yield Path(name)
     yield from (Path(f"{name}-{number}") for number in range(2, 1000))
 

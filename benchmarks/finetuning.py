@@ -1,15 +1,15 @@
-"""Fine-tuning's peak memory against its plan, and what cached features save.
+"""Peak memory of fine-tuning against its plan, and what cached features save.
 
 `make bench-finetune`, or parts of it:
 
     python benchmarks/finetuning.py             # everything
-    python benchmarks/finetuning.py packed      # the packed model alone
+    python benchmarks/finetuning.py packed      # only the packed model
     python benchmarks/finetuning.py wide        # the 6B's widths, two blocks of each network, random weights
     python benchmarks/finetuning.py cache       # LoRA with and without cached features
 
-Each run is a process of its own: its peak anonymous memory while it trains, less what it had before the model was
-opened, beside what the plan had said. The wide model is a scaled one and marked so; `full` is left out there, it would
-take 16 bytes for each of a billion numbers. Stores the figures in `benchmarks/results/finetuning.json`.
+Each run is a separate process. Its peak anonymous memory during training, less what it had before the model was loaded,
+is compared with the plan. The wide model is scaled down and marked so; `full` is left out there, because it would take
+16 bytes for each of a billion parameters. Stores the figures in `benchmarks/results/finetuning.json`.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ UNCUT_BLOCKS = 28
 
 
 def mapped_files() -> int:
-    """Pages of mapped files that this process holds now, in bytes."""
+    """Return the bytes of mapped file pages that this process holds now."""
     return status_field(Path("/proc/self/status"), "RssFile")
 
 
 def main() -> None:
-    """Command line; `--one` is what a child does."""
+    """Run the command line; a child process gets `--one`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["packed", "wide", "cache"])
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def memory_figures(kind: str) -> dict[str, Any]:
-    """Each method's peak and what was foretold, in bytes."""
+    """Return each method's peak and estimate, in bytes."""
     rows = [{"img": str(sample_image()), "prompt": "图中有什么？", "label": LABEL}] * ROWS[kind] * STEPS[kind]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -83,7 +83,7 @@ def memory_figures(kind: str) -> dict[str, Any]:
 
 
 def cache_figures() -> dict[str, Any]:
-    """CPU seconds of the same LoRA run with each image encoded once, and at every step."""
+    """Return CPU seconds of the same LoRA run with each image encoded once, and at every step."""
     rows = [{"img": str(image), "prompt": "图中有什么？", "label": LABEL} for image in sample_images()] * 2
     settings = ["batch=8", f"epochs={CACHED_STEPS}"]
     with tempfile.TemporaryDirectory() as name:
@@ -110,7 +110,7 @@ def sample_image() -> Path:
 
 
 def child(folder: Path, rows: list[dict[str, str]], method: str, settings: list[str], model: Any = None) -> Any:
-    """`one_run` in a process of its own, whose allocator hands back what is freed."""
+    """Run `one_run` in a separate process, whose allocator returns freed memory."""
     data = folder / "data.json"
     data.write_text(json.dumps(rows), encoding="utf-8")
     output = tempfile.mkdtemp(dir=folder)
@@ -125,7 +125,7 @@ def child(folder: Path, rows: list[dict[str, str]], method: str, settings: list[
 
 
 def one_run(data: str, output: str, method: str, model: str | None, settings: list[str]) -> dict[str, Any]:
-    """Trains; says the peak beyond the program, what the plan had foretold, and the loop's CPU seconds."""
+    """Train; return the peak beyond the program, the plan's estimate, and the loop's CPU seconds."""
     recipe = read_finetuning(None, tuple(settings), data=data, output=output, method=method, model=model)
     plans: list[Any] = []
     spent: list[tuple[int, float]] = []
@@ -146,7 +146,7 @@ def one_run(data: str, output: str, method: str, model: str | None, settings: li
     run._answer_before, run.evaluate_and_report = (
         (lambda *_: [[], []]),
         (lambda *_: None),
-    )  # no answers: training is what is measured
+    )  # no answers: only training is measured
     import peft  # noqa: F401  counted as the program
 
     warmed = torch.nn.Linear(4, 4)(torch.ones(1, 4)).sum()
@@ -157,7 +157,7 @@ def one_run(data: str, output: str, method: str, model: str | None, settings: li
     finally:
         run.plan_of, run._train, run._answer_before, run.evaluate_and_report = planned, trained, before, after
     memory, (peak_bytes, seconds) = plans[0].memory, spent[0]
-    mapped = mapped_files() - files  # weights that stayed in their file's pages
+    mapped = mapped_files() - files  # weights that are still pages of their file
     return {
         "foretold_bytes": memory.total,
         "foretold": dataclasses.asdict(memory),
@@ -169,7 +169,7 @@ def one_run(data: str, output: str, method: str, model: str | None, settings: li
 
 
 def wide_model(folder: Path) -> Path:
-    """The 6B's widths and vocabulary with two blocks of each network, in bfloat16; the numbers mean nothing."""
+    """Build a model with the 6B's widths and vocabulary, two random blocks per network, in bfloat16."""
     config = configuration(1)
     config.num_layers = config.vision.num_layers = config.qformer.num_layers = BLOCKS
     config.qformer.cross_attention_layers = [0]

@@ -1,8 +1,8 @@
-"""From the shell to the packed model's whole answer, against the imports alone (`make bench`).
+"""Seconds from the shell to the packed model's whole answer, relative to the imports (`make bench`).
 
-Each round starts `visualglm ask` and, right before it, a Python that only imports torch and transformers; the ratio of
-the two is what other loads on the machine disturb least. Prints one JSON object and stores it in
-`benchmarks/results/first_answer.json`. Says nothing about quality.
+Each round starts `visualglm ask` and, right before it, a Python that only imports torch and transformers; other
+processes on the machine disturb the ratio of the two least. Prints one JSON object and stores it in
+`benchmarks/results/first_answer.json`. Quality is not measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IMPORTS = [sys.executable, "-c", "import torch, transformers.modeling_utils"]
 
 
 def main() -> None:
-    """Runs the pairs."""
+    """Run the pairs."""
     sample = sorted((visualglm.packed_model() / "samples").glob("*.png"))[0]
     ask = [sys.executable, "-m", "visualglm", "ask", str(sample), "这张图片里有什么？"]
     seconds(ask)  # the first start reads the disk
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def seconds(command: list[str]) -> float:
-    """Wall time of a process that must succeed."""
+    """Return the wall time of a process that must succeed."""
     return timed(lambda: subprocess.run(command, check=True, capture_output=True))[1]
 
 

@@ -1,10 +1,10 @@
 """The full 7.8B on this machine: write random weights, load, answer once (`make full-size`).
 
-The checkpoint is upstream's layout (five float16 shards, 15.6 GB) with random numbers of a realistic scale and a
-stand-in vocabulary; it is deleted afterwards. Prints one JSON object (load seconds, peak anonymous memory, seconds per
-token) and stores it in `benchmarks/results/full_size.json`, or, quantized while it is read (`--quantize 4`), in
-`full_size_4bit.json`, beside what `visualglm fit` foretells. `--limit-gb` forbids the process more memory than that
-(RLIMIT_DATA) from then on. Says nothing about quality.
+The checkpoint has upstream's layout (five float16 shards, 15.6 GB), random weights of a realistic scale and a stand-in
+vocabulary; it is deleted afterwards. Prints one JSON object (load seconds, peak anonymous memory, seconds per token)
+and stores it in `benchmarks/results/full_size.json`, or, quantized while loading (`--quantize 4`), in
+`full_size_4bit.json`, with the estimate of `visualglm fit`. `--limit-gb` limits the memory of the process from then on
+(RLIMIT_DATA). Quality is not measured.
 """
 
 from __future__ import annotations
@@ -38,24 +38,22 @@ from visualglm.preprocessing.processor import VisualGLMProcessor
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "tests" / "reference" / "hf" / "ice_text.model"
 QUESTION = "描述这张图片。"
-TABLE = (1 << 24) - 3  # numbers; odd, so that rows do not repeat
+TABLE = (1 << 24) - 3  # odd, so that rows do not repeat
 SPREAD = 0.02  # standard deviation of the random weights, as such models are initialised
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--folder", type=Path, default=None, help="where the 15.6 GB go (a temporary folder if not given)"
-    )
+    parser.add_argument("--folder", type=Path, default=None, help="folder for the 15.6 GB (default: a temporary one)")
     parser.add_argument("--tokens", type=int, default=16, help="tokens to generate")
-    parser.add_argument("--output", type=Path, default=None, help="where the figures go")
+    parser.add_argument("--output", type=Path, default=None, help="file for the figures")
     parser.add_argument("--quantize", type=int, choices=(8, 4))
     parser.add_argument("--quantize-vision", type=int, choices=(8, 4))
     parser.add_argument("--quantize-vocabulary", type=int, choices=(8,))
-    parser.add_argument("--limit-gb", type=float, help="of memory for loading and answering")
+    parser.add_argument("--limit-gb", type=float, help="limit of memory for loading and answering")
     parser.add_argument(
-        "--scale", type=int, choices=(1, 2, 4, 8), default=1, help="divide every width by this: a trial"
+        "--scale", type=int, choices=(1, 2, 4, 8), default=1, help="divide every width by this, for a trial"
     )
     arguments = parser.parse_args()
     bits = arguments.quantize
@@ -66,7 +64,7 @@ def main() -> None:
 
 
 def configuration(scale: int) -> VisualGLMConfig:
-    """VisualGLM-6B's, with widths divided by `scale`; ids are those of the stand-in vocabulary's layout."""
+    """Build VisualGLM-6B's configuration with widths divided by `scale`, and ids of the stand-in vocabulary."""
     vision = {"hidden_size": 1408 // scale, "inner_hidden_size": 6144 // scale}
     qformer = {"hidden_size": 768 // scale, "cross_attn_hidden_size": 1408 // scale}
     ids = {"mask_token_id": 400, "gmask_token_id": 401, "bos_token_id": 404, "eos_token_id": 405}
@@ -83,10 +81,10 @@ def configuration(scale: int) -> VisualGLMConfig:
 def measure(
     config: VisualGLMConfig, parent: Path | None, tokens: int, plan: Any = None, limit: float | None = None
 ) -> dict[str, Any]:
-    """Writes, loads, asks; the folder is gone afterwards.
+    """Write, load, ask, and delete the folder.
 
     Raises:
-        SystemExit: too little room on the disk or in memory.
+        SystemExit: too little space on the disk or in memory.
     """
     shapes = expected_shapes(VisualGLMForConditionalGeneration, config)
     parameters = sum(math.prod(shape) for shape in shapes.values())
@@ -95,7 +93,7 @@ def measure(
     with tempfile.TemporaryDirectory(dir=parent, prefix="visualglm-full-size-") as name:
         folder = Path(name)
         _, writing = timed(write_random, folder, config, shapes)
-        foretold = estimate_memory(open_checkpoint(folder), torch.bfloat16, plan)
+        estimate = estimate_memory(open_checkpoint(folder), torch.bfloat16, plan)
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e9), int(limit * 1e9)))
         opened = partial(VisualGLMForConditionalGeneration.from_pretrained, folder, dtype="bfloat16", **options)
@@ -112,8 +110,8 @@ def measure(
         "load_seconds": round(loading, 1),
         "peak_anonymous_gb": round(peak[0] / 1e9, 2),
         "peak_over_model": round(peak[0] / size, 3),
-        "foretold_weights_gb": round(foretold.weights / 1e9, 2),
-        "foretold_peak_gb": round(foretold.loading / 1e9, 2),
+        "foretold_weights_gb": round(estimate.weights / 1e9, 2),
+        "foretold_peak_gb": round(estimate.loading / 1e9, 2),
         "limit_gb": limit,
         "quantization": None if plan is None else plan.modules,
         "anonymous_after_load_gb": round(after / 1e9, 2),
@@ -122,7 +120,10 @@ def measure(
 
 
 def refuse_if_too_small(folder: Path, model_bytes: int, quantized: bool) -> None:
-    """The checkpoint and one scratch shard on disk, the model and 3 GB beside it in memory (half of it, quantized)."""
+    """Exit unless disk and memory suffice.
+
+    The disk needs the checkpoint and one temporary shard; memory needs the model (half of it, quantized) and 3 GB.
+    """
     free, wanted = shutil.disk_usage(folder).free, model_bytes + MAX_SHARD_SIZE + 10**9
     if free < wanted:
         raise SystemExit(f"{folder} has {free / 1e9:.0f} GB free, {wanted / 1e9:.0f} GB are needed: give --folder.")
@@ -132,13 +133,13 @@ def refuse_if_too_small(folder: Path, model_bytes: int, quantized: bool) -> None
 
 
 def write_random(folder: Path, config: VisualGLMConfig, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Upstream's layout, each tensor made when it is written; the head is not tied, so that all 7.8B are loaded."""
+    """Write upstream's layout, each tensor created when written; the head is untied, so all 7.8B are loaded."""
     tensors = {name: random_tensor(index, name, shape) for index, (name, shape) in enumerate(shapes.items())}
     hugging_face.write(folder, Checkpoint(folder, "native", config, tensors, {}), MAX_SHARD_SIZE)
 
 
 def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> LazyTensor:
-    """Norms start at one, everything else is normal around zero: runs of one table, each tensor from another place."""
+    """Create a random tensor: norms are one, others are runs of one normal table at different offsets."""
 
     def read() -> Tensor:
         count = math.prod(shape)
@@ -152,13 +153,13 @@ def random_tensor(seed: int, name: str, shape: tuple[int, ...]) -> LazyTensor:
 
 @cache
 def table() -> Tensor:
-    """Drawing 7.8 billion numbers one by one takes minutes."""
+    """Create the table, because drawing 7.8 billion numbers one by one takes minutes."""
     return (SPREAD * torch.randn(TABLE, generator=torch.Generator().manual_seed(0))).half()
 
 
 @torch.inference_mode()
 def ask(model: VisualGLMForConditionalGeneration, processor: VisualGLMProcessor, tokens: int) -> dict[str, Any]:
-    """One question about a image, greedily; the first pass is the prompt's, each later one a token's."""
+    """Ask one question about an image, greedily; the first pass is the prompt's, each later one a token's."""
     image = Image.linear_gradient("L").convert("RGB").resize((640, 480))
     inputs = processor(images=image, text=QUESTION, return_tensors="pt")
     pixel_values = inputs["pixel_values"].to(model.dtype)

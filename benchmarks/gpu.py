@@ -1,9 +1,9 @@
-"""The 6B's shapes with random weights on a GPU, in every form, beside what its memory allows.
+"""The 6B's shapes with random weights on a GPU, in every form, relative to its memory bandwidth.
 
-`make bench-gpu` on a machine with one (40 GB; CUDA build of torch). Image, first token of a prompt whose image is
-encoded, tokens a second of one answer and of eight, with and without a compiled step; with `--peers`, upstream's own
-code on the same card. `--small` runs the packed model's shapes, also on a CPU, to check this file. Stores
-`benchmarks/results/gpu.json`. No figure of it is quoted anywhere before somebody has run it.
+Run `make bench-gpu` on a machine with a GPU (40 GB; CUDA build of torch). Measures image encoding, the first token of a
+prompt with an encoded image, and tokens per second of one answer and of eight, with and without a compiled step; with
+`--peers` also upstream's own code on the same card. `--small` runs the packed model's shapes, also on a CPU, to check
+this file. Stores `benchmarks/results/gpu.json`. Its figures are not quoted before it has been run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TIMES = 3
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="the packed model's shapes")
@@ -56,7 +56,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def measured(config: VisualGLMConfig, bits: Any, options: argparse.Namespace, bandwidth: float) -> dict[str, Any]:
-    """One form of the weights: median seconds of a image and a first token, tokens a second."""
+    """Return one form's median seconds of an image and a first token, and tokens per second."""
     model = random_model(config, blocks_and_head(bits), options.device)
     image = random_image(config).to(options.device, torch.bfloat16)
     seen = {"ids": random_prompt(config, options.prompt).to(options.device), "embeds": model.encode_images(image)}
@@ -67,7 +67,7 @@ def measured(config: VisualGLMConfig, bits: Any, options: argparse.Namespace, ba
     least = bytes_per_token(model) / bandwidth
     for name, cache in (("as it is", "dynamic"), ("compiled", "static")):
         for rows in ROWS:
-            torch.compiler.reset()  # else a second number of rows is compiled for any number
+            torch.compiler.reset()  # otherwise a second number of rows is compiled for any number
             answer(model, seen, rows, 8, cache_implementation=cache)  # compiles
             seconds = seconds_per_token(model, seen, rows, options.tokens, cache)
             figures[f"{name}, {rows} at once"] = {
@@ -81,7 +81,7 @@ def measured(config: VisualGLMConfig, bits: Any, options: argparse.Namespace, ba
 
 
 def answer(model: VisualGLMForConditionalGeneration, seen: dict[str, Any], rows: int, tokens: int, **how: Any) -> Any:
-    """So many tokens for each row, whatever they are."""
+    """Generate exactly that many tokens for each row."""
     ids, embeds = seen["ids"].repeat(rows, 1), seen["embeds"].repeat(rows, 1, 1)
     length = {"max_new_tokens": tokens, "min_new_tokens": tokens}
     return model.generate(ids, image_embeds=embeds, do_sample=False, **length, **how)
@@ -90,26 +90,26 @@ def answer(model: VisualGLMForConditionalGeneration, seen: dict[str, Any], rows:
 def seconds_per_token(
     model: VisualGLMForConditionalGeneration, seen: dict[str, Any], rows: int, tokens: int, cache: str
 ) -> float:
-    """Of a whole answer, less its first token; everything that a caller waits for is in it."""
+    """Return seconds per token of a whole answer without its first token, including all overhead."""
     whole = median_seconds(answer, model, seen, rows, tokens + 1, cache_implementation=cache)
     return (whole - median_seconds(answer, model, seen, rows, 1, cache_implementation=cache)) / tokens
 
 
 def median_seconds(call: Any, *arguments: Any, **keywords: Any) -> float:
-    """Until the device has finished, after one call that warms up."""
+    """Return the median seconds until the device has finished, after one warm-up call."""
     synchronized(call, *arguments, **keywords)
     return round(statistics.median(timed(synchronized, call, *arguments, **keywords)[1] for _ in range(TIMES)), 5)
 
 
 def memory_bandwidth(device: str) -> float:
-    """Bytes a second, read and written, of copying a block larger than every cache."""
+    """Return bytes per second, read and written, of copying a block larger than every cache."""
     block = torch.ones(2**28, device=device)
     other = torch.empty_like(block)
     return 2 * block.nbytes / median_seconds(other.copy_, block)
 
 
 def beside_upstream(options: argparse.Namespace) -> dict[str, Any]:
-    """Upstream's own code, all its blocks, on the same device."""
+    """Measure upstream's own code, all its blocks, on the same device."""
     peer = Peer(options.peers, SCRIPT, "28", str(options.prompt), options.device)
     seconds = {}
     for request, count in (("image", TIMES), ("prompt", TIMES), ("token", options.tokens)):

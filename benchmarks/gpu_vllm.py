@@ -1,9 +1,9 @@
-"""The 6B's shapes with random weights in vLLM on a GPU, beside a model of vLLM's own.
+"""The 6B's shapes with random weights in vLLM on a GPU, compared with a model of vLLM's own.
 
-Run it in the environment of `make test-vllm VLLM=vllm TORCH=`: `python benchmarks/gpu_vllm.py`. One stream and 64 at
-once, tokens a second, float16; vLLM makes the weights up (`load_format="dummy"`), so no download is needed. The other
-model is a Llama of the 7B's shapes. Needs about 40 GB of GPU memory, one model after the other. Stores
-`benchmarks/results/gpu_vllm.json`. No figure of it is quoted anywhere before somebody has run it.
+Run it in the environment of `make test-vllm VLLM=vllm TORCH=`: `python benchmarks/gpu_vllm.py`. Measures tokens per
+second of 1 and of 64 streams in float16; vLLM creates the weights (`load_format="dummy"`), so nothing is downloaded.
+The other model is a Llama of the 7B's shapes. Needs about 40 GB of GPU memory, one model after the other. Stores
+`benchmarks/results/gpu_vllm.json`. Its figures are not quoted before it has been run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ VOCABULARY = ROOT / "tests" / "reference" / "hf" / "ice_text.model"
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--tokens", type=int, default=128)
@@ -54,29 +54,29 @@ def main() -> None:
 
 
 def visualglm_folder(folder: Path) -> None:
-    """The full configuration and a stand-in vocabulary."""
+    """Write the full configuration and a stand-in vocabulary."""
     VisualGLMConfig(architectures=["VisualGLMForConditionalGeneration"], dtype="float16").save_pretrained(folder)
     shutil.copyfile(VOCABULARY, folder / "ice_text.model")
 
 
 def image_prompt(stream: int) -> Any:
-    """Another image for each stream, so that nothing is remembered."""
+    """Build a prompt with a different image for each stream, so that nothing is cached."""
     image = Image.new("RGB", (224, 224), (stream % 256, 80, 160))
     return {"prompt": "Describe the picture.", "multi_modal_data": {"image": image}}
 
 
 def llama_folder(folder: Path) -> None:
-    """vLLM's own model of like size, with VisualGLM's vocabulary size and without a tokenizer."""
+    """Write vLLM's own model of similar size, with VisualGLM's vocabulary size and without a tokenizer."""
     LlamaConfig(architectures=["LlamaForCausalLM"], vocab_size=130528, dtype="float16").save_pretrained(folder)
 
 
 def llama_prompt(stream: int) -> Any:
-    """As many tokens as the other's prompt."""
+    """Build a prompt of as many tokens as the other's."""
     return {"prompt_token_ids": [1000 + stream] * 48}
 
 
 def run(make_folder: Any, make_prompt: Any, options: argparse.Namespace) -> dict[str, float]:
-    """Tokens a second by the number of streams."""
+    """Return tokens per second by number of streams."""
     sampling = SamplingParams(temperature=0, max_tokens=options.tokens, ignore_eos=True, detokenize=False)
     with tempfile.TemporaryDirectory() as folder:
         make_folder(Path(folder))

@@ -1,7 +1,7 @@
-"""What the worst bodies cost a real `visualglm serve` (`make bench-hostile`).
+"""Cost of the worst request bodies for a real `visualglm serve` (`make bench-hostile`).
 
-Each body of the allowed size is posted alone. Another process asks for `/health` all the time: the longest wait for
-its answer is the longest that the event loop was held. Memory is the peak beyond what the server had before. Stores
+Each body of the allowed size is posted alone. Another process requests `/health` all the time: its longest wait is the
+longest time for which the event loop was blocked. Memory is the peak beyond what the server had before. Stores
 `benchmarks/results/hostile_bodies.json`.
 """
 
@@ -27,27 +27,27 @@ SIZE = 31_000_000
 
 
 def upstream(image: bytes = b"", text: bytes = b"?", history: bytes = b"[]") -> tuple[str, bytes]:
-    """A body of `POST /`."""
+    """Build a body of `POST /`."""
     return "/", b'{"text":"' + text + b'","image":"' + image + b'","history":' + history + b"}"
 
 
 def chat(content: bytes) -> tuple[str, bytes]:
-    """A body of OpenAI's API."""
+    """Build a body of OpenAI's API."""
     return CHAT, b'{"model":"visualglm-mini","messages":[{"role":"user","content":' + content + b"}]}"
 
 
 def image(url: bytes) -> tuple[str, bytes]:
-    """A message with one image."""
+    """Build a message with one image."""
     return chat(b'[{"type":"image_url","image_url":{"url":"' + url + b'"}}]')
 
 
 def fill(unit: bytes, size: int = SIZE) -> bytes:
-    """Repeats a unit."""
+    """Repeat a unit up to the size."""
     return unit * (size // len(unit))
 
 
 def bodies() -> Iterator[tuple[str, tuple[str, bytes]]]:
-    """Each kind of body by its name; the first ones are an honest image's."""
+    """Return each kind of body by its name; the first ones are legitimate images."""
     yield "image in base64", upstream(fill(b"A"))
     yield "image in base64, line breaks", upstream(fill(b"A" * 76 + b"\n"))
     yield "image in base64, escaped slashes", image(b"data:image/png;base64," + fill(b"A" * 62 + b"\\/"))
@@ -69,7 +69,7 @@ def bodies() -> Iterator[tuple[str, tuple[str, bytes]]]:
 
 
 def watch(told: Connection) -> None:
-    """Asks for /health until told otherwise; says the longest wait since it was asked last, in milliseconds."""
+    """Request /health until stopped; report the longest wait since the last report, in milliseconds."""
     longest = 0.0
     with httpx.Client(base_url=BASE, timeout=600) as client:
         while True:
@@ -84,7 +84,7 @@ def watch(told: Connection) -> None:
 
 
 def measure(pid: int, told: Connection) -> dict[str, Any]:
-    """The figures of each body."""
+    """Measure the figures of each body."""
 
     def longest_wait() -> float:
         told.send(True)
@@ -95,10 +95,10 @@ def measure(pid: int, told: Connection) -> dict[str, Any]:
 
     figures: dict[str, Any] = {}
     with httpx.Client(base_url=BASE, timeout=600, headers={"Content-Type": "application/json"}) as client:
-        client.post("/", json={"text": "?", "max_length": 40})  # what is made at the first request is no body's fault
+        client.post("/", json={"text": "?", "max_length": 40})  # exclude what the first request allocates
         longest_wait()
         for name, (path, body) in bodies():
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins at what is there now
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak to the current memory
             before, idle = memory("VmRSS"), longest_wait()
             started = time.perf_counter()
             status = client.post(path, content=body).status_code
@@ -115,7 +115,7 @@ def measure(pid: int, told: Connection) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Starts the server and its watcher, posts every body, stops both."""
+    """Start the server and its watcher, post every body, stop both."""
     command = [sys.executable, "-m", "visualglm", "serve", "--no-web", "--port", str(PORT)]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     told, other = multiprocessing.Pipe()
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def until_ready() -> None:
-    """Waits for the server."""
+    """Wait for the server."""
     for _ in range(600):
         try:
             if httpx.get(f"{BASE}/health").status_code == 200:

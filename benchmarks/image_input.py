@@ -1,9 +1,9 @@
-"""An image file to pixel_values: decoded once and resized once, beside the way through arrays (`make bench-image`).
+"""An image file to pixel_values: decoded and resized once, against the previous way through arrays (`make
+bench-image`).
 
-Before, the command opened the file, the image was copied twice on its way to the image processor, became an array of
-its full size, and an image again to be resized. Both ways run in turn, in one process; their pixels must be equal.
-Stores `benchmarks/results/image_input.json`: the medians, and beside them decoding and resizing alone, which no way
-can do without.
+Previously the command opened the file, the image was copied twice before the image processor, converted to an array of
+full size, and back to an image for resizing. Both ways run in turn in one process; their pixels must be equal. Stores
+`benchmarks/results/image_input.json`: the medians, and those of decoding and resizing alone, the lower bound of both.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ SIDE = 224
 
 
 class ThroughArrays(VisualGLMImageProcessor):
-    """The way before, which is transformers' own."""
+    """The previous way, which is transformers' own."""
 
     def process_image(self, image: Image.Image, **kwargs: Any) -> np.ndarray:  # type: ignore[override]
-        """uint8 [3, H, W], not resized yet."""
+        """Return uint8 [3, H, W], not resized yet."""
         return np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
 
     resize = PilBackend.resize
@@ -62,13 +62,13 @@ def main() -> None:
 
 
 def drawn_photo() -> Image.Image:
-    """Smooth noise: as many bytes for a pixel as a photograph has."""
+    """Draw smooth noise, which has as many bytes per pixel as a photograph."""
     noise = np.random.default_rng(0).integers(0, 256, (SIZE[1] // 20, SIZE[0] // 20, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize(SIZE, Image.Resampling.BICUBIC)
 
 
 def ways(path: Path) -> dict[str, Callable[[], Any]]:
-    """What is measured, by name."""
+    """Return the measured functions by name."""
     size, image = {"height": SIDE, "width": SIDE}, open_image(path)
     processor, through_arrays = VisualGLMImageProcessor(size=size), ThroughArrays(size=size)
 
@@ -89,7 +89,7 @@ def ways(path: Path) -> dict[str, Callable[[], Any]]:
 
 
 def measure(measured: dict[str, Callable[[], Any]], runs: int) -> dict[str, float]:
-    """The median seconds of each, all in turn."""
+    """Return the median seconds of each, all in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in measured}
     for _ in range(runs):
         for name, run in measured.items():

@@ -1,7 +1,7 @@
-"""A matrix of the 6B, 4096 x 4096, by our kernel and by torch's, on a thread (`make bench-linear`).
+"""A 4096 x 4096 matrix of the 6B, by our kernel and by torch's, on one thread (`make bench-linear`).
 
-Each kernel multiplies with more matrices than fit any cache; seconds are processor time of the only thread, so that
-neighbours do not lengthen them. Stores `benchmarks/results/linear.json`.
+Each kernel multiplies with more matrices than fit any cache; seconds are CPU time of the only thread, which other
+processes do not lengthen. Stores `benchmarks/results/linear.json`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from visualglm.kernels import cpu_backend, operators  # noqa: F401  (the latter 
 RESULT = RESULTS / "linear.json"
 SIZE, GROUP = 4096, 32
 WEIGHTS_OF_THE_6B = 28 * 12 * SIZE * SIZE + 130528 * SIZE
-"""What a decoded token multiplies with: 28 blocks and the head."""
+"""Weights that a decoded token multiplies with: 28 blocks and the head."""
 Multiply = Callable[[Tensor], Any]
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=15)
     parser.add_argument("--output", type=Path, default=RESULT)
@@ -46,7 +46,7 @@ def main() -> None:
 def measured(
     name: str, matrices: list[Multiply], size: int, dtype: torch.dtype, probe: BandwidthProbe, repeat: int
 ) -> dict[str, Any]:
-    """One kernel at 1, 8 and 64 rows, with the bandwidth read in between."""
+    """Measure one kernel at 1, 8 and 64 rows, and the bandwidth in between."""
     rows = {}
     for count in (1, 8, 64):
         x, seconds, bandwidths = torch.randn(count, SIZE).to(dtype), [], []
@@ -65,7 +65,7 @@ def measured(
 
 
 def int4() -> tuple[list[Multiply], int, torch.dtype]:
-    """Ours, groups of 32."""
+    """Return our 4-bit kernel, groups of 32."""
     stored = torch.randint(0, 256, (SIZE, SIZE // 2), dtype=torch.uint8)
     scales = torch.rand(SIZE, SIZE // GROUP).half()
     arranged = [cpu_backend.arrange_int4(stored, scales, GROUP) for _ in range(6)]
@@ -74,21 +74,21 @@ def int4() -> tuple[list[Multiply], int, torch.dtype]:
 
 
 def int8() -> tuple[list[Multiply], int, torch.dtype]:
-    """Ours, a scale per row."""
+    """Return our 8-bit kernel, a scale per row."""
     stored, scales = torch.randint(-127, 128, (SIZE, SIZE), dtype=torch.int8), torch.rand(SIZE)
     arranged = [cpu_backend.arrange_int8(stored) for _ in range(4)]
     return [lambda x, w=w: cpu_backend.linear_int8(x, w, scales) for w in arranged], stored.nbytes, torch.bfloat16
 
 
 def few_rows() -> tuple[list[Multiply], int, torch.dtype]:
-    """bfloat16, ours for up to 4 rows and torch's above."""
+    """Return the bfloat16 linear: ours for up to 4 rows, torch's above."""
     weights = [torch.randn(SIZE, SIZE).bfloat16() for _ in range(3)]
     calls: list[Multiply] = [lambda x, w=w: torch.ops.visualglm.linear_few_rows(x, w, None) for w in weights]
     return calls, 2 * SIZE**2, torch.bfloat16
 
 
 def torch_int4() -> tuple[list[Multiply], int, torch.dtype]:
-    """torch's, groups of 32, a scale and a zero per group."""
+    """Return torch's 4-bit kernel, groups of 32, a scale and a zero per group."""
     numbers = torch.randint(0, 16, (SIZE, SIZE), dtype=torch.int32)
     packed = [torch._convert_weight_to_int4pack_for_cpu(numbers, 1) for _ in range(6)]
     scales = torch.rand(SIZE // GROUP, SIZE, 2).bfloat16()
@@ -97,14 +97,14 @@ def torch_int4() -> tuple[list[Multiply], int, torch.dtype]:
 
 
 def torch_int8() -> tuple[list[Multiply], int, torch.dtype]:
-    """torch's, a scale per row."""
+    """Return torch's 8-bit kernel, a scale per row."""
     weights = [torch.randint(-127, 128, (SIZE, SIZE), dtype=torch.int8) for _ in range(4)]
     scales = torch.rand(SIZE).bfloat16()
     return [lambda x, w=w: torch._weight_int8pack_mm(x, w, scales) for w in weights], SIZE**2, torch.bfloat16
 
 
 def bfloat16() -> tuple[list[Multiply], int, torch.dtype]:
-    """torch's plain linear."""
+    """Return torch's plain bfloat16 linear."""
     weights = [torch.randn(SIZE, SIZE).bfloat16() for _ in range(3)]
     return [lambda x, w=w: F.linear(x, w) for w in weights], 2 * SIZE**2, torch.bfloat16
 

@@ -1,8 +1,8 @@
-"""What 8 and 4 bits cost in quality (`make bench-quantization`).
+"""Quality of 8-bit and 4-bit weights (`make bench-quantization`).
 
-The packed model, or `--model`, answers the questions of its evaluation about drawn scenes it has never seen, in float32
-from its own weights and then in every quantized form. Per form: the share of answers that did not change, the share
-that is right, and, reading the true answers, the perplexity and how far the logits moved. Stores
+The packed model, or `--model`, answers the questions of its evaluation about unseen drawn scenes, in float32 from its
+own weights and then in every quantized form. Per form: the fraction of unchanged answers, the fraction of right ones,
+and on the true answers the perplexity and the distance of the logits. Stores
 `benchmarks/results/quantization_quality.json`.
 """
 
@@ -39,11 +39,11 @@ BATCH = 64
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--scenes", type=int, default=40, help="drawn scenes; about 40 questions each")
-    parser.add_argument("--questions", type=int, default=1000, help="of them, evenly chosen")
+    parser.add_argument("--questions", type=int, default=1000, help="number of questions, evenly chosen")
     parser.add_argument("--output", type=Path, default=RESULTS / "quantization_quality.json")
     options = parser.parse_args()
     forms = measure(options.model, options.scenes, options.questions)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(name: str | None, count: int, most: int) -> dict[str, Any]:
-    """Every form's figures; the first form is what the others are compared with."""
+    """Return every form's figures; the others are compared with the first."""
     scenes = drawn_scenes(count)
     asked = questions(scenes)
     asked = asked[:: max(1, len(asked) // most)][:most]
@@ -80,7 +80,7 @@ def measure(name: str | None, count: int, most: int) -> dict[str, Any]:
 
 
 def calibrated(name: str | None, calibrate: int) -> VisualGLM:
-    """In 4 bits whose scales were chosen on so many training scenes."""
+    """Quantize to 4 bits with scales calibrated on that many training scenes."""
     images = [render_scene(scene) for scene in drawn_scenes(calibrate, Split.TRAIN)]
     with tempfile.TemporaryDirectory() as folder:
         source, plan = name or visualglm.packed_model(), quantization_plan(4)
@@ -90,7 +90,7 @@ def calibrated(name: str | None, calibrate: int) -> VisualGLM:
 
 @torch.no_grad()
 def read_truth(model: VisualGLM, asked: list[AskedQuestion], images: Tensor) -> tuple[list[Tensor], float]:
-    """Logits [tokens, vocabulary] at each token of each true answer, and the mean of its negative log probability."""
+    """Return logits [tokens, vocabulary] at each token of each true answer, and the mean negative log probability."""
     config, logits, nats = model.model.config, [], []
     for start in range(0, len(asked), BATCH):
         part = asked[start : start + BATCH]
@@ -112,13 +112,13 @@ def read_truth(model: VisualGLM, asked: list[AskedQuestion], images: Tensor) -> 
 
 
 def distance(found: list[Tensor], wanted: list[Tensor]) -> float:
-    """Relative, over all tokens, each position's mean taken off (it changes no probability)."""
+    """Return the relative distance over all tokens, less each position's mean (which changes no probability)."""
     one, other = (torch.cat([rows - rows.mean(-1, keepdim=True) for rows in side]) for side in (found, wanted))
     return float((one - other).norm() / other.norm())
 
 
 def size(model: VisualGLM) -> int:
-    """Bytes of the weights, tied ones once; what is not quantized counts as the 16 bits that the file has."""
+    """Return the bytes of the weights, tied ones once; unquantized ones count as the file's 16 bits."""
     tensors = {tensor.data_ptr(): tensor for tensor in model.model.state_dict().values()}.values()
     return sum(t.numel() * (2 if t.dtype == torch.float32 and t.dim() > 1 else t.element_size()) for t in tensors)
 

@@ -1,8 +1,9 @@
 """Keep the figures in README and docs equal to the files of results in the repository.
 
-Tables stand between `<!-- name -->` and `<!-- /name -->`, and `python benchmarks/quote.py` rewrites them. Sentences are
-written by hand between `<!-- figures FILE.json -->` and `<!-- /figures -->`: each number there must be one of that file
-(rounded, or as a percentage), else it is listed. `--check` changes nothing. Exits 1 where a page and a file differ.
+Tables are between `<!-- name -->` and `<!-- /name -->`, and `python benchmarks/quote.py` rewrites them. Sentences are
+written by hand between `<!-- figures FILE.json -->` and `<!-- /figures -->`: each number in them must be one of that
+file (rounded, or as a percentage), or it is listed. `--check` changes nothing. The exit code is 1 if a page and a file
+differ.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from quote_words import WORDS
 
+from visualglm.evaluation.report_texts import TEXTS
 from visualglm.hardware.memory import in_words
 
 ROOT = Path(__file__).parents[1]
@@ -25,12 +27,12 @@ PAGES += [(language, page) for language in ("en", "zh") for page in sorted((ROOT
 
 
 def full_size(language: str, name: str = "full_size") -> str:
-    """The table of `make full-size`, or of `make full-size-4bit`."""
+    """Build the table of `make full-size`, or of `make full-size-4bit`."""
     return table([("", ""), ("---",) * 2, *full_size_rows(WORDS[language], language, stored(name))])
 
 
 def full_size_rows(words: dict[str, str], language: str, result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of each line."""
+    """Yield name and value of each line."""
     peak, ratio, size = result["peak_anonymous_gb"], result["peak_over_model"], result["model_gb"]
     seconds = words["seconds"].format
     return [
@@ -43,7 +45,7 @@ def full_size_rows(words: dict[str, str], language: str, result: dict[str, Any])
 
 
 def demo(language: str) -> str:
-    """What `make demo` says in the page's language; the same on every machine, since the packed model is greedy."""
+    """Build the output of `make demo` in the page's language; the packed model is greedy, so it is equal everywhere."""
     sample = stored("demo")
     lines = [line for turn in sample["turns"] for line in (f"> {turn['question']}", turn["answer"])]
     image = Path(sample["image"])
@@ -51,14 +53,14 @@ def demo(language: str) -> str:
 
 
 def finetune_demo(language: str) -> str:
-    """What the recipes of the background example reached."""
+    """Build the results of the background example's recipes."""
     words, result = WORDS[language], stored("finetune_demo")
     rows = [words["demo_row"].format(method=method, **found) for method, found in result["methods"].items()]
     return "\n".join([words["demo_head"], "| --- | --- | --- | --- | --- |", *rows])
 
 
 def finetune_memory(language: str) -> str:
-    """Peak memory of fine-tuning, foretold and measured."""
+    """Build the table of estimated and measured peak memory of fine-tuning."""
     words, result = WORDS[language], stored("finetuning")
     rows = [
         f"| {words[f'memory_{kind}'].format(**result[kind])} | `{method}` | {in_words(found['foretold_bytes'])} | "
@@ -71,7 +73,7 @@ def finetune_memory(language: str) -> str:
 
 
 def stored(name: str) -> dict[str, Any]:
-    """A file of results."""
+    """Read a file of results."""
     found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
     return found
 
@@ -80,7 +82,7 @@ IMAGES_TO_SCALE, TOKENS_TO_SCALE = 1_000_000, 40
 
 
 def scale(language: str) -> str:
-    """What `make full-size` and `make bench-caption` measured, multiplied and divided."""
+    """Extrapolate what `make full-size` and `make bench-caption` measured."""
     words = WORDS[language]
     full, mini = stored("full_size"), stored("captioning")
     image, prompt, token = full["image_seconds"], full["prompt_seconds"], full["seconds_per_token"]
@@ -103,7 +105,7 @@ def scale(language: str) -> str:
 
 
 def vllm(language: str) -> str:
-    """What `make bench-vllm` measured."""
+    """Build the table of `make bench-vllm`."""
     words, result = WORDS[language], stored("vllm_throughput")
     ours, theirs = (result["engines"][name]["clients"] for name in ("transformers", "vllm"))
     cell = "{requests_per_second} ({tokens_per_second})"
@@ -113,7 +115,7 @@ def vllm(language: str) -> str:
 
 
 def quantization(language: str) -> str:
-    """The table of `make bench-quantization`."""
+    """Build the table of `make bench-quantization`."""
     words, result = WORDS[language], stored("quantization_quality")
     rows = [words["quantization"], ("---",) * 6]
     for form, found in result["forms"].items():
@@ -125,7 +127,7 @@ def quantization(language: str) -> str:
 
 
 def linear(language: str) -> str:
-    """The table of `make bench-linear`."""
+    """Build the table of `make bench-linear`."""
     words, result = WORDS[language], stored("linear")
     rows = [words["linear"], ("---",) * 5]
     for found in result["kernels"]:
@@ -138,7 +140,7 @@ def linear(language: str) -> str:
 
 
 def bench_6b(language: str) -> str:
-    """What `make bench-6b` measured on random weights of the full size."""
+    """Build the table of `make bench-6b`: random weights of the full size."""
     words, found = WORDS[language], [stored(f"bench_6b_{bits}") for bits in (4, 8)]
     rows = [tuple(head.format(found[0]["prompt_tokens"]) for head in words["bench_6b"]), ("---",) * 7]
     for report in found:
@@ -151,7 +153,7 @@ def bench_6b(language: str) -> str:
 
 
 def peers(language: str) -> str:
-    """What `make bench-peers` measured beside chatglm.cpp."""
+    """Build the table of `make bench-peers`, compared with chatglm.cpp."""
     words, result = WORDS[language], stored("peers_chatglm_cpp")
     rows = [words["peers"], ("---",) * 5]
     for bits in (4, 8):
@@ -167,7 +169,7 @@ def peers(language: str) -> str:
 
 
 def upstream(language: str) -> str:
-    """What `make bench-upstream` measured beside upstream's own code."""
+    """Build the table of `make bench-upstream`, compared with upstream's own code."""
     words, result = WORDS[language], stored("peers_upstream")
     rows = [tuple(head.format(result["prompt_tokens"]) for head in words["upstream"]), ("---",) * 4]
     for form, name in words["upstream_form"].items():
@@ -180,8 +182,26 @@ def upstream(language: str) -> str:
     return table(rows)
 
 
+def evaluate_mini(language: str) -> str:
+    """What `make evaluate-mini` measured of the packed model's forms, on every offline task."""
+    words, result = WORDS[language], stored("evaluate_mini")
+    forms = result["forms"]
+    rows = [(words["evaluate_head"], *(words["evaluate_forms"][form] for form in forms)), ("---",) * (1 + len(forms))]
+    for task, tested in forms["base"].items():
+        for name in tested["metrics"]:
+            cells = [_with_interval(found[task]["metrics"].get(name)) for found in forms.values()]
+            rows.append((f"`{task}`: {TEXTS[language].get(name, name)}", *cells))
+    return table(rows)
+
+
+def _with_interval(entry: dict[str, Any] | None) -> str:
+    if entry is None or entry["value"] is None:
+        return ""
+    return f"{entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}], n = {entry['n']}"
+
+
 def table(rows: list[Any]) -> str:
-    """Markdown of rows of cells, the head and its rule first."""
+    """Format rows of cells as a Markdown table, the head and its rule first."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -197,12 +217,13 @@ QUOTES = {
     "finetune_demo": finetune_demo,
     "finetune_memory": finetune_memory,
     "scale": scale,
+    "evaluate_mini": evaluate_mini,
     "vllm": vllm,
 }
 
 
 def quoted(page: str, language: str) -> str:
-    """The page with every mark's content made anew."""
+    """Return the page with the content of every marker rebuilt."""
     for name, make in QUOTES.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if begin in page:
@@ -213,11 +234,11 @@ def quoted(page: str, language: str) -> str:
 
 SENTENCES = re.compile(r"<!-- figures (\w+)\.json -->\n(.*?)<!-- /figures -->", re.DOTALL)
 NUMBER = re.compile(r"(?<![A-Za-z0-9_.])\d(?:[\d.,-]*\d)?(?![A-Za-z])")
-"""A figure, a version or a date; not the 6 of 6B."""
+"""Pattern of a figure, a version or a date; not the 6 of 6B."""
 
 
 def unknown_numbers(page: str) -> Iterator[str]:
-    """Each number of a page's sentences that the file named beside them does not have; code spans are left out."""
+    """Yield each number of a page's sentences that the named file does not have; code spans are ignored."""
     for name, text in SENTENCES.findall(page):
         recorded = re.findall(r"\d(?:[\d.,-]*\d)?", json.dumps(stored(name)))
         values = [float(number) for number in recorded if re.fullmatch(r"\d+(\.\d+)?", number)]
@@ -239,7 +260,7 @@ def main() -> int:
             if not check:
                 path.write_text(new, "utf-8")
         for number in unknown_numbers(new):
-            print(f"{path.name}: no such figure as {number}; write the sentence again")
+            print(f"{path.name}: {number} is not in the file. Rewrite the sentence.")
             wrong.append(path.name)
     if not wrong:
         print("every figure is as recorded")

@@ -1,8 +1,8 @@
-"""The local engine, one Ray actor, two Ray actors, in one run (`make bench-ray`).
+"""The local engine, one Ray actor and two Ray actors in one run (`make bench-ray`).
 
-Captions the same drawn images with the packed model, each engine with one thread a model, and stores the figures in
-`benchmarks/results/ray_captioning.json`: seconds until Ray runs, until the first part lies there (the actor opens its
-model in these), and images per second after it. `--images N` changes how many. Says nothing about networks or GPUs.
+Captions the same drawn images with the packed model, each engine with one thread per model, and stores the figures in
+`benchmarks/results/ray_captioning.json`: seconds until Ray runs, until the first part is written (including loading the
+model in the actor), and images per second after it. `--images N` sets their number. Networks and GPUs are not measured.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from visualglm.captioning.sources import CaptionItem, read_source
 
 PLAN = CaptionPlan(QUESTION, batch_size=8)
 CHUNK = 16
-"""Images in a part; more would hide the end of a short run."""
+"""Images per part; more would hide the end of a short run."""
 OPEN = functools.partial(visualglm.load, device="cpu")
 
 
 def main() -> None:
-    """Runs the three over the same images."""
+    """Run the three over the same images."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=256)
     options = parser.parse_args()
@@ -64,24 +64,24 @@ def main() -> None:
 
 
 def local(items: list[CaptionItem], folder: Path) -> dict[str, Any]:
-    """Opens the model and answers here."""
+    """Load the model and answer in this process."""
     model, opening = timed(OPEN)
     told = []
     with JsonlResults(folder / "local.jsonl") as results:
         CaptionRun(model, results, PLAN, {})(items, lambda item: told.append(time.perf_counter()))
-    later = len(told) - CHUNK  # as on Ray: what comes after the first part, which warms up
+    later = len(told) - CHUNK  # as on Ray: everything after the first part, which warms up
     return {"open_seconds": round(opening, 1), "images_per_second": round(later / (told[-1] - told[CHUNK - 1]), 2)}
 
 
 def on_ray(items: list[CaptionItem], out: Path, actors: int) -> dict[str, Any]:
-    """Answers by actors of a core each."""
+    """Answer by actors with one core each."""
     opener = functools.partial(open_answers, OPEN, PLAN, {})
     began = time.perf_counter()
     told = []
     with ParquetResults(out) as parts:
         for count in ray_engine.answer(items, parts, opener, ray_engine.Pool(actors, 1, 0)):
             told.append((count, time.perf_counter()))
-    later = sum(count for count, _ in told[actors:])  # by then every actor's first part is written
+    later = sum(count for count, _ in told[actors:])  # by now every actor has written its first part
     return {
         "first_part_seconds": round(told[0][1] - began, 1),
         "images_per_second": round(later / (told[-1][1] - told[actors - 1][1]), 2),

@@ -1,7 +1,4 @@
-"""Where figures come from (command, date, machine, versions), and the file that keeps them.
-
-Knows nothing about what is measured.
-"""
+"""Store figures with their origin: command, date, machine, versions."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def origin(program: str) -> dict[str, Any]:
-    """The head of every record; `program` is the benchmark's `__file__`, its arguments are this process's."""
+    """Build the head of a record; `program` is the benchmark's `__file__`, its arguments are this process's."""
     return {
         "command": shlex.join(["python", Path(program).resolve().relative_to(ROOT).as_posix(), *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -31,7 +28,7 @@ def origin(program: str) -> dict[str, Any]:
 
 
 def store(path: Path, figures: dict[str, Any]) -> None:
-    """Writes the record, and shows it."""
+    """Write the record and print it."""
     text = json.dumps(figures, indent=2, ensure_ascii=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
 """Load and faults against a real `visualglm serve` with the packed model (`make bench-serve`).
 
-Load: `--clients` streaming clients for `--seconds`; every answer is compared with what the same request got alone.
-Faults: clients that vanish, read slowly or stop half-way through a body, malformed requests, broken images;
-after each kind the server must answer as before. Stores `benchmarks/results/serving.json`. Says nothing about quality.
+Load: `--clients` streaming clients for `--seconds`; every answer is compared with that of the same request alone.
+Faults: clients that vanish, read slowly or stop half-way through a body, malformed requests, broken images; after each
+kind the server must answer as before. Stores `benchmarks/results/serving.json`. Quality is not measured.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CHAT = "/v1/chat/completions"
 
 
 def main() -> None:
-    """Starts the server, loads it, harms it, stops it."""
+    """Start the server, load it, attack it, stop it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=300)
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 async def measure(options: argparse.Namespace, pid: int) -> dict[str, Any]:
-    """All figures."""
+    """Measure all figures."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url="http://127.0.0.1:8472", timeout=600, limits=limits) as client:
         await until_ready(client)
@@ -91,7 +91,7 @@ async def measure(options: argparse.Namespace, pid: int) -> dict[str, Any]:
 
 
 async def until_ready(client: httpx.AsyncClient) -> None:
-    """The model is open."""
+    """Wait until the model is loaded."""
     for _ in range(3600):
         try:
             if (await client.get("/health")).status_code == 200:
@@ -103,7 +103,7 @@ async def until_ready(client: httpx.AsyncClient) -> None:
 
 
 def make_requests(images: int) -> list[dict[str, Any]]:
-    """Every image with every question, each with one of the samplings."""
+    """Combine every image with every question, each with one of the samplings."""
     requests = []
     samplings = itertools.cycle(SAMPLINGS)
     for seed in itertools.islice(seeds(Split.TEST), images):
@@ -116,7 +116,7 @@ def make_requests(images: int) -> list[dict[str, Any]]:
 
 
 def png(seed: int) -> bytes:
-    """A drawn scene as a file's bytes."""
+    """Return a drawn scene as the bytes of a PNG."""
     import io
 
     file = io.BytesIO()
@@ -125,7 +125,7 @@ def png(seed: int) -> bytes:
 
 
 async def answer(client: httpx.AsyncClient, request: dict[str, Any]) -> tuple[int, str, float, float]:
-    """Status, text, seconds to the first piece of text and to the end."""
+    """Return status, text, and seconds to the first piece of text and to the end."""
     started, first, text = time.perf_counter(), 0.0, ""
     async with client.stream("POST", CHAT, json=request) as reply:
         async for line in reply.aiter_lines():
@@ -140,7 +140,7 @@ async def answer(client: httpx.AsyncClient, request: dict[str, Any]) -> tuple[in
 async def under_load(
     client: httpx.AsyncClient, requests: list[dict[str, Any]], alone: list[str], options: argparse.Namespace, pid: int
 ) -> dict[str, Any]:
-    """Clients that ask again and again until the time is up."""
+    """Run clients that ask again and again until the time is up."""
     end = time.monotonic() + options.seconds
     statuses: Counter[int] = Counter()
     firsts: list[float] = []
@@ -184,20 +184,20 @@ async def under_load(
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """p50 and p95."""
+    """Return p50 and p95."""
     cuts = statistics.quantiles(seconds, n=20)
     return {"p50": round(cuts[9], 3), "p95": round(cuts[18], 3)}
 
 
 def resident(pid: int) -> int:
-    """MB of the server's process."""
+    """Return the resident MB of the server's process."""
     return status_field(Path(f"/proc/{pid}/status"), "VmRSS") // 10**6
 
 
 async def under_faults(
     client: httpx.AsyncClient, request: dict[str, Any], alone: str, fuzz: int, pid: int
 ) -> dict[str, Any]:
-    """Each kind of harm, and whether the next request was answered as before."""
+    """Cause each kind of fault, and check that the next request is answered as before."""
     kinds: dict[str, Callable[[], Awaitable[Any]]] = {
         "32 clients vanish in the middle of a stream": lambda: together(32, lambda: vanish(client, request)),
         "16 clients read slowly": lambda: together(16, lambda: slow(request)),
@@ -216,17 +216,17 @@ async def under_faults(
 
 
 def open_files(pid: int) -> int:
-    """How many files and sockets the server holds."""
+    """Return the number of files and sockets that the server has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 async def together(count: int, harm: Callable[[], Awaitable[str]]) -> dict[str, int]:
-    """The same harm many times at once."""
+    """Cause the same fault many times at once."""
     return dict(Counter(await asyncio.gather(*(harm() for _ in range(count)))))
 
 
 async def vanish(client: httpx.AsyncClient, request: dict[str, Any]) -> str:
-    """Leaves after the first event."""
+    """Leave after the first event."""
     async with client.stream("POST", CHAT, json=request) as reply:
         async for _ in reply.aiter_lines():
             return f"{reply.status_code}, left"
@@ -234,7 +234,7 @@ async def vanish(client: httpx.AsyncClient, request: dict[str, Any]) -> str:
 
 
 async def slow(request: dict[str, Any]) -> str:
-    """Reads 64 bytes at a time."""
+    """Read 64 bytes at a time."""
     reader, writer = await asyncio.open_connection("127.0.0.1", 8472, limit=64)
     body = json.dumps(request).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -248,7 +248,7 @@ async def slow(request: dict[str, Any]) -> str:
 
 
 async def half_a_body() -> str:
-    """Sends half and goes."""
+    """Send half a body and leave."""
     _, writer = await asyncio.open_connection("127.0.0.1", 8472)
     writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n".encode() + b'{"model": ')
     await writer.drain()
@@ -257,7 +257,7 @@ async def half_a_body() -> str:
 
 
 async def broken_images(client: httpx.AsyncClient) -> dict[str, int]:
-    """Samples of the packed model, cut and changed at random places."""
+    """Cut and change samples of the packed model at random offsets."""
     chance, statuses = random.Random(1), Counter[str]()
     whole = next(iter(sorted((visualglm.packed_model() / "samples").glob("*.png")))).read_bytes()
     for _ in range(100):
@@ -272,7 +272,7 @@ async def broken_images(client: httpx.AsyncClient) -> dict[str, int]:
 
 
 async def malformed(client: httpx.AsyncClient, count: int) -> dict[str, int]:
-    """Valid requests with bytes changed, cut, or doubled, at three routes."""
+    """Change, cut or double bytes of valid requests, at three routes."""
     chance, statuses = random.Random(2), Counter[str]()
     chat = json.dumps({"model": "visualglm-mini", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1})
     old = json.dumps({"text": "hi", "history": [], "max_length": 40, "image": "aGVsbG8="})

@@ -1,8 +1,8 @@
 """Our own server against vLLM's with the plugin, one after the other (`make bench-vllm`).
 
-Each of 1, 8 and 32 clients asks about images with the packed model, one question after another, greedily, in float32.
-Stores requests and tokens a second of both in `benchmarks/results/vllm_throughput.json`, and how many of their answers
-differ. Says nothing about a GPU.
+1, 8 and 32 clients ask about images with the packed model, one question after another, greedily, in float32. Stores
+requests and tokens per second of both in `benchmarks/results/vllm_throughput.json`, and how many of their answers
+differ. GPUs are not measured.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ ENGINES = {
     "transformers": [],
     "vllm": ["--engine", "vllm", "--dtype", "float32", "--vllm-args", "--max-num-seqs 32"],
 }
-"""What each engine's `visualglm serve` is told."""
+"""Arguments of each engine's `visualglm serve`."""
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""One thread for either; vLLM's keys and values may take a gigabyte."""
+"""Environment: one thread for both; vLLM's KV cache may take a gigabyte."""
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--requests", type=int, default=64, help="for each number of clients")
@@ -66,13 +66,13 @@ def main() -> None:
 
 
 def vllm_version(python: Path) -> str:
-    """The version in the other environment."""
+    """Return the version in the other environment."""
     code = "from visualglm.vllm_plugin.versions import installed_version as found; print(found())"
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def measured(python: Path, flags: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """One engine's figures at every number of clients; its server lives as long as this."""
+    """Measure one engine at every number of clients, with one server."""
     environment = {**os.environ, **ENVIRONMENT}
     command = [python, "-m", "visualglm", "serve", "--port", str(PORT), "--no-web", *flags]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -84,7 +84,7 @@ def measured(python: Path, flags: list[str], options: argparse.Namespace) -> dic
 
 
 async def ask_all(options: argparse.Namespace) -> dict[str, Any]:
-    """Requests and tokens a second by clients, and the texts of the last round."""
+    """Return requests and tokens per second by clients, and the texts of the last round."""
     limits, found = httpx.Limits(max_connections=None), {}
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=1800, limits=limits) as client:
         started = time.perf_counter()
@@ -103,7 +103,7 @@ async def ask_all(options: argparse.Namespace) -> dict[str, Any]:
 async def round_of(
     client: httpx.AsyncClient, requests: list[dict[str, Any]], clients: int
 ) -> tuple[dict[str, float], list[str]]:
-    """All requests once, by so many clients at a time."""
+    """Send all requests once, with that many clients at a time."""
     replies: list[Any] = [None] * len(requests)
     waiting = iter(range(len(requests)))
 
@@ -121,7 +121,7 @@ async def round_of(
 
 
 async def answer(client: httpx.AsyncClient, request: dict[str, Any]) -> dict[str, Any]:
-    """One whole reply."""
+    """Return one whole answer."""
     reply = await client.post(CHAT, json=request)
     reply.raise_for_status()
     found: dict[str, Any] = reply.json()

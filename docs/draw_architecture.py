@@ -85,7 +85,7 @@ LAYERS = [
     ("preprocessing", "hardware"),
     ("network", "quantization"),
     ("kernels",),
-    ("files", "mini"),
+    ("files", "hub", "mini", "reporting"),
     ("errors.py",),
 ]
 """From the top down; a folder imports only what is drawn below it (`tests/test_architecture.py` checks this table)."""
@@ -115,7 +115,7 @@ def text(
 
 
 def box(x: float, y: float, width: float, label: str, fill: str, height: float = BOX) -> str:
-    """A rounded box with `name|detail` in it."""
+    """Draw a rounded box with `name|detail` in it."""
     name, _, detail = label.partition("|")
     lines = [
         text(
@@ -135,13 +135,13 @@ def box(x: float, y: float, width: float, label: str, fill: str, height: float =
 
 
 def arrow(x1: float, y1: float, x2: float, y2: float) -> str:
-    """A straight arrow."""
+    """Draw a straight arrow."""
     ends = f'x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}"'
     return f'<line {ends} stroke="#64748b" stroke-width="1.5" marker-end="url(#tip)"/>'
 
 
 def draw_flow(language: str, top: float) -> list[str]:
-    """The three rows, and the arrows between them."""
+    """Draw the three rows, and the arrows between them."""
     first, space = 80.0, 26.0
     width = (WIDTH - 2 * LEFT - first - 4 * space) / 4
     xs = [LEFT, *(LEFT + first + space + column * (width + space) for column in range(4))]
@@ -163,7 +163,7 @@ def draw_flow(language: str, top: float) -> list[str]:
 
 
 def draw_layers(top: float) -> list[str]:
-    """The folders, one layer a line."""
+    """Draw the folders, one layer per line."""
     parts = []
     for row, names in enumerate(LAYERS):
         width = (WIDTH - 2 * LEFT - GAP * (len(names) - 1)) / len(names)
@@ -174,7 +174,7 @@ def draw_layers(top: float) -> list[str]:
 
 
 def draw(language: str) -> str:
-    """The whole image as SVG."""
+    """Return the whole image as SVG."""
     flow, layers, laboratory = CAPTIONS[language]
     second = 70 + 3 * (BOX + 30) + 20
     height = second + 22 + len(LAYERS) * 34 + 36

@@ -22,12 +22,12 @@ DIALOGUES = [
 
 
 def main() -> None:
-    """Opens the packed model and talks with it."""
+    """Load the packed model and chat with it."""
     transformers.logging.disable_progress_bar()
     started = time.perf_counter()
     model = visualglm.load()
     print(f"visualglm {visualglm.__version__}: visualglm-mini opened in {time.perf_counter() - started:.1f} s")
-    print(f"picture: {IMAGE}")
+    print(f"image: {IMAGE}")
     turns = [turn for questions in DIALOGUES for turn in talk(model.conversation(IMAGE), questions)]
     if sys.argv[1:2] == ["--record"]:
         place = IMAGE.relative_to(Path(__file__).parents[1]).as_posix()
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def talk(conversation: visualglm.Conversation, questions: list[str]) -> list[dict[str, str]]:
-    """Asks and streams; returns the turns."""
+    """Ask and stream; return the turns."""
     for question in questions:
         print(f"\n> {question}")
         for piece in conversation.stream(question):

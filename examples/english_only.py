@@ -56,7 +56,7 @@ def count(questions: int, folder: str) -> dict[str, int]:
 
 
 def main() -> None:
-    """Counts and prints."""
+    """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--model", type=Path, default=visualglm.packed_model())

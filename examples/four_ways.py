@@ -34,7 +34,7 @@ class Road:
 
 
 def four_ways(folder: str, image: str, question: str) -> list[Road]:
-    """The question through all four, greedily and without a penalty, in float32."""
+    """Ask the question in all four ways, greedily and without a penalty, in float32."""
     opened = visualglm.load(folder, device="cpu", dtype="float32")
     model, _ = sat.VisualGLMModel.from_pretrained(folder, argparse.Namespace(device="cpu"))
     spoken = "Q/A" if language_of(question) == "en" else "问/答"
@@ -59,7 +59,7 @@ def four_ways(folder: str, image: str, question: str) -> list[Road]:
 
 
 def command_line(folder: str, image: str, question: str) -> str:
-    """What `visualglm ask` prints."""
+    """Return what `visualglm ask` prints."""
     flags = ["--model", folder, "--device", "cpu", "--dtype", "float32", "--greedy", "--max-length", "256", "--json"]
     command = [sys.executable, "-m", "visualglm", "ask", image, question, *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -67,7 +67,7 @@ def command_line(folder: str, image: str, question: str) -> str:
 
 
 def disagreements(roads: list[Road]) -> list[str]:
-    """Marks under which roads with the same pixels did not all answer the same."""
+    """Return the prompt marks for which ways with equal pixels gave different answers."""
     exact = [road for road in roads if road.pixels == "float32"]
     said = {marks: {road.answer for road in exact if road.marks == marks} for marks in ("问/答", "Q/A")}
     return [marks for marks, answers in said.items() if len(answers) > 1]

@@ -23,7 +23,7 @@ from ray import serve
 from ray.serve import Application
 
 import visualglm
-from visualglm.cli.serve import served_name
+from visualglm.cli.model_name import served_name
 from visualglm.serving.app import ServerSettings, create_app
 
 LOOPBACK = ("127.0.0.1", "localhost")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+os.environ.pop("VISUALGLM_MODEL", None)  # tests without a model mean the packed one
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub; before transformers is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side, a core each; processes that tests start inherit it
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # where a test takes two threads all the same, they wait without a busy loop
@@ -27,6 +28,9 @@ import transformers
 import visualglm
 from visualglm.cli import main
 from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.network.configuration import VisualGLMConfig
+from visualglm.network.stem import FoldedConv
+from visualglm.network.vision import is_of_stem
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 collect_ignore = [] if importlib.util.find_spec("fastapi") else ["serving", "web"]  # they want visualglm[serve]
@@ -62,7 +66,7 @@ class Reference:
         return torch.tensor(self.arrays[f"{case}/{name}"])
 
     def inputs(self, case: str, image_token_id: int = 767, image_length: int = 32) -> dict[str, torch.Tensor]:
-        """The case as our model takes it: upstream's unk or pad slots become `image_token_id`."""
+        """Return the case as our model takes it: upstream's unk or pad slots become `image_token_id`."""
         inputs = {"input_ids": self.tensor(case, "input_ids").clone()}
         if self.has(case, "pixel_values"):
             start = int(self.tensor(case, "pre_image_length"))
@@ -79,7 +83,7 @@ def reference() -> Reference:
 
 
 def open_reference(layout: str = "hf", **kwargs: Any) -> VisualGLMForConditionalGeneration:
-    """The small random model from upstream's files."""
+    """Return the small random model from upstream's files."""
     kwargs = {"dtype": torch.float32, **kwargs}
     return VisualGLMForConditionalGeneration.from_pretrained(str(REFERENCE / layout), **kwargs).eval()
 
@@ -92,13 +96,13 @@ def model() -> VisualGLMForConditionalGeneration:
 
 @pytest.fixture(scope="session")
 def opened() -> visualglm.VisualGLM:
-    """The packed model. Shared: tests must leave it as it was."""
+    """Return the packed model. Shared: tests must leave it as it was."""
     return visualglm.load(device="cpu")
 
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess]:
-    """The `visualglm` program in this process: what it said and its exit code; an error with a traceback is raised."""
+    """Return the `visualglm` program in this process: its output and exit code; a traceback is raised."""
 
     def run(*arguments: str, stdin: bytes = b"") -> CompletedProcess[str]:
         monkeypatch.setattr(sys, "argv", ["visualglm", *arguments])
@@ -118,11 +122,40 @@ def tokenizer() -> ChatGLMTokenizer:
 
 @pytest.fixture
 def hf(tmp_path: Path) -> Path:
-    """A private copy of the reference set's Hugging Face folder."""
+    """Return a private copy of the reference set's Hugging Face folder."""
     return Path(shutil.copytree(REFERENCE / "hf", tmp_path / "hf"))
 
 
 @pytest.fixture
 def sat(tmp_path: Path) -> Path:
-    """A private copy of the reference set's sat folder."""
+    """Return a private copy of the reference set's sat folder."""
     return Path(shutil.copytree(REFERENCE / "sat", tmp_path / "sat"))
+
+
+@pytest.fixture(scope="session")
+def stem_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the packed model in float32 with a convolutional stem of random weights that changes what it computes."""
+    folder = tmp_path_factory.mktemp("with") / "stem"
+    shutil.copytree(visualglm.packed_model(), folder)
+    (folder / "fingerprint.json").unlink()
+    model = with_random_stem(VisualGLMForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32))
+    embed = model.image_encoder.vit.mixins["patch_embedding"]
+    for linear in (embed.map_proj, embed.pooled_proj):  # type: ignore[union-attr]
+        torch.nn.init.normal_(linear.weight, std=0.02)  # type: ignore[union-attr, arg-type]
+    model.save_pretrained(folder)
+    return folder
+
+
+def with_random_stem(model: VisualGLMForConditionalGeneration) -> VisualGLMForConditionalGeneration:
+    """Return the same model with a convolutional stem, whose added linear layers are still zero."""
+    torch.manual_seed(0)
+    config = VisualGLMConfig.from_dict(model.config.to_dict())
+    config.vision.stem = "efficientnet-lite0"
+    made = VisualGLMForConditionalGeneration(config).eval()
+    made.generation_config = model.generation_config
+    weights = {name: value for name, value in model.state_dict().items() if not is_of_stem(name)}
+    made.load_state_dict(weights, strict=False)
+    for module in made.modules():
+        if isinstance(module, FoldedConv):
+            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return made

@@ -112,7 +112,7 @@ def test_models_go_through_the_strict_loader(folders: dict[str, Path], tmp_path:
 
 @pytest.fixture
 def chatglm2(tmp_path: Path) -> Path:
-    """What a ChatGLM2 folder looks like from outside."""
+    """Return what a ChatGLM2 folder looks like from outside."""
     folder = tmp_path / "chatglm2"
     folder.mkdir()
     config = {"model_type": "chatglm", "multi_query_attention": True, "padded_vocab_size": 65024, "kv_channels": 128}

@@ -80,7 +80,7 @@ def test_both_languages_have_the_same_pages_and_headings() -> None:
 
 
 def statements(page: Path) -> list[str]:
-    """A page's Python without its comments and the words in its strings."""
+    """Return a page's Python without its comments and the words in its strings."""
     trees = [ast.parse(block) for block in blocks(page, "python")]
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):

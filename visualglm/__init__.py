@@ -1,6 +1,6 @@
-"""Talk with a image in Chinese and English. The public names; nothing heavy is imported before it is used.
+"""Talk about images in Chinese and English. Public names, imported on first use.
 
-    image -- images --> vision --> qformer --> the prompt's slots --> glm --> answer
+    image -- images --> vision --> qformer --> placeholder tokens of the prompt --> glm --> answer
 
 `import visualglm.auto` registers the classes with transformers' Auto classes; this package alone registers nothing.
 """

@@ -16,7 +16,9 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoProcessor,
 )
-from transformers.models.auto.image_processing_auto import AutoImageProcessor  # at the top it wants torchvision in 5.16
+from transformers.models.auto.image_processing_auto import (
+    AutoImageProcessor,
+)  # transformers 5.16 exports it at the top only with torchvision
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
 from .model import VisualGLMForConditionalGeneration
@@ -48,8 +50,8 @@ def register() -> None:
         VisualGLMConfig, image_processor_classes={"pil": VisualGLMImageProcessor}, exist_ok=True
     )
     AutoProcessor.register(VisualGLMConfig, VisualGLMProcessor, exist_ok=True)
-    # By name: where a class is registered for the configuration, AutoTokenizer prefers the checkpoint's own code as
-    # soon as trust_remote_code is True. The table is not documented; tests/test_auto.py watches it.
+    # Registered by name, because for a class registered by configuration AutoTokenizer prefers the checkpoint's own
+    # code if trust_remote_code is True. The table is not documented; tests/test_auto.py checks it.
     REGISTERED_TOKENIZER_CLASSES["ChatGLMTokenizer"] = ChatGLMTokenizer
 
 

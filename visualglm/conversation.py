@@ -1,14 +1,14 @@
-"""The friendly end of the road: a model opened by name, dialogues that remember their images, answers.
+"""Friendly API: a model opened by name, dialogues that remember their images, answers.
 
     visualglm.load() -> VisualGLM -- .conversation(image) --> Conversation -- .ask(question) --> Answer
 
-A image is encoded once for each adapter, however many questions follow. Knows nothing about files' formats
-(checkpoints does) or ids (prompt does).
+An image is encoded once for each adapter, however many questions follow.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,25 +25,25 @@ from .inference.answer import Answer
 from .inference.batch_generation import generate_batch
 from .inference.generation_settings import generation_settings
 from .inference.image_features import ImageFeatures, encode_pixels
+from .inference.json_grammar import compile_json_schema
 from .inference.start_reply import ask_prompt, start_reply
 from .inference.streaming_reply import StreamingReply
 from .inference.text_row import TextRow
 from .model import VisualGLMForConditionalGeneration
 from .preprocessing.chinese_token_filter import forbid_chinese_tokens
+from .preprocessing.describe_questions import DEFAULT_QUESTIONS
 from .preprocessing.images import ImageSource, VisualGLMImageProcessor
 from .preprocessing.processor import VisualGLMProcessor
 from .preprocessing.prompt import Language, Turn
 from .preprocessing.tokenizer import ChatGLMTokenizer
 
-QUESTIONS = {"zh": "描述这张图片。", "en": "Describe this picture."}
-
 
 class Conversation:
     """A dialogue about images, or about none.
 
-    `turns` are what was said; `language` is `auto` (Q/A when the question has no Chinese character), `zh`, or `en`
-    (Q/A, and never a Chinese character in an answer); `adapter` is the one that answers (None: the model's own, as it
-    stands).
+    `turns` is the history. `language` is `auto` (Q/A when the question has no Chinese character), `zh`, or `en` (Q/A,
+    and no Chinese character in an answer). `adapter` is the name of the adapter that answers (None: the model's active
+    one).
     """
 
     def __init__(
@@ -66,11 +66,13 @@ class Conversation:
 
     @property
     def history(self) -> list[tuple[str, str]]:
-        """(question, answer) pairs."""
+        """History as (question, answer) pairs."""
         return [(turn.question, turn.answer or "") for turn in self.turns]
 
     def show(self, image: ImageSource) -> None:
-        """Puts a image before the next question; it is encoded now, and again only where another adapter answers.
+        """Put an image before the next question, and encode it.
+
+        It is encoded again only when another adapter answers.
 
         Raises:
             ImageError: the image cannot be opened.
@@ -82,7 +84,7 @@ class Conversation:
         self._shown += 1
 
     def clear(self) -> None:
-        """Forgets turns and images, as upstream's `clear` does."""
+        """Forget turns and images, as upstream's `clear` does."""
         self.turns, self._images, self._shown = [], [], 0
 
     def ask(self, text: str, image: ImageSource | None = None, **sampling: Any) -> Answer:
@@ -102,20 +104,20 @@ class Conversation:
         return self.answer
 
     def stream(self, text: str, image: ImageSource | None = None, **sampling: Any) -> Iterator[str]:
-        """The answer, piece by piece; `answer` holds it whole afterwards.
+        """Yield the answer piece by piece; afterwards `answer` holds the whole answer.
 
-        Closing the iterator stops the generation; what was said by then is the turn's answer. A question that got no
-        token at all leaves no turn.
+        Closing the iterator stops the generation; the text so far is recorded as the turn's answer. If no token was
+        generated, no turn is recorded.
         """
         if self._streaming:
-            raise UsageError("an answer is still being streamed: read it to its end or close it, then ask again.")
+            raise UsageError("An answer is still being streamed. Read it to its end or close it, then ask again.")
         if image is not None:
             self.show(image)
         asked = Turn(text, image_count=self._shown)
         try:
             reply, dropped = self._start(asked, sampling)
         except VisualGLMError:
-            if image is not None:  # the question was not asked, so its image was not shown
+            if image is not None:  # the question was not asked, so its image was not used
                 self._images.pop()
                 self._shown -= 1
             raise
@@ -136,7 +138,7 @@ class Conversation:
 
     @property
     def _image_embeds(self) -> list[Tensor]:
-        """The images' vectors for the model as it stands."""
+        """Return the embeddings of the images for the active adapter."""
         return [image.embeds(self.model.model) for image in self._images]
 
     def _switch(self) -> None:
@@ -178,13 +180,13 @@ class VisualGLM:
 
     @property
     def adapters(self) -> list[str]:
-        """The names of the adapters that were added."""
+        """Names of the adapters that were added."""
         return [] if self._adapters is None else list(self._adapters.names)
 
     def add_adapter(self, place: str | Path, name: str | None = None) -> str:
-        """Lays what `visualglm finetune` trained (`DIR`, or `DIR@STEP`) on the model and puts it to work.
+        """Add an adapter that `visualglm finetune` trained (`DIR`, or `DIR@STEP`) and activate it; return its name.
 
-        Returns its name: `name`, or the folder's. Several may be added; one works at a time.
+        The name is `name`, or the folder's. Several may be added; one is active at a time.
 
         Raises:
             CheckpointError: it was trained on another model.
@@ -196,36 +198,36 @@ class VisualGLM:
         return added
 
     def use_adapter(self, name: str | None) -> None:
-        """Switches to an adapter by name, or with None to the bare model; not while an answer is being generated.
+        """Activate an adapter by name, or with None the base model; not while an answer is being generated.
 
         Raises:
-            UsageError: there is none of that name, or an answer is being generated with another one.
+            UsageError: there is no adapter of that name, or an answer of another one is being generated.
         """
         if self._adapters is not None:
             self._adapters.use(name)
         elif name is not None:
-            raise UsageError(f"there is no adapter {name!r}: none was added.")
+            raise UsageError(f"There is no adapter {name!r}, since none was added. Add one with add_adapter.")
 
     @property
     def processor(self) -> VisualGLMProcessor:
-        """Raises `TokenizerError` where no vocabulary file was found or given."""
+        """The model's processor; raises `TokenizerError` if no vocabulary file was found or given."""
         if self._processor is None:
             raise TokenizerError(
-                f"no vocabulary file (ice_text.model) lies beside the weights in {self.model.name_or_path}, so text "
-                "cannot be read: give one with tokenizer=... (--tokenizer on the command line)."
+                f"There is no vocabulary file (ice_text.model) beside the weights in {self.model.name_or_path}. "
+                "Give one with tokenizer=... (--tokenizer on the command line)."
             )
         images, own = self._processor.image_processor, VisualGLMImageProcessor.for_config(self.model.config)
-        if images.size != own.size:  # the model was resized since
+        if images.size != own.size:  # resize_image_size was called after the processor was made
             images.size = own.size
         return self._processor
 
     @property
     def tokenizer(self) -> ChatGLMTokenizer:
-        """Raises `TokenizerError` where no vocabulary file was found or given."""
+        """The model's tokenizer; raises `TokenizerError` if no vocabulary file was found or given."""
         return self.processor.tokenizer
 
     def pixel_values(self, image: ImageSource) -> Tensor:
-        """`pixel_values` [1, 3, H, W] of any image.
+        """Preprocess an image of any kind into `pixel_values` [1, 3, H, W].
 
         Raises:
             ImageError: it cannot be opened.
@@ -233,7 +235,7 @@ class VisualGLM:
         return self.processor.image_processor.read(image, self.upstream_images)
 
     def encode(self, image: ImageSource) -> Tensor:
-        """The vectors of an image's placeholder tokens [1, image_length, hidden], for `row`.
+        """Encode an image into the embeddings of its placeholder tokens [1, image_length, hidden], for `row`.
 
         Raises:
             ImageError: it cannot be opened.
@@ -243,17 +245,17 @@ class VisualGLM:
     def conversation(
         self, image: ImageSource | None = None, language: Language = "auto", adapter: str | None = None
     ) -> Conversation:
-        """A new dialogue, with a image if one is given, answered through an adapter if one is named."""
+        """Start a dialogue, with an image if one is given, answered through an adapter if one is named."""
         return Conversation(self, image, language, adapter)
 
     def ask(self, image: ImageSource | None, question: str, language: Language = "auto", **sampling: Any) -> Answer:
-        """One question about one image, without a memory."""
+        """Ask one question about one image, without history."""
         return self.conversation(image, language).ask(question, **sampling)
 
     def caption(
         self,
         images: Sequence[ImageSource],
-        question: str | Sequence[str] = QUESTIONS["zh"],
+        question: str | Sequence[str] = DEFAULT_QUESTIONS["zh"],
         language: Language = "auto",
         batch_size: int = 8,
         **sampling: Any,
@@ -268,7 +270,7 @@ class VisualGLM:
                 `num_beams` is above 1, or a sampling argument is invalid.
         """
         if isinstance(images, (str, bytes)) or not isinstance(images, Sequence) or batch_size < 1:
-            raise UsageError("caption takes a list of images and a batch_size of at least 1: use ask for one image.")
+            raise UsageError("caption takes a list of images and a batch_size of at least 1. Use ask for one image.")
         questions = [question] * len(images) if isinstance(question, str) else list(question)
         if len(questions) != len(images):
             raise UsageError(f"There are {len(images)} images and {len(questions)} questions. Give one for each image.")
@@ -302,18 +304,19 @@ class VisualGLM:
         language: Language = "auto",
         **sampling: Any,
     ) -> TextRow:
-        """A question about an encoded image [1, image_length, hidden], or about none, for `generate_batch`.
+        """Build a row for `generate_batch`: a question, and an encoded image [1, image_length, hidden] or None.
 
         Raises:
             PromptError: the question does not fit into the model.
         """
-        settings = generation_settings(self.model, **forbid_chinese_tokens(self.tokenizer, language, sampling))
+        sampling = forbid_chinese_tokens(self.tokenizer, language, sampling)
+        settings = generation_settings(self.model, **compile_json_schema(self.tokenizer, sampling))
         turn = Turn(question, image_count=0 if image_embeds is None else 1)
         prompt = ask_prompt(self.processor, [turn], language, settings.limits)
         return TextRow(self.tokenizer, prompt.input_ids, image_embeds, settings)
 
     def row_answer(self, row: TextRow, seconds: float = 0.0) -> Answer:
-        """The answer of a finished row."""
+        """Return the answer of a finished row."""
         return Answer(row.text, "stop" if row.stopped else "length", len(row.input_ids), len(row.ids), seconds)
 
 
@@ -331,33 +334,34 @@ def load(
     compile: bool = False,
     **kwargs: Any,
 ) -> VisualGLM:
-    """Opens a model: the packed one, a folder of any format, or a hub id.
+    """Open a model: the packed one, a folder of any layout, or a hub id.
 
     Args:
-        name_or_dir: None for the packed miniature.
-        tokenizer: the vocabulary file or its folder, where it does not lie beside the weights.
-        adapter: what `visualglm finetune` trained on this model: `DIR`, or `DIR@STEP` for one of its checkpoints.
+        name_or_dir: None for what `VISUALGLM_MODEL` names, or else the packed miniature.
+        tokenizer: the vocabulary file or its folder, if it is not in the folder of the weights.
+        adapter: an adapter that `visualglm finetune` trained on this model: `DIR`, or `DIR@STEP` for a checkpoint.
         device: `auto` (cuda, then mps, then cpu), or a torch device.
         dtype: `auto`: the checkpoint's on a GPU; on a CPU float32 up to a billion parameters, bfloat16 above.
         upstream_images: open images as upstream did: EXIF orientation ignored, transparency dropped.
-        quantize: 8 or 4 stores the language model's linears in so many bits, while they are read: the 16-bit weights
-            are never in memory together. A folder that `visualglm quantize` wrote needs no flag.
-        quantize_vision: 8 or 4 does the same to ViT, Q-Former and projection.
-        quantize_vocabulary: 8 does the same to the word embeddings and the head.
-        compile: compiles the step that makes one token into one graph of the GPU. The first answer waits for that, and
-            so does the first one longer than all before.
+        quantize: 8 or 4 quantizes the language model's linears while they are read, so the 16-bit weights are never all
+            in memory. A folder that `visualglm quantize` wrote needs no flag.
+        quantize_vision: 8 or 4 does the same for ViT, Q-Former and projection.
+        quantize_vocabulary: 8 does the same for the word embeddings and the head.
+        compile: compile the decoding step into a CUDA graph. Compilation happens during the first answer, and during
+            the
+            first answer that is longer than all before it.
         kwargs: more arguments of `from_pretrained` (`device_map`, `attn_implementation`, ...).
 
     Raises:
         CheckpointError: the files are not a complete VisualGLM checkpoint.
-        TokenizerError: the vocabulary file that was given is none.
-        QuantizationError: other numbers of bits.
-        UsageError: this machine has no such device, the checkpoint is quantized already, or `compile` without a GPU.
+        TokenizerError: the given vocabulary file is not a vocabulary file.
+        QuantizationError: an unsupported number of bits.
+        UsageError: the device is not available, the checkpoint is quantized already, or `compile` without a GPU.
     """
     for name in ("load_in_4bit", "load_in_8bit"):
         if name in kwargs:
             raise UsageError(f"load has no argument {name}. Use quantize={name[8]}.")
-    folder = packed_model() if name_or_dir is None else local_folder(name_or_dir)
+    folder = local_folder(default_model() if name_or_dir is None else name_or_dir)
     device = resolve_device(str(device), compile)
     dtype = validate_dtype(dtype)
     if dtype == "auto" and device == "cpu":
@@ -378,7 +382,7 @@ def load(
 
 
 def _bits(value: int | str | None) -> int | None:
-    """Read a number of bits, also where it is text."""
+    """Parse a number of bits, which may be text."""
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 5:
@@ -386,6 +390,11 @@ def _bits(value: int | str | None) -> int | None:
     raise UsageError(f"{value!r:.60} is not a number of bits. Choose 8 or 4.")
 
 
+def default_model() -> str | Path:
+    """Return what the environment variable `VISUALGLM_MODEL` names (a folder or hub id), or else the packed model."""
+    return os.environ.get("VISUALGLM_MODEL") or packed_model()
+
+
 def packed_model() -> Path:
-    """The folder of the packed model, for `load` and transformers' Auto classes."""
+    """Return the folder of the packed model, for `load` and transformers' Auto classes."""
     return Path(__file__).parent / "mini"

@@ -1,4 +1,4 @@
-"""`VisualGLMForConditionalGeneration`: the network with what transformers' users call: load, save, quantize, chat."""
+"""The public model class `VisualGLMForConditionalGeneration`: the network with load, save, quantize and chat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class VisualGLMForConditionalGeneration(VisualGLMNetwork, UpstreamChat):
     def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | None, *args: Any, **kwargs: Any
     ) -> VisualGLMForConditionalGeneration:
-        """Opens a checkpoint of any layout: a folder (Hugging Face, sat, ours) or a hub id.
+        """Open a checkpoint of any layout: a folder (Hugging Face, sat, native) or a hub id.
 
         Keyword arguments are transformers' (`dtype`, `device_map`, `tp_plan`, `attn_implementation`, ...).
 
@@ -27,24 +27,25 @@ class VisualGLMForConditionalGeneration(VisualGLMNetwork, UpstreamChat):
         return load_model(cls, pretrained_model_name_or_path, *args, **kwargs)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Writes our own layout, as transformers does.
+        """Write the native layout, as transformers does.
 
         Raises:
-            UsageError: an adapter is laid on the model: nothing could open a folder with both.
+            UsageError: an adapter is attached, and nothing could open a folder with both.
         """
-        if not getattr(self, "_hf_peft_config_loaded", False):  # else transformers writes its adapter alone
+        if not getattr(self, "_hf_peft_config_loaded", False):  # otherwise transformers writes only its adapter
             require_no_adapter(self)
         super().save_pretrained(*args, **kwargs)
 
     def quantize(self, bits: int, *args: Any, **kwargs: Any) -> Any:
-        """Stores the language model's linears in 8 or 4 bits from now on, as upstream's call; returns the model.
+        """Quantize the language model's linears to 8 or 4 bits in place, as upstream's call does; return the model.
 
-        Keyword arguments `vision`, `vocabulary` and `group_size` are `checkpoints.quantize.plan`'s; upstream's own are
-        ignored. `visualglm.load(..., quantize=bits)` needs less memory: it never holds the 16-bit weights.
+        Keyword arguments `vision`, `vocabulary` and `group_size` are those of `checkpoints.quantize.plan`; upstream's
+        own are ignored. `visualglm.load(..., quantize=bits)` needs less memory, since it never holds all 16-bit
+        weights.
 
         Raises:
             QuantizationError: other bits, adapters on the linears, or weights that are not finite.
-            UsageError: it is quantized otherwise already.
+            UsageError: the model is already quantized in another way.
         """
         options = {key: kwargs[key] for key in ("vision", "vocabulary", "group_size") if key in kwargs}
         return quantize_model(self, bits, **options)

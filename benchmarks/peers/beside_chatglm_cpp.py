@@ -1,7 +1,7 @@
-"""Our model beside chatglm.cpp, in 4 and in 8 bits (`make bench-peers`).
+"""Our model against chatglm.cpp, in 4 and in 8 bits (`make bench-peers`).
 
-Full 6B shapes with random weights. chatglm.cpp's threads wait by spinning: run it on a quiet machine, or its figures
-are unfair. Stores `benchmarks/results/peers_chatglm_cpp.json`.
+Full 6B shapes with random weights. Run it on an idle machine, because chatglm.cpp's threads busy-wait. Stores
+`benchmarks/results/peers_chatglm_cpp.json`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCRIPT = Path(__file__).with_name("chatglm_cpp_side.py")
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, required=True, help="a Python that has chatglm-cpp 0.4.2")
     parser.add_argument("--prompt", type=int, default=64)
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def beside_chatglm_cpp(bits: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Both in so many bits; chatglm.cpp's file is written first."""
+    """Compare both at that many bits; chatglm.cpp's file is written first."""
     config = VisualGLMConfig(vision_config={"num_layers": 1}, qformer_config={"num_layers": 1})
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "model.bin")

@@ -1,8 +1,8 @@
-"""Our model beside upstream's own code in bfloat16 (`make bench-upstream`).
+"""Our model against upstream's own code in bfloat16 (`make bench-upstream`).
 
-Upstream's as the `deep-training` package keeps it, on the versions that it needs; ours in bfloat16, 8 and 4 bits. The
-6B's shapes with random weights, the whole image encoder, and as many of the 28 blocks as fit into memory twice.
-Stores `benchmarks/results/peers_upstream.json`.
+Upstream's code is that of the `deep-training` package, on the versions that it needs; ours runs in bfloat16, 8 and 4
+bits. Both have the 6B's shapes with random weights, the whole image encoder, and as many of the 28 blocks as fit into
+memory twice. Stores `benchmarks/results/peers_upstream.json`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ SCRIPT = Path(__file__).with_name("upstream_side.py")
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, required=True, help="a Python that has deep-training and sat")
-    parser.add_argument("--blocks", type=int, default=8, help="of the language model's 28")
+    parser.add_argument("--blocks", type=int, default=8, help="number of the language model's 28 blocks")
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--output", type=Path, default=RESULTS / "peers_upstream.json")
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def beside(peer: Peer, bits: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Ours in one form."""
+    """Compare ours in one form."""
     ours = Ours(VisualGLMConfig(num_layers=options.blocks), bits, options.prompt)
     return compared({"ours": ours, "upstream": peer}, {"image": 3, "prompt": 3, "token": options.tokens})
 

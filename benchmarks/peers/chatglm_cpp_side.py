@@ -1,9 +1,9 @@
-"""Chatglm.cpp's half of `beside_chatglm_cpp.py`, run by the Python that has it.
+"""The chatglm.cpp process of `beside_chatglm_cpp.py`, run by a Python with that package.
 
     write FILE BITS      random weights of ChatGLM-6B's shapes, quantized and written by the package's own converter
     serve FILE PROMPT    answers `prompt` (PROMPT tokens from the start) and `token` (one more), by `side.py`
 
-Knows nothing about our package.
+It does not import our package.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VOCABULARY = Path(__file__).parents[2] / "tests" / "reference" / "hf" / "ice_tex
 
 
 class RandomState(dict[str, torch.Tensor]):
-    """A state that makes each tensor when it is asked for; the head is the embedding, as the converter wants."""
+    """A state dict that creates each tensor on request; the head is the embedding, as the converter requires."""
 
     def __missing__(self, name: str) -> torch.Tensor:
         if name == "lm_head.weight":
@@ -45,7 +45,7 @@ class RandomState(dict[str, torch.Tensor]):
 
 
 def shape_of(name: str) -> tuple[int, ...]:
-    """The shape of a tensor of the 6B's language model."""
+    """Return the shape of a tensor of the 6B's language model."""
     width, inner = CONFIG["hidden_size"], CONFIG["inner_hidden_size"]
     rows = {"query_key_value": 3 * width, "dense_h_to_4h": inner, "word_embeddings": CONFIG["vocab_size"]}
     part, kind = name.split(".")[-2:]
@@ -54,7 +54,7 @@ def shape_of(name: str) -> tuple[int, ...]:
 
 
 def write(file: Path, bits: int) -> None:
-    """The package's own conversion of a model that is not there."""
+    """Run the package's own conversion on a model of random tensors."""
     from chatglm_cpp.convert import ChatGLMConverter, GGMLType
 
     proto = VOCABULARY.read_bytes()
@@ -67,7 +67,7 @@ def write(file: Path, bits: int) -> None:
 
 
 def answer(file: Path, prompt: int) -> None:
-    """Answers requests; both sides are asked in turn by `beside_chatglm_cpp.py`."""
+    """Answer requests; `beside_chatglm_cpp.py` asks both sides in turn."""
     import chatglm_cpp
 
     model = chatglm_cpp.Pipeline(str(file)).model

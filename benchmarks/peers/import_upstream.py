@@ -1,7 +1,8 @@
-"""Upstream's code and its sat, imported where half of what they import is missing.
+"""Import upstream's code and its sat without half of their dependencies.
 
-Wants the environment of `make bench-upstream`: sat 0.4.12, and deep-training 0.3.0, which ships upstream's code. What
-neither computes with here is stood in for: triton, torchvision, and deep-training's own package.
+Requires the environment of `make bench-upstream`: sat 0.4.12, and deep-training 0.3.0, which contains upstream's code.
+Modules that the computation does not need are replaced by empty ones: triton, torchvision, and deep-training's own
+package.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 
 def stand_in(name: str, **attributes: object) -> types.ModuleType:
-    """An empty module in the place of one that is not needed here."""
+    """Create an empty module in place of an unnecessary one."""
     module = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)
     module.__dict__.update(attributes)
@@ -24,7 +25,7 @@ def stand_in(name: str, **attributes: object) -> types.ModuleType:
 
 
 def import_upstream(module: str) -> types.ModuleType:
-    """`visual` (the ViT and the Q-Former) or `modeling_chatglm` (the whole model)."""
+    """Import `visual` (the ViT and the Q-Former) or `modeling_chatglm` (the whole model)."""
     import torch._dynamo  # noqa: F401  would look into the stand-ins
     import transformers.modeling_utils  # noqa: F401  so would this
 
@@ -36,7 +37,7 @@ def import_upstream(module: str) -> types.ModuleType:
     from sat.model.official import chatglm_model  # noqa: F401
     from sat.transformer_defaults import ARGS_DEFAULT
 
-    ARGS_DEFAULT.pop("parallel_output", None)  # passed twice otherwise
+    ARGS_DEFAULT.pop("parallel_output", None)  # otherwise passed twice
     path = next(Path(p, "deep_training") for p in sys.path if Path(p, "deep_training").is_dir())
     for name, folder in (("", ""), (".nlp", "nlp"), (".nlp.models", "nlp/models")):
         stand_in(f"deep_training{name}").__path__ = [str(path / folder)]

@@ -1,7 +1,7 @@
-"""Our model and another program, full 6B shapes, random weights, asked in turn.
+"""Compare our model with another program in turn, at full 6B shapes with random weights.
 
-One step of one, one step of the other, with the memory's bandwidth read after each, so that both see the same machine.
-Each side lives in a process of its own and only the one that is asked computes. Knows no other program.
+One step of one, one step of the other, and the memory bandwidth after each, so both see the same machine. Each side is
+a separate process, and only one computes at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # beside which the other benchmarks lie
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the other benchmarks
 
 from record import timed
 
@@ -25,16 +25,16 @@ from visualglm.network.configuration import VisualGLMConfig
 
 
 class Side(Protocol):
-    """Whoever can be asked for a `image`, a `prompt` from the start, or one more `token`."""
+    """A side that can be asked for an `image`, a `prompt` from the start, or one more `token`."""
 
     bytes_per_token: int
 
     def seconds(self, request: str) -> float:
-        """How long it took."""
+        """Return how long it took."""
 
 
 class Peer:
-    """Another program's process (`side.py` is its end of the line)."""
+    """Another program's process, which runs `side.py`."""
 
     def __init__(self, python: Path, script: Path, *arguments: str) -> None:
         command = [str(python), str(script), *arguments]
@@ -42,14 +42,14 @@ class Peer:
         self.bytes_per_token = int(self._line())
 
     def seconds(self, request: str) -> float:
-        """How long it took, by the other's own clock."""
+        """Return how long it took, by the other process's clock."""
         assert self.process.stdin is not None
         self.process.stdin.write(request + "\n")
         self.process.stdin.flush()
         return float(self._line())
 
     def close(self) -> None:
-        """Ends the process, so that the next one has its memory."""
+        """End the process, so that the next one has its memory."""
         self.process.communicate()
 
     def _line(self) -> str:
@@ -71,7 +71,7 @@ class Ours:
 
     @torch.inference_mode()
     def seconds(self, request: str) -> float:
-        """How long it took."""
+        """Return how long it took."""
         if request == "image":
             return float(timed(self.model.encode_images, self.image)[1])
         if request == "prompt" or self.step is None:
@@ -83,7 +83,7 @@ class Ours:
 
 
 def compared(sides: dict[str, Side], requests: dict[str, int]) -> dict[str, Any]:
-    """Both sides, every request so many times, in this order: medians, and how many times as long the second took."""
+    """Ask both sides in turn for every request; return medians and the ratio of second to first."""
     probe, bandwidths = BandwidthProbe(), []
     seconds: dict[str, dict[str, float]] = {}
     for request, count in requests.items():

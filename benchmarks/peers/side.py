@@ -1,7 +1,7 @@
-"""Another program's end of the line to `paired.py`; runs in that program's Python.
+"""The other program's end of the connection to `paired.py`; runs in that program's Python.
 
-Says how many bytes a token reads, then answers each request on stdin with the seconds that it took. Knows nothing about
-our package.
+It reports how many bytes a token reads, then answers each request on stdin with the seconds that it took. It does not
+import our package.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 
 def serve(bytes_per_token: int, requests: dict[str, Callable[[], object]]) -> None:
-    """Until stdin ends."""
+    """Answer requests until stdin ends."""
     print(bytes_per_token, flush=True)
     for line in sys.stdin:
         began = time.perf_counter()

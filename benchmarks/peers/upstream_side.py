@@ -2,8 +2,8 @@
 
     upstream_side.py BLOCKS PROMPT [DEVICE]
 
-`deep_training.nlp.models.visualglm` is upstream's remote code with only imports changed; its image encoder is sat's.
-bfloat16 on a CPU, upstream's float16 on a GPU. Knows nothing about our package.
+`deep_training.nlp.models.visualglm` is upstream's remote code with only imports changed; its image encoder is sat's. It
+runs in bfloat16 on a CPU, and in upstream's float16 on a GPU. It does not import our package.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ GLM = {
 
 
 class Upstream:
-    """Upstream's model and the dialogue that it is in the middle of."""
+    """Upstream's model and its current dialogue."""
 
     def __init__(self, blocks: int, prompt: int, device: str) -> None:
         self.device, dtype = device, torch.bfloat16 if device == "cpu" else torch.float16
@@ -72,17 +72,17 @@ class Upstream:
         self.written = 0
 
     def image(self) -> None:
-        """One image through ViT and Q-Former."""
+        """Encode one image with ViT and Q-Former."""
         self.model.image_encoder(self.image_values)
         self.finish()
 
     def prompt(self) -> None:
-        """A prompt from the start."""
+        """Compute a prompt from the start."""
         self.step, self.written = self.model(self.ids), 0
         self.finish()
 
     def token(self) -> None:
-        """One more token; positions as upstream's `prepare_inputs_for_generation` makes them."""
+        """Compute one more token, with positions as in upstream's `prepare_inputs_for_generation`."""
         self.written += 1
         position_ids = torch.tensor([[[self.ids.shape[1] - 2], [1 + self.written]]], device=self.device)
         ids = self.step.logits[:, -1:].argmax(-1)
@@ -90,13 +90,13 @@ class Upstream:
         self.finish()
 
     def finish(self) -> None:
-        """Waits for a GPU, which computes on after a call returned."""
+        """Wait for a GPU, which still computes after a call returned."""
         if self.device != "cpu":
             torch.cuda.synchronize()
 
 
 def random_model(blocks: int, device: str, dtype: torch.dtype) -> Any:
-    """Upstream's class; only speed is looked at, so the weights are any."""
+    """Build upstream's class with arbitrary weights: only speed is measured."""
     upstream = import_upstream("modeling_chatglm")
     config = upstream.ChatGLMConfig(**GLM, num_layers=blocks, eva_config=VIT, qformer_config=QFORMER)
     model = upstream.ChatGLMForConditionalGenerationWithImage(config).to(device, dtype).eval()
@@ -106,7 +106,7 @@ def random_model(blocks: int, device: str, dtype: torch.dtype) -> Any:
 
 
 def main() -> None:
-    """Answers requests; both sides are asked in turn by `beside_upstream.py`."""
+    """Answer requests; `beside_upstream.py` asks both sides in turn."""
     blocks, prompt, *device = sys.argv[1:]
     upstream = Upstream(int(blocks), int(prompt), *device or ["cpu"])
     parts = [upstream.model.transformer.layers, upstream.model.transformer.final_layernorm, upstream.model.lm_head]

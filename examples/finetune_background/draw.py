@@ -68,7 +68,7 @@ START, OTHERS = 500_000_000, 600_000_000
 
 
 def draw(folder: Path, split: Split, each: int) -> list[dict[str, str]]:
-    """Writes `each` images of every background; returns upstream's rows."""
+    """Write `each` images of every background; return upstream's rows."""
     drawn: Counter[str] = Counter()
     rows = []
     for seed in seeds(split, START):
@@ -112,7 +112,7 @@ def other_questions(scene: Scene) -> list[str]:
 
 
 def main(folder: Path) -> None:
-    """Writes train.json, test.json and their images."""
+    """Write train.json, test.json and their images."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, split, each in (("train", Split.TRAIN, TRAINED), ("test", Split.TEST, HELD_OUT)):
         rows = draw(folder, split, each)

@@ -80,5 +80,5 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model() -> VisualGLM:
-    """The packed model; shared, so tests must not change it."""
+    """Return the packed model; shared, so tests must not change it."""
     return visualglm.load(device="cpu")

@@ -33,7 +33,7 @@ def opened(**options: Any) -> visualglm.VisualGLM:
 
 
 def logits(model: visualglm.VisualGLM) -> torch.Tensor:
-    """What the whole road computes after a image."""
+    """Return the logits that the whole pipeline computes for an image."""
     inner = model.model
     ids = [inner.config.image_token_id] * inner.config.image_length + [5, 6, 7]
     prompt = torch.tensor([[*ids, inner.config.gmask_token_id, inner.config.bos_token_id]])
@@ -48,7 +48,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def made(folder: Path, base: str, method: str, *changes: str, seed: int = 0, size: float = 0.2) -> Path:
-    """An adapter of a model in `base`, its numbers random and about `size`."""
+    """Return an adapter of a model in `base`, its numbers random and about `size`."""
     recipe = read_finetuning(None, changes, data="-", output=str(folder), method=method, model=base)
     ready = prepare_for_training(visualglm.load(base, device="cpu").model, recipe, base_of(base))
     torch.manual_seed(seed)

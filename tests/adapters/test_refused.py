@@ -81,7 +81,7 @@ def test_adapters_that_cannot_lie_beside_each_other(adapters: Any, part: str, wh
     before = logits(model)
     model.add_adapter(adapters[first])
     wanted = logits(model)
-    with pytest.raises(UsageError, match="beside the adapters that are there"):
+    with pytest.raises(UsageError, match="cannot be combined with the attached adapters"):
         model.add_adapter(adapters[second])
     assert model.adapters == [first] and torch.equal(logits(model), wanted)
     model.use_adapter(None)

@@ -16,7 +16,7 @@ from visualglm.errors import UsageError
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--engine", "ray"], r'--engine ray needs ray: run pip install "visualglm\[ray\]"'),
+        (["--engine", "ray"], r'--engine ray needs ray. Run: pip install "ray\[data\]'),
         (["--actors", "2"], "--engine ray"),
     ],
 )
@@ -33,5 +33,5 @@ def test_mistakes(arguments: list[str], named: str, tmp_path: Path, monkeypatch:
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "list.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match=r'pip install "visualglm\[ray\]"'):
+    with pytest.raises(UsageError, match=r'pip install "ray\[data\]'):
         read_source(str(tmp_path / "list.parquet"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from visualglm.captioning.jsonl_results import JsonlResults
+from visualglm.captioning.jsonl_results import JsonlResults, acquire_lock, release_lock
 from visualglm.errors import UsageError
 
 GOOD = {"image": "a.png", "question": "?", "text": "甲"}
@@ -53,6 +53,22 @@ def test_failed_rows_leave_when_they_are_to_be_tried_again(tmp_path: Path) -> No
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     with JsonlResults(tmp_path / "out.jsonl"), pytest.raises(UsageError, match="another run"):
         JsonlResults(tmp_path / "out.jsonl")
+
+
+def test_a_finished_run_leaves_no_lock(tmp_path: Path) -> None:
+    """The file is deleted while it is locked: a run that opened it before sees that it is another one."""
+    out = tmp_path / "out.jsonl"
+    with JsonlResults(out):
+        assert (tmp_path / ".out.jsonl.lock").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+    first = acquire_lock(out)
+    (tmp_path / ".out.jsonl.lock").unlink()
+    second = acquire_lock(out)  # the deleted file's lock holds nobody up
+    with pytest.raises(UsageError, match="another run"):
+        acquire_lock(out)
+    first.close()
+    release_lock(out, second)
+    assert not (tmp_path / ".out.jsonl.lock").exists()
 
 
 def test_a_torn_answer_may_end_like_a_row(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def sat_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """The same names, dtypes, shapes and bits."""
+    """Return the same names, dtypes, shapes and bits."""
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert found[name].dtype == tensor.dtype, name
@@ -99,13 +99,13 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
-    """A random checkpoint of another size: untied, float16 and float32, no rotary buffers, keys we do not know."""
+    """Write a random checkpoint of another size: untied, float16 and float32, no rotary buffers, unknown keys."""
     return write_hf(tmp_path / "odd", ODD_CONFIG, random_state(ODD_CONFIG))
 
 
 @pytest.fixture
 def edit_json() -> Callable[..., None]:
-    """Changes keys of a JSON file; `None` removes one."""
+    """Change keys of a JSON file; `None` removes one."""
 
     def edit(path: Path, **changes: Any) -> None:
         content = json.loads(path.read_text()) | changes

@@ -61,14 +61,14 @@ def test_overwrite_spares_foreign_files(odd: Path, tmp_path: Path, file: str) ->
     target = Path(shutil.copytree(odd, tmp_path / "target"))
     (target / file).parent.mkdir(exist_ok=True)
     (target / file).write_text("years of work")
-    refused(odd, target, f"target holds {file}, which is no file of a checkpoint", overwrite=True)
+    refused(odd, target, f"target holds {file}, which is not a checkpoint's file", overwrite=True)
     assert (target / file).read_text() == "years of work"
 
 
 def test_a_link_to_a_folder_is_foreign(odd: Path, tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     (tmp_path / "target/1").symlink_to(odd)
-    refused(odd, tmp_path / "target", "holds 1, which is no file of a checkpoint", overwrite=True)
+    refused(odd, tmp_path / "target", "holds 1, which is not a checkpoint's file", overwrite=True)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     convert(odd, tmp_path / "link", with_fingerprint=False)
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real/config.json").is_file()
@@ -78,7 +78,7 @@ def test_a_link_to_a_folder_is_foreign(odd: Path, tmp_path: Path) -> None:
 def test_overwrite_replaces_what_conversions_write(hf: Path, sat: Path, tmp_path: Path, layout: str) -> None:
     target = convert(sat, tmp_path / "target", layout, tokenizer=hf, max_shard_size=100_000)
     (target / "README.md").write_text("a card")
-    refused(hf, target, "target is not empty: give another folder, or --overwrite")
+    refused(hf, target, "target is not empty. Give another folder, or --overwrite")
     convert(hf, target, "hf", overwrite=True, with_fingerprint=False)
     assert open_checkpoint(target).layout == "hf" and not (target / "README.md").exists()
     assert names(tmp_path) == ["hf", "sat", "target"]
@@ -94,7 +94,7 @@ def test_places_that_cannot_be_replaced(odd: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "disk")
     refused(odd, tmp_path / "disk", "disk is a mount point")
     monkeypatch.chdir("/")
-    refused(odd, odd / "config.json", "is a file: give a new folder", overwrite=True)
+    refused(odd, odd / "config.json", "is a file. Give a new folder", overwrite=True)
 
 
 @pytest.mark.usefixtures("before_work")
@@ -102,17 +102,17 @@ def test_source_and_target_stay_apart(odd: Path, sat: Path, tmp_path: Path) -> N
     refused(odd, odd, "odd is the source itself", overwrite=True)
     refused(odd / "config.json", odd, "odd is the source itself", overwrite=True)
     refused(sat / "1", sat, "sat is the source itself", overwrite=True)
-    refused(odd, odd / "out", "out lies inside the source")
+    refused(odd, odd / "out", "out is inside the source")
     (tmp_path / "link").symlink_to(sat)
-    refused(tmp_path / "link", sat / "new", "new lies inside the source")
+    refused(tmp_path / "link", sat / "new", "new is inside the source")
     around = tmp_path / "around"
     shutil.copytree(sat, around)
     shutil.copy(sat / "model_config.json", around / "1")
-    refused(around / "1", around, "the source .*1 lies inside .*around|holds 1/model_config", overwrite=True)
+    refused(around / "1", around, "The source .*1 is inside .*around|holds 1/model_config", overwrite=True)
 
 
 def test_source_inside_a_target(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"the source .*carried lies inside .*out, which would be replaced"):
+    with pytest.raises(UsageError, match=r"The source .*carried is inside .*out, which would be replaced"):
         check_not_nested(tmp_path / "out", tmp_path / "out/carried")
 
 
@@ -174,7 +174,7 @@ def test_a_full_disk(odd: Path, tmp_path: Path, layout: str) -> None:
 
 @pytest.mark.usefixtures("before_work")
 def test_places_nothing_can_be_written_to(odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused(odd, odd / "config.json/out", "lies inside the source")
+    refused(odd, odd / "config.json/out", "is inside the source")
     (tmp_path / "file").write_text("x")
     refused(odd, tmp_path / "file/out", "file/out cannot be written .*(Not a directory|File exists)")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))

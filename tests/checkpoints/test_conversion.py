@@ -118,7 +118,7 @@ def test_vocabularies_are_looked_at_before_anything_is_written(sat: Path, tmp_pa
     image.write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(TokenizerError, match=r"rgb\.png is not a SentencePiece vocabulary"):
         convert(sat, tmp_path / "none", tokenizer=image)
-    with pytest.raises(TokenizerError, match=r"has no ice_text\.model"):
+    with pytest.raises(TokenizerError, match=r"neither a vocabulary file nor a folder with ice_text\.model"):
         convert(sat, tmp_path / "none", tokenizer=tmp_path)
     assert not (tmp_path / "none").exists()
 
@@ -161,6 +161,6 @@ def test_broken_sources_are_refused(odd: Path, tmp_path: Path) -> None:
     write_hf(odd, ODD_CONFIG, {k: v for k, v in random_state(ODD_CONFIG).items() if "glm_proj" not in k})
     with pytest.raises(CheckpointError, match="2 tensors are missing"):
         convert(odd, tmp_path / "out")
-    with pytest.raises(UsageError, match="is no layout"):
+    with pytest.raises(UsageError, match="is not a layout"):
         convert(odd, tmp_path / "out", "gguf")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()

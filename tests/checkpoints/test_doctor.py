@@ -85,8 +85,8 @@ def test_permuted_rows_are_caught(recorded_hf: Path) -> None:
     rewrite(recorded_hf, **{QKV: weight.unflatten(0, (3, 3, -1)).transpose(0, 1).reshape(weight.shape)})
     assert results(recorded_hf)["fingerprint"] == "failed" and results(recorded_hf)["tensors"] == "passed"
     assert f"first {QKV}" in detail(recorded_hf, "fingerprint")
-    assert "the output of transformer.layers.1 is another" in detail(recorded_hf, "fingerprint")
-    assert "the logits are another" in detail(recorded_hf, "fingerprint")
+    assert "the output of transformer.layers.1 differs" in detail(recorded_hf, "fingerprint")
+    assert "the logits differ" in detail(recorded_hf, "fingerprint")
 
 
 def test_swapped_generation_is_caught(recorded_hf: Path, tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_a_record_of_other_logits_is_caught(recorded_hf: Path) -> None:
     raw = json.loads((recorded_hf / "config.json").read_text()) | {"layernorm_epsilon": 0.5}
     (recorded_hf / "config.json").write_text(json.dumps(raw))
     assert "tensors changed" not in detail(recorded_hf, "fingerprint")
-    assert "the output of transformer.layers.0 is another" in detail(recorded_hf, "fingerprint")
+    assert "the output of transformer.layers.0 differs" in detail(recorded_hf, "fingerprint")
 
 
 def test_other_records(recorded_hf: Path, tmp_path: Path) -> None:
     stored = json.loads((recorded_hf / fingerprint.FILE).read_text())
     (recorded_hf / fingerprint.FILE).write_text(json.dumps(stored | {"format_version": 99}))
-    assert "update visualglm" in detail(recorded_hf, "fingerprint")
+    assert "Update visualglm" in detail(recorded_hf, "fingerprint")
     (recorded_hf / fingerprint.FILE).write_text("{")
     assert "cannot be read as JSON" in detail(recorded_hf, "fingerprint")
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):
@@ -136,10 +136,8 @@ RECORDS: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("case", RECORDS)
 def test_records_that_are_none(recorded_hf: Path, tmp_path: Path, edit_json: Callable[..., None], case: str) -> None:
     edit_json(recorded_hf / fingerprint.FILE, **RECORDS[case])
-    assert results(recorded_hf)["fingerprint"] == "failed" and "is no whole record" in detail(
-        recorded_hf, "fingerprint"
-    )
-    with pytest.raises(CheckpointError, match=r"fingerprint\.json is no whole record .*: get it again, or delete it"):
+    assert results(recorded_hf)["fingerprint"] == "failed" and "is incomplete" in detail(recorded_hf, "fingerprint")
+    with pytest.raises(CheckpointError, match=r"fingerprint\.json is incomplete .*\. Get it again, or delete it"):
         convert(recorded_hf, tmp_path / "out", report=lambda step: pytest.fail(step))
     assert not (tmp_path / "out").exists()
 
@@ -168,6 +166,9 @@ def test_broken_numbers_and_a_blind_model(odd: Path) -> None:
     assert f"NaN or infinite values in 2 tensors: {QKV}, lm_head.weight" in detail(odd, "numbers") or (
         f"lm_head.weight, {QKV}" in detail(odd, "numbers")
     )
+    with pytest.raises(CheckpointError, match="holds NaN or infinite values"):
+        convert(odd, odd.parent / "converted", with_fingerprint=False)
+    assert not (odd.parent / "converted").exists()
     blind = {name: t * 0 if "glm_proj" in name else t for name, t in random_state(ODD_CONFIG).items()}
     write_hf(odd, ODD_CONFIG, blind)
     assert "the model does not see" in detail(odd, "image") and results(odd)["numbers"] == "passed"
@@ -188,7 +189,7 @@ def test_vocabularies(hf: Path, odd: Path) -> None:
     (hf / "config.json").write_text(json.dumps(raw | {"gmask_token_id": 402}))
     assert "another model's vocabulary: it has [gMASK] at 401" in detail(hf, "vocabulary")
     (hf / "ice_text.model").write_bytes(b"x")
-    assert "is no SentencePiece model" in detail(hf, "vocabulary")
+    assert "is not a SentencePiece model" in detail(hf, "vocabulary")
 
 
 def command_line() -> typer.Typer:

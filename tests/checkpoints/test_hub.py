@@ -15,8 +15,8 @@ import pytest
 from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
 
-from visualglm.checkpoints import hub, local_folder
 from visualglm.errors import CheckpointError
+from visualglm.hub.local_folder import local_folder
 from visualglm.model import VisualGLMForConditionalGeneration as Model
 
 NAME = "THUDM/visualglm-6b"
@@ -89,7 +89,7 @@ def test_a_folder_is_never_asked_for(
 
 @pytest.fixture
 def cache(hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the hub as its client writes it, and no network."""
+    """Return a cache of the hub as its client writes it, and no network."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     repository = tmp_path / "cache" / "models--THUDM--visualglm-6b"
@@ -115,7 +115,7 @@ def test_the_cache_is_enough_for_the_auto_classes(cache: Path) -> None:
 
 
 def test_offline_and_not_in_the_cache(cache: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is not in the local cache and the hub cannot be reached: download"):
+    with pytest.raises(CheckpointError, match=r"is not in the local cache and the hub cannot be reached\. Download"):
         Model.from_pretrained("THUDM/other", cache_dir=cache)
 
 
@@ -135,7 +135,7 @@ def test_what_the_hub_does_not_have(kind: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     sentence = {"RepositoryNotFoundError": "neither a folder here nor a model", "RevisionNotFoundError": "no revision"}
     with pytest.raises(CheckpointError, match=sentence[kind]):
-        hub.local_folder(NAME, revision="v9")
+        local_folder(NAME, revision="v9")
 
 
 @pytest.mark.parametrize("name", ["a/b--c", "a/b.git", "a/b..c", "a/" + "b" * 100])
@@ -166,7 +166,7 @@ def test_a_hub_that_answers_with_an_error(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(
-        CheckpointError, match=r"the hub did not give THUDM/visualglm-6b \(500 Server Error\): try again"
+        CheckpointError, match=r"The hub did not provide THUDM/visualglm-6b \(500 Server Error\)\. Try again"
     ):
         local_folder(NAME)
 

@@ -230,3 +230,25 @@ def test_vocabulary(hf: Path, sat: Path) -> None:
     assert (
         find_vocabulary(sat) == find_vocabulary(sat / "1") == find_vocabulary(sat / "latest") == sat / "ice_text.model"
     )
+
+
+@pytest.mark.parametrize("max_shard_size", ["50GB", "60KB"])
+@pytest.mark.parametrize("layout", ["native", "hf"])
+def test_saved_variants_open_again(hf: Path, tmp_path: Path, max_shard_size: str, layout: str) -> None:
+    model = Model.from_pretrained(hf)
+    folder = tmp_path / "saved"
+    model.save_pretrained(folder, variant="fp16", max_shard_size=max_shard_size)
+    assert not (folder / "model.safetensors").exists()
+    if layout == "hf":
+        (folder / "config.json").write_bytes((hf / "config.json").read_bytes())
+    for options in ({}, {"variant": "fp16"}):
+        assert_same_model(Model.from_pretrained(folder, **options), model)
+    convert(folder, tmp_path / "converted", with_fingerprint=False)
+    assert_same_model(Model.from_pretrained(tmp_path / "converted"), model)
+    with pytest.raises(CheckpointError, match="no weights of the variant 'bf16'"):
+        Model.from_pretrained(folder, variant="bf16")
+    model.save_pretrained(folder, variant="bf16")
+    with pytest.raises(CheckpointError, match=r"variants bf16, fp16. Choose one: variant='bf16'"):
+        Model.from_pretrained(folder)
+    assert_same_model(Model.from_pretrained(folder, variant="fp16"), model)
+    assert_same_model(Model.from_pretrained(folder, variant="bf16"), model)

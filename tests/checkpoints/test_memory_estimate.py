@@ -1,4 +1,4 @@
-"""Memory foretold from headers is what the opened model then takes."""
+"""The memory estimated from headers equals what the loaded model takes."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ def test_tied_or_not_is_read_from_the_file(tmp_path: Path) -> None:
 def test_the_full_size_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the docs say; 6.5 and 5.2 GB are the goals in 4 bits."""
     monkeypatch.setattr("visualglm.hardware.memory.free_memory", lambda: 10**12)
-    everything = "--bits 4 --quantize-vision 8 --quantize-vocabulary 8"
+    everything = "--quantize 4 --quantize-vision 8 --quantize-vocabulary 8"
     found = {
         flags: report("--model", "6b", "--device", "cpu", *flags.split())["weights"]
-        for flags in ("--bits 16", "--bits 8", "--bits 4", everything)
+        for flags in ("--quantize 16", "--quantize 8", "--quantize 4", everything)
     }
-    assert found["--bits 4"] <= 6.5e9 and found[everything] <= 5.2e9
+    assert found["--quantize 4"] <= 6.5e9 and found[everything] <= 5.2e9
     for page in sorted((Path(__file__).parents[2] / "docs").glob("*/quantization.md")):
         text = page.read_text(encoding="utf-8")
         for flags, weights in found.items():
             row = f"{weights / 1e9:.2f} GB |"
-            assert row in text if flags == "--bits 16" else f"| `{flags}` | {row}" in text, (page, flags)
+            assert row in text if flags == "--quantize 16" else f"| `{flags}` | {row}" in text, (page, flags)
 
 
 def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         convert(tmp_path / "q", tmp_path / "other", "hf")
     with pytest.raises(QuantizationError, match="8 or 4"):
         visualglm.load(quantize=3)
-    with pytest.raises(UsageError, match="go with quantize"):
+    with pytest.raises(UsageError, match="require quantize"):
         visualglm.load(quantize_vision=8)
     config = json.loads((tmp_path / "q" / "config.json").read_text())
     config["quantization_config"]["zero_points"] = True

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import visualglm
 from visualglm.cli.options import Flags
-from visualglm.preprocessing.prompt import language_of
+from visualglm.preprocessing.prompt import Turn, describe_dropped_turns, language_of
 
 from ..conftest import REFERENCE
 
@@ -32,7 +34,7 @@ def test_ask_answers_about_the_packed_sample() -> None:
     done = run("ask", str(SAMPLE), "这张图片里有什么？")
     assert done.returncode == 0, done.stderr.decode()
     assert language_of(done.stdout.decode()) == "zh"
-    assert done.stderr == b""
+    assert done.stderr.decode().count("\n") == 1 and "visualglm-mini" in done.stderr.decode()
 
 
 def test_ask_reads_stdin_and_writes_json(program: Callable[..., subprocess.CompletedProcess[str]]) -> None:
@@ -41,8 +43,24 @@ def test_ask_reads_stdin_and_writes_json(program: Callable[..., subprocess.Compl
     answer = json.loads(done.stdout)
     assert answer["question"] == "What is this?"
     assert answer["text"].isascii()
-    assert answer["finish_reason"] == "stop"
+    assert answer["finish_reason"] == "stop" and answer["model"] == "visualglm-mini"
     assert program("ask", str(SAMPLE), "What is this?").stdout == answer["text"] + "\n"
+
+
+def test_every_surface_names_the_packed_model_and_no_other(
+    program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, stem_folder: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    shutil.copy(SAMPLE, tmp_path / "images")
+    names = {None: "visualglm-mini", str(visualglm.packed_model()): "visualglm-mini", str(stem_folder): "stem"}
+    for number, (model, name) in enumerate(names.items()):
+        flags = ["--language", "zh", "--max-new-tokens", "2", *(["--model", model] if model else [])]
+        out = str(tmp_path / f"{number}.jsonl")
+        asked = program("ask", str(SAMPLE), *flags)
+        for done in (asked, program("caption", str(tmp_path / "images"), "-o", out, *flags)):
+            assert done.returncode == 0, done.stderr
+            assert ("请用 --model 打开 VisualGLM-6B" in done.stderr) == (name != "stem")
+        assert json.loads(Path(out).read_text(encoding="utf-8"))["model"] == name
 
 
 def test_without_a_question_the_image_is_described_in_the_users_language(
@@ -83,6 +101,50 @@ def test_mistakes_are_one_sentence_and_exit_2(
     assert done.stdout == ""
 
 
+EARLY_MISTAKES = [
+    ["ask", "missing.jpg"],
+    ["ask", "https://example.org/a.png"],
+    ["ask", IMAGE, "x", "--model", "/nowhere/model"],
+    ["ask", IMAGE, "x", "--device", "quantum"],
+    ["ask", IMAGE, "x", "--adapter", "/nowhere"],
+    ["ask", IMAGE, "x", "--tokenizer", "/nowhere"],
+    ["ask", IMAGE, "x", "--nonsense"],
+    ["ask", IMAGE, "x", "--top-p", "2"],
+    ["chat", "missing.jpg"],
+    ["caption", "/nowhere", "-o", "out.jsonl"],
+    ["convert", "/nowhere", "out"],
+    ["quantize", "/nowhere", "out", "--quantize", "4"],
+    ["merge", "/nowhere", "adapter", "out"],
+    ["doctor", "--model", "/nowhere"],
+    ["fit", "--model", "/nowhere"],
+    ["bench", "--model", "/nowhere"],
+    ["serve", "--model", "/nowhere"],
+    ["web", "--model", "/nowhere"],
+    ["finetune", "--data", "missing.json", "--output", "out"],
+    ["finetune", "--data", "data.json", "--output", "out", "--model", "/nowhere"],
+    ["download", "nonsense"],
+]
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from visualglm.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["visualglm", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        print(ended.code, *arguments)
+"""
+
+
+def test_mistakes_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    """Importing torch takes seconds. Here it raises, and so does transformers."""
+    (tmp_path / "data.json").write_text("[]")
+    code = [sys.executable, "-c", WITHOUT_TORCH, json.dumps(EARLY_MISTAKES)]
+    done = subprocess.run(code, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.splitlines() == [f"2 {' '.join(arguments)}" for arguments in EARLY_MISTAKES], done.stderr
+
+
 def test_a_mistake_in_a_process_of_its_own() -> None:
     done = run("ask", "-", "x")
     assert (done.returncode, done.stdout) == (2, b"")
@@ -95,8 +157,8 @@ def test_a_terminal_that_is_not_utf_8() -> None:
     assert run("--version").stdout.decode().strip() == visualglm.__version__
 
 
-VERBS = ["ask", "bench", "caption", "chat", "convert", "doctor", "finetune", "fit", "merge", "pretrain", "quantize"]
-VERBS += ["serve", "web"]
+VERBS = ["ask", "bench", "caption", "chat", "convert", "doctor", "download", "finetune", "fit", "merge", "pretrain"]
+VERBS += ["quantize", "serve", "web"]
 
 
 def test_the_help_lists_every_verb() -> None:
@@ -124,13 +186,15 @@ def test_the_options_are_grouped(program: Callable[..., subprocess.CompletedProc
 def test_chat_in_the_terminal(tmp_path: Path) -> None:
     saved = tmp_path / "dialogue.json"
     lines = ["这张图片里有什么？", "/image missing.png", f"/image {SAMPLE}", "What is this?", f"/save {saved}"]
-    lines += ["/image", "clear", "stop", "never read"]
+    lines += ["/image", "/help", "/imgae x", "clear", "/quit", "never read"]
     done = run("chat", str(SAMPLE), stdin="\n".join(lines).encode(), LC_ALL="zh_CN.UTF-8")
     said = done.stdout.decode()
     assert done.returncode == 0, done.stderr.decode()
     assert "欢迎" in said
     assert "missing.png" in said
+    assert "/save FILE    save the chat as JSON" in said and "There is no command /imgae" in said
     assert "Chat and images cleared" in said, "what the program says follows the last question's language"
+    assert "never read" not in said
     turns = json.loads(saved.read_text(encoding="utf-8"))
     assert [turn["question"] for turn in turns] == ["这张图片里有什么？", "What is this?"]
     assert all(turn["answer"] for turn in turns)
@@ -157,6 +221,19 @@ def test_ctrl_c_stops_the_answer_not_the_program(monkeypatch: pytest.MonkeyPatch
     assert conversation.answer is not None
     assert conversation.answer.finish_reason == "cancelled"
     assert "已停止" in console.export_text()
+
+
+@pytest.mark.parametrize(("question", "language"), [("描述这张图片。", "zh"), ("What is this?", "en")])
+def test_chat_says_how_many_turns_were_dropped(question: str, language: Literal["zh", "en"]) -> None:
+    from rich.console import Console
+
+    from visualglm.cli.chat import Dialogue
+
+    conversation = visualglm.load(REFERENCE / "hf", device="cpu").conversation(IMAGE)
+    conversation.turns = [Turn("a" * 40, "b" * 40), Turn("c", "d")]
+    console = Console(force_terminal=False, record=True, width=200)
+    Dialogue(conversation, console, {"do_sample": False, "max_length": 80, "max_new_tokens": 4}).process(question)
+    assert console.export_text().endswith(describe_dropped_turns(1, language) + "\n")
 
 
 def test_paths_become_absolute_and_keep_their_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

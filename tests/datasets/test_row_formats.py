@@ -58,7 +58,7 @@ def test_every_way_gives_the_same_chat(tmp_path: Path, way: str) -> None:
 
 def test_history_and_system_come_first(tmp_path: Path) -> None:
     asked = {"history": [["<image>first?", "no"]], "system": "Be brief.", "images": [IMAGE]}
-    expected = [Turn("Be brief.\nfirst?", "no", 1), Turn("one?\nmore", "yes")]
+    expected = [Turn("Be brief.\nfirst?", "no", 1, "Be brief."), Turn("one?\nmore", "yes")]
     assert read(tmp_path, {"query": "one?\nmore", "response": "yes", **asked}).turns == expected
     assert read(tmp_path, {"instruction": "one?", "input": "more", "output": "yes", **asked}).turns == expected
 

@@ -18,7 +18,7 @@ BASE = str(REFERENCE / "hf")
 
 
 def rows(count: int = 8) -> list[dict[str, str]]:
-    """Upstream's rows: the image decides between answers."""
+    """Return rows in upstream's format; the image decides the answer."""
     return [
         {"img": IMAGES[n % 2], "prompt": f"图{n // 2}？", "label": "ab"[n % 2] * (1 + n // 2)} for n in range(count)
     ]
@@ -32,7 +32,7 @@ def written(folder: Path, content: Any = None, name: str = "data.json") -> str:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Any:
-    """Makes recipes of four steps: `recipe("lora", "epochs=1")`."""
+    """Return a function that builds recipes of four steps: `recipe("lora", "epochs=1")`."""
 
     def made(method: str = "lora", *changes: str, output: str = "out", data: str | None = None) -> Finetuning:
         settings = ("batch=4", "epochs=2", "validation_share=0.0", "answers=2", "max_new_tokens=2", *changes)
@@ -44,7 +44,7 @@ def recipe(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The model that a run makes ready, with its weights as they were before."""
+    """Record the models that runs prepare, with their weights before training."""
     seen: list[Any] = []
     make = run.prepare_for_training
 

@@ -1,4 +1,4 @@
-"""What training wrote: it opens in PEFT's layout, only on its base, by name, in every room, and merged."""
+"""Trained adapters: PEFT can open them; they require their base, work by name in every interface, and merge."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WAYS = {
 
 
 def logits(model: Any, image: str = IMAGES[0]) -> torch.Tensor:
-    """What the whole road computes for one question."""
+    """Return the logits of one question, through the whole pipeline."""
     opened = VisualGLM(model, load(BASE, device="cpu").processor)
     inputs = opened.processor(image, f"<img></img>问：{QUESTION}\n答：", return_tensors="pt")
     with torch.no_grad():
@@ -43,7 +43,7 @@ def logits(model: Any, image: str = IMAGES[0]) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, torch.Tensor]]:
-    """An adapter of each kind, and the logits of the model it was trained in."""
+    """Train an adapter of each kind; return it with the logits of its model."""
     from visualglm.finetuning.finetuning_config import read_finetuning
 
     from .conftest import written
@@ -76,7 +76,7 @@ def test_lora_beside_weights_in_fewer_bits(trained: Any, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="DoRA"):
         load(BASE, device="cpu", quantize=8, adapter=trained["dora"][0])
     load(BASE, device="cpu", quantize=8).model.save_pretrained(tmp_path / "q")
-    with pytest.raises(UsageError, match="merge first"):
+    with pytest.raises(UsageError, match="Merge first"):
         merge(tmp_path / "q", folder, tmp_path / "merged")
 
 
@@ -112,7 +112,7 @@ def test_several_adapters_switched_by_question(trained: Any) -> None:
         said = talk.ask(QUESTION, **GREEDY).text
         assert said == load(BASE, device="cpu", adapter=trained[kind][0]).ask(IMAGES[0], QUESTION, **GREEDY).text
         torch.testing.assert_close(logits(model.model), trained[kind][1], atol=1e-4, rtol=0)
-    with pytest.raises(UsageError, match="choose from"):
+    with pytest.raises(UsageError, match="Choose from"):
         model.use_adapter("another")
     with pytest.raises(UsageError, match="already"):
         model.add_adapter(trained["lora"][0])
@@ -135,7 +135,7 @@ def test_a_prefix_has_no_place_in_upstreams_layout(trained: Any, tmp_path: Path)
 
 
 def test_another_base_is_refused_by_name(trained: Any, tmp_path: Path) -> None:
-    """Not another layout of the same numbers, but a model with one other number."""
+    """The other base differs in one weight; another layout of the same weights is accepted."""
     folder = trained["dora"][0]
     assert load(str(REFERENCE / "sat"), tokenizer=f"{BASE}/ice_text.model", device="cpu", adapter=folder).adapters
     other = load(BASE, device="cpu").model

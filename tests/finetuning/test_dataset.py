@@ -1,4 +1,4 @@
-"""Training samples: every answer is learned, nothing is cut."""
+"""Training samples: every answer is trained, nothing is truncated."""
 
 from __future__ import annotations
 

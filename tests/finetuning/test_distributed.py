@@ -1,4 +1,4 @@
-"""Two processes (gloo) with half the batch each learn what one process with the whole batch learns, sharded or not."""
+"""Two processes (gloo) with half the batch each train like one process with the whole batch, sharded or not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PRELOADED = ["torch", "peft", "transformers.trainer", "visualglm.finetuning.run"
 
 
 def silent(line: str) -> None:
-    """Nothing."""
+    """Print nothing."""
 
 
 def losses(output: str | Path) -> list[float]:
@@ -39,7 +39,7 @@ def losses(output: str | Path) -> list[float]:
 
 
 def by_command(folder: Path, data: str, processes: int, batch: int) -> Path:
-    """A run of the command line, through torchrun where it has several processes."""
+    """Run the command line, through torchrun for several processes."""
     output = folder / str(processes)
     launch = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
@@ -61,7 +61,7 @@ def test_two_processes_learn_as_one(tmp_path: Path) -> None:
 
 
 def one_of(number: int, count: int, port: int, recipe: Finetuning, resume: bool) -> None:
-    """What torchrun would start: one process of a group."""
+    """Run one process of a group, as torchrun starts it."""
     torch.set_num_threads(1)
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
     os.environ |= {"MASTER_ADDR": "127.0.0.1", **dict(zip(names, map(str, (number, number, count, port)), strict=True))}
@@ -69,7 +69,7 @@ def one_of(number: int, count: int, port: int, recipe: Finetuning, resume: bool)
 
 
 def together(recipe: Finetuning, count: int = 2, resume: bool = False) -> None:
-    """Runs a recipe in a group of processes, which share what is imported."""
+    """Run a recipe in a group of processes forked after the imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with socket.socket() as free:
@@ -84,7 +84,7 @@ def together(recipe: Finetuning, count: int = 2, resume: bool = False) -> None:
 
 
 def test_two_processes_with_half_the_model_each_learn_as_one(recipe: Any) -> None:
-    """FSDP2: the same losses, the same model; a run that goes on from its checkpoint ends in the same numbers."""
+    """FSDP2: equal losses and model; a resumed run ends with equal weights."""
     settings = ("learning_rate=0.01", "save_steps=2", "parts.projection='full'")
     one = recipe("full", *settings, "batch=4", output="one")
     two = recipe("full", *settings, "batch=2", "sharding='fsdp'", output="two")

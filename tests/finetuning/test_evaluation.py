@@ -1,9 +1,9 @@
-"""What a run asks before and after: the answers are those that anybody gets."""
+"""Evaluation before and after training: the answers equal those of every other interface."""
 
 from __future__ import annotations
 
 from visualglm.conversation import VisualGLM
-from visualglm.finetuning.evaluation import EvalQuestion, answers, fraction_correct, probes
+from visualglm.finetuning.evaluation import EvalQuestion, answers, probes, score
 
 
 def test_the_probe_is_answered_as_ask_answers(opened: VisualGLM) -> None:
@@ -18,4 +18,6 @@ def test_the_probe_is_answered_as_ask_answers(opened: VisualGLM) -> None:
 
 def test_an_answer_is_right_whatever_its_case_spaces_and_last_mark() -> None:
     asked = [EvalQuestion([], [], wanted) for wanted in ("A cat.", "一只 猫", "two")]
-    assert fraction_correct(asked, ["a cat", "一只猫。", "three"]) == 2 / 3
+    found = score(asked, ["a cat", "一只猫。", "three"])
+    assert found is not None and found.value == 2 / 3 and found.low < found.value < found.high
+    assert score([], []) is None

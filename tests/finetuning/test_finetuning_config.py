@@ -1,4 +1,4 @@
-"""A recipe's numbers: what no run could use is refused before any work, by name."""
+"""Settings of a recipe: impossible values are rejected by name before any work."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def test_impossible_numbers_are_named(change: str, fault: str) -> None:
 
 
 def test_nothing_is_a_number_where_it_means_choose() -> None:
-    """Zeros that say: the method's rate, no limit, each epoch, never."""
+    """Zero means: the method's learning rate, no limit, every epoch, never."""
     zeros = ("learning_rate=0.0", "gradient_norm=0.0", "save_steps=0", "early_stop=0", "answers=0", "lora.dropout=0.0")
     assert read_finetuning(None, zeros, data="-", output="-").rate == 1e-3

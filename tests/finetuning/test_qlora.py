@@ -1,4 +1,4 @@
-"""QLoRA: the base held in 4 bits; its adapter answers on the 4-bit base, on the 16-bit base, and merged."""
+"""QLoRA with a 4-bit base: its adapter answers on the 4-bit base, on the 16-bit base, and merged."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .conftest import BASE, IMAGES
 
 pytestmark = pytest.mark.slow
 
-pytest.importorskip("bitsandbytes", reason="pip install 'visualglm[qlora]'")
+pytest.importorskip("bitsandbytes", reason="the extra [qlora] brings it")
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 3}
 
 
 def test_the_round_trip(recipe: Any, models: list[Any], tmp_path: Path) -> None:
-    """Eight samples by heart, nothing but LoRA moved, and the adapter answers on each form of its base."""
+    """Eight samples are learned, only LoRA changes, and the adapter answers on each form of its base."""
     plan = recipe("qlora", "epochs=150", "batch=8", "learning_rate=0.01", "save_steps=1000")
     said: list[str] = []
     assert run.finetune(plan, said.append, device="cpu")

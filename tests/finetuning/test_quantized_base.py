@@ -1,4 +1,4 @@
-"""A base that is in 8 bits already: adapters learn beside it and answer on it; what would train it is refused."""
+"""An 8-bit base: adapters train and answer on it; methods that would train its weights are rejected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 3}
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The small model in 8 bits, as `visualglm quantize` writes it."""
+    """Return the small model in 8 bits, as `visualglm quantize` writes it."""
     folder = tmp_path_factory.mktemp("stored") / "8"
     convert(BASE, folder, quantize=quantization_plan(8, vision=8), with_fingerprint=False)
     return str(folder)

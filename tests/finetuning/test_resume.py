@@ -1,4 +1,4 @@
-"""Going on with a run: from its newest complete checkpoint, on the data that it began with, or not at all."""
+"""Resume: from the newest complete checkpoint and on unchanged data, or not at all."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from visualglm.conversation import packed_model
-from visualglm.errors import UsageError
+from visualglm.adapters.files import base_of
+from visualglm.conversation import load, packed_model
+from visualglm.errors import CheckpointError, UsageError
 from visualglm.finetuning.evaluation import EvalQuestion
 from visualglm.finetuning.finetuning_config import Finetuning
 from visualglm.finetuning.resume import (
@@ -23,8 +26,9 @@ from visualglm.finetuning.resume import (
     write_before,
     write_recipe,
 )
+from visualglm.finetuning.run import finetune
 from visualglm.finetuning.saved_checkpoint import seal
-from visualglm.finetuning.trainable_model import TRAINED
+from visualglm.finetuning.trainable_model import TRAINED, prepare_for_training
 from visualglm.preprocessing.prompt import Turn
 
 from ..conftest import REFERENCE
@@ -35,7 +39,7 @@ STATE = "trainer_state.json"
 
 @pytest.fixture
 def begun(recipe: Any) -> Finetuning:
-    """A run with the checkpoints 2 and 4, as far as their names go."""
+    """Create a run with the names of checkpoints 2 and 4."""
     plan: Finetuning = recipe("lora")
     write_recipe(plan, Path(plan.output))
     for step in (2, 4):
@@ -62,6 +66,30 @@ def test_a_checkpoint_that_was_not_saved_to_its_end_is_passed_over(begun: Finetu
         resumed(begun)
 
 
+def test_resumed_weights_are_checked(recipe: Any, tmp_path: Path) -> None:
+    plan = recipe("lora")
+    ready = prepare_for_training(load(BASE, device="cpu").model, plan, base_of(BASE))
+    ready.save_state(tmp_path, 1)
+    good = load_file(tmp_path / TRAINED)
+    name = min(good)
+    for value, fault in (
+        (good[name].index_fill(0, torch.tensor(0), float("nan")), "holds NaN or infinite values. Delete"),
+        (good[name][:1], "trained with other settings"),
+    ):
+        save_file(good | {name: value.contiguous()}, tmp_path / TRAINED)
+        with pytest.raises(UsageError, match=fault):
+            ready.load_state(tmp_path)
+        assert torch.equal(ready.parameters[name], good[name])
+    (tmp_path / TRAINED).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=TRAINED):
+        ready.load_state(tmp_path)
+    ready.parameters[name].data.fill_(float("inf"))
+    for save in (ready.save_state, ready.save_adapter):
+        with pytest.raises(UsageError, match=r"stopped at step 9: .* NaN or infinite, and was not saved"):
+            save(tmp_path / "new", 9)
+        assert not (tmp_path / "new" / "adapter_model.safetensors").exists()
+
+
 def test_without_its_recipe_a_run_cannot_go_on(begun: Finetuning) -> None:
     file = Path(begun.output) / RECIPE
     for content in ('{"data"', None):
@@ -71,7 +99,7 @@ def test_without_its_recipe_a_run_cannot_go_on(begun: Finetuning) -> None:
 
 
 def test_other_data_is_no_resumption(recipe: Any, begun: Finetuning, tmp_path: Path) -> None:
-    """Neither the rows nor the validation may change; a folder that did not keep them goes on as before."""
+    """Neither rows nor validation may change; a folder without stored checksums resumes as before."""
     written(tmp_path, rows(10))
     with pytest.raises(UsageError, match=r"data\.json changed since the run"):
         resumed(begun)
@@ -91,7 +119,7 @@ def test_other_data_is_no_resumption(recipe: Any, begun: Finetuning, tmp_path: P
 
 
 def test_data_that_moved_is_the_same_data(recipe: Any, begun: Finetuning, tmp_path: Path) -> None:
-    """Both files are compared by content; the same path need not exist, as on another machine."""
+    """Files are compared by content, so the path may differ, as on another machine."""
     moved = tmp_path / "moved"
     moved.mkdir()
     Path(begun.data).rename(moved / "data.json")
@@ -120,3 +148,12 @@ def test_untrained_answers_belong_to_their_questions(tmp_path: Path) -> None:
     assert read_before(tmp_path, asked) == said and read_before(tmp_path, other) is None
     (tmp_path / BEFORE).write_text(json.dumps(said))  # as earlier versions wrote it
     assert read_before(tmp_path, other) == said and read_before(tmp_path, [[], asked[1]]) is None
+
+
+def test_a_base_that_is_not_finite_is_named(recipe: Any, tmp_path: Path) -> None:
+    model = load(BASE, device="cpu").model
+    model.transformer.final_layernorm.bias.data[0] = float("nan")
+    model.save_pretrained(tmp_path / "base")
+    plan = dataclasses.replace(recipe("lora"), model=str(tmp_path / "base"), tokenizer=BASE)
+    with pytest.raises(CheckpointError, match=r"final_layernorm.bias holds NaN or infinite values"):
+        finetune(plan, lambda line: None, device="cpu")

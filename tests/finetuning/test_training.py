@@ -1,4 +1,4 @@
-"""Training on the small random model: only what should moves; a killed run ends as one never killed."""
+"""Training of the small random model: only the intended weights change; a resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WAYS = [
 
 
 def silent(line: str) -> None:
-    """Nothing."""
+    """Print nothing."""
 
 
 @pytest.mark.parametrize("method, changes, parts", WAYS, ids=[f"{way[0]}{n}" for n, way in enumerate(WAYS)])
@@ -60,7 +60,7 @@ def test_only_what_should_train_moves(
 
 @pytest.mark.parametrize("method", ["lora", "ptuning", "full"])
 def test_killed_and_resumed_equals_never_killed(recipe: Any, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """To the last bit: dropout, order of samples, optimizer and scheduler go on where they were."""
+    """Equal to the last bit: dropout, order of samples, optimizer and scheduler continue."""
     changes = ("lora.dropout=0.3", "epochs=3", "validation_share=0.25", "batch=2", "accumulate=2")
     whole, parts = recipe(method, *changes, output="whole"), recipe(method, *changes, output="parts")
     assert run.finetune(whole, silent, device="cpu")
@@ -97,9 +97,18 @@ def test_the_run_leaves_its_proof(recipe: Any, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["asked"] == 2 and 0 <= result["probe_unchanged"] <= 1
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "<polyline" in page and "data:image/png" in page and "<script" not in page
+    assert "data:image/svg+xml" in page and "data:image/png" in page and "<script" not in page
     metrics = read_metrics(tmp_path / "out" / "metrics.jsonl")
     assert {"loss", "learning_rate", "grad_norm"} <= metrics[0].keys() and any("eval_loss" in row for row in metrics)
+
+
+def test_forgetting_is_measured_on_drawn_scenes(recipe: Any, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert run.finetune(recipe("lora", "validation_share=0.25", "forgetting=1"), said.append, device="cpu")
+    assert any("not photographs" in line for line in said)
+    found = json.loads((tmp_path / "out" / "forgetting.json").read_text("utf-8"))
+    assert "presence" in found["differences"] and found["only_in_a"] == 0
+    assert all((tmp_path / "out" / f"scenes-{when}" / "report.html").exists() for when in ("before", "after"))
 
 
 def test_cached_features_change_nothing(recipe: Any) -> None:
@@ -135,7 +144,7 @@ def test_eight_samples_are_learned_by_heart(recipe: Any, method: str) -> None:
 
 
 def test_the_loss_is_upstreams(recipe: Any, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference case `train_pair` as a data file: upstream's ids, labels and loss come out of the whole road."""
+    """The reference case `train_pair` as a data file gives upstream's ids, labels and loss."""
     case, wanted = reference.cases["cases"]["train_pair"], float(reference.tensor("train_pair", "loss"))
     question = case["context"].removeprefix("<img></img>问：").removesuffix("\n答：")
     row = {"img": rows(1)[0]["img"], "prompt": question, "label": case["answer"]}
@@ -159,7 +168,7 @@ def test_the_loss_is_upstreams(recipe: Any, reference: Any, tmp_path: Path, monk
 
 
 def test_early_stop_ends_and_keeps_the_best(recipe: Any) -> None:
-    """Two steps that help, then a rate that ruins: the result is that of the best validation."""
+    """Two good steps, then a ruinous learning rate: the result has the weights of the best validation."""
     changes = ("validation_share=0.25", "early_stop=2", "epochs=40", "save_steps=1", "learning_rate=3.0", "warmup=0.9")
     plan = recipe("lora", *changes)
     assert run.finetune(plan, silent, device="cpu")
@@ -201,7 +210,7 @@ def test_text_rows_mix_in(recipe: Any, tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_gives_the_process_back(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM ends the program again, and no thread goes on drawing the bar."""
+    """SIGTERM ends the program again, and no thread still draws the bar."""
 
     def failed(*_: Any, **__: Any) -> None:
         raise UsageError("no more")
@@ -236,7 +245,7 @@ def test_a_flat_loss_stops_the_run() -> None:
 
 
 def test_the_data_is_checked_before_a_model_is_opened(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong row should not cost the minutes that a 6B takes to open; `--check` opens none at all."""
+    """An invalid row must fail before a 6B is loaded, which takes minutes; `--check` loads none."""
     monkeypatch.setattr(run, "load", lambda *_, **__: pytest.fail("the model was opened"))
     good = recipe()
     bad = recipe(data=written(Path(good.data).parent, [*rows(3), {"img": "gone.png"}], "bad.json"))

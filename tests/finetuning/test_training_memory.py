@@ -1,4 +1,4 @@
-"""The plan's memory: what it says a pass keeps is what autograd saves, for every method."""
+"""Estimated memory: the activations of the plan equal what autograd saves, for every method."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WAYS = [
 
 
 def small_model() -> Model:
-    """Wide enough for its blocks to outweigh the rest, and quick."""
+    """Build a small model that is wide enough for its blocks to dominate."""
     vision = {"hidden_size": 256, "inner_hidden_size": 1024, "num_layers": 2, "num_attention_heads": 8}
     qformer = {"hidden_size": 64, "inner_hidden_size": 256, "num_layers": 2, "num_attention_heads": 2}
     config = VisualGLMConfig(
@@ -43,7 +43,7 @@ def small_model() -> Model:
 
 
 def saved_bytes(model: Model) -> int:
-    """What autograd keeps of a pass beside the parameters, each storage once."""
+    """Return the bytes that autograd saves in a forward pass besides parameters, each storage once."""
     ids = torch.randint(20, 100, (ROWS, TOKENS))
     ids[:, 1 : 1 + SLOTS], ids[:, -10], ids[:, -9] = int(model.config.image_token_id or 0), GMASK, SOP
     labels = ids.clone()
@@ -62,7 +62,7 @@ def saved_bytes(model: Model) -> int:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=[" ".join(way)[:40] for way in WAYS])
-def test_a_pass_keeps_what_was_foretold(way: Any) -> None:
+def test_a_pass_keeps_what_was_estimated(way: Any) -> None:
     method, *changes = way
     recipe = read_finetuning(None, (f"batch={ROWS}", *changes), data="-", output="-", method=method)
     model = small_model()
@@ -71,7 +71,7 @@ def test_a_pass_keeps_what_was_foretold(way: Any) -> None:
     logits = ROWS * TOKENS * model.config.vocab_size * 4
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-        block = (said.one_pass - HEAD * logits) // (4 + 19) * 19  # computed again one at a time, on the way back
+        block = (said.one_pass - HEAD * logits) // (4 + 19) * 19  # recomputed one at a time in the backward pass
         assert saved_bytes(model) == pytest.approx(said.one_pass - block - (HEAD - 1) * logits, rel=0.35)
     else:
         assert saved_bytes(model) == pytest.approx(said.one_pass - (HEAD - 1) * logits, rel=0.12)

@@ -1,4 +1,4 @@
-"""Folders that upstream's own fine-tuning saved, as adapters: what sat computes, on their base and on no other."""
+"""Folders that upstream's fine-tuning saved, as adapters: equal to sat's results, and only on their own base."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = ("sat-lora", "sat-qlora", "sat-ptuning")
 
 
 def base_of_folder(kind: str, folder: Path) -> Path:
-    """What a folder was trained on, in our layout: the folder without what fine-tuning added."""
+    """Return the base of a folder in the native layout: the folder without the fine-tuned parts."""
     model = Model.from_pretrained(str(FINE_TUNED / kind), merge_lora=False, dtype="auto")
     if model.config.prefix_length:
         model.del_mixin("ptuning")

@@ -24,7 +24,7 @@ SEED = 3
 
 @pytest.fixture(scope="module")
 def expected(opened: visualglm.VisualGLM) -> str:
-    """What torch's global generator draws after this seed."""
+    """Return what torch's global generator draws after this seed."""
     torch.manual_seed(SEED)
     return opened.ask(SAMPLE, QUESTION, **SAMPLED).text
 
@@ -84,12 +84,12 @@ def test_settings_seed_nothing(opened: visualglm.VisualGLM) -> None:
 
 @pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, "3"])
 def test_an_invalid_seed_is_refused(opened: visualglm.VisualGLM, seed: Any) -> None:
-    with pytest.raises(UsageError, match=r"^seed is .*: give a whole number from"):
+    with pytest.raises(UsageError, match=r"^seed is .*\. Give a whole number from"):
         opened.ask(SAMPLE, QUESTION, seed=seed)
 
 
 def test_sampled_beams_take_no_seed(opened: visualglm.VisualGLM) -> None:
-    with pytest.raises(UsageError, match="leave out seed"):
+    with pytest.raises(UsageError, match="Leave out seed"):
         opened.ask(SAMPLE, QUESTION, seed=1, num_beams=2, **SAMPLED)
     beams = {"num_beams": 2, "max_new_tokens": 3, "do_sample": False}
     assert opened.ask(SAMPLE, QUESTION, seed=1, **beams).text == opened.ask(SAMPLE, QUESTION, **beams).text

@@ -87,7 +87,7 @@ def test_no_text_makes_structure(model: Any, tokenizer: Any, hostile: str, monke
 
 def test_too_long_a_dialogue_drops_its_oldest_turns_and_says_so(model: Any, tokenizer: Any) -> None:
     long = [(f"{number} 描述这张图片" * 5, "图中有一只猫。" * 5) for number in range(8)]
-    with pytest.warns(UserWarning, match="oldest"):
+    with pytest.warns(UserWarning, match="The dialogue is too long"):
         _, history = model.chat(tokenizer, IMAGE, QUESTION, history=long, max_length=300, do_sample=False)
     assert history[:-1] == long, "dropped turns leave the prompt, never the history"
 

@@ -37,7 +37,7 @@ def path(request: pytest.FixtureRequest) -> str:
 
 
 def int4_weight(outputs: int, inputs: int, group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Stored weight and scales of random numbers, and the numbers that they stand for [outputs, inputs]."""
+    """Return stored weight and scales of random numbers, and the numbers that they stand for [outputs, inputs]."""
     numbers = torch.randint(-8, 8, (outputs, -(-inputs // group), group))
     numbers.flatten(1)[:, inputs:] = 0
     scales = torch.rand(outputs, numbers.shape[1]).half() + 0.01

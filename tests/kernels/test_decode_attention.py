@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not cpu_backend.available(), reason="the kernel 
 
 
 def heads(keys: int, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """A query, and keys and values that are the filled part of a longer cache; the values of a fused projection."""
+    """Return a query, and keys and values that fill a part of a longer cache; the values are of a fused projection."""
     torch.manual_seed(0)
     query = torch.randn(2, 1, 3, 3 * head_dim, dtype=dtype).transpose(1, 2)[..., :head_dim]
     key, value = (torch.randn(2, 3, keys + 9, head_dim, dtype=dtype)[:, :, :keys] for _ in range(2))

@@ -100,7 +100,7 @@ def test_formats_that_are_not_offered_are_refused() -> None:
         quantize_weight(gaussian(4, 64), 4, 7)
     with pytest.raises(QuantizationError, match="500,000"):
         quantize_weight(gaussian(4, 64) * 1e6, 4)
-    with pytest.raises(QuantizationError, match="give a matrix"):
+    with pytest.raises(QuantizationError, match="Give a matrix"):
         quantize_weight(gaussian(4), 8)
 
 

@@ -23,7 +23,8 @@ def test_a_prompt_and_a_step_export(dynamic: bool) -> None:
     step = {"input_ids": torch.tensor([[30], [31]]), "attention_mask": mask, "past_key_values": cache}
     for inputs in (BATCH, step):
         config = exporters.DynamoConfig(dynamic=dynamic)
-        program = exporters.DynamoExporter().export(model, copy.deepcopy(inputs), config).program
+        exported = exporters.DynamoExporter().export(model, copy.deepcopy(inputs), config)
+        program = getattr(exported, "program", exported)  # older transformers return torch's own program
         found = program.module()(**copy.deepcopy(inputs))
         expected = model(**copy.deepcopy(inputs))
         assert torch.equal(found.logits, expected.logits)
@@ -33,4 +34,4 @@ def test_a_prompt_and_a_step_export(dynamic: bool) -> None:
 @pytest.mark.slow
 def test_the_parts_of_generation_export() -> None:
     parts = exporters.DynamoExporter().export_for_generation(tiny(), BATCH, exporters.DynamoConfig())
-    assert "decode" in parts.components
+    assert "decode" in getattr(parts, "components", parts)

@@ -25,7 +25,7 @@ HOOK_POINTS = ["word_embedding_forward", *LAYER_HOOKS, "final_forward"]
 
 @pytest.fixture(scope="module")
 def opened() -> VisualGLMForConditionalGeneration:
-    """The model; shared, so tests must remove what they add."""
+    """Return the model; shared, so tests must remove what they add."""
     return open_reference()
 
 

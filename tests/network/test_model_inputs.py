@@ -93,6 +93,16 @@ def test_prompt_tuning_trains_and_a_batch_is_its_rows(method: str) -> None:
         assert torch.equal(model.generate(**alone, pixel_values=images, **GREEDY)[0, -6:], together[row])
 
 
+def test_peft_names_the_language_models_embeddings_alone() -> None:
+    """Upstream's tensor names end alike in ViT and Q-Former, so an expression for the whole name is needed."""
+    peft = pytest.importorskip("peft", reason="needs visualglm[train]")
+    model = peft.get_peft_model(tiny(), peft.LoraConfig(r=2, target_modules=r"transformer\.word_embeddings"))
+    model(**BATCH, pixel_values=IMAGES, labels=BATCH["input_ids"]).loss.backward()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert len(trained) == 2 and all("model.transformer.word_embeddings.lora" in name for name in trained)
+    assert any(parameter.grad.abs().sum() > 0 for parameter in trained.values())
+
+
 def test_virtual_tokens_may_be_copies_of_the_mask_tokens() -> None:
     """PEFT can initialize virtual tokens with a text, to which the tokenizer adds `[gMASK] <sop>`."""
     model, ids = tiny(), torch.tensor([[20, 81, 82, *prompt(0, [30, 31])]])
@@ -118,6 +128,9 @@ def test_flattened_examples_are_refused(options: dict[str, bool]) -> None:
     model = tiny()
     with pytest.raises(PromptError, match="holds several examples"):
         model(**collate(examples))
+    batch = {name: value for name, value in collate(examples).items() if name != "labels"}
+    with pytest.raises(PromptError, match="holds several examples"):
+        model.generate(**batch, max_new_tokens=2)
     assert model(**collate(examples[:1])).loss.isfinite()
 
 

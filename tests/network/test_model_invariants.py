@@ -21,7 +21,7 @@ WITH_LOGITS = {"output_logits": True, "return_dict_in_generate": True}
 
 
 def tiny(**kwargs: Any) -> VisualGLMForConditionalGeneration:
-    """A small model whose sizes differ from those of the 6B and of the reference set."""
+    """Return a small model whose sizes differ from those of the 6B and of the reference set."""
     torch.manual_seed(0)
     config = VisualGLMConfig(
         vocab_size=97, num_layers=2, hidden_size=24, num_attention_heads=3, inner_hidden_size=40, image_length=5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+import visualglm
 from visualglm.errors import UsageError
 from visualglm.inference.generation_settings import generation_settings
 from visualglm.network.sampling import (
     PRESETS,
+    AnswerNoRepeatNGram,
     GeneratedOnlyPenalty,
-    SlotAwareRepetitionPenalty,
+    PlaceholderAwareRepetitionPenalty,
     SuppressSlices,
     resolve,
 )
@@ -47,7 +50,7 @@ def warpers(preset: str) -> list[Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_hugging_face_rule(case: str) -> None:
     ids = torch.cat([stored(case, "prompt_ids"), stored(case, "generated_ids").long()], dim=1)
-    before = [SlotAwareRepetitionPenalty(1.2, 767, 0, 404), MinLengthLogitsProcessor(100, 405)]
+    before = [PlaceholderAwareRepetitionPenalty(1.2, 767, 0, 404), MinLengthLogitsProcessor(100, 405)]
     scores = LogitsProcessorList([*before, *warpers("hf")])(ids, stored(case, "logits"))
     assert torch.allclose(scores.softmax(-1), stored(case, "hf_image_chat_probs"), atol=1e-6)
 
@@ -63,7 +66,7 @@ def test_sat_rule(case: str, preset: str, name: str) -> None:
 
 
 def test_placeholder_tokens_count_as_unk() -> None:
-    penalty = SlotAwareRepetitionPenalty(2.0, 9, 0, sop=7)
+    penalty = PlaceholderAwareRepetitionPenalty(2.0, 9, 0, sop=7)
     scores = penalty(torch.tensor([[9, 9, 5, 7]]), torch.ones(1, 10))
     assert scores[0].tolist() == [0.5, 1, 1, 1, 1, 0.5, 1, 0.5, 1, 1]
     generated = penalty(torch.tensor([[9, 9, 5, 7, 9]]), torch.ones(1, 10))
@@ -71,7 +74,7 @@ def test_placeholder_tokens_count_as_unk() -> None:
 
 
 def test_padding_is_not_penalised() -> None:
-    penalty = SlotAwareRepetitionPenalty(2.0, 9, 0, 7, padding=torch.tensor([2, 0]))
+    penalty = PlaceholderAwareRepetitionPenalty(2.0, 9, 0, 7, padding=torch.tensor([2, 0]))
     scores = penalty(torch.tensor([[3, 3, 5], [4, 3, 5]]), torch.ones(2, 10))
     assert (scores == 0.5).nonzero().tolist() == [[0, 5], [1, 3], [1, 4], [1, 5]]
 
@@ -100,6 +103,27 @@ def test_greedy_has_no_penalty_and_no_min_length() -> None:
         resolved = resolve("hf", **arguments)
         assert (resolved["do_sample"], resolved["repetition_penalty"], resolved["min_length"]) == (False, 1.0, 0)
     assert resolve("hf", do_sample=False, repetition_penalty=1.3)["repetition_penalty"] == 1.3
+
+
+def test_repeated_n_grams_count_within_the_answer_of_each_row() -> None:
+    sop = 82
+    rows = torch.tensor([[5, 6, 7, sop, 8, 9, 5, 6], [3, 3, 5, sop, 5, 6, 5, 6], [sop, 5, 6, 7, sop, 9, 5, 6]])
+    banned = AnswerNoRepeatNGram(3, sop)(rows, torch.zeros(3, 100)).isinf()
+    assert [row.nonzero().flatten().tolist() for row in banned] == [[], [5], [7]]
+    embedded = torch.tensor([[5, 6, 7, 5, 6]])  # the prompt was given as embeddings
+    assert AnswerNoRepeatNGram(3, sop)(embedded, torch.zeros(1, 100)).isinf().nonzero().tolist() == [[0, 7]]
+
+
+def test_generate_stops_a_loop_and_lets_an_answer_repeat_an_earlier_turn(opened: visualglm.VisualGLM) -> None:
+    image = visualglm.packed_model() / "samples" / "house.png"
+    conversation = opened.conversation(image)
+    first, second = (conversation.ask("描述这张图片。").text for _ in range(2))
+    assert first == second and opened.model.generation_config.no_repeat_ngram_size == 12
+    assert first == opened.conversation(image).ask("描述这张图片。", no_repeat_ngram_size=0).text
+    short = opened.conversation(image).ask("描述这张图片。", no_repeat_ngram_size=2).text
+    ids = opened.tokenizer.encode_plain(short)
+    pairs = list(itertools.pairwise(ids))
+    assert len(pairs) == len(set(pairs)) and short != first
 
 
 def test_sat_uses_top_p_only_with_top_k() -> None:

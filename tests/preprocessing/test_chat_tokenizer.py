@@ -78,7 +78,7 @@ def test_the_template_is_saved(tmp_path: Path) -> None:
     ("messages", "options", "says"),
     [
         ([], {}, "no user message"),
-        ([{"role": "tool", "content": "x"}], {}, "role 'tool'"),
+        ([{"role": "critic", "content": "x"}], {}, "role 'critic'"),
         ([{"role": "user", "content": " "}], {}, "blank"),
         (ASKED, {"tools": [{}]}, "tools"),
     ],

@@ -17,13 +17,13 @@ from transformers import AutoProcessor, AutoTokenizer, pipeline
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # 5.16's public name wants torchvision
 
 import visualglm.auto  # registers
-from visualglm.errors import ImageError, PromptError, TokenizerError
+from visualglm.errors import ImageError, PromptError, TokenizerError, UsageError
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.configuration import VisualGLMConfig
 from visualglm.preprocessing.chat_messages import CHAT_TEMPLATE
 from visualglm.preprocessing.images import VisualGLMImageProcessor
 from visualglm.preprocessing.processor import VisualGLMProcessor
-from visualglm.preprocessing.prompt import Turn, build_prompt, build_training_row
+from visualglm.preprocessing.prompt import Turn, build_prompt, build_training_row, describe_dropped_turns
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -150,7 +150,7 @@ def test_dropped_turns_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         short = PROCESSOR.apply_chat_template(messages, tokenize=True, max_tokens=14)
     assert short == PROCESSOR.apply_chat_template(messages[2:], tokenize=True)
-    assert "1 oldest" in caplog.text
+    assert describe_dropped_turns(1) in caplog.text
 
 
 def test_an_answer_is_continued_after_sop() -> None:
@@ -174,7 +174,7 @@ def test_unsupported_options_are_refused(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("tokenize", [True, False])
 @pytest.mark.parametrize(
-    "messages", [[], [{"role": "tool", "content": "x"}], [{"role": "assistant", "content": "x"}], [[]]]
+    "messages", [[], [{"role": "critic", "content": "x"}], [{"role": "assistant", "content": "x"}], [[]]]
 )
 def test_invalid_messages_are_refused(messages: Any, tokenize: bool) -> None:
     with pytest.raises(PromptError):
@@ -238,6 +238,11 @@ def test_another_template_is_rendered_by_transformers() -> None:
     assert PROCESSOR.apply_chat_template(ASKED, template) == "<img></img>!"
     inputs = PROCESSOR.apply_chat_template(ASKED, template, tokenize=True, return_dict=True, return_tensors="pt")
     assert rows(inputs["input_ids"])[0].count(SLOT) == 32
+    for renderer in (PROCESSOR, PROCESSOR.tokenizer):
+        with pytest.raises(UsageError, match="return_assistant_tokens_mask needs our own chat template"):
+            renderer.apply_chat_template(
+                ASKED, chat_template=template, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            )
 
 
 def test_decode_removes_the_prompt() -> None:

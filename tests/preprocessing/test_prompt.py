@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from visualglm.errors import PromptError
+from visualglm.errors import ContextLengthError, PromptError
 from visualglm.preprocessing.chat_messages import messages_to_turns
 from visualglm.preprocessing.prompt import (
     Prompt,
@@ -118,6 +118,37 @@ def test_the_oldest_turns_are_dropped_whole() -> None:
         assert len(prompt([replace(longer[0], image_count=1), *longer[1:]]).input_ids) > room
 
 
+def test_system_messages_are_never_dropped() -> None:
+    turns = [
+        Turn("Be brief.\none", "two", 1, "Be brief."),
+        Turn("three", "four"),
+        Turn("Rhyme.\nfive", None, 0, "Rhyme."),
+    ]
+    expected = [Turn("Be brief.\nthree", "four", 1), Turn("Rhyme.\nfive")]
+    one_less = prompt(turns, language="en", max_tokens=len(prompt(turns, language="en").input_ids) - 1)
+    assert one_less.input_ids == prompt(expected, language="en").input_ids
+    bare = prompt([Turn("Be brief.\nRhyme.\nfive", None, 1)], language="en").input_ids
+    assert prompt(turns, language="en", max_tokens=len(bare)).input_ids == bare
+    with pytest.raises(ContextLengthError, match=f"takes {len(bare)} tokens"):
+        prompt(turns, language="en", max_tokens=len(bare) - 1)
+
+
+def test_a_huge_system_message_is_refused_before_it_is_encoded_again_and_again() -> None:
+    class Counting:
+        bos_token_id, eos_token_id, gmask_token_id = 1, 2, 3
+        read = 0
+
+        def encode_plain(self, text: str) -> list[int]:
+            self.read += len(text)
+            return [7] * len(text)
+
+    tokenizer, huge = Counting(), "Be brief. " * 50_000
+    turns = [Turn(f"{huge}\n?", "!", 0, huge), *[Turn("question", "answer")] * 1000, Turn("last?")]
+    with pytest.raises(ContextLengthError, match="system messages have"):
+        build_prompt(tokenizer, turns, language="en", image_token_id=SLOT, image_length=LENGTH, max_tokens=2000)
+    assert tokenizer.read < len(huge) / 10
+
+
 def test_dropping_thousands_of_turns_is_not_quadratic() -> None:
     class Counting:
         bos_token_id, eos_token_id, gmask_token_id = 1, 2, 3
@@ -179,8 +210,41 @@ def test_messages_become_turns() -> None:
         {"role": "user", "content": ["this", {"type": "image_url", "image_url": {"url": "b"}}, {"type": "image"}]},
     ]
     turns, images = messages_to_turns(messages)
-    assert turns == [Turn("Be brief.\nWhat?", "A cat.", 1), Turn("And\nthis", None, 2)]
+    assert turns == [Turn("Be brief.\nWhat?", "A cat.", 1, "Be brief."), Turn("And\nthis", None, 2)]
     assert images == ["a.png", "b", None]
+
+
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"type": "function"}]}
+
+
+@pytest.mark.parametrize(
+    ("messages", "turns"),
+    [
+        (["ask", CALL, ("tool", "7 cats")], [Turn("ask\n7 cats")]),
+        (["ask", {**CALL, "content": ""}, ("tool", "7")], [Turn("ask\n7")]),
+        (["ask", {**CALL, "content": "Wait."}, ("tool", "7")], [Turn("ask", "Wait."), Turn("7")]),
+        (["ask", {"role": "assistant", "content": None, "refusal": "No."}, "why"], [Turn("ask", "No."), Turn("why")]),
+        (["ask", ("assistant", [{"type": "refusal", "refusal": "No."}]), "why"], [Turn("ask", "No."), Turn("why")]),
+        (["ask", ("assistant", None), "why"], [Turn("ask", ""), Turn("why")]),
+        (["ask", ("assistant", ""), "why"], [Turn("ask", ""), Turn("why")]),
+        ([("assistant", "Hello!"), "ask"], [Turn("", "Hello!"), Turn("ask")]),
+        (
+            [("developer", "Be kind."), ("assistant", "Hello!"), "ask"],
+            [Turn("Be kind.", "Hello!", 0, "Be kind."), Turn("ask")],
+        ),
+        (["ask", ("assistant", "One."), ("assistant", "Two."), "why"], [Turn("ask", "One.\nTwo."), Turn("why")]),
+        (["ask", ("function", "7")], [Turn("ask\n7")]),
+        ([("user", [{"type": "input_text", "text": "ask"}])], [Turn("ask")]),
+    ],
+)
+def test_messages_that_clients_send(messages: list[Any], turns: list[Turn]) -> None:
+    """Also the template, which vLLM's and transformers' users render, writes the same prompt."""
+    given = [{"role": "user", "content": one} if isinstance(one, str) else one for one in messages]
+    given = [{"role": one[0], "content": one[1]} if isinstance(one, tuple) else one for one in given]
+    assert messages_to_turns(given)[0] == turns
+    assert (
+        TOKENIZER.apply_chat_template(given, tokenize=False, language="en") == write_turns(turns, marks_of("en", ""))[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -203,14 +267,14 @@ def test_image_sources_of_message_parts(part: dict[str, Any], source: str) -> No
     [
         ([], "no user message"),
         ([{"role": "system", "content": "x"}], "no user message"),
-        ([{"role": "assistant", "content": "x"}], "answers nothing"),
-        ([{"role": "tool", "content": "x"}], "role 'tool'"),
+        ([{"role": "assistant", "content": "x"}], "no user message"),
+        ([{"role": "critic", "content": "x"}], "role 'critic'"),
+        ([{"role": "tool", "content": [{"type": "image", "url": "x"}]}], "images belong to user"),
         ([{"role": "user", "content": None}], "no content"),
         ([{"role": "user"}], "no content"),
         ([{"role": "user", "content": [{"type": "video", "url": "x"}]}], "type 'video'"),
         ([{"role": "user", "content": [3]}], "type 3"),
         ([{"role": "system", "content": [{"type": "image", "url": "x"}]}], "images belong to user"),
-        ([{"role": "user", "content": "a"}, *[{"role": "assistant", "content": "b"}] * 2], "answers nothing"),
     ],
 )
 def test_invalid_messages_are_refused(messages: list[Any], says: str) -> None:

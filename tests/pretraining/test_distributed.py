@@ -86,7 +86,7 @@ def captions(tmp_path: Path) -> Path:
 
 
 def written(captions: Path, sharding: str) -> Path:
-    """A recipe of two stages."""
+    """Return a recipe of two stages."""
     values = {"output": captions.with_name("run"), "captions": captions, "sharding": sharding}
     path = captions.with_name("recipe.toml")
     path.write_text(RECIPE.format(vocabulary=packed_model() / "ice_text.model", **values), encoding="utf-8")
@@ -119,14 +119,14 @@ class Stopped(Trainer):
 
 
 def one_of(number: int, count: int, port: int, recipe: PretrainingConfig, kind: type[Trainer]) -> None:
-    """What torchrun would start: one process of a group."""
+    """Run one process of a group, as torchrun starts it."""
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
     os.environ |= {"MASTER_ADDR": "127.0.0.1", **dict(zip(names, map(str, (number, number, count, port)), strict=True))}
     kind(recipe, silent).run()
 
 
 def together(recipe: PretrainingConfig, kind: type[Trainer] = Trainer, count: int = 2) -> dict[str, torch.Tensor]:
-    """Runs a recipe in a group of processes; returns the saved weights."""
+    """Run a recipe in a group of processes; return the saved weights."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "visualglm.pretraining.trainer"])
     with socket.socket() as free:

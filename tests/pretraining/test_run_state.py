@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from visualglm.conversation import packed_model
-from visualglm.errors import UsageError
-from visualglm.pretraining.config import ModelSizes, PretrainingConfig, Stage
+from visualglm.errors import CheckpointError, UsageError
+from visualglm.pretraining.config import Checkpoints, ModelSizes, PretrainingConfig, Stage
 from visualglm.pretraining.run_state import read_run_state, saving, settle
 from visualglm.pretraining.trainer import Trainer
 
@@ -66,7 +69,7 @@ def test_a_kill_at_any_call_leaves_one_state(tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> PretrainingConfig:
-    """A recipe whose two stages have run."""
+    """Return a recipe whose two stages have run."""
     data, output = tmp_path_factory.mktemp("data"), str(tmp_path_factory.mktemp("run"))
     Image.new("RGB", (40, 30)).save(data / "a.png")
     (data / "rows.jsonl").write_text(2 * '{"image": "a.png", "en": "Nothing."}\n', encoding="utf-8")
@@ -99,6 +102,40 @@ def test_another_recipe_does_not_go_on(ended: PretrainingConfig, changes: dict[s
 def test_stages_may_last_longer_and_more_may_follow(ended: PretrainingConfig) -> None:
     longer = tuple(replace(stage, steps=5) for stage in ended.stages)
     assert Trainer(replace(ended, stages=(*longer, ALIGNMENT)), lambda line: None).stage_index == 2
+
+
+def test_resumed_weights_are_checked(ended: PretrainingConfig, tmp_path: Path) -> None:
+    shutil.copytree(ended.output, tmp_path / "run")
+    file = tmp_path / "run" / "model" / "model.safetensors"
+    good = load_file(file)
+    name = "transformer.final_layernorm.weight"
+    for value, fault in ((torch.full_like(good[name], float("nan")), "holds NaN"), (good[name][:3], "another shape")):
+        save_file(good | {name: value.contiguous()}, file)
+        with pytest.raises(UsageError, match=f"model.safetensors is damaged .*{name} .*{fault}|{fault} .*{name}"):
+            Trainer(replace(ended, output=str(tmp_path / "run")), lambda line: None)
+
+
+def test_a_start_that_is_not_finite_is_named(ended: PretrainingConfig, tmp_path: Path) -> None:
+    shutil.copytree(Path(ended.output) / "model", tmp_path / "start")
+    file = tmp_path / "start" / "model.safetensors"
+    good = load_file(file)
+    name = "image_encoder.glm_proj.bias"
+    save_file(good | {name: good[name].fill_(float("nan"))}, file)
+    for start in (Checkpoints(model=str(tmp_path / "start")), Checkpoints(vision=str(tmp_path / "start"))):
+        with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinite values"):
+            Trainer(replace(ended, output=str(tmp_path / "run"), start=start), lambda line: None)
+
+
+def test_a_loss_that_is_not_finite_never_reaches_the_weights(
+    ended: PretrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(replace(ended, output=str(tmp_path / "run")), lambda line: None)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    forward = trainer.objective.forward
+    monkeypatch.setattr(trainer.objective, "forward", lambda *given: (forward(*given)[0] * float("nan"), {}))
+    with pytest.raises(UsageError, match="stopped at step 0: the loss is nan"):
+        trainer.run()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
 
 
 def test_progress_from_before_the_recipe_was_noted(tmp_path: Path) -> None:

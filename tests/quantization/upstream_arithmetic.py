@@ -24,7 +24,7 @@ def quantize_rows(weight: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
 
 
 def dequantize_rows(stored: Tensor, scale: Tensor, bits: Bits) -> Tensor:
-    """What `quantize_rows` made -> float16 [out, in], as upstream multiplies with it."""
+    """Return what `quantize_rows` made -> float16 [out, in], as upstream multiplies with it."""
     if bits == 4:
         stored = torch.stack([stored >> 4, (stored << 4) >> 4], dim=-1).flatten(-2)
     return stored.half() * scale[:, None]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starting Ray takes a minute, so it is not part of `make test`."""
+    """Skip these tests in `make test`, because starting Ray takes a minute."""
     if not os.environ.get("VISUALGLM_TEST_RAY"):
         for item in items:
             if Path(__file__).parent in item.path.parents:

@@ -34,7 +34,7 @@ def run(arguments: list[str], cwd: Path, **environment: str) -> subprocess.Compl
 
 
 def keyed(rows: list[dict[str, Any]]) -> Rows:
-    """The rows without their blanks; none may be there twice."""
+    """Return the rows without their blanks; none may be there twice."""
     found = {(row["image"], row["question"]): {k: v for k, v in row.items() if v is not None} for row in rows}
     assert len(found) == len(rows)
     return found
@@ -45,7 +45,7 @@ def parts(out: Path) -> Rows:
 
 
 def local(folder: Path, out: Path, **sampling: Any) -> Rows:
-    """What the local engine says."""
+    """Return what the local engine says."""
     with JsonlResults(out) as results:
         plan = CaptionPlan(QUESTION, batch_size=8)
         CaptionRun(visualglm.load(device="cpu"), results, plan, sampling)(read_source(str(folder)), lambda item: None)

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def connection(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """This process as a driver, with parts of two images; the machines get this file's functions by value."""
+    """Make this process a driver, with parts of two images; the machines get this file's functions by value."""
     from ray import cloudpickle
 
     monkeypatch.setattr(engine, "CHUNK", 2)
@@ -47,7 +47,7 @@ def connection(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def answers(items: Any) -> list[dict[str, Any]]:
-    """Reads each image and says its hash; an empty one is an error."""
+    """Read each image and says its hash; an empty one is an error."""
     found = [(item.image, item.read()) for item in items]
     return [
         {"image": image, "question": "?", **({"text": digest(content)} if content else {"error": "empty"})}
@@ -85,7 +85,7 @@ def test_what_is_left_is_answered_and_nothing_else(connection: Any, folder: Path
 
 
 def refuse() -> engine.Answers:
-    raise CheckpointError("there is no such model here: give another --model.")
+    raise CheckpointError("There is no such model here. Give another --model.")
 
 
 def test_a_mistake_that_an_actor_meets_is_said_in_its_own_words(connection: Any, folder: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ BODIES = [asked(sample, question) for sample in SAMPLES[:4] for question in QUES
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The example, started as its page says, with two replicas."""
+    """Yield the example, started as its page says, with two replicas."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,7 +68,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def plain() -> list[str]:
-    """What the plain server answers."""
+    """Return what the plain server answers."""
     app = create_app(visualglm.load(device="cpu"), ServerSettings(with_page=False))
     with TestClient(app) as client:
         return [said(client.post("/v1/chat/completions", json=body)) for body in BODIES]

@@ -19,7 +19,7 @@ HANG = (
 
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The program that processes of preprocessing/image_pool.py run instead of their own, until the list is emptied."""
+    """Yield the program that processes of preprocessing/image_pool.py run, until the list is emptied."""
     real, program = subprocess.Popen, [HANG]
 
     def start(command: list[str], **more: object) -> subprocess.Popen:

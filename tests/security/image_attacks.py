@@ -28,7 +28,7 @@ def zeros(count: int) -> bytes:
 
 
 def png(width: int, height: int, depth: int, colour: int, row: int, more: bytes = b"") -> bytes:
-    """A black PNG whose rows have `row` bytes; `more` are chunks before the pixels."""
+    """Return a black PNG whose rows have `row` bytes; `more` are chunks before the pixels."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     pixels = zeros(height * (row + 1)) if row else b""
     chunks = chunk(b"IHDR", header) + more + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

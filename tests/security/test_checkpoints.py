@@ -39,7 +39,7 @@ HUGE, DEEP, LONG = 10**9, "[" * 100_000 + "]" * 100_000, "9" * 5_000
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that was named by its path is no reason to look up or connect to anything."""
+    """Return a folder that was named by its path is no reason to look up or connect to anything."""
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError(f"asked the network for {args}")
@@ -52,7 +52,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def native(tmp_path: Path) -> Path:
-    """The packed model, its weights linked."""
+    """Return the packed model, its weights linked."""
     folder = tmp_path / "native"
     folder.mkdir()
     for file in packed_model().iterdir():
@@ -68,7 +68,7 @@ def _same_disk(one: Path, other: Path) -> bool:
 
 
 def edit(file: Path, **changes: Any) -> None:
-    """Changes keys of a JSON file; `part__key` changes one inside."""
+    """Change keys of a JSON file; `part__key` changes one inside."""
     content = json.loads(file.read_text()) if file.exists() else {}
     for key, value in changes.items():
         inside, _, name = key.rpartition("__") if not key.startswith("__") else ("", "", key)
@@ -220,7 +220,7 @@ TEXTS = {
     "deep in an object": ('{"model_type": "chatglm", "x": ' + DEEP + "}", "nested too deeply"),
     "deep, but not for Python": ('{"model_type": "chatglm", "x": ' + "[" * 500 + "]" * 500 + "}", "nested too deeply"),
     "digits": ('{"model_type": "chatglm", "num_layers": ' + LONG + "}", "5000 digits"),
-    "bytes": (b'{"model_type": "\xff"}', "no UTF-8"),
+    "bytes": (b'{"model_type": "\xff"}', "not UTF-8"),
     "half a character": ('{"model_type": "chatglm", "x": "\\ud800"}', "half a character"),
 }
 
@@ -277,7 +277,7 @@ def test_files_of_processors(hf: Path, kind: str) -> None:
     with pytest.raises(TokenizerError):
         visualglm.preprocessing.tokenizer.ChatGLMTokenizer(vocab_file=str(hf / "ice_text.model"))
     if kind == "large":
-        assert "download it again" in refused_vocabulary(hf)
+        assert "Download it again" in refused_vocabulary(hf)
     with pytest.raises((VisualGLMError, OSError, ValueError)):  # these files are transformers' to open first
         edit(hf / "config.json", eva_config__image_size=[HUGE, HUGE])
         AutoProcessor.from_pretrained(hf)
@@ -348,7 +348,7 @@ def torch_zip(file: Path, pickled: bytes, method: int = zipfile.ZIP_STORED) -> N
 
 
 def hash_bomb(levels: int = 60) -> bytes:
-    """A dictionary whose key is a tuple of twice the same tuple of twice the same tuple ..."""
+    """Return a dictionary whose key is a tuple of twice the same tuple of twice the same tuple ..."""
     steps = b"".join(
         b"h" + bytes([level]) + b"h" + bytes([level]) + b"\x86q" + bytes([level + 1]) for level in range(levels)
     )

@@ -55,7 +55,7 @@ def refused(message: str, sentence: str) -> None:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Iterator[Path]:
-    """A file that planted links point to; it must stay as it is."""
+    """Yield a file that planted links point to; it must stay as it is."""
     file = tmp_path / "victim"
     file.write_text(SECRET)
     yield file
@@ -282,7 +282,7 @@ def _end_by_signal(tmp_path: Path, number: int) -> None:
 
 
 def killed(work: Callable[[], None]) -> None:
-    """Runs the work in a process that kills itself at its end."""
+    """Run the work in a process that kills itself at its end."""
     child = os.fork()
     if not child:
         try:
@@ -424,7 +424,7 @@ def test_torn_metrics_are_left_out(tmp_path: Path) -> None:
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Any:
-    """A run with two whole checkpoints, as far as `checkpoint_to_resume` looks."""
+    """Return a run with two whole checkpoints, as far as `checkpoint_to_resume` looks."""
     (tmp_path / "data.json").write_text("[]")
     out = tmp_path / "out"
     plan = read_finetuning(None, (), data=str(tmp_path / "data.json"), output=str(out), method="lora", model=None)
@@ -484,7 +484,7 @@ def test_a_recipe_of_something_else_costs_one_sentence(begun: Any, content: str)
 @pytest.mark.parametrize("make", [os.mkfifo, Path.touch])
 def test_an_output_that_is_no_folder(begun: Any, tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         checkpoint_to_resume(begun, tmp_path / "pipe", False)
 
 

@@ -174,7 +174,7 @@ def test_a_redirect_to_a_broken_url_is_an_image_error(host: Host, place: bytes) 
 
 
 def mutated(chance: random.Random) -> bytes:
-    """A response with bytes changed, removed or repeated."""
+    """Return a response with bytes changed, removed or repeated."""
     content = bytearray(CHUNKED + b"5\r\nimage\r\n0\r\nX: y\r\n\r\n")
     for _ in range(chance.randrange(1, 6)):
         place = chance.randrange(len(content))

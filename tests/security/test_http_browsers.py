@@ -104,7 +104,7 @@ def test_a_link_opens_the_page(live: Server) -> None:
 
 
 def run(app: Any, **scope: Any) -> int:
-    """The status that an app answers with."""
+    """Return the status that an app answers with."""
     got: list[Any] = []
 
     async def receive() -> Any:

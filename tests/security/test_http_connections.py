@@ -28,7 +28,7 @@ CHUNKS = 200
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, threading.Event]]:
-    """The port of a server with a large response, and whether it has ended."""
+    """Yield the port of a server with a large response, and whether it has ended."""
     monkeypatch.setattr(listener, "UNREAD_SECONDS", 2.0)
     done = threading.Event()
 

@@ -64,7 +64,7 @@ def contacts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 
 async def send_one(app: FastAPI, method: str, target: str, body: Any) -> httpx.Response:
-    """The response to a request whose target is sent as it is: no client tidies its path, no socket is between."""
+    """Return the response to a request whose target is sent as it is: no client tidies its path."""
     raw, _, query = target.partition("?")
     kind = [] if body is None else [(b"content-type", b"application/json")]
     content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -95,7 +95,7 @@ async def send_one(app: FastAPI, method: str, target: str, body: Any) -> httpx.R
 
 
 def send(app: FastAPI, attacks: list[Attack]) -> list[httpx.Response]:
-    """The responses, in order."""
+    """Return the responses, in order."""
 
     async def all_of_them() -> list[httpx.Response]:
         return [await send_one(app, *attack) for attack in attacks]

@@ -52,7 +52,7 @@ def pool() -> Iterator[ImagePool]:
 
 
 def same(pool: ImagePool, content: bytes, size: tuple[int, int], upstream: bool) -> None:
-    """The pool's pixels, and the processor's values of them, are those of the image opened here."""
+    """Return the pool's pixels, and the processor's values of them, are those of the image opened here."""
     here = open_image(content, upstream=upstream)
     there = pool.decode(content, size, upstream)
     np.testing.assert_array_equal(there, np.asarray(here.resize(size[::-1], Image.Resampling.BICUBIC)))

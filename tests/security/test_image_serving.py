@@ -31,7 +31,7 @@ TURNS = [Turn("?", image_count=1)]
 
 @pytest.fixture
 def engine(opened: visualglm.VisualGLM) -> Iterator[Callable[..., Engine]]:
-    """Starts engines that end with the test."""
+    """Start engines that end with the test."""
     engines: list[Engine] = []
 
     def start(**limits: Any) -> Engine:

@@ -21,7 +21,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def started(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    """A process that has begun to write beside its target."""
+    """Return a process that has begun to write beside its target."""
     running = subprocess.Popen(
         [*PROGRAM, *arguments], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -38,7 +38,7 @@ def test_a_conversion_that_is_ended_at_random_moments(tmp_path: Path, number: in
     """Five times; the target is the old one or the new one, and one run more tidies up."""
     target, chance = tmp_path / "target", random.Random(3)
     shutil.copytree(visualglm.packed_model(), target, ignore=shutil.ignore_patterns("samples", "*.md", "*.py*"))
-    arguments = ["convert", str(visualglm.packed_model()), str(target), "--overwrite", "--to", "sat"]
+    arguments = ["convert", str(visualglm.packed_model()), str(target), "--overwrite", "--to", "sat", "--without-stem"]
     for _ in range(5):
         running = started(arguments, tmp_path)
         time.sleep(chance.random() * 0.7)

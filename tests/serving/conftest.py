@@ -26,7 +26,7 @@ def data_url(image: Path) -> str:
 
 
 def asked(question: str, *images: Path, **more: Any) -> dict[str, Any]:
-    """A chat request about images."""
+    """Return a chat request about images."""
     parts = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
     content = [*parts, {"type": "text", "text": question}]
     return {"model": "visualglm-mini", "messages": [{"role": "user", "content": content}], **more}
@@ -44,7 +44,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def serve(opened: visualglm.VisualGLM) -> Iterator[Callable[[ServerSettings], Server]]:
-    """Starts servers that end with the module."""
+    """Start servers that end with the module."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(settings: ServerSettings) -> Server:

@@ -12,13 +12,15 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from .conftest import PLAIN, Server
 
-LIMITS = ("max_tokens", "max_completion_tokens", "max_length", "min_length")
+LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_length", "min_length")
 OPERATIONS = {
     ("GET", "/health"),
     ("GET", "/metrics"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/responses"),
+    ("POST", "/v1/messages"),
     ("POST", "/"),
 }
 

@@ -8,11 +8,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+import torch
 
 import visualglm
-from visualglm.errors import ImageError, PromptError
+from visualglm.errors import AnswerError, ImageError, PromptError
+from visualglm.inference import running_batch
+from visualglm.inference.running_batch import RunningBatch
 from visualglm.preprocessing.prompt import Turn
-from visualglm.serving import engine as module
 from visualglm.serving.engine import Engine, QueueFullError
 from visualglm.serving.job import Job, QueueTimeoutError
 from visualglm.serving.limits import EngineLimits
@@ -31,18 +33,29 @@ QUESTIONS = ["这张图片里有什么？", "What is in the picture?", "How many
 
 
 class Gate:
-    """Holds the engine before each batch until it is opened, so that a test decides what waits together."""
+    """Holds the engine before the first request enters until it is opened, so that a test decides what waits together.
+
+    `batches`: the seeds of the requests in each step; `poison`: raises an error for those that enter or advance.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = threading.Event()
-        self.batches: list[int] = []
-        self.real = module.generate_batch
-        monkeypatch.setattr(module, "generate_batch", self)
+        self.batches: list[list[Any]] = []
+        self.poison: Callable[[str, list[int]], None] = lambda place, seeds: None
+        add, step = RunningBatch.add, RunningBatch.step
 
-    def __call__(self, model: Any, rows: Any) -> None:
-        self.opened.wait(60)
-        self.batches.append(len(rows))
-        self.real(model, rows)
+        def gated_add(batch: Any, row: Any) -> None:
+            self.opened.wait(60)
+            self.poison("add", [row.settings.seed])
+            add(batch, row)
+
+        def noted_step(batch: Any) -> Any:
+            self.batches.append([row.settings.seed for row in batch.rows])
+            self.poison("step", self.batches[-1])
+            return step(batch)
+
+        monkeypatch.setattr(RunningBatch, "add", gated_add)
+        monkeypatch.setattr(RunningBatch, "step", noted_step)
 
 
 @pytest.fixture
@@ -54,7 +67,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 @pytest.fixture
 def run(opened: visualglm.VisualGLM) -> Iterator[Callable[..., Any]]:
-    """Runs a coroutine function with a started engine, and closes it."""
+    """Run a coroutine function with a started engine, and closes it."""
     engines: list[Engine] = []
 
     def with_engine(work: Callable[[Engine], Coroutine[Any, Any, Any]], **limits: Any) -> Any:
@@ -87,7 +100,7 @@ def test_every_caller_gets_what_it_would_get_alone(
 
     said = run(work, max_batch=6)
     assert said == [opened.ask(content, text, **sampling).text for content, text, sampling in cases]
-    assert max(gate.batches) > 1
+    assert max(map(len, gate.batches)) == 6
 
 
 def test_a_image_is_encoded_once(run: Callable[..., Any]) -> None:
@@ -194,14 +207,11 @@ def test_time_is_limited(gate: Gate, run: Callable[..., Any]) -> None:
 
 
 def test_one_poisoned_request_harms_no_other(opened: visualglm.VisualGLM, gate: Gate, run: Callable[..., Any]) -> None:
-    real = gate.real
-
-    def poisoned(model: Any, rows: Any) -> None:
-        if any(row.settings.seed == 666 for row in rows):
+    def poison(place: str, seeds: list[int]) -> None:
+        if place == "add" and 666 in seeds:
             raise RuntimeError("poison")
-        real(model, rows)
 
-    gate.real = poisoned
+    gate.poison = poison
 
     async def work(engine: Engine) -> list[Any]:
         jobs = [await engine.ask(question(QUESTIONS[0]), CONTENTS[:1], seed=seed) for seed in (1, 666, 3)]
@@ -212,6 +222,113 @@ def test_one_poisoned_request_harms_no_other(opened: visualglm.VisualGLM, gate: 
     alone = opened.ask(SAMPLES[0], QUESTIONS[0]).text
     assert [said[0], said[2]] == [alone, alone]
     assert isinstance(said[1], RuntimeError)
+
+
+def test_a_failing_processor_ends_its_own_answer_only(opened: visualglm.VisualGLM, run: Callable[..., Any]) -> None:
+    def broken(input_ids: Any, scores: Any) -> Any:
+        if input_ids.shape[1] > 33:
+            raise AnswerError("broken")
+        return scores
+
+    async def work(engine: Engine) -> list[Any]:
+        given: list[dict[str, Any]] = [{}, {"logits_processor": [broken]}, {}]
+        jobs = [await engine.ask(question(QUESTIONS[0]), CONTENTS[:1], **one) for one in given]
+        return list(await asyncio.gather(*map(whole, jobs), return_exceptions=True))
+
+    said = run(work)
+    assert said[0] == said[2] == opened.ask(SAMPLES[0], QUESTIONS[0]).text
+    assert isinstance(said[1], AnswerError)
+
+
+def test_a_step_that_fails_harms_those_that_were_speaking(
+    opened: visualglm.VisualGLM, gate: Gate, run: Callable[..., Any]
+) -> None:
+    def poison(place: str, seeds: list[int]) -> None:
+        if place == "step" and len(seeds) == 2:
+            raise RuntimeError("two")
+
+    gate.poison = poison
+
+    async def work(engine: Engine) -> list[Any]:
+        jobs = [await engine.ask(question(QUESTIONS[0]), CONTENTS[:1]) for _ in range(3)]
+        gate.opened.set()
+        return list(await asyncio.gather(*map(whole, jobs), return_exceptions=True))
+
+    *failed, answered = run(work, max_batch=2)
+    assert [str(error) for error in failed] == ["two"] * 2
+    assert answered == opened.ask(SAMPLES[0], QUESTIONS[0]).text
+
+
+def test_a_request_without_memory_beside_others_waits_until_it_is_alone(
+    opened: visualglm.VisualGLM, gate: Gate, run: Callable[..., Any]
+) -> None:
+    tried = 0
+
+    def poison(place: str, seeds: list[int]) -> None:
+        nonlocal tried
+        if place == "add" and seeds == [2]:
+            tried += 1
+            if tried == 1:
+                raise torch.OutOfMemoryError
+
+    gate.poison = poison
+
+    async def work(engine: Engine) -> list[str]:
+        jobs = [await engine.ask(question(QUESTIONS[0]), CONTENTS[:1], seed=seed) for seed in (1, 2, 3)]
+        gate.opened.set()
+        return list(await asyncio.gather(*map(whole, jobs)))
+
+    assert set(run(work)) == {opened.ask(SAMPLES[0], QUESTIONS[0]).text}
+    assert tried == 2 and [1, 2] not in gate.batches and [2, 1] not in gate.batches
+
+
+def test_requests_enter_and_leave_between_two_tokens(
+    opened: visualglm.VisualGLM, gate: Gate, run: Callable[..., Any]
+) -> None:
+    long, short = {"min_length": 120, "max_length": 120}, {"max_new_tokens": 3}
+
+    async def work(engine: Engine) -> list[str]:
+        jobs = [await engine.ask(question(QUESTIONS[0]), CONTENTS[:1], seed=1, **long)]
+        jobs += [await engine.ask(question(QUESTIONS[0]), CONTENTS[:1], seed=seed, **short) for seed in range(2, 8)]
+        gate.opened.set()
+        await asyncio.gather(*map(whole, jobs[1:]))
+        assert jobs[0].finish_reason is None, "nobody waited for the longest answer"
+        return [await whole(jobs[0]), *(job.text for job in jobs[1:])]
+
+    said = run(work, max_batch=3)
+    assert said[0] == opened.ask(SAMPLES[0], QUESTIONS[0], **long).text
+    assert set(said[1:]) == {opened.ask(SAMPLES[0], QUESTIONS[0], **short).text}
+    assert max(map(len, gate.batches)) == 3 and all(1 in seeds for seeds in gate.batches)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_compiled_steps_answer_whole_batches(
+    opened: visualglm.VisualGLM, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any], fails: bool
+) -> None:
+    batches: list[int] = []
+    generate = running_batch.generate_batch
+
+    def noted(model: Any, rows: Any) -> None:
+        batches.append(len(rows))
+        if fails and any(row.settings.seed == 666 for row in rows):
+            raise RuntimeError("poison")
+        generate(model, rows)
+
+    monkeypatch.setattr(running_batch, "generate_batch", noted)
+    monkeypatch.setattr(opened.model, "compiles_steps", True)
+    engine = Engine(opened, EngineLimits(), Metrics())
+
+    async def work() -> list[Any]:
+        jobs = [await engine.ask(question(QUESTIONS[0]), CONTENTS[:1], seed=seed) for seed in (1, 666, 3)]
+        engine.start()  # all wait together
+        return list(await asyncio.gather(*map(whole, jobs), return_exceptions=True))
+
+    said = asyncio.run(work())
+    engine.close()
+    alone = opened.ask(SAMPLES[0], QUESTIONS[0]).text
+    assert [said[0], said[2]] == [alone, alone]
+    assert isinstance(said[1], RuntimeError) if fails else said[1] == alone
+    assert batches == ([3, 1, 1, 1] if fails else [3])
 
 
 def test_mistakes_do_not_wait(run: Callable[..., Any]) -> None:

@@ -37,11 +37,15 @@ def basic(key: str) -> str:
     return "Basic " + base64.b64encode(f"anyone:{key}".encode()).decode()
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+WRONG_KEYS = ["", KEY, "Bearer", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", basic("no"), "Basic %", "Digest x"]
+
+
 @pytest.mark.parametrize(
-    "header",
-    [None, "", KEY, "Bearer", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", basic("no"), "Basic %", "Digest x"],
+    ("path", "method", "header"),
+    [
+        *((path, method, None) for path in PATHS for method in ("GET", "POST", "OPTIONS")),
+        *(("/v1/models", "GET", header) for header in WRONG_KEYS),
+    ],
 )
 def test_nothing_but_health_is_open(locked: Server, path: str, method: str, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}

@@ -58,7 +58,7 @@ def test_mistakes(
 
 
 def started(*arguments: str) -> tuple[subprocess.Popen[str], str]:
-    """A server on a free port, and its address."""
+    """Return a server on a free port, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Upstream's `POST /`: the same shape, the new turn in the history, a image that may be missing or line-wrapped."""
+"""Upstream's `POST /`: the same shape, the new turn in the history, an image that may be missing or line-wrapped."""
 
 from __future__ import annotations
 

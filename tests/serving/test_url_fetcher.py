@@ -117,7 +117,7 @@ def test_the_docs_tell_what_each_form_gets(monkeypatch: pytest.MonkeyPatch, page
             ImageFetcher(["pictures.example"])(url)
 
 
-def test_addresses_outside_are() -> None:
+def test_public_addresses_are_public() -> None:
     assert all(map(is_public, ("8.8.8.8", "1.1.1.1", "2606:4700:4700::1111")))
 
 
@@ -147,7 +147,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def internet(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A server on this machine that passes for public; the port it listens on."""
+    """Yield a server on this machine that passes for public; the port it listens on."""
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Pages)  # an HTTPServer would ask DNS for its name
     server.pause = threading.Event()  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -194,6 +194,6 @@ def test_a_redirect_inside_is_checked_again(internet: int, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("host", ["", "http://a.example", "a.example/b", "a b", "u@a.example", "a.example:x", "[::1"])
-def test_hosts_that_are_none(host: str) -> None:
+def test_invalid_hosts_are_rejected(host: str) -> None:
     with pytest.raises(UsageError, match="--allow-image-domain"):
         ImageFetcher([host])

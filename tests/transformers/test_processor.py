@@ -45,5 +45,5 @@ class TestProcessor(upstream.ProcessorTesterMixin, unittest.TestCase):  # type: 
 
     @staticmethod
     def prepare_processor_dict() -> dict[str, Any]:
-        """What the model's configuration says, for a processor that is built from components."""
+        """Return what the model's configuration says, for a processor that is built from components."""
         return {"image_token_id": 767, "image_length": 32}

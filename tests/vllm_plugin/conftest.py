@@ -82,8 +82,8 @@ class Oracle:
     def answer(self, messages: list[dict[str, Any]], new_tokens: int = NEW_TOKENS) -> Answer:
         model, tokenizer = self.opened.model, self.opened.tokenizer
         turns, sources = messages_to_turns(messages)
-        slots = {"image_token_id": model.config.image_token_id, "image_length": model.config.image_length}
-        prompt = build_prompt(tokenizer, turns, language="auto", **slots).input_ids
+        placeholders = {"image_token_id": model.config.image_token_id, "image_length": model.config.image_length}
+        prompt = build_prompt(tokenizer, turns, language="auto", **placeholders).input_ids
         pixels = self.opened.processor(images=sources, return_tensors="pt")["pixel_values"] if sources else None
         embeds = model.encode_images(pixels) if pixels is not None else None
         whole = model.generate(torch.tensor([prompt]), image_embeds=embeds, do_sample=False, max_new_tokens=new_tokens)
@@ -111,14 +111,14 @@ def oracle() -> Oracle:
 
 @pytest.fixture(scope="session")
 def expected(oracle: Oracle) -> dict[str, Answer]:
-    """The answers of transformers to DIALOGUES."""
+    """Return the answers of transformers to DIALOGUES."""
     with torch.inference_mode():
         return {name: oracle.answer(messages) for name, messages in DIALOGUES.items()}
 
 
 @pytest.fixture
 def quantized_folder(tmp_path: Path) -> Path:
-    """The configuration of a checkpoint with a quantized vocabulary; it has no weights."""
+    """Return the configuration of a checkpoint with a quantized vocabulary; it has no weights."""
     raw = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     quantized = {**raw, "quantization_config": plan(4, vocabulary=8).to_dict()}
     (tmp_path / "config.json").write_text(json.dumps(quantized), encoding="utf-8")

@@ -46,7 +46,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def answers(adapters: dict[str, Path]) -> dict[tuple[str | None, str], Answer]:
-    """The answers of transformers to each dialogue, with each adapter and without."""
+    """Return the answers of transformers to each dialogue, with each adapter and without."""
     oracle, found = Oracle(), {}
     for name in KINDS:
         oracle.opened.add_adapter(adapters[name], name)
@@ -79,7 +79,7 @@ def test_a_batch_with_and_without_adapters_equals_peft(
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_vllm_would_lay_on_in_part_is_refused(llm: Any, adapters: dict[str, Path], kind: str) -> None:
+def test_an_adapter_that_vllm_would_attach_in_part_is_rejected(llm: Any, adapters: dict[str, Path], kind: str) -> None:
     with pytest.raises(UsageError, match=kind):
         llm.llm_engine.add_lora(LoRARequest(kind, 9, str(adapters[kind])))
 

@@ -66,7 +66,7 @@ def test_a_stop_string_at_the_very_end_is_cut(text: str, stop: str, shown: str, 
 
 @pytest.fixture(scope="module")
 def llm(started: Callable[..., Any]) -> Any:
-    """An engine with default flags."""
+    """Return an engine with default flags."""
     return started()
 
 

@@ -29,7 +29,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory, adapter: Path) -> Iterator[OpenAI]:
-    """A client of a server with the packed model and an adapter."""
+    """Yield a client of a server with the packed model and an adapter."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

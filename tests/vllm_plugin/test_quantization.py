@@ -29,7 +29,7 @@ def is_language_linear(module: torch.nn.Module, name: str) -> bool:
 
 @pytest.fixture(scope="module", params=[8, 4])
 def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packed model, quantized by `visualglm quantize`."""
+    """Return the packed model, quantized by `visualglm quantize`."""
     target = tmp_path_factory.mktemp("quantized") / "stored"
     return convert(str(FOLDER), target, quantize=quantization_plan(request.param), with_fingerprint=False)
 

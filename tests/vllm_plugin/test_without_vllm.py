@@ -16,6 +16,7 @@ from visualglm.errors import CheckpointError, UsageError
 from visualglm.vllm_plugin import versions
 
 pytest.importorskip("starlette", reason="visualglm[serve] or vLLM brings it")
+from safetensors.torch import load_file, save_file
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -32,7 +33,12 @@ from visualglm.vllm_plugin.server import (
     adapter_arguments,
     overrides,
 )
-from visualglm.vllm_plugin.supported_checkpoints import LanguageAdapter, language_adapter, native_folder
+from visualglm.vllm_plugin.supported_checkpoints import (
+    LanguageAdapter,
+    finite_weights,
+    language_adapter,
+    native_folder,
+)
 
 from .conftest import FOLDER
 
@@ -239,6 +245,19 @@ def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
 
 def test_the_packed_folder_is_native() -> None:
     assert native_folder(visualglm.packed_model()) == Path(visualglm.packed_model())
+
+
+def test_weights_that_are_not_finite_are_refused_before_vllm_starts(tmp_path: Path) -> None:
+    tensors = load_file(FOLDER / "model.safetensors")
+    name = max(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((FOLDER / "config.json").read_bytes())
+    with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinite values"):
+        native_folder(tmp_path)
+    loaded = finite_weights(sorted(tensors.items()), tmp_path)
+    with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinite values"):
+        dict(loaded)
 
 
 def test_vllm_finds_the_plugin() -> None:

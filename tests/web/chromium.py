@@ -49,7 +49,7 @@ class PageServer:
 
 @pytest.fixture(scope="module")
 def serve_page(opened: visualglm.VisualGLM) -> Iterator[Callable[..., PageServer]]:
-    """Starts servers that end with the module."""
+    """Start servers that end with the module."""
     running: list[PageServer] = []
 
     def start(settings: ServerSettings | None = None, model: visualglm.VisualGLM | None = None) -> PageServer:
@@ -79,7 +79,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens pages; afterwards no page may have asked another server, thrown an error, or met its content policy."""
+    """Open pages; afterwards no page may have asked another server, thrown an error, or met its content policy."""
     contexts: list[Any] = []
     wrong: list[str] = []
 
@@ -135,7 +135,7 @@ def ask(page: Page, text: str, *images: Path) -> None:
 
 
 def answers(page: Page) -> Locator:
-    """The answers that are whole."""
+    """Return the answers that are whole."""
     return page.locator("#messages[aria-busy=false] .answer .said")
 
 

@@ -23,7 +23,7 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
 
 
 def goes_on(page: Page, opened: visualglm.VisualGLM, place: int = 0) -> None:
-    """The composer is usable, and a right question gets its right answer."""
+    """Return the composer is usable, and a right question gets its right answer."""
     ask(page, QUESTION, MOON)
     expect_answer(page, place, opened.ask(MOON, QUESTION).text)
     expect(page.locator(".error")).to_have_count(0)
@@ -73,7 +73,7 @@ def test_a_full_queue(
     opened: visualglm.VisualGLM, server: PageServer, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> None:
-        raise QueueFullError("1 requests wait already: try again in a moment.")
+        raise QueueFullError("1 requests wait already. Try again in a moment.")
 
     with monkeypatch.context() as patch:
         patch.setattr(server.app.state.engine, "_refuse_if_full", refuse)

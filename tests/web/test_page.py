@@ -53,7 +53,7 @@ def test_a_dialogue(
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
 
-def test_words_alone_and_an_empty_question(opened: visualglm.VisualGLM, page: Page) -> None:
+def test_text_without_an_image_and_an_empty_question(opened: visualglm.VisualGLM, page: Page) -> None:
     for empty in ("", "  \n "):
         ask(page, empty)
         expect(page.get_by_role("alert")).to_have_text("Write a question first.")

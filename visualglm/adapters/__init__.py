@@ -1,5 +1,5 @@
-"""LoRA beside a model's weights: laid on, trained, merged. PEFT does the work.
+"""Adapters beside a model's weights: attach, switch, merge. PEFT does the work.
 
-Inference and training share this room. A P-tuning prefix is a part of the model itself (`prefix_adapter.py`); a
-fine-tuned file is read in `checkpoints/formats/sat_lora.py`.
+Inference and training share this package. A P-tuning prefix is part of the model itself (`prefix_adapter.py`); a
+fine-tuned sat file is read in `checkpoints/formats/sat_lora.py`.
 """

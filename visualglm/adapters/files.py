@@ -1,11 +1,10 @@
-"""An adapter on disk: PEFT's layout, and beside it which model it was made for.
+"""Files of an adapter: PEFT's layout, and the description of the base model.
 
-    adapter_config.json, adapter_model.safetensors   PEFT's; other programs that know PEFT read them
+    adapter_config.json, adapter_model.safetensors   PEFT's (older: adapter_model.bin); other programs read them, too
     base.json                                        the base's name, sizes and fingerprint, and the step
 
 `DIR` is the finished adapter, `DIR@40` its checkpoint of step 40. The fingerprint samples every weight of the base's
-files, so it is the same in every layout of the same numbers, and another for a model that was trained further. Knows
-nothing about networks.
+files, so it is equal for every layout of the same weights, and different for a model that was trained further.
 """
 
 from __future__ import annotations
@@ -22,23 +21,27 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
-from ..checkpoints.storage.read import open_safetensors
+from ..checkpoints.storage.lazy_tensor import is_finite
+from ..checkpoints.storage.read import open_safetensors, open_torch, tensors_only
 from ..errors import CheckpointError, UsageError
-from ..files.untrusted_files import read_json
+from ..files.json_object import read_object
 
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
+PICKLED = "adapter_model.bin"
+"""What PEFT wrote before safetensors, and still does with `safe_serialization=False`."""
 CHECKPOINT = "checkpoint-"
 SAMPLED = 64
 QUANTIZABLE = re.compile(r".*\.weight(_scale)?")
-"""What `visualglm quantize` may have changed; biases and tables of positions stay as they were."""
-NOT_COMPARED = ("lm_head.",)  # tied in some layouts and stored twice in others
+"""Pattern of weights that `visualglm quantize` may change; biases and position tables stay as they are."""
+NOT_COMPARED = ("lm_head.",)  # tied in some layouts, stored twice in others
+COPY_AGAIN = "Copy the adapter again."
 
 
 @dataclass(frozen=True)
 class Base:
-    """The model that an adapter belongs to, and how far it was trained.
+    """The base model of an adapter, and the number of training steps.
 
-    `beside_weights` is the fingerprint without the `.weight`s, so that of the quantized model too.
+    `beside_weights` is the fingerprint without the `.weight`s, which the quantized model has too.
     """
 
     name: str
@@ -48,23 +51,26 @@ class Base:
     vocab_size: int
     step: int = 0
     beside_weights: str = ""
+    quantized: bool = False
 
 
 def base_of(name_or_dir: str | Path) -> Base:
-    """The description of a checkpoint of any layout, from its files."""
+    """Describe a checkpoint of any layout, from its files."""
     checkpoint = open_checkpoint(local_folder(name_or_dir))
     config = checkpoint.config
     sizes = config.num_layers, config.hidden_size, config.vocab_size
-    return Base(str(name_or_dir), fingerprint(checkpoint), *sizes, beside_weights=fingerprint(checkpoint, QUANTIZABLE))
+    quantized = getattr(config, "quantization_config", None) is not None
+    rest = fingerprint(checkpoint, QUANTIZABLE)
+    return Base(str(name_or_dir), fingerprint(checkpoint), *sizes, beside_weights=rest, quantized=quantized)
 
 
 def is_quantized(name_or_dir: str | Path) -> bool:
-    """Whether the checkpoint holds stored bits."""
+    """Return whether the checkpoint is quantized in our format."""
     return getattr(open_checkpoint(local_folder(name_or_dir)).config, "quantization_config", None) is not None
 
 
 def fingerprint(checkpoint: Checkpoint, left_out: re.Pattern[str] | None = None) -> str:
-    """Sixteen hex digits that a sample of every weight gives, but for names that `left_out` matches."""
+    """Return 16 hex digits from a sample of every weight, except those whose names match `left_out`."""
     digest = hashlib.sha256()
     for name in sorted(name for name in checkpoint.tensors if not name.startswith(NOT_COMPARED)):
         if left_out is not None and left_out.fullmatch(name):
@@ -76,64 +82,83 @@ def fingerprint(checkpoint: Checkpoint, left_out: re.Pattern[str] | None = None)
 
 
 def split_step(place: str | Path) -> tuple[Path, str]:
-    """`DIR@STEP` -> the folder and the digits of the step; `DIR`, even one with an @ in its name, has none."""
+    """Split `DIR@STEP` into folder and step; `DIR`, even one with an @ in its name, has no step."""
     folder, at, step = str(place).rpartition("@")
     return (Path(folder), step) if at and step.isdigit() else (Path(place), "")
 
 
 def adapter_folder(place: str | Path) -> Path:
-    """`DIR` or `DIR@STEP` -> the folder with the adapter's files.
+    """Return the folder with the adapter's files for `DIR` or `DIR@STEP`.
 
     Raises:
-        UsageError: there is none; the message names the steps that are there.
+        UsageError: there is none; the message names the existing steps.
     """
     root, step = split_step(place)
     folder = root / f"{CHECKPOINT}{step}" if step else root
-    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+    if (folder / CONFIG).is_file() and weights_file(folder).is_file():
         return folder
     steps = sorted(int(found.parent.name[len(CHECKPOINT) :]) for found in root.glob(f"{CHECKPOINT}*/{CONFIG}"))
     there = ", ".join(f"{root}@{number}" for number in steps)
     hint = f"give one of its checkpoints: {there}" if steps else "give the output folder of `visualglm finetune`"
-    raise UsageError(f"There is no adapter in {folder} ({CONFIG} and {WEIGHTS}): {hint}.")
+    raise UsageError(f"There is no adapter in {folder} ({CONFIG} and {WEIGHTS} or {PICKLED}): {hint}.")
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file of an adapter's tensors; safetensors are preferred."""
+    pickled = folder / PICKLED
+    return pickled if pickled.is_file() and not (folder / WEIGHTS).is_file() else folder / WEIGHTS
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """PEFT's configuration of an adapter."""
-    return _json(folder / CONFIG)
+    """Read PEFT's configuration of an adapter."""
+    return read_object(folder / CONFIG, remedy=COPY_AGAIN)
 
 
-def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
-    """An adapter's numbers by PEFT's names.
+def read_adapter_weights(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Read an adapter's weights by PEFT's names, for a model of that dtype.
+
 
     Raises:
-        CheckpointError: the file is damaged, or a tensor is not of finite floating-point values.
+        CheckpointError: the file is damaged, or a tensor is not of finite floating-point values, also in `dtype`.
     """
+    file = weights_file(folder)
     try:
-        tensors = {name: tensor.read().clone() for name, tensor in open_safetensors(folder / WEIGHTS).items()}
+        opened = open_safetensors(file) if file.name == WEIGHTS else tensors_only(open_torch(file), file)
+        tensors = {name: tensor.read().clone() for name, tensor in opened.items()}
     except CheckpointError as error:
-        raise CheckpointError(f"{folder / WEIGHTS} cannot be read ({error}): copy the adapter again.") from error
-    require_finite(tensors, folder / WEIGHTS)
+        raise CheckpointError(f"{file} cannot be read ({error}). Copy the adapter again.") from error
+    require_finite(tensors, file, dtype)
     return tensors
 
 
-def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise `CheckpointError` unless every tensor of the file holds finite floating-point values."""
+def require_finite(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Raise `CheckpointError` unless every tensor of the file holds finite floating-point values, also in `dtype`."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            raise CheckpointError(f"{path}: {name} is {dtype}, not floating point. Copy or train the adapter again.")
-        if not bool(tensor.float().isfinite().all()):
-            raise CheckpointError(f"{path}: {name} holds NaN or infinite values. Copy or train the adapter again.")
+            fault = f"is {_named(tensor.dtype)}, not floating point. Copy or train the adapter again"
+        elif not is_finite(tensor):
+            fault = "holds NaN or infinite values. Copy or train the adapter again"
+        elif not is_finite(tensor.to(dtype)):
+            fault = f"holds values that overflow in {_named(dtype)}. Open the model with dtype bfloat16 or float32"
+        else:
+            continue
+        raise CheckpointError(f"{path}: {name} {fault}.")
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def read_base(folder: Path) -> Base | None:
-    """Which model it was made for; None where another program wrote the adapter."""
+    """Read the description of the base model; None if another program wrote the adapter."""
     if not (folder / BASE).is_file():
         return None
     try:
-        return Base(**_json(folder / BASE))
+        return Base(**read_object(folder / BASE, remedy=COPY_AGAIN))
     except TypeError as error:
-        raise CheckpointError(f"{folder / BASE} is not what `visualglm finetune` writes: {error}.") from error
+        raise CheckpointError(
+            f"{folder / BASE} was not written by `visualglm finetune` ({error}). Copy it again."
+        ) from error
 
 
 def write_base(folder: Path, base: Base) -> None:
@@ -141,20 +166,20 @@ def write_base(folder: Path, base: Base) -> None:
 
 
 def require_same_base(folder: Path, name_or_dir: str | Path) -> None:
-    """Raises `CheckpointError` unless the adapter was made for this model, or the one that this was quantized from."""
+    """Raise `CheckpointError` unless the adapter was trained on this model, before or after it was quantized."""
     made_for = read_base(folder)
     if made_for is None:
         return
-    found, quantized = base_of(name_or_dir), is_quantized(name_or_dir)
-    if quantized and not made_for.beside_weights:
+    found = base_of(name_or_dir)
+    if found.quantized and not made_for.beside_weights:
         raise CheckpointError(
-            f"the adapter {folder} does not say whether {name_or_dir}, which is quantized, was made of its base: open "
+            f"The adapter {folder} does not say whether {name_or_dir}, which is quantized, was made of its base. Open "
             "the unquantized model with --quantize."
         )
-    same_rest = quantized and found.beside_weights == made_for.beside_weights
+    same_rest = (found.quantized or made_for.quantized) and found.beside_weights == made_for.beside_weights
     if found.fingerprint != made_for.fingerprint and not same_rest:
         raise CheckpointError(
-            f"the adapter {folder} was trained on {_described(made_for)}, but the model is {_described(found)}: open "
+            f"The adapter {folder} was trained on {_described(made_for)}, but the model is {_described(found)}. Open "
             "it with --model of the one it was trained on, in any layout."
         )
 
@@ -162,14 +187,3 @@ def require_same_base(folder: Path, name_or_dir: str | Path) -> None:
 def _described(base: Base) -> str:
     sizes = f"{base.num_layers} blocks of {base.hidden_size}, vocabulary {base.vocab_size}"
     return f"{base.name} ({sizes}, fingerprint {base.fingerprint})"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"{path} cannot be read ({reason}): copy the adapter again.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no settings: copy the adapter again.")
-    return content

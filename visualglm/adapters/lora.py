@@ -1,7 +1,7 @@
 """LoRA on the language model's attention, as sat's `LoraMixin`: from a fine-tuned file, or new.
 
-In: an open model, and either `LowRank` matrices by weight or a rank. Out: the model with PEFT's layers in the place of
-those linear ones, and a mixin whose `merge_lora()` puts them into the weights. Knows nothing about files.
+In: an open model, and either `LowRank` matrices by weight name or a rank. Out: the model with PEFT's layers in place of
+those linear layers, and a mixin whose `merge_lora()` adds them to the weights.
 """
 
 from __future__ import annotations
@@ -9,46 +9,51 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checkpoints import LowRank
-from ..errors import UsageError, require_extra
+from ..checkpoints.storage.lazy_tensor import is_finite
+from ..errors import CheckpointError, UsageError, require_extra
 from ..network.hooks import BaseMixin
 from ..quantization import QuantizedLinear
+from .files import require_finite
 
 NAME = "default"
 SATS_LINEARS = ("attention.dense", "attention.query_key_value")
-"""What sat's LoRA changes in each block of its `layer_range`."""
+"""Linear layers that sat's LoRA changes in each block of its `layer_range`."""
 SATS_ALPHA = 1
 
 
 class LoraMixin(BaseMixin):
-    """LoRA that was laid on a model; holds no weights itself, they are in the model's layers."""
+    """LoRA of a model; the weights are in the model's layers, not in the mixin."""
 
     tuner: Any
 
     def __init__(self, tuner: Any) -> None:
         super().__init__()
-        object.__setattr__(self, "tuner", tuner)  # as a submodule it would hold the model that holds it
+        object.__setattr__(self, "tuner", tuner)  # not a submodule, since the model contains this mixin
         self.is_merged = False
 
     @classmethod
-    def stored(cls, model: Any, low_ranks: Mapping[str, LowRank]) -> LoraMixin:
-        """Lays a fine-tuned file's matrices on the model they were made for.
+    def stored(cls, model: Any, low_ranks: Mapping[str, LowRank], folder: Path) -> LoraMixin:
+        """Attach the matrices of the fine-tuned `folder` to the model they were trained on.
+
 
         Raises:
             UsageError: peft is not installed.
+            CheckpointError: a matrix is not of finite values, also in the model's dtype.
         """
         mixin = cls(_tuner(model, ranks_of(low_ranks)))
-        fill(model, low_ranks, NAME)
+        fill(model, low_ranks, NAME, folder)
         return mixin
 
     @classmethod
     def new(cls, model: Any, rank: int, layer_range: Iterable[int] | None = None) -> LoraMixin:
-        """Lays fresh LoRA (it changes nothing yet) on the blocks of `layer_range`, all if None; only it is trainable.
+        """Attach new LoRA (initially without effect) to the blocks of `layer_range`, all if None; only it is trainable.
 
         Raises:
             UsageError: peft is not installed, or there is no such block.
@@ -61,23 +66,34 @@ class LoraMixin(BaseMixin):
         return cls(_tuner(model, {name: (rank, SATS_ALPHA) for name in names}))
 
     def merge_lora(self) -> None:
-        """Puts the matrices into the weights and takes PEFT's layers out; the model is an ordinary one again.
+        """Merge the matrices into the weights and remove PEFT's layers.
 
         Raises:
             UsageError: the weights are in 8 or 4 bits.
+            CheckpointError: a merged weight would be NaN or infinite; nothing is merged then.
         """
         if not self.is_merged:
             if any(isinstance(module, QuantizedLinear) for module in self.tuner.model.modules()):
                 raise UsageError(
-                    "the model is quantized, and nothing can be added to its weights: merge the unquantized one, then "
+                    "The model is quantized, and nothing can be added to its weights. Merge the unquantized one, then "
                     "quantize."
                 )
+            _check_merge(self.tuner)
             self.tuner.merge_and_unload()
             self.is_merged = True
 
 
+@torch.no_grad()
+def _check_merge(tuner: Any) -> None:
+    for name, layer in tuner.model.named_modules():
+        if NAME in getattr(layer, "lora_A", ()) and not is_finite(layer.weight + layer.get_delta_weight(NAME)):
+            raise CheckpointError(
+                f"{name} would be NaN or infinite with its LoRA. Open the model in float32, or train again."
+            )
+
+
 def _tuner(model: Any, targets: Mapping[str, tuple[int, float]]) -> Any:
-    """PEFT's layers (rank, alpha) in the place of the named linear ones, in the model's dtype."""
+    """Replace the named linear layers by PEFT's, with rank and alpha, in the model's dtype; return the tuner."""
     tuner = inject(model, low_rank_config(targets), NAME)
     for name in targets:
         layer = model.get_submodule(name)
@@ -87,7 +103,7 @@ def _tuner(model: Any, targets: Mapping[str, tuple[int, float]]) -> Any:
 
 
 def low_rank_config(targets: Mapping[str, tuple[int, float]]) -> Any:
-    """PEFT's configuration for whole names of linear layers, each with a rank and an alpha of its own.
+    """Build PEFT's configuration for full names of linear layers, each with its own rank and alpha.
 
     Raises:
         UsageError: peft is not installed.
@@ -99,14 +115,16 @@ def low_rank_config(targets: Mapping[str, tuple[int, float]]) -> Any:
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
-        target_modules="|".join(map(re.escape, targets)),  # a list would match endings, the Q-Former's layers too
+        target_modules="|".join(
+            map(re.escape, targets)
+        ),  # a list would match name endings, also of the Q-Former's layers
         rank_pattern={re.escape(name): rank for name, (rank, _) in targets.items()},
         alpha_pattern={re.escape(name): alpha for name, (_, alpha) in targets.items()},
     )
 
 
 def inject(model: Any, config: Any, name: str) -> Any:
-    """PEFT's layers in the model itself, beside those of other names, over layers in 8 or 4 bits too; their tuner."""
+    """Insert PEFT's layers beside those of other adapters, also over quantized layers; return the tuner."""
     from peft.tuners.lora import Linear, LoraModel
 
     for module in model.modules():
@@ -114,7 +132,7 @@ def inject(model: Any, config: Any, name: str) -> Any:
             module.restore()  # PEFT puts its matrices where `weight` lies, and an arranged one lies nowhere
     config._register_custom_module({QuantizedLinear: Linear})  # which never looks at the weight, unless it is DoRA's
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are intended
         warnings.filterwarnings("ignore", message="Unsupported layer type")  # the quantized one, registered above
         return LoraModel(model, config, name)
 
@@ -137,17 +155,23 @@ def load_lora_weights(model: Any, tensors: Mapping[str, Tensor], name: str) -> N
 
 
 def ranks_of(low_ranks: Mapping[str, LowRank]) -> dict[str, tuple[int, float]]:
-    """Rank and alpha of each linear layer."""
+    """Return rank and alpha of each linear layer."""
     return {_layer_of(weight): (low.rank, low.scaling * low.rank) for weight, low in low_ranks.items()}
 
 
 @torch.no_grad()
-def fill(model: Any, low_ranks: Mapping[str, LowRank], name: str) -> None:
-    """Copies the matrices into PEFT's layers, to their device and dtype."""
+def fill(model: Any, low_ranks: Mapping[str, LowRank], name: str, folder: Path) -> None:
+    """Copy the matrices of `folder` into PEFT's layers, to their device and dtype.
+
+    Raises:
+        CheckpointError: a matrix is not of finite values, also in that dtype.
+    """
     for weight, low_rank in low_ranks.items():
         layer = model.get_submodule(_layer_of(weight))
-        layer.lora_A[name].weight.copy_(low_rank.down.read())
-        layer.lora_B[name].weight.copy_(low_rank.up.read())
+        for side, matrix, source in (("A", layer.lora_A, low_rank.down), ("B", layer.lora_B, low_rank.up)):
+            values = source.read()
+            require_finite({f"matrix_{side} of {weight}": values}, folder, matrix[name].weight.dtype)
+            matrix[name].weight.copy_(values)
 
 
 def _layer_of(weight: str) -> str:

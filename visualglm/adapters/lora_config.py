@@ -1,8 +1,8 @@
-"""A stranger's `adapter_config.json` -> PEFT's LoRA configuration, without what it may hide.
+"""Convert an untrusted `adapter_config.json` into PEFT's LoRA configuration, within bounds.
 
-PEFT matches regular expressions from the file against every module, repeats layers, imports modules and makes matrices
-of any rank, all at the file's word. Here expressions become whole names within a limit of time, ranks are those of the
-matrices in the file, and settings that an adapter for this model does not need are refused by name.
+PEFT matches regular expressions from the file against every module, repeats layers, imports modules and creates
+matrices of any rank, as the file says. Here expressions become full names within a time limit, ranks are those of the
+matrices in the file, and settings that an adapter for this model does not need are rejected by name.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import regex  # has a limit of time; transformers needs it too
+import regex  # supports a time limit; transformers needs it too
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .files import CONFIG, read_adapter_config
 
 SECONDS = 2.0
-"""For all expressions of a file together; those that `visualglm finetune` writes take milliseconds."""
+"""Time limit for all expressions of a file; those that `visualglm finetune` writes take milliseconds."""
 LONGEST = 200_000
 EXPRESSION = re.compile(r"(?:[^{(]|\((?!\?)|\(\?:)*+", re.DOTALL)
-"""Without counts, recursion and looking around, whose memory no limit of time bounds."""
+"""Pattern of allowed expressions: no counts, recursion or lookaround, whose memory no time limit bounds."""
 PLAIN = re.compile(r"[\w.]+")
 KEPT = (
     *("r", "lora_alpha", "target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern"),
@@ -36,14 +36,14 @@ IGNORED = (
     *("inference_mode", "lora_dropout", "init_lora_weights", "ensure_weight_tying", "qalora_group_size"),
     *("runtime_config", "megatron_core"),
 )
-"""Of training, or of PEFT's own classes; none changes what a trained adapter computes."""
+"""Settings of training, or of PEFT's own classes; none changes what a trained adapter computes."""
 
 
 def stored_lora(model: Any, folder: Path, tensors: Mapping[str, Tensor]) -> Any:
-    """The configuration of the LoRA in `folder`, whose tensors (by the model's names) have the ranks that it says.
+    """Build the configuration of the LoRA in `folder`, whose tensors (by the model's names) must have its ranks.
 
     Raises:
-        CheckpointError: a setting is not known here, or an expression takes too long to match.
+        CheckpointError: a setting is unknown, or an expression takes too long to match.
         ValueError: it does not fit the model or the tensors.
     """
     from peft import LoraConfig
@@ -65,56 +65,56 @@ def stored_lora(model: Any, folder: Path, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _known_settings(stored: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What is kept of a file's settings.
+    """Return the supported settings of a file.
 
     Raises:
-        CheckpointError: it has others that are switched on, or expressions where only names are taken.
+        CheckpointError: others are switched on, or there are expressions where only names are allowed.
     """
     where = folder / CONFIG
     other = [key for key, value in stored.items() if key not in (*KEPT, *IGNORED) and value]
     if stored.get("init_lora_weights") not in (True, False, None, "gaussian"):
         other.append("init_lora_weights")  # these change the base's weights
     if other:
-        raise CheckpointError(f"{where} sets {', '.join(other[:8])[:200]}, which is not supported: merge it with PEFT.")
+        raise CheckpointError(f"{where} sets {', '.join(other[:8])[:200]}, which is not supported. Merge it with PEFT.")
     raw = {key: stored[key] for key in KEPT if stored.get(key) is not None}
     wrong = [key for key in FLAGS if not isinstance(raw.get(key, False), bool)]
     wrong += ["bias"] if raw.get("bias", BIASES[0]) not in BIASES else []
     wrong += ["lora_alpha"] if type(raw.get("lora_alpha", 1)) not in (int, float) else []
     if wrong:
-        raise CheckpointError(f"{where} has a {wrong[0]} of another kind than PEFT writes: copy the adapter again.")
+        raise CheckpointError(f"{where} has a {wrong[0]} of another kind than PEFT writes. Copy the adapter again.")
     for key in ("exclude_modules", "modules_to_save", "layers_pattern", "target_modules"):
         value = raw.get(key, [])
         if isinstance(value, str) and key in ("target_modules", "layers_pattern"):
             value = [] if key == "target_modules" else [value]
         if not isinstance(value, list) or not all(isinstance(name, str) and PLAIN.fullmatch(name) for name in value):
-            raise CheckpointError(f"{where} has a {key} that is no list of names: write the names of modules.")
+            raise CheckpointError(f"{where} has a {key} that is not a list of names. Write the names of modules.")
     for key in ("rank_pattern", "alpha_pattern"):
         value = raw.get(key, {})
         if not isinstance(value, dict) or not all(type(number) in (int, float) for number in value.values()):
-            raise CheckpointError(f"{where} has a {key} that is no table of numbers: copy the adapter again.")
+            raise CheckpointError(f"{where} has a {key} that is not a table of numbers. Copy the adapter again.")
     return raw
 
 
 def _where(raw: dict[str, Any]) -> dict[str, Any]:
-    """The settings that say which modules are adapted."""
+    """Return the settings that select the adapted modules."""
     keys = ("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
     return {key: raw[key] for key in keys if key in raw}
 
 
 def _bare_modules(model: Any) -> Iterator[tuple[str, nn.Module]]:
-    """The model's own modules, without those that belong to PEFT's layers."""
+    """Yield the model's own modules, without those of PEFT's layers."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    laid: tuple[str, ...] = ()
+    wrapped: tuple[str, ...] = ()
     for name, module in model.named_modules():
-        if name and not name.startswith(laid or "\0"):
+        if name and not name.startswith(wrapped or "\0"):
             yield name, module
             if isinstance(module, BaseTunerLayer):
-                laid += (f"{name}.",)
+                wrapped += (f"{name}.",)
 
 
 def _by_name(table: dict[str, float], targets: list[str], match: _Matcher) -> dict[str, float]:
-    """A table by expressions for the ends of names -> one by whole names; the first that fits counts, as in PEFT."""
+    """Translate a table by expressions for name endings into one by full names; the first match counts, as in PEFT."""
     table_by_name: dict[str, float] = {}
     for name in targets:
         key = next((key for key in table if match(rf"(.*\.)?({key})$", name)), None)
@@ -124,7 +124,7 @@ def _by_name(table: dict[str, float], targets: list[str], match: _Matcher) -> di
 
 
 def _exactly(names: list[str]) -> str:
-    """An expression for these names; one that fits nothing where there are none."""
+    """Return an expression that matches exactly these names, or nothing if there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
@@ -139,7 +139,7 @@ def _require_rank(name: str, module: Any, rank: Any, tensors: Mapping[str, Tenso
 
 
 class _Matcher:
-    """Whole matches of a file's expressions, all of them within `SECONDS`."""
+    """Full matches of a file's expressions, all of them within `SECONDS`."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / CONFIG
@@ -153,7 +153,9 @@ class _Matcher:
             return regex.fullmatch(pattern, name, timeout=max(left, 1e-3)) is not None
         except (TimeoutError, RecursionError, MemoryError) as error:
             raise CheckpointError(
-                f"{self.file} has an expression for modules that is too much work to match: write their names."
+                f"{self.file} has an expression for modules that takes too long to match. Write their names."
             ) from error
         except regex.error as error:
-            raise CheckpointError(f"{self.file} has no regular expression where one belongs ({error}).") from error
+            raise CheckpointError(
+                f"{self.file} has an invalid regular expression ({error}). Copy the adapter again."
+            ) from error

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import CheckpointError, UsageError, require_extra
-from ..network.prefix_tuning import INITIAL_STD, PrefixMixin
-from .files import WEIGHTS, read_adapter_weights
+from ..network.prefix_tuning import INITIAL_STD, PrefixList, PrefixMixin
+from .files import read_adapter_weights, require_finite, weights_file
 
 TENSOR = "prompt_embeddings"
 
@@ -84,17 +84,17 @@ def start_from_words(mixin: PrefixMixin, model: Any, words: Sequence[int]) -> No
 
 
 def flattened(mixin: PrefixMixin, layers: int) -> Tensor:
-    """The tables of all blocks as PEFT stores them."""
+    """Return the tables of all blocks as PEFT stores them."""
     tables = [mixin.prefix(layer).detach().permute(2, 0, 1, 3).flatten(1) for layer in range(layers)]
     return torch.cat(tables, dim=1).contiguous()
 
 
 def stored_prefix(model: Any, folder: Path) -> PrefixMixin:
-    """The mixin of a prefix that was trained, from PEFT's file in `folder`; raises what `read_prefix` raises."""
+    """Build the mixin of a trained prefix from PEFT's file in `folder`; raises what `read_prefix` raises."""
     config = model.config
     flat = read_prefix(model, folder)
     tables = flat.unflatten(1, (config.num_layers, 2, config.num_attention_heads, -1)).permute(1, 2, 3, 0, 4)
-    return filled_prefix(model, tables)
+    return filled_prefix(model, tables, weights_file(folder))
 
 
 def read_prefix(model: Any, folder: Path) -> Tensor:
@@ -106,27 +106,32 @@ def read_prefix(model: Any, folder: Path) -> Tensor:
     """
     tensors, config = read_adapter_weights(folder), model.config
     if TENSOR not in tensors:
-        raise CheckpointError(f"{folder / WEIGHTS} has no {TENSOR}: it is no prefix, copy it again.")
+        raise CheckpointError(f"{weights_file(folder)} has no {TENSOR}, so it is not a prefix. Copy it again.")
     flat = tensors[TENSOR]
     if flat.dim() != 2 or flat.shape[1] != config.num_layers * 2 * config.hidden_size:
         raise UsageError(
-            f"the prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
+            f"The prefix is {list(flat.shape)}, this model's would be [tokens, {config.num_layers * 2} * "
             f"{config.hidden_size}]: it was trained on another model."
         )
     return flat
 
 
-def filled_prefix(model: Any, tables: Sequence[Tensor] | Tensor) -> PrefixMixin:
-    """A mixin of each block's table [2, heads, tokens, head_dim], on the model's device and in its dtype, frozen."""
+def filled_prefix(model: Any, tables: Sequence[Tensor] | Tensor, source: Path) -> PrefixMixin:
+    """Build a frozen mixin of each block's table [2, heads, tokens, head_dim], on the model's device, in its dtype.
+
+    Raises:
+        CheckpointError: a table of the file or folder `source` is not of finite values, also in that dtype.
+    """
+    like = model.transformer.final_layernorm.weight
+    require_finite({f"the prefix of block {index}": table for index, table in enumerate(tables)}, source, like.dtype)
     mixin = empty_prefix(model, tables[0].shape[2])
-    for parameter, table in zip(mixin.prefix, tables, strict=True):
-        parameter.data = table.to(model.transformer.final_layernorm.weight).contiguous()
-        parameter.requires_grad_(False)
+    parameters = (nn.Parameter(table.to(like).contiguous(), requires_grad=False) for table in tables)
+    mixin.prefix = PrefixList(parameters)
     return mixin
 
 
 def empty_prefix(model: Any, tokens: int) -> PrefixMixin:
-    """A mixin of so many virtual tokens for this model, its tables still to be filled."""
+    """Build a mixin of `tokens` virtual tokens for this model, with uninitialized tables."""
     config = copy.copy(model.config)
     config.prefix_length = tokens
     return PrefixMixin(config)

@@ -1,8 +1,8 @@
-"""A folder that upstream's own fine-tuning saved, as an adapter: its LoRA or prefix, not its base.
+"""Use a folder that upstream's own fine-tuning saved as an adapter: its LoRA or prefix, without its base.
 
-In: such a folder (sat's layout, LoRA not merged), and an open model that must be what it was trained on. Out: the
-model with PEFT's layers, or a prefix for it. The folder holds its base too, so `--model` opens it as one merged model;
-as an adapter it is switched like any other. Knows nothing about training.
+In: such a folder (sat's layout, LoRA not merged), and an open model that must be its base. Out: the model with PEFT's
+layers, or a prefix for it. The folder also holds its base, so `--model` opens it as one merged model; as an adapter it
+is switched like any other.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
-from ..checkpoints.formats.detect import SAT_WEIGHTS
 from ..errors import CheckpointError, UsageError
+from ..hub.local_folder import SAT_WEIGHTS
 from ..network.prefix_tuning import PrefixMixin
 from .files import QUANTIZABLE, fingerprint, is_quantized, split_step
 from .lora import fill, inject, low_rank_config, ranks_of
@@ -23,11 +23,11 @@ from .prefix_adapter import filled_prefix
 PREFIX_TABLES = "mixins.ptuning.prefix.{}"
 ADDED = r"mixins\.ptuning\..*"
 QUANTIZED = r"transformer\.layers\.\d+\..*\.weight"
-"""What QLoRA held in 4 bits, so that the folder has rounded numbers of the base's."""
+"""Pattern of weights that QLoRA held in 4 bits, so that the folder holds rounded values of the base's."""
 
 
 def upstream_folder(place: str | Path) -> Path | None:
-    """The folder of `DIR` or `DIR@STEP` where it is sat's, else None."""
+    """Return the folder of `DIR` or `DIR@STEP` if it is a sat folder, else None."""
     folder, step = split_step(place)
     folder /= step
     there = (folder / SAT_WEIGHTS).is_file() or any(folder.glob(f"*/{SAT_WEIGHTS}"))
@@ -35,7 +35,7 @@ def upstream_folder(place: str | Path) -> Path | None:
 
 
 def open_sat_folder(folder: Path, model_name: str) -> Checkpoint:
-    """The folder with its LoRA beside the weights, made for this model.
+    """Open the folder with its LoRA separate from the weights, and check that it belongs to this model.
 
     Raises:
         CheckpointError: it was trained on another model, or cannot be opened.
@@ -43,10 +43,10 @@ def open_sat_folder(folder: Path, model_name: str) -> Checkpoint:
     """
     checkpoint = open_checkpoint(folder, merge=False)
     if checkpoint.low_rank and checkpoint.config.prefix_length:
-        raise UsageError(f"{folder} has both LoRA and a prefix, and an adapter is one of them: open it with --model.")
+        raise UsageError(f"{folder} has both LoRA and a prefix, and an adapter is one of them. Open it with --model.")
     if not checkpoint.low_rank and not checkpoint.config.prefix_length:
         raise UsageError(
-            f"{folder} is a whole model without LoRA or a prefix beside its weights (they may be merged): open it with "
+            f"{folder} is a whole model without LoRA or a prefix beside its weights (they may be merged). Open it with "
             "--model instead of --adapter."
         )
     changed = [ADDED, *([QUANTIZED] if checkpoint.raw_config.get("use_qlora") else [])]
@@ -55,23 +55,23 @@ def open_sat_folder(folder: Path, model_name: str) -> Checkpoint:
     base = open_checkpoint(local_folder(model_name))
     if fingerprint(checkpoint, left_out) != fingerprint(base, left_out):
         raise CheckpointError(
-            f"{folder} was fine-tuned on another model than {model_name}: give --model the one it was trained on, or "
+            f"{folder} was fine-tuned on another model than {model_name}. Give --model the one it was trained on, or "
             f"open the folder as a model, which it holds too (--model {folder})."
         )
     return checkpoint
 
 
-def lay_on_low_rank(model: Any, checkpoint: Checkpoint, name: str) -> None:
-    """PEFT's layers with the folder's matrices, at work under `name`."""
+def attach_low_rank(model: Any, checkpoint: Checkpoint, name: str) -> None:
+    """Insert PEFT's layers with the folder's matrices, active under `name`."""
     config = low_rank_config(ranks_of(checkpoint.low_rank))
     with rollback_on_error(model, name, checkpoint.folder):
         inject(model, config, name)
-        fill(model, checkpoint.low_rank, name)
+        fill(model, checkpoint.low_rank, name, checkpoint.folder)
     model.requires_grad_(False)
     model.eval()
 
 
 def prefix_of(model: Any, checkpoint: Checkpoint) -> PrefixMixin:
-    """The folder's prefix for the model, on its device and in its dtype."""
+    """Build the folder's prefix for the model, on its device and in its dtype."""
     names = map(PREFIX_TABLES.format, range(model.config.num_layers))
-    return filled_prefix(model, [checkpoint.tensors[name].read() for name in names])
+    return filled_prefix(model, [checkpoint.tensors[name].read() for name in names], checkpoint.folder)

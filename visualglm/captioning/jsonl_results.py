@@ -7,6 +7,7 @@ finished until `forget_failed` removes it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -129,8 +130,11 @@ class JsonlResults(ResultStore):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._file, self._lock:
-            self._sync()
+        try:
+            with self._file:
+                self._sync()
+        finally:
+            release_lock(self.path, self._lock)
 
 
 def _is_json(text: bytes) -> bool:
@@ -152,13 +156,28 @@ def _parse_row(line: bytes) -> dict[str, Any] | None:
 
 
 def acquire_lock(path: Path) -> io.FileIO:
-    """Lock `.OUT.lock` until the file is closed or the process ends, so that two runs do not write the same rows.
+    """Lock `.OUT.lock` until `release_lock` or the end of the process, so that two runs do not write the same rows.
 
     Raises:
         UsageError: another run holds the lock.
     """
-    file = open_append(path.with_name(f".{path.name}.lock"))
-    if lock(file.fileno()) is False:
-        file.close()
-        raise UsageError(f"another run is writing {path}. Wait for it, or choose another -o.")
-    return file
+    name = _lock_name(path)
+    while True:
+        file = open_append(name)
+        if lock(file.fileno()) is False:
+            file.close()
+            raise UsageError(f"another run is writing {path}. Wait for it, or choose another -o.")
+        if name.exists() and os.path.samestat(os.fstat(file.fileno()), name.stat()):
+            return file
+        file.close()  # a run that ended in between deleted the file: it is another one now
+
+
+def release_lock(path: Path, file: io.FileIO) -> None:
+    """Delete the lock's file and let go of it."""
+    with contextlib.suppress(OSError):  # Windows does not delete an open file
+        _lock_name(path).unlink()
+    file.close()
+
+
+def _lock_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")

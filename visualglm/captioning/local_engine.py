@@ -39,7 +39,7 @@ class CaptionPlan:
     """Settings of a run.
 
     `question` is asked about items without one of their own. `batch_size` None chooses by device. `workers` processes
-    decode images. `sidecar` writes a `.txt` beside each image.
+    decode images. `sidecar` writes a `.txt` beside each image. `model` is a name for the rows.
     """
 
     question: str
@@ -47,6 +47,7 @@ class CaptionPlan:
     batch_size: int | None = None
     workers: int = 2
     sidecar: bool = False
+    model: str | None = None
 
 
 def check_sidecars(items: Sequence[CaptionItem]) -> None:
@@ -193,6 +194,7 @@ class CaptionRun:
         answer = self.model.row_answer(row)
         if self.plan.sidecar:
             _write_sidecar(item.file.with_suffix(".txt"), answer.text)
+        named = {} if self.plan.model is None else {"model": self.plan.model}
         self.results.write(
             {
                 "image": item.image,
@@ -200,6 +202,7 @@ class CaptionRun:
                 "text": answer.text,
                 "finish_reason": answer.finish_reason,
                 "completion_tokens": answer.completion_tokens,
+                **named,
             }
         )
 

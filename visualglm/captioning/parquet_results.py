@@ -22,13 +22,13 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import explain_write_errors, remove, sync_folder
-from .jsonl_results import acquire_lock
+from .jsonl_results import acquire_lock, release_lock
 from .parquet_source import arrow, parquet
 from .result_store import ResultStore, encodable
 
 PART = re.compile(r"part-[0-9a-f]{12}-\d{6,}\.parquet")
-TEXTS = ("image", "question", "text", "finish_reason", "error")
-COLUMNS = ("image", "question", "text", "finish_reason", "completion_tokens", "error")
+TEXTS = ("image", "question", "text", "finish_reason", "error", "model")
+COLUMNS = ("image", "question", "text", "finish_reason", "completion_tokens", "error", "model")
 
 
 class ParquetResults(ResultStore):
@@ -100,7 +100,7 @@ class ParquetResults(ResultStore):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
-        self._lock.close()
+        release_lock(self.path, self._lock)
 
 
 def _read_part(part: Path) -> list[dict[str, Any]]:

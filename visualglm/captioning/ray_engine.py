@@ -127,7 +127,7 @@ def pool_of(actors: int | None, device: str) -> Pool:
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if not nodes:
-        raise UsageError("no machine of the Ray cluster has a free core. Start one with ray start --num-cpus.")
+        raise UsageError("No machine of the Ray cluster has a free core. Start one with ray start --num-cpus.")
     gpus = int(sum(node.get("GPU", 0) for node in nodes)) if device == "auto" or device.startswith("cuda") else 0
     if device.startswith("cuda") and not gpus:
         raise UsageError(f"--device {device}, but the cluster has no GPU. Add one, or remove --device.")
@@ -158,7 +158,7 @@ def connected(address: str | None) -> Iterator[None]:
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local_options)
     except (ConnectionError, ValueError) as error:
         raise UsageError(
-            f"no Ray cluster answers at {address}. Start one with ray start, or remove --ray-address."
+            f"No Ray cluster answers at {address}. Start one with ray start, or remove --ray-address."
         ) from error
     try:
         yield

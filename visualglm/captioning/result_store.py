@@ -105,7 +105,7 @@ def _is_moved(before: Mapping[str, Any], items: Iterable[CaptionItem]) -> bool:
 
 
 def _read_note(note: Path) -> dict[str, Any]:
-    """What a run was.
+    """Read the settings of a run.
 
     Raises:
         UsageError: the file is damaged.
@@ -118,7 +118,7 @@ def _read_note(note: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = str(error)
     raise UsageError(
-        f"{note} is damaged ({reason}), so nothing says what the run was: delete it to go on with the same source and "
+        f"{note} is damaged ({reason}), so nothing says what the run was. Delete it to go on with the same source and "
         "options as before, or choose another -o."
     )
 

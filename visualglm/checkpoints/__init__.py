@@ -1,15 +1,14 @@
-"""Files <-> model. Hugging Face layout, sat layout and our own; open, check, convert, prove.
+"""Open, check, convert and verify checkpoint files: Hugging Face layout, sat layout and native layout.
 
-`load_model` is what `from_pretrained` calls; `open_checkpoint` gives names, shapes and configuration without the
-numbers, `read_config` the configuration alone; `convert` changes the layout, `save_sat` writes an open model.
-`torch.load` lives in this room only, and so does the hub download. Knows the model's class only where it is handed one
-or proves a checkpoint.
+`load_model` is what `from_pretrained` calls; `open_checkpoint` gives names, shapes and configuration without reading
+tensors, `read_config` the configuration alone; `convert` changes the layout, `save_sat` writes an open model. Only this
+package calls `torch.load` or downloads from the hub.
 """
 
+from ..hub.local_folder import local_folder
 from .checkpoint import LAYOUTS, Checkpoint, Layout
 from .convert import convert
 from .formats.upstream_config import sat as sat_arguments
-from .hub import local_folder
 from .load import load_model
 from .low_rank_delta import LowRank
 from .open import open_checkpoint, read_config

@@ -1,8 +1,8 @@
-"""Images -> how much each input of a linear counts, for scales that err where it costs least.
+"""Measure on images how important each input of a linear is, to choose 4-bit scales.
 
-The model reads each image with a question, layer by layer in float32; the mean square of what arrives at every input
-of every linear is what `quantize_weight` calls importance. Words of an answer are not seen. Knows no formats. Source:
-activation-aware scales, AWQ (Lin et al. 2023); here they choose the group's scale, and nothing is rescaled.
+The model reads each image with a question, layer by layer in float32; the mean square of each input of each linear is
+the importance that `quantize_weight` uses. No answer is generated. Source: activation-aware scales, AWQ (Lin et al.
+2023); here they choose the group's scale, and nothing is rescaled.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from .layerwise_forward import run
 
 QUESTION = "描述这张图片。"
 IMPORTANCE_FLOOR = 0.01
-"""Of the mean: an input that these images leave silent still counts so much."""
+"""Minimum importance, as a fraction of the mean, for inputs that these images leave near zero."""
 
 Importance = dict[str, Tensor]
 """Name of a linear -> [in_features]."""
 
 
 def importance(checkpoint: Checkpoint, images: Sequence[ImageSource], vocabulary: Path | None) -> Importance:
-    """What the linears of an unquantized checkpoint read when it looks at these images, all at once.
+    """Compute the importance of the linears' inputs of an unquantized checkpoint, all images in one batch.
 
     Raises:
-        ImageError: a image cannot be opened.
-        UsageError: there is no vocabulary to ask a question with.
+        ImageError: an image cannot be opened.
+        UsageError: there is no vocabulary to tokenize the question.
     """
     if vocabulary is None:
-        raise UsageError("calibrating asks about images, which needs ice_text.model: name it with --tokenizer.")
+        raise UsageError("Calibration asks about images, which needs ice_text.model. Name it with --tokenizer.")
     found: Importance = {}
     processor = VisualGLMProcessor.for_config(checkpoint.config, vocabulary)
     pixel_values = torch.cat([processor.image_processor.read(image) for image in images])
@@ -56,5 +56,5 @@ def _listen(found: Importance, model: nn.Module) -> None:
 
 def _note(found: Importance, name: str, module: nn.Module, arguments: Any) -> None:
     squares = arguments[0].float().flatten(0, -2).pow(2).mean(0)
-    if squares.isfinite().all() and squares.sum() > 0:  # else nothing is known of it
+    if squares.isfinite().all() and squares.sum() > 0:  # otherwise it received no input
         found[name] = squares + IMPORTANCE_FLOOR * squares.mean()

@@ -1,17 +1,17 @@
-"""`Checkpoint`: what every format of files is turned into, a configuration and tensors under our names.
+"""`Checkpoint`: the configuration and tensors of a checkpoint of any layout, under our names.
 
-Its `tensors` have the names, shapes and row orders of `VisualGLMForConditionalGeneration.state_dict()`, none of them
-read yet.
+`tensors` have the names, shapes and row orders of `VisualGLMForConditionalGeneration.state_dict()` and are read lazily.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigurationError
+from ..files.json_object import read_object
 from ..network.configuration import VisualGLMConfig
 from ..quantization.config import METHOD
 from .low_rank_delta import LowRank
@@ -33,10 +33,10 @@ HINT = ": use visualglm.load, which takes every layout, or `visualglm convert` i
 class Checkpoint:
     """One checkpoint on disk.
 
-    `tensors`: everything the model is made of, `lm_head.weight` left out where the file's equals the word embeddings
-    (then `config.tie_word_embeddings` is true). `dead`: what the files carry but no network reads (sat's position
-    table, rotary buffers), under the file's names, so that a conversion and back is the identity. `raw_config` is the
-    configuration file as it stands. `sat_lora` is what LoRA adds to weights, by their names, where it was not merged.
+    `tensors`: all tensors of the model, without `lm_head.weight` if the file's equals the word embeddings (then
+    `config.tie_word_embeddings` is true). `dead`: tensors in the files that no network reads (sat's position table,
+    rotary buffers), under the file's names, so that converting there and back is the identity. `raw_config` is the
+    unchanged configuration file. `sat_lora` is the LoRA of a sat file that was not merged, by weight name.
     """
 
     folder: Path
@@ -53,8 +53,25 @@ class Checkpoint:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def refuse_foreign_quantization(folder: Path, raw: Mapping[str, Any]) -> None:
-    """Raises `CheckpointError` for weights that another program stored in few bits: it would run code of its own."""
+def read_config_file(
+    file: Path, build: Callable[[dict[str, Any]], VisualGLMConfig]
+) -> tuple[VisualGLMConfig, dict[str, Any]]:
+    """Read a configuration file; return the configuration that `build` makes of its content, and the content.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its weights are quantized by another program.
+        ConfigurationError: `build` raised it; the message begins with the folder.
+    """
+    raw = read_object(file)
+    _refuse_foreign_quantization(file.parent, raw)
+    try:
+        return build(dict(raw)), raw
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{file.parent}: {error}") from error
+
+
+def _refuse_foreign_quantization(folder: Path, raw: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` for weights that another program quantized, since loading them would run its code."""
     stored = raw.get("quantization_config", raw.get("compression_config"))
     if stored is None:
         return
@@ -62,18 +79,18 @@ def refuse_foreign_quantization(folder: Path, raw: Mapping[str, Any]) -> None:
     if method != METHOD:
         raise CheckpointError(
             f"{folder} has a quantization_config of {str(method)[:60]!r}, and only what `visualglm quantize` writes is "
-            "opened: give the unquantized model, and quantize it with --quantize."
+            "opened. Give the unquantized model, and quantize it with --quantize."
         )
 
 
 def tie_head_if_equal(config: VisualGLMConfig, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
-    """Ties `lm_head` to the word embeddings where, and only where, the file's two tensors are equal.
+    """Tie `lm_head` to the word embeddings if, and only if, the file's two tensors are equal.
 
     Sets `config.tie_word_embeddings`; a file of a tied model may lack `lm_head.weight`.
     """
     head, words = tensors.get(LM_HEAD), tensors.get(WORD_EMBEDDINGS)
     if head is None or words is None or not head.dtype.is_floating_point:
-        return tensors  # what is quantized was written by this package, which says the truth about it
+        return tensors  # this package wrote the quantized file, so its configuration is right
     config.tie_word_embeddings = same_bits(head, words)
     if not config.tie_word_embeddings:
         return tensors
@@ -81,7 +98,7 @@ def tie_head_if_equal(config: VisualGLMConfig, tensors: dict[str, LazyTensor]) -
 
 
 def infer_dtype(config: VisualGLMConfig, tensors: Mapping[str, LazyTensor]) -> None:
-    """A configuration that names no dtype gets that of the word embeddings (most of the model is stored so)."""
+    """Set the dtype of a configuration without one to that of the word embeddings (most of the model has it)."""
     words = tensors.get(WORD_EMBEDDINGS)
     if config.dtype is None and words is not None and words.dtype.is_floating_point:
         config.dtype = words.dtype

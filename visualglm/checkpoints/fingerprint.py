@@ -1,8 +1,8 @@
-"""What a checkpoint computed when it was converted, stored beside it, and whether it still does.
+"""Record what a checkpoint computes when it is converted, and compare with the record later.
 
 `fingerprint.json` holds the fixed input (two rows with the same words and different images), the last position's
 logits (an even sample of the vocabulary), each block's root mean square, and a checksum of every tensor under our
-names and row orders: the same for all layouts of the same weights. Knows nothing about layouts.
+names and row orders, so it is the same for all layouts of the same weights.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files.json_object import read_object
 from ..network.configuration import VisualGLMConfig
 from .checkpoint import Checkpoint
 from .layerwise_forward import ForwardRecord, run
 from .storage.lazy_tensor import LazyTensor, bits
-from .storage.read import read_json
 
 FILE = "fingerprint.json"
 FORMAT_VERSION = 1
@@ -31,7 +31,7 @@ TOLERANCE = 1e-3  # of the largest stored value; another machine's float32 sums 
 
 
 def fixed_input(config: VisualGLMConfig) -> tuple[Tensor, Tensor]:
-    """ids [2, T] (image, a dozen words, the end of a prompt) and two different images [2, 3, H, W].
+    """Build ids [2, T] (image, a dozen words, the end of a prompt) and two different images [2, 3, H, W].
 
     Everything is computed from formulas, so it is the same on every machine and in every version of torch.
     """
@@ -39,8 +39,8 @@ def fixed_input(config: VisualGLMConfig) -> tuple[Tensor, Tensor]:
     special |= {config.gmask_token_id, config.bos_token_id, config.eos_token_id}
     words = [index for index in range(config.vocab_size) if index not in special]
     chosen = [words[(index * 7919) % len(words)] for index in range(1, WORDS + 1)]
-    slots = [config.image_token_id] * config.image_length
-    ids = torch.tensor([[*chosen[:2], *slots, *chosen[2:], config.gmask_token_id, config.bos_token_id]])
+    placeholders = [config.image_token_id] * config.image_length
+    ids = torch.tensor([[*chosen[:2], *placeholders, *chosen[2:], config.gmask_token_id, config.bos_token_id]])
     size, channels = config.vision.image_size, config.vision.in_channels
     channel, row, column = torch.meshgrid(torch.arange(channels), torch.arange(size), torch.arange(size), indexing="ij")
     waves = [1.7 * channel + 0.11 * row + 0.23 * column, 0.9 * channel + 0.31 * row - 0.05 * column]
@@ -48,19 +48,19 @@ def fixed_input(config: VisualGLMConfig) -> tuple[Tensor, Tensor]:
 
 
 def measure(checkpoint: Checkpoint) -> ForwardRecord:
-    """The layer-by-layer pass over the fixed input."""
+    """Run the layer-by-layer pass over the fixed input."""
     return run(checkpoint, *fixed_input(checkpoint.config))
 
 
 def checksum(tensor: LazyTensor) -> str:
-    """SHA-256 of dtype, shape and bits."""
+    """Return the SHA-256 of dtype, shape and bits."""
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
     digest.update(bits(tensor.read()).numpy().data)
     return digest.hexdigest()
 
 
 def record(checkpoint: Checkpoint, measured: ForwardRecord | None = None) -> dict[str, Any]:
-    """The contents of `fingerprint.json`, computed from the checkpoint."""
+    """Compute the contents of `fingerprint.json` from the checkpoint."""
     logits, fingerprints = measured or measure(checkpoint)
     stride = math.ceil(logits.shape[1] / LOGITS_KEPT)
     return {
@@ -74,22 +74,22 @@ def record(checkpoint: Checkpoint, measured: ForwardRecord | None = None) -> dic
 
 
 def read_fingerprint(folder: Path) -> dict[str, Any] | None:
-    """The stored record, or None.
+    """Read the stored record; None if there is none.
 
     Raises:
         CheckpointError: it cannot be read, or a newer version of this package wrote it.
     """
     if not (folder / FILE).exists():
         return None
-    stored = read_json(folder / FILE)
+    stored = read_object(folder / FILE)
     if stored.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{folder / FILE} has format_version {stored.get('format_version')!r}, this visualglm reads "
-            f"{FORMAT_VERSION}: update visualglm, or convert the checkpoint again."
+            f"{FORMAT_VERSION}. Update visualglm, or convert the checkpoint again."
         )
     if not _well_formed(stored):
         raise CheckpointError(
-            f"{folder / FILE} is no whole record (it lacks logits, blocks or tensors): get it again, or delete it."
+            f"{folder / FILE} is incomplete (it lacks logits, blocks or tensors). Get it again, or delete it."
         )
     return stored
 
@@ -98,7 +98,14 @@ def _well_formed(stored: dict[str, Any]) -> bool:
     try:
         rows = [_numbers(values) for values in stored["blocks"].values()]
         logits, tensors = _numbers(stored["logits"]), stored["tensors"]
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError):  # nonsense has many kinds
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+    ):  # malformed values raise many kinds of errors
         return False
     return logits.dim() == 2 and all(row.dim() == 1 for row in rows) and isinstance(tensors, dict)
 
@@ -108,12 +115,12 @@ def _numbers(values: Any) -> Tensor:
 
 
 def write_fingerprint(folder: Path, fingerprint: dict[str, Any]) -> None:
-    """Stores a record."""
+    """Write a record into the folder."""
     (folder / FILE).write_text(json.dumps(fingerprint) + "\n", encoding="utf-8")
 
 
 def differences(stored: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """What a fresh record says otherwise than the stored one, nearest to the cause first."""
+    """List how a new record differs from the stored one, nearest to the cause first."""
     return [
         *changed_tensors(stored, found["tensors"]),
         *_changed_blocks(stored, found),
@@ -122,7 +129,7 @@ def differences(stored: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 def changed_tensors(stored: dict[str, Any], found: dict[str, str]) -> list[str]:
-    """Names of tensors whose numbers are not the ones that were recorded."""
+    """List the names of tensors whose checksums changed."""
     names = [name for name, value in stored["tensors"].items() if found.get(name) != value]
     if not names:
         return []
@@ -132,7 +139,7 @@ def changed_tensors(stored: dict[str, Any], found: dict[str, str]) -> list[str]:
 def _changed_blocks(stored: dict[str, Any], found: dict[str, Any]) -> list[str]:
     for name, values in stored["blocks"].items():
         if not _near(_numbers(values), _numbers(found["blocks"].get(name, []))):
-            return [f"the output of {name} is another than recorded (and maybe of blocks after it)"]
+            return [f"the output of {name} differs from the record (and maybe of blocks after it)"]
     return []
 
 
@@ -141,7 +148,7 @@ def _changed_logits(stored: dict[str, Any], found: dict[str, Any]) -> list[str]:
     if _near(then, now):
         return []
     apart = (then - now).abs().max().item() if then.shape == now.shape else math.inf
-    return [f"the logits are another than recorded (by up to {apart:.3g})"]
+    return [f"the logits differ from the record (by up to {apart:.3g})"]
 
 
 def _near(then: Tensor, now: Tensor) -> bool:

@@ -1,8 +1,8 @@
-"""The model's forward pass with one block's weights in memory at a time.
+"""Run the model's forward pass with the weights of one block in memory at a time.
 
 In: a `Checkpoint`, ids [B, T], images [P, 3, H, W]. Out: the last position's logits [B, vocabulary] in float32, and
-each block's root mean square as it went by. The modules are the model's own; only the two vocabulary matrices are
-replaced by ones that read rows from the file. Knows nothing about layouts.
+each block's output root mean square. The modules are the model's own; only the two vocabulary matrices are replaced by
+modules that read rows from the file.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def run(
     pixel_values: Tensor,
     watch: Callable[[nn.Module], None] = lambda model: None,
 ) -> ForwardRecord:
-    """One pass in float32 with the eager kernel, from the stored numbers. Needs a complete checkpoint.
+    """Run one pass in float32 with the eager kernel, from the stored weights of a complete checkpoint.
 
-    `watch` gets the empty model before it runs, to lay hooks on what it wants to see.
+    `watch` is called with the empty model before it runs, to add hooks.
     """
     checkpoint = dequantized(checkpoint)
     tensors = checkpoint.tensors
@@ -65,7 +65,7 @@ def _empty_model(config: VisualGLMConfig) -> VisualGLMNetwork:
 
 
 def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The layers of the three networks: the members of their module lists."""
+    """Return the layers of the three networks: the members of their module lists."""
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList):
             yield from ((f"{name}.{index}", block) for index, block in enumerate(module))
@@ -74,7 +74,7 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _lend_weights(
     name: str, block: nn.Module, tensors: Mapping[str, LazyTensor], fingerprints: dict[str, list[float]]
 ) -> None:
-    """The block gets its weights when it is called, and gives them back when it is done."""
+    """Load the block's weights before its call, and free them after it."""
     names = [parameter for parameter, _ in block.named_parameters()]
 
     def before(module: nn.Module, args: Any) -> None:
@@ -97,7 +97,7 @@ def _fill(module: nn.Module, prefix: str, names: list[str], tensors: Mapping[str
 
 
 class _Rows(nn.Module):
-    """An embedding [vocabulary, hidden] that reads only the rows asked for."""
+    """An embedding [vocabulary, hidden] that reads only the requested rows."""
 
     def __init__(self, table: LazyTensor) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class _Rows(nn.Module):
 
 
 class _Head(nn.Module):
-    """A head [vocabulary, hidden] that is converted to float32 some rows at a time."""
+    """A head [vocabulary, hidden] that is converted to float32 a few rows at a time."""
 
     def __init__(self, table: LazyTensor) -> None:
         super().__init__()

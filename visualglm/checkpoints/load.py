@@ -1,9 +1,8 @@
-"""A folder of any layout, or a hub id -> the model, with its weights.
+"""Load a model with its weights from a folder of any layout or a hub id.
 
-The files' headers are checked against the model before a number is read. The numbers then go through transformers' own
-loader, so that dtype, device maps, tensor parallelism and quantization work as everywhere: our own layout as a folder,
-upstream's as a mapping of lazy tensors. Memory stays near one copy of the model in its target dtype. Knows nothing
-about text or images.
+The files' headers are checked against the model before a tensor is read. The tensors then go through transformers' own
+loader, so that dtype, device maps, tensor parallelism and quantization work as usual: the native layout as a folder,
+upstream's as a mapping of lazy tensors. Peak memory is near one copy of the model in its target dtype.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from ..errors import CheckpointError
+from ..files.json_object import read_object
+from ..hub.local_folder import local_folder
 from ..kernels.fast_linear import use_fast_linear
 from ..network.configuration import VisualGLMConfig
 from ..network.generation_limits import fault_of_file
@@ -23,10 +24,9 @@ from ..network.sampling import PRESETS
 from ..quantization import QuantizationConfig
 from . import tensor_check
 from .checkpoint import Checkpoint
-from .hub import local_folder
 from .open import open_checkpoint
 from .quantize import plan_of_config, quantized
-from .storage.read import read_json
+from .storage.shards import only_variant
 
 GENERATION_CONFIG = "generation_config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -44,14 +44,14 @@ def load_model(
     merge_lora: bool = True,
     **kwargs: Any,
 ) -> Any:
-    """The model of class `cls` from a checkpoint; what `from_pretrained` calls.
+    """Load the model of class `cls` from a checkpoint; `from_pretrained` calls this.
 
     Args:
         cls: `VisualGLMForConditionalGeneration` or a subclass.
         name_or_dir: a folder of any layout, a file inside one, or a hub id; None with `state_dict` as in transformers.
         config: a `VisualGLMConfig` to use instead of the folder's. A larger `image_size` interpolates the ViT's
             position table.
-        merge_lora: a fine-tuned sat folder's LoRA goes into the weights; else it is left out, for who adds it himself.
+        merge_lora: merge a fine-tuned sat folder's LoRA into the weights; otherwise it is left out.
         kwargs: `from_pretrained`'s of transformers, or fields of the configuration.
 
     Raises:
@@ -63,14 +63,18 @@ def load_model(
     options = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
     _refuse_base_from_file(name_or_dir, kwargs.pop("adapter_kwargs", None) or {})
     folder = local_folder(name_or_dir, **{key: value for key, value in options.items() if value is not None})
-    checkpoint = open_checkpoint(folder / kwargs.pop("subfolder", ""), merge=merge_lora)
+    folder /= kwargs.pop("subfolder", "")
+    checkpoint = open_checkpoint(folder, merge=merge_lora, variant=kwargs.get("variant"))
     config, image_size = _configuration(checkpoint, config, kwargs)
     with_info = kwargs.pop("output_loading_info", False)
-    if getattr(config, "quantization_config", None) is None or plan_of_config(config):  # others check their own tensors
+    if getattr(config, "quantization_config", None) is None or plan_of_config(
+        config
+    ):  # other quantizers check their own tensors
         tensor_check.check(checkpoint, tensor_check.expected_shapes(cls, config))
     checkpoint, config = _quantized(cls, checkpoint, config, kwargs)
     model, info = _read_numbers(cls, checkpoint, *args, config=config, **kwargs)
     _check_again(checkpoint, info)
+    tensor_check.check_overflow(model, checkpoint)
     model.config.name_or_path = model.name_or_path = str(name_or_dir)
     if image_size != config.vision.image_size:
         model.resize_image_size(image_size)
@@ -79,11 +83,11 @@ def load_model(
 
 
 def _refuse_base_from_file(name_or_dir: str | Path, adapter: dict[str, Any]) -> None:
-    """Raises `CheckpointError` where transformers' Auto classes were given an adapter: its file named this model."""
+    """Raise `CheckpointError` if transformers' Auto classes were given an adapter whose file named this model."""
     place = adapter.get("_adapter_model_path")
     if place is not None and str(place) != str(name_or_dir):
         raise CheckpointError(
-            f"{place} is an adapter, and its file names the model {name_or_dir}: open the model yourself, and add the "
+            f"{place} is an adapter, and its file names the model {name_or_dir}. Open the model yourself, and add the "
             "adapter with visualglm.load(MODEL, adapter=...)."
         )
 
@@ -91,7 +95,7 @@ def _refuse_base_from_file(name_or_dir: str | Path, adapter: dict[str, Any]) -> 
 def _quantized(
     cls: Any, checkpoint: Checkpoint, config: VisualGLMConfig, kwargs: dict[str, Any]
 ) -> tuple[Checkpoint, VisualGLMConfig]:
-    """Both as our own `quantization_config` among the arguments wants them; it is taken out."""
+    """Quantize both as requested by our own `quantization_config` in the arguments, which is removed from them."""
     if not isinstance(kwargs.get("quantization_config"), QuantizationConfig):
         return checkpoint, config
     made = quantized(replace(checkpoint, config=config), kwargs.pop("quantization_config"), cls)
@@ -102,10 +106,10 @@ def _quantized(
 def _configuration(
     checkpoint: Checkpoint, given: VisualGLMConfig | None, kwargs: dict[str, Any]
 ) -> tuple[VisualGLMConfig, int]:
-    """The configuration to build the model with, and the image size wanted.
+    """Return the configuration to build the model with, and the requested image size.
 
-    Fields are taken out of `kwargs`. Whether the head is tied and what is quantized, and the size of the position
-    table, are facts of the file.
+    Its fields are removed from `kwargs`. Whether the head is tied, what is quantized, and the size of the position
+    table come from the files.
     """
     stored = checkpoint.config
     wanted = (given or stored).to_dict()
@@ -129,9 +133,10 @@ def _read_numbers(cls: Any, checkpoint: Checkpoint, *args: Any, **kwargs: Any) -
     if kwargs.get("generation_config") is None:
         kwargs["generation_config"] = generation_defaults(checkpoint)
     as_it_lies = plan_of_config(checkpoint.config) is None or "quantization_config" in checkpoint.raw_config
-    # from a folder transformers would also take an adapter that lies there, and nobody asked for it
+    # from a folder transformers would also load an adapter in it, which was not requested
     as_it_lies = as_it_lies and not (checkpoint.folder / ADAPTER_CONFIG).exists()
     if checkpoint.layout == "native" and as_it_lies:
+        kwargs["variant"] = kwargs.get("variant") or only_variant(checkpoint.folder)
         return _transformers_load(cls, str(checkpoint.folder), *args, output_loading_info=True, **kwargs)
     model, info = _transformers_load(
         cls, None, *args, state_dict=dict(checkpoint.tensors), output_loading_info=True, **kwargs
@@ -141,10 +146,10 @@ def _read_numbers(cls: Any, checkpoint: Checkpoint, *args: Any, **kwargs: Any) -
 
 
 def generation_defaults(checkpoint: Checkpoint) -> GenerationConfig:
-    """The folder's `generation_config.json`. Upstream's folders have none: its defaults stand in its code.
+    """Return the folder's `generation_config.json`, or upstream's defaults: its folders have no such file.
 
     Raises:
-        CheckpointError: the file cannot be read, or transformers refuses its values.
+        CheckpointError: the file cannot be read, or transformers rejects its values.
     """
     file = checkpoint.folder / GENERATION_CONFIG
     if file.exists():
@@ -156,15 +161,17 @@ def generation_defaults(checkpoint: Checkpoint) -> GenerationConfig:
 
 
 def _stored_defaults(file: Path, config: VisualGLMConfig) -> GenerationConfig:
-    raw = read_json(file)
+    raw = read_object(file)
     fault = fault_of_file(raw, config.vocab_size)
     if fault is not None:
-        raise CheckpointError(f"{file} has a value that cannot be used ({fault}): mend or delete it.")
+        raise CheckpointError(f"{file} has a value that cannot be used ({fault}). Correct or delete it.")
     try:
         stored = GenerationConfig.from_dict(raw)
     except (TypeError, ValueError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{file} has values that transformers refuses ({reason}): mend or delete it.") from error
+        raise CheckpointError(
+            f"{file} has values that transformers rejects ({reason}). Correct or delete it."
+        ) from error
     for key in SPECIAL_TOKENS:
         if getattr(stored, key) is None:  # an answer ends at <eop>, whoever wrote the file
             setattr(stored, key, getattr(config, key))
@@ -176,10 +183,10 @@ def _transformers_load(cls: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _own_memory(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
-    """Copies parameters that still are pages of the checkpoint's files, one at a time.
+    """Copy parameters that are still pages of the checkpoint's files, one at a time.
 
-    transformers takes a mapped tensor as it is where the dtype fits; saving over the same file, or moving it on a
-    network disk, would then pull the numbers from under the model.
+    transformers keeps a mapped tensor if its dtype fits; overwriting the same file, or moving it on a network disk,
+    would then change or remove the model's weights.
     """
     pages = {tensor.read().data_ptr() for tensor in checkpoint.tensors.values() if tensor.mapped}
     for parameter in model.parameters():
@@ -188,7 +195,7 @@ def _own_memory(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def _check_again(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
-    """What transformers' loader reports must agree with the headers."""
+    """Check that the report of transformers' loader agrees with the headers."""
     faults = [
         f"{key.removesuffix('_keys')}: {sorted(map(str, info[key]))[:8]}"
         for key in LOADING_PROBLEM_KEYS

@@ -12,9 +12,9 @@ from .storage.lazy_tensor import LazyTensor
 
 @dataclass(frozen=True)
 class LowRank:
-    """What is added to one weight [out, in]: `scaling * up @ down`; `down` [rank, in], `up` [out, rank].
+    """Delta of one weight [out, in]: `scaling * up @ down`; `down` is [rank, in], `up` is [out, rank].
 
-    Several parts are one: their `down` matrices under each other, their `up` matrices on a diagonal of blocks.
+    Several parts are joined: their `down` matrices are stacked, their `up` matrices form a block diagonal.
     """
 
     down: LazyTensor
@@ -23,13 +23,13 @@ class LowRank:
 
     @property
     def rank(self) -> int:
-        """Rows of `down`: the file's rank times the parts."""
+        """Rows of `down`: the file's rank times the number of parts."""
         return self.down.shape[0]
 
     def delta(self) -> Tensor:
-        """[out, in] in float32, as sat's `merge_linear_lora` computes it."""
+        """Compute the delta [out, in] in float32, as sat's `merge_linear_lora` does."""
         return self.up.read().float() @ self.down.read().float() * self.scaling
 
     def regrouped(self, regroup: Callable[[LazyTensor], LazyTensor]) -> LowRank:
-        """The same with the rows of the weight in another order."""
+        """Return the delta for a weight with its rows in another order."""
         return replace(self, up=regroup(self.up))

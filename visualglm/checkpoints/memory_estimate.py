@@ -1,7 +1,7 @@
-"""How much memory a model will take, from the headers of its files alone.
+"""Estimate how much memory a model needs, from the headers of its files.
 
 In: a checkpoint, or the 6B's configuration without one, and how it will be opened. Out: bytes of weights, cache and
-loading, and what this machine has. Knows nothing about images or text.
+loading, and the memory of this machine.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 
 from ..hardware.memory import anonymous_memory
 from ..network.configuration import VisualGLMConfig
+from ..network.stem import widest_map
 from ..network.visualglm import VisualGLMNetwork
 from ..quantization import QuantizationConfig
 from .checkpoint import Checkpoint
@@ -22,17 +23,17 @@ from .quantize import SCALE, empty_model, plan_of_config, quantized
 from .storage.lazy_tensor import LazyTensor
 
 WORK_OF_A_TOKEN = 4
-"""Rows of a block's inner size that are alive at once for each token of the prompt or patch of the image."""
+"""Rows of a block's inner size that are in memory at once per token of the prompt or patch of the image."""
 PROGRAM = 300_000_000
-"""What Python, torch and transformers hold, where the machine does not say."""
+"""Bytes that Python, torch and transformers take, if the machine does not report it."""
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes.
+    """Memory in bytes.
 
-    `language`, `vocabulary` and `image` are weights; `cache` is of one dialogue of `context` tokens; `work` is what one
-    pass needs beside them; `program` is Python, torch and transformers, in the machine's memory.
+    `language`, `vocabulary` and `image` are weights; `cache` is that of one dialogue of `context` tokens; `work` is the
+    activations of one pass; `program` is Python, torch and transformers, in the machine's memory.
     """
 
     language: int
@@ -47,22 +48,22 @@ class MemoryEstimate:
 
     @property
     def weights(self) -> int:
-        """Of the whole model."""
+        """Bytes of the whole model."""
         return self.language + self.vocabulary + self.image
 
     @property
     def loading(self) -> int:
-        """The peak while the model is opened: nothing but the finished weights is held."""
+        """Peak while the model is opened: only the finished weights are held."""
         return self.weights + self.program
 
     @property
     def running(self) -> int:
-        """While a dialogue of that length goes on."""
+        """Peak during a dialogue of that length."""
         return self.weights + self.cache + self.work + self.program
 
 
 def dummy_checkpoint(config: VisualGLMConfig) -> Checkpoint:
-    """A checkpoint in float16 that exists nowhere, to foretell what its download would need."""
+    """Return a float16 checkpoint that is not on disk, to estimate what its download would need."""
     shapes = {name: tuple(tensor.shape) for name, tensor in _empty(config).state_dict().items()}
     if config.tie_word_embeddings:
         shapes.pop("lm_head.weight", None)
@@ -73,7 +74,8 @@ def dummy_checkpoint(config: VisualGLMConfig) -> Checkpoint:
 def estimate_memory(
     checkpoint: Checkpoint, dtype: torch.dtype, plan: QuantizationConfig | None = None, context: int = 1024
 ) -> MemoryEstimate:
-    """What opening the checkpoint in `dtype`, quantized by `plan`, and talking about `context` tokens will take.
+    """Estimate the memory to open the checkpoint in `dtype`, quantized by `plan`, and run a dialogue of `context`
+    tokens.
 
     Raises:
         UsageError: it is quantized already, and a plan was given.
@@ -83,6 +85,8 @@ def estimate_memory(
     config, tensors, stored = checkpoint.config, checkpoint.tensors, plan_of_config(checkpoint.config)
     vision, width = config.vision, dtype.itemsize
     pixels = vision.num_positions * int(vision.inner_hidden_size or 0)
+    if vision.stem is not None:
+        pixels = max(pixels, widest_map(vision.stem, vision.image_size))
     words = context * int(config.inner_hidden_size)
     return MemoryEstimate(
         language=_bytes(tensors, dtype, "transformer.", without="transformer.word_embeddings."),
@@ -98,7 +102,7 @@ def estimate_memory(
 
 
 def _bytes(tensors: Mapping[str, LazyTensor], dtype: torch.dtype, start: str, without: str = "\0") -> int:
-    """Of the tensors whose names begin so; what is stored in bits stays as it is, the rest is opened in `dtype`."""
+    """Return the bytes of tensors with that name prefix, in `dtype` unless they are quantized."""
 
     def size(name: str, tensor: LazyTensor) -> int:
         kept = name.endswith(SCALE) or not tensor.dtype.is_floating_point
@@ -112,4 +116,4 @@ def _empty(config: VisualGLMConfig) -> torch.nn.Module:
 
 
 def _nothing() -> torch.Tensor:
-    raise RuntimeError("a checkpoint that is only foretold has no numbers")
+    raise RuntimeError("an estimated checkpoint has no weights")

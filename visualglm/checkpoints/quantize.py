@@ -1,8 +1,8 @@
-"""Checkpoints whose linears are in 8 or 4 bits: which, made from any other, and read back.
+"""Checkpoints with 8-bit or 4-bit linears: choose modules, quantize on reading, dequantize.
 
-`plan` names this model's modules. `quantized` turns a checkpoint of 16-bit numbers into one whose tensors are quantized
-when they are read, one at a time, so that loading and writing need no memory for the original. `dequantized` is the way
-back, for those who want numbers. Knows nothing about formats' arithmetic (quantization does) or layouts.
+`plan` names this model's modules. `quantized` returns a checkpoint whose tensors are quantized when they are read, one
+at a time, so loading and writing need no memory for the original. `dequantized` is the inverse. The arithmetic is in
+`visualglm/quantization`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .checkpoint import Checkpoint
 from .storage.lazy_tensor import LazyTensor
 
 LANGUAGE_LINEARS = ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
-"""Of each block, by their full ends, so that an adapter's own linears inside them are none."""
+"""Linears of each block, by their full name endings, so that an adapter's own linears inside them do not match."""
 IMAGE_LINEARS = ("image_encoder.*.layers.*", "image_encoder.glm_proj")
 SCALE = "_scale"
 
@@ -50,20 +50,20 @@ def plan(
     vision: int | None = None,
     vocabulary: int | None = None,
 ) -> QuantizationConfig:
-    """The configuration that stores the language model's linears in `bits` bits.
+    """Build the configuration that quantizes the language model's linears to `bits` bits.
 
     Args:
         bits: 8 or 4.
-        group_size: how many numbers share a scale in 4 bits.
-        vision: 8 or 4 stores ViT, Q-Former and projection so, too.
-        vocabulary: 8 stores the word embeddings and the head so, in one table where they are tied.
+        group_size: numbers that share a scale in 4 bits.
+        vision: 8 or 4 also quantizes ViT, Q-Former and projection.
+        vocabulary: 8 also quantizes the word embeddings and the head, in one table if they are tied.
 
     Raises:
-        QuantizationError: a format that is not offered.
+        QuantizationError: an unsupported format.
         UsageError: the vocabulary in other than 8 bits.
     """
     if vocabulary not in (None, 8):
-        raise UsageError(f"the vocabulary is stored in 8 bits or not quantized, {vocabulary} is neither.")
+        raise UsageError(f"The vocabulary is stored in 8 bits or not quantized, {vocabulary} is neither.")
     modules: dict[str, Any] = {f"transformer.layers.*.{linear}": bits for linear in LANGUAGE_LINEARS}
     if vocabulary:
         modules |= {"transformer.word_embeddings": vocabulary, "lm_head": vocabulary}
@@ -73,26 +73,27 @@ def plan(
 
 
 def plan_from_flags(bits: int | None, *, vision: int | None, vocabulary: int | None) -> QuantizationConfig | None:
-    """What `quantize`, `quantize_vision` and `quantize_vocabulary` ask for together; None where they ask for nothing.
+    """Build the configuration that `quantize`, `quantize_vision` and `quantize_vocabulary` request; None if none is
+    set.
 
     Raises:
-        QuantizationError: a format that is not offered.
+        QuantizationError: an unsupported format.
         UsageError: only one of the latter two was given, or the vocabulary in other than 8 bits.
     """
     if bits is not None:
         return plan(bits, vision=vision, vocabulary=vocabulary)
     if vision or vocabulary:
-        raise UsageError("quantize_vision and quantize_vocabulary go with quantize: say 8 or 4 there, too.")
+        raise UsageError("quantize_vision and quantize_vocabulary require quantize. Give quantize=8 or quantize=4 too.")
     return None
 
 
 def with_default_modules(wanted: QuantizationConfig) -> QuantizationConfig:
-    """The same with this model's usual linears where it names none."""
+    """Add this model's default linears to a configuration that names no modules."""
     return wanted if wanted.modules is not None else plan(wanted.bits, group_size=wanted.group_size)
 
 
 def plan_of_config(config: VisualGLMConfig) -> QuantizationConfig | None:
-    """What `config.json` says about our own quantization; None where it is another's, or none.
+    """Read our own quantization from `config.json`; None if it is another program's, or absent.
 
     Raises:
         CheckpointError: it is ours, but damaged.
@@ -105,15 +106,15 @@ def plan_of_config(config: VisualGLMConfig) -> QuantizationConfig | None:
     try:
         return with_default_modules(QuantizationConfig(**stored))
     except TypeError as error:
-        raise CheckpointError(f"quantization_config makes no sense ({error}): get config.json again.") from error
+        raise CheckpointError(f"quantization_config makes no sense ({error}). Get config.json again.") from error
 
 
 def quantize_model(model: Any, bits: int, **options: Any) -> Any:
-    """Quantizes an open model, or its `transformer`, where it lies; `options` are `plan`'s. Once more changes nothing.
+    """Quantize an open model, or its `transformer`, in place; `options` are `plan`'s. A second call changes nothing.
 
     Raises:
         UsageError: it is quantized in other bits already.
-        QuantizationError: a weight is not finite, or adapters are laid on the linears.
+        QuantizationError: a weight is not finite, or adapters are attached to the linears.
     """
     wanted, there = plan(bits, **options), plan_of_config(model.config)
     if there is None:
@@ -121,7 +122,7 @@ def quantize_model(model: Any, bits: int, **options: Any) -> Any:
         if isinstance(model, HookableModel):
             model.rewrap()
     elif there.to_dict() != wanted.to_dict():
-        raise UsageError(f"the model is in {there.bits} bits already: open the unquantized one for other bits.")
+        raise UsageError(f"The model is in {there.bits} bits already. Open the unquantized one for other bits.")
     return model
 
 
@@ -131,15 +132,15 @@ def quantized(
     model_class: Any,
     importance: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Checkpoint:
-    """The checkpoint with the tensors and the configuration of its quantized model; nothing is read yet.
+    """Return the checkpoint of the quantized model; nothing is read yet.
 
-    `importance` (`calibration.py`) weighs the errors of the linears that it names.
+    `importance` (`calibration.py`) weights the errors of the linears that it names.
 
     Raises:
         UsageError: it is quantized already.
     """
     if getattr(checkpoint.config, "quantization_config", None) is not None:
-        raise UsageError(f"{checkpoint.folder} is quantized already: give the unquantized checkpoint for other bits.")
+        raise UsageError(f"{checkpoint.folder} is quantized already. Give the unquantized checkpoint for other bits.")
     config = VisualGLMConfig.from_dict(checkpoint.config.to_dict())
     made = with_default_modules(wanted)
     config.quantization_config = made.to_dict()  # type: ignore[attr-defined]
@@ -151,14 +152,14 @@ def quantized(
 
 
 def quantized_modules(model_class: Any, config: VisualGLMConfig) -> dict[str, Any]:
-    """The quantized modules of a model with that configuration, by name, without memory."""
+    """Return the quantized modules of a model with that configuration, by name, on the meta device."""
     model = empty_model(model_class, config)
     kinds = (QuantizedLinear, QuantizedEmbedding)
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def empty_model(model_class: Any, config: VisualGLMConfig) -> nn.Module:
-    """The model on the meta device, quantized where its configuration says so."""
+    """Build the model on the meta device, quantized if its configuration says so."""
     with torch.device("meta"):
         model: nn.Module = model_class(config)
     stored = plan_of_config(config)
@@ -168,7 +169,7 @@ def empty_model(model_class: Any, config: VisualGLMConfig) -> nn.Module:
 
 
 def dequantized(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with numbers in the place of stored bits, each made when it is read."""
+    """Return the checkpoint with quantized tensors replaced by lazy dequantized ones."""
     if plan_of_config(checkpoint.config) is None:
         return checkpoint
     config = VisualGLMConfig.from_dict(checkpoint.config.to_dict())
@@ -188,7 +189,7 @@ def _numbers(weight: LazyTensor, scale: LazyTensor, in_features: int) -> LazyTen
 def _pair(
     name: str, source: LazyTensor, bits: Bits, group_size: int, importance: Tensor | None
 ) -> dict[str, LazyTensor]:
-    """The stored weight and scale of a source's numbers, which are quantized once for both."""
+    """Return lazy tensors of a weight's quantized values and scale, which are computed once for both."""
     halves = QuantizeOnce(name, source, bits, group_size, importance)
     dtypes = STORED_DTYPES[bits]
     shapes = stored_shapes(source.shape[0], source.shape[1], bits, group_size)
@@ -200,7 +201,7 @@ def _pair(
 
 
 class QuantizeOnce:
-    """Weight and scale: whichever is read first makes both, and the other waits until it is read, too."""
+    """Lazy weight and scale: the first one read computes both; the other is cached until it is read."""
 
     def __init__(self, name: str, source: LazyTensor, bits: Bits, group_size: int, importance: Tensor | None) -> None:
         self.name, self.source = name, source

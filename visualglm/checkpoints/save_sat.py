@@ -1,7 +1,7 @@
-"""An open model -> a sat folder. (Our own layout is written by the model's `save_pretrained`.)
+"""Write an open model as a sat folder (`save_pretrained` writes the native layout).
 
-In: a model, changed or not. Out: `model_config.json`, `latest` and `STEP/mp_rank_00_model_states.pt`, complete or not
-there at all. The vocabulary comes along where one lies beside the files that the model came from.
+In: a model, changed or not. Out: `model_config.json`, `latest` and `STEP/mp_rank_00_model_states.pt`, complete or
+absent. The vocabulary is copied if it is in the folder that the model came from.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from .storage.lazy_tensor import LazyTensor
 from .vocabulary_file import find_vocabulary
 
 ADAPTER = "adapter"
-"""The name under which `adapters/manager.py` puts a prefix to work, a mixin."""
+"""Name of the mixin as which `adapters/manager.py` activates a prefix."""
 
 
 def require_no_adapter(model: Any) -> None:
-    """Raises `UsageError` where an adapter is laid on the model: nothing could open a folder with both."""
+    """Raise `UsageError` if an adapter is attached to the model: nothing could open a folder with both."""
     layers = (name for name, _ in model.named_modules() if not set(WRAPPERS).isdisjoint(name.split(".")))
     if next(layers, None) is not None or ADAPTER in model.mixins:
         raise UsageError(
-            "an adapter is laid on this model, and a folder with both could not be opened: write one model with "
+            "An adapter is attached to this model, and a folder with both could not be opened. Write one model with "
             "`visualglm merge` (sat's LoRA: merge_lora()), or save the model before an adapter is added."
         )
 
 
 def save_sat(model: Any, folder: str | Path, step: str = "1") -> Path:
-    """Writes the model into the new folder `folder`, as the step `step`.
+    """Write the model into the new folder `folder`, as the step `step`.
 
     Raises:
-        UsageError: an adapter is laid on the model, it is quantized, or the folder is not empty or cannot be written.
+        UsageError: an adapter is attached, the model is quantized, or the folder is not empty or cannot be written.
     """
     require_no_adapter(model)
     if plan_of_config(model.config) is not None:
         raise UsageError(
-            "the model is in 8 or 4 bits, and upstream's layouts have no place for them: save the unquantized model, "
+            "The model is in 8 or 4 bits, and upstream's layouts have no place for them. Save the unquantized model, "
             "or this one with save_pretrained."
         )
     place = validate_target(Path(folder), overwrite=False)

@@ -1,7 +1,7 @@
-"""Is this checkpoint whole and does it compute what it should? Six checks, each with one line.
+"""Verify that a checkpoint is complete and computes what it should, in six checks of one line each.
 
-In: a folder. Out: `Check`s: files, tensors, numbers, fingerprint, image, vocabulary. What `visualglm doctor`
-prints. Holds one block of the model in memory at a time.
+In: a folder. Out: `Check`s: files, tensors, numbers, fingerprint, image, vocabulary; `visualglm doctor` prints them.
+Holds one block of the model in memory at a time.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from . import fingerprint, tensor_check
 from .checkpoint import Checkpoint
 from .layerwise_forward import ForwardRecord
 from .open import open_checkpoint
-from .storage.lazy_tensor import LazyTensor
+from .storage.lazy_tensor import is_finite
 from .vocabulary_file import find_vocabulary
 
-PIECE = 1 << 24
 SPECIAL_PIECES = {
     "<sop>": "bos_token_id",
     "<eop>": "eos_token_id",
@@ -39,7 +38,7 @@ SPECIAL_PIECES = {
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: `passed`, `failed`, or `skipped` (nothing to check, or an earlier failure stands before it)."""
+    """One result: `passed`, `failed`, or `skipped` (nothing to check, or an earlier check failed)."""
 
     name: str
     result: Literal["passed", "failed", "skipped"]
@@ -47,7 +46,7 @@ class Check:
 
 
 def verify(folder: str | Path, with_fingerprint: bool = True) -> Iterator[Check]:
-    """Runs the checks, cheapest first, and yields each as it ends; the fingerprint is compared if asked for."""
+    """Run the checks, cheapest first, and yield each as it ends; compare the fingerprint if asked."""
     try:
         checkpoint = open_checkpoint(folder)
     except VisualGLMError as error:
@@ -81,16 +80,10 @@ def _tensors(checkpoint: Checkpoint) -> Check:
 def _numbers(checkpoint: Checkpoint) -> Check:
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.tensors.values())
     found = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.most_common())
-    broken = [name for name, tensor in checkpoint.tensors.items() if not _finite(tensor)]
+    broken = [name for name, tensor in checkpoint.tensors.items() if not is_finite(tensor.read())]
     if broken:
         return Check("numbers", "failed", f"NaN or infinite values in {len(broken)} tensors: {', '.join(broken[:8])}")
     return Check("numbers", "passed", f"no NaN, no infinity ({found})")
-
-
-def _finite(tensor: LazyTensor) -> bool:
-    pieces = tensor.read().flatten().split(PIECE)
-    # torch has no isfinite for float8
-    return all(bool(torch.isfinite(piece.float() if piece.itemsize == 1 else piece).all()) for piece in pieces)
 
 
 def _fingerprint(checkpoint: Checkpoint, measured: ForwardRecord) -> Check:
@@ -107,7 +100,7 @@ def _fingerprint(checkpoint: Checkpoint, measured: ForwardRecord) -> Check:
 
 
 def _image(measured: ForwardRecord) -> Check:
-    """The two rows of the fixed input differ in their image only."""
+    """Check that the two rows of the fixed input, which differ only in their image, have different logits."""
     one, other = measured.logits
     change = (one - other).abs().max().item() / max(one.abs().max().item(), torch.finfo(torch.float32).tiny)
     if not change > 1e-5:
@@ -129,7 +122,7 @@ def _vocabulary_fault(path: Path, config: VisualGLMConfig) -> str | None:
     try:
         pieces = sentencepiece.SentencePieceProcessor(model_proto=read_bytes(path))
     except (RuntimeError, OSError):
-        return f"{path} is no SentencePiece model: download it again"
+        return f"{path} is not a SentencePiece model. Download it again"
     if pieces.get_piece_size() > config.vocab_size:
         return f"{path} has {pieces.get_piece_size()} pieces, the model only {config.vocab_size} rows"
     for piece, key in SPECIAL_PIECES.items():

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import TokenizerError
+from ..hub.local_folder import SAT_WEIGHTS
 from ..preprocessing.sentencepiece_vocabulary import VOCABULARY_FILE
-from .formats.detect import SAT_WEIGHTS
 
 
 def find_vocabulary(folder: str | Path) -> Path | None:
-    """The SentencePiece file beside the weights (or beside sat's step folders), or None.
+    """Find the SentencePiece file beside the weights (or beside sat's step folders); None if there is none.
 
-    `folder` may be what `open_checkpoint` takes: a file inside the folder, too. Loading the model never needs it.
+    `folder` may be what `open_checkpoint` takes, also a file inside the folder. Loading the model never needs it.
     """
     folder = Path(folder) if Path(folder).is_dir() else Path(folder).parent
     places = [folder, folder.parent] if (folder / SAT_WEIGHTS).exists() else [folder]
@@ -20,7 +20,7 @@ def find_vocabulary(folder: str | Path) -> Path | None:
 
 
 def resolve_vocabulary(path: str | Path) -> Path:
-    """The vocabulary file that a user named, or the one in the folder that he named.
+    """Return the vocabulary file that a user named, or the one in the folder that the user named.
 
     Raises:
         TokenizerError: there is none.
@@ -29,7 +29,7 @@ def resolve_vocabulary(path: str | Path) -> Path:
     found = path if path.is_file() else find_vocabulary(path) if path.is_dir() else None
     if found is None:
         raise TokenizerError(
-            f"{path} is no vocabulary file and has no {VOCABULARY_FILE}: give the file of VisualGLM or ChatGLM-6B, "
-            "or its folder."
+            f"{path} is neither a vocabulary file nor a folder with {VOCABULARY_FILE}. "
+            "Give the file of VisualGLM or ChatGLM-6B, or its folder."
         )
     return found

@@ -21,6 +21,8 @@ from .caption import caption
 from .chat import chat
 from .convert import convert
 from .doctor import doctor
+from .download import download
+from .evaluate import evaluate
 from .finetune import finetune
 from .fit import fit
 from .grouped_help import GroupedCommand
@@ -37,6 +39,9 @@ ADVICE = {
 }
 """The remedy for each operating-system error that no verb explains."""
 
+OUT_OF_MEMORY = "OutOfMemoryError"
+"""torch's exception for a full GPU, by name: torch is not imported here."""
+
 app = typer.Typer(
     name="visualglm",
     help="Chat about images in Chinese and English.  用中文和英文与图片对话。",
@@ -46,7 +51,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (ask, bench, chat, caption, convert, doctor, finetune, fit, merge, pretrain, quantize, serve, web):
+VERBS = (
+    ask,
+    bench,
+    chat,
+    caption,
+    convert,
+    doctor,
+    download,
+    evaluate,
+    finetune,
+    fit,
+    merge,
+    pretrain,
+    quantize,
+    serve,
+    web,
+)
+for verb in VERBS:
     replaces_upstream_script = verb in (chat, web)
     app.command(cls=AcceptsUpstreamFlags if replaces_upstream_script else GroupedCommand)(verb)
 
@@ -71,6 +93,14 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output closed the pipe, as `head` does: no message is needed
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != OUT_OF_MEMORY:
+            raise
+        print(
+            "visualglm: Out of memory. Add --quantize 8 or 4, or a smaller batch; `visualglm fit` estimates the need.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except OSError as error:
         if error.errno not in ADVICE:
             raise

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import ImageError, visible
 from . import options
+from .model_name import print_notice, served_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,34 +30,43 @@ def ask(
 
     Example: visualglm ask photo.jpg "What is in this image?"
     """
-    from ..conversation import QUESTIONS
+    from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 
     sampling = flags.sampling()
     opened = open_image_argument(image, flags.upstream_images)
     conversation = flags.open_model().conversation(opened, flags.language)
-    question = question if question is not None else QUESTIONS[options.interface_language(flags.language)]
+    question = question if question is not None else DEFAULT_QUESTIONS[options.interface_language(flags.language)]
     for piece in conversation.stream(question, **sampling):
         if not as_json:
             print(visible(piece, kept="\n\t") if sys.stdout.isatty() else piece, end="", flush=True)
     if as_json and conversation.answer is not None:
-        record = {"image": image, "question": question, **conversation.answer.to_dict()}
+        record = {
+            "image": image,
+            "question": question,
+            "model": served_name(flags.model),
+            **conversation.answer.to_dict(),
+        }
         print(json.dumps(record, ensure_ascii=False))
     elif not as_json:
         print()
+    print_notice(flags)
 
 
 def open_image_argument(image: str, upstream: bool) -> Image:
-    """Open the image in RGB. This happens before the model is loaded, so that a wrong path fails at once.
+    """Open the image in RGB. This happens before torch is imported, so that a wrong path fails at once.
 
     Raises:
         ImageError: it cannot be opened, or stdin is empty.
     """
-    from ..preprocessing.image_files import read_stream
-    from ..preprocessing.images import open_image
+    from ..preprocessing.image_files import read_path, read_stream
 
     if image != "-":
-        return open_image(image, upstream=upstream)
-    piped = read_stream(sys.stdin.buffer, "stdin") if sys.stdin is not None else b""
-    if not piped:
+        content, name = read_path(image), image
+    else:
+        content = read_stream(sys.stdin.buffer, "stdin") if sys.stdin is not None else b""
+        name = f"The image ({len(content)} bytes)"
+    if not content and image == "-":
         raise ImageError("stdin is empty. Pipe an image into it, for example: cat photo.jpg | visualglm ask -")
-    return open_image(piped, upstream=upstream)
+    from ..preprocessing.image_decoding import decode_image
+
+    return decode_image(content, name, upstream)

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 def bench(
     model: Annotated[
         str | None,
-        model_option(metavar="MODEL", help="Checkpoint folder, hub id, or 6b: the full size with random weights."),
+        model_option(
+            envvar=options.MODEL_VARIABLE,
+            metavar="MODEL",
+            help="Checkpoint folder, hub id, or 6b: the full size with random weights.",
+        ),
     ] = None,
     quantize: options.Quantize = None,
     quantize_vision: options.QuantizeVision = None,
@@ -40,6 +44,8 @@ def bench(
 
     Example: visualglm bench --model 6b --quantize 4
     """
+    options.check_device(device)
+    options.check_model(None if model == options.SIX_B else model)
     set_threads(threads)
     from ..benchmarking.throughput import measure
     from ..hardware.machine_report import machine, peak_memory, timed, versions
@@ -66,7 +72,7 @@ def bench(
         "machine": machine(),
         "versions": versions(),
         "load_seconds": round(seconds, 2),
-        "peak_anonymous_gb": round(peak[0] / 1e9, 2),
+        "peak_anonymous_gb": round(peak[0] / 1e9, 3),
         **measure(opened, prompt, tokens),
     }
     if as_json:
@@ -93,13 +99,16 @@ def _make_random_model(flags: options.Flags) -> VisualGLMForConditionalGeneratio
 
 
 def _print(report: dict[str, Any]) -> None:
+    from ..hardware.memory import in_words
+
     machine = report["machine"]
     bits = f"{report['bits']}-bit, " if report["bits"] else ""
     typer.echo(
         f"{report['model']}, {bits}{report['dtype']}, {machine['cpu']}, {machine['threads']} threads, ", nl=False
     )
     typer.echo(f"kernel {report['kernel']}, load average {machine['load_average_1_min']}")
-    typer.echo(f"load      {report['load_seconds']:8.2f} s   peak {report['peak_anonymous_gb']} GB")
+    peak = in_words(report["peak_anonymous_gb"] * 1e9)
+    typer.echo(f"load      {report['load_seconds']:8.2f} s   peak {peak}")
     typer.echo(f"image     {report['image_seconds']:8.3f} s")
     typer.echo(f"prefill   {report['prompt_seconds']:8.3f} s   {report['prompt_tokens_per_second']} tokens/s")
     for row in report["decode"]:

@@ -18,6 +18,7 @@ import typer
 from ..errors import UsageError
 from . import options
 from .grouped_help import data_option, output_option, performance_option
+from .model_name import print_notice, served_name
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,6 +44,7 @@ def caption(
     out: Annotated[
         Path,
         output_option(
+            "--output",
             "-o",
             "--out",
             metavar="PATH",
@@ -85,15 +87,16 @@ def caption(
     Example: visualglm caption photos/ -o captions.jsonl
     """
     engine_choice = EngineChoice(engine, actors, ray_address)
-    sampling, size = flags.sampling(), _parse_batch_size(batch_size)
-    from ..captioning.local_engine import CaptionPlan
+    sampling, size = flags.sampling(), parse_batch_size(batch_size)
     from ..captioning.sources import source_path
-    from ..conversation import QUESTIONS
+    from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 
     source = source_path(source)
     items = _read_items(source, out, sidecar)
-    default_question = question or QUESTIONS[options.interface_language(flags.language)]
-    plan = CaptionPlan(default_question, flags.language, size, workers, sidecar)
+    default_question = question or DEFAULT_QUESTIONS[options.interface_language(flags.language)]
+    from ..captioning.local_engine import CaptionPlan
+
+    plan = CaptionPlan(default_question, flags.language, size, workers, sidecar, served_name(flags.model))
     with engine_choice.open_results(out) as results:
         waiting = _waiting_items(results, items, plan, _run_settings(source, question, flags), retry_failed)
         with _progress_bar() as progress:
@@ -101,6 +104,7 @@ def caption(
             engine_choice.answer(waiting, results, flags, plan, sampling, partial(progress.advance, bar))
         failed = results.failed
     typer.echo(f"answered {len(waiting)} of {len(items)} images; {failed} rows of {out} hold an error.", err=True)
+    print_notice(flags)
     if failed:
         raise typer.Exit(1)
 
@@ -111,7 +115,6 @@ def _read_items(source: str, out: Path, sidecar: bool) -> list[CaptionItem]:
     Raises:
         UsageError: there are none, `out` is the source, or a sidecar file cannot be written.
     """
-    from ..captioning.local_engine import check_sidecars
     from ..captioning.sources import read_source
 
     if not out.name:
@@ -120,6 +123,8 @@ def _read_items(source: str, out: Path, sidecar: bool) -> list[CaptionItem]:
         raise UsageError(f"-o {out} is the source itself. Choose another -o.")
     items = read_source(source)
     if sidecar:
+        from ..captioning.local_engine import check_sidecars
+
         check_sidecars(items)
     return items
 
@@ -198,7 +203,7 @@ class EngineChoice:
                     advance(count)
 
 
-def _parse_batch_size(text: str) -> int | None:
+def parse_batch_size(text: str) -> int | None:
     """Parse a number, or `auto` as None.
 
     Raises:
@@ -220,7 +225,7 @@ def _progress_bar() -> Progress:
 
     class Speed(TextColumn):
         def render(self, task: Bar) -> Text:
-            return Text(f"{task.speed or 0:.2f} images/s")
+            return Text(f"{task.speed:.2f} images/s" if task.speed else "")
 
     columns = (BarColumn(), MofNCompleteColumn(), Speed(""), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), speed_estimate_period=120)

@@ -6,6 +6,7 @@ The program's own messages follow the language of the last question.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ import typer
 from ..errors import UsageError, VisualGLMError, visible
 from . import options
 from .grouped_help import data_option
+from .model_name import NOTICE, is_packed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,31 +24,42 @@ if TYPE_CHECKING:
 
 MESSAGES: dict[str, dict[str, str]] = {
     "zh": {
-        "greeting": "欢迎使用 VisualGLM。输入问题即可；/image 路径 加一张图片，"
-        "clear 重新开始，/save 文件 保存，stop 退出。",
+        "greeting": "欢迎使用 VisualGLM。输入问题即可；/image 路径 加一张图片，/quit 退出，/help 列出全部命令。",
+        "help": "/image 路径   加一张图片\n/clear        清空对话与图片\n/save 文件    把对话保存为 JSON\n"
+        "/help         显示本说明\n/quit         退出（quit、exit、stop、Ctrl-D 亦可）\n"
+        "Ctrl-C        回答时停止当前回答，否则退出",
+        "unknown": "没有命令 {}，/help 列出全部命令。",
         "image": "图片：{}",
         "none": "还没有图片：/image 路径 可以给一张。",
         "cleared": "对话与图片都已清空；/image 路径 可以给一张新图片。",
         "saved": "已保存到 {}",
         "stopped": "（已停止）",
-        "dropped": "（对话太长，最早的 {} 轮没有进入提示）",
-        "mini": "这是内置的小模型 visualglm-mini，只认识画出来的简单图形；照片请用 --model 打开 VisualGLM-6B。",
+        "mini": NOTICE["zh"],
         "usage": "缺少路径。例如：{} 文件",
     },
     "en": {
-        "greeting": "Welcome to VisualGLM. Type a question; /image PATH adds an image, clear starts a new chat, "
-        "/save FILE saves the chat, stop quits.",
+        "greeting": "Welcome to VisualGLM. Type a question; /image PATH adds an image, /quit leaves, /help lists the "
+        "commands.",
+        "help": "/image PATH   add an image\n/clear        start a new chat without images\n"
+        "/save FILE    save the chat as JSON\n/help         show this list\n"
+        "/quit         leave (also quit, exit, stop, Ctrl-D)\n"
+        "Ctrl-C        stop the answer, or leave at the prompt",
+        "unknown": "There is no command {}. /help lists the commands.",
         "image": "image: {}",
         "none": "No image yet: add one with /image PATH.",
         "cleared": "Chat and images cleared; add a new image with /image PATH.",
         "saved": "saved to {}",
         "stopped": "(stopped)",
-        "dropped": "(the chat is too long: its {} oldest turns were left out of the prompt)",
-        "mini": "This is the packed visualglm-mini, which knows only simple drawings. For photographs, load "
-        "VisualGLM-6B with --model.",
+        "mini": NOTICE["en"],
         "usage": "A path is missing. Write for example: {} FILE",
     },
 }
+
+
+QUIT = ("/quit", "/exit", "/stop", "quit", "exit", "stop")
+"""Lines that leave; `stop` is upstream's."""
+COMMAND = re.compile("/[a-zA-Z]+")
+"""A first word that is meant as a command: `/save`, not the path `/home/me/a.png`."""
 
 
 @options.with_flags
@@ -63,15 +76,16 @@ def chat(
     """
     from rich.console import Console
 
-    from ..preprocessing.images import open_image
+    from ..preprocessing.image_decoding import decode_image
+    from ..preprocessing.image_files import read_path
 
     sampling = flags.sampling()
-    # before the model is loaded, so that a wrong path fails at once
-    opened = open_image(image, upstream=flags.upstream_images) if image is not None else None
+    # before torch is imported, so that a wrong path fails at once
+    opened = decode_image(read_path(image), image, flags.upstream_images) if image is not None else None
     conversation = flags.open_model().conversation(opened, flags.language)
     dialogue = Dialogue(conversation, Console(highlight=False, emoji=False), sampling, question)
     dialogue.say("greeting")
-    if flags.model is None:
+    if is_packed(flags.model):
         dialogue.say("mini")
     dialogue.say("image" if image else "none", image)
     if image:
@@ -80,7 +94,7 @@ def chat(
 
 
 class Dialogue:
-    """Read lines until `stop` or the end of input; stream the answers."""
+    """Read lines until `/quit` or the end of input; stream the answers."""
 
     def __init__(
         self, conversation: Conversation, console: Console, sampling: dict[str, Any], question: str | None = None
@@ -94,7 +108,11 @@ class Dialogue:
     def say(self, message: str, *values: object) -> None:
         """Print one of the program's own messages."""
         shown = (visible(str(value)) for value in values)
-        self.console.print(MESSAGES[self.message_language][message].format(*shown), style="dim", markup=False)
+        self.print_note(MESSAGES[self.message_language][message].format(*shown))
+
+    def print_note(self, text: str) -> None:
+        """Print a line that is not part of an answer."""
+        self.console.print(text, style="dim", markup=False)
 
     def run(self) -> None:
         """Process lines. Ctrl-C at the prompt and the end of input quit."""
@@ -104,7 +122,7 @@ class Dialogue:
             except (EOFError, KeyboardInterrupt, RuntimeError):  # RuntimeError: started without a stdin
                 self.console.print()
                 return
-            if line == "stop":
+            if line in QUIT:
                 return
             if line:
                 self.process(line)
@@ -113,7 +131,7 @@ class Dialogue:
         """Run one line, a command or a question. An error is printed and the chat continues."""
         verb, _, rest = line.partition(" ")
         try:
-            if line == "clear":
+            if line in ("clear", "/clear"):
                 self.conversation.clear()
                 self.say("cleared")
             elif verb == "/image":
@@ -122,6 +140,10 @@ class Dialogue:
                 self.ask_about_image()
             elif verb == "/save":
                 self.save(self._path(verb, rest))
+            elif verb == "/help":
+                self.say("help")
+            elif COMMAND.fullmatch(verb):
+                self.say("unknown", verb)
             else:
                 self.answer(line)
         except VisualGLMError as error:
@@ -144,7 +166,7 @@ class Dialogue:
 
     def answer(self, question: str) -> None:
         """Stream the answer. Ctrl-C stops the answer, not the program."""
-        from ..preprocessing.prompt import language_of
+        from ..preprocessing.prompt import describe_dropped_turns, language_of
 
         if self.conversation.language == "auto":
             self.message_language = language_of(question)
@@ -157,7 +179,7 @@ class Dialogue:
             self.say("stopped")
         self.console.print()
         if self.conversation.answer is not None and self.conversation.answer.dropped_turns:
-            self.say("dropped", self.conversation.answer.dropped_turns)
+            self.print_note(describe_dropped_turns(self.conversation.answer.dropped_turns, self.message_language))
 
     def save(self, path: Path) -> None:
         """Write the turns as JSON."""

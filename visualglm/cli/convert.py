@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ..errors import UsageError
+from . import options
 from .grouped_help import model_option, output_option
 
 BYTES_PER_UNIT = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -30,19 +32,59 @@ Fingerprint = Annotated[
     output_option("--fingerprint/--no-fingerprint", help="Store checksums and logits for `visualglm doctor`."),
 ]
 Overwrite = Annotated[bool, output_option("--overwrite", help="Replace a TARGET that holds a checkpoint.")]
+WithoutStem = Annotated[
+    bool,
+    output_option(
+        "--without-stem", help="Leave out a convolutional stem, which upstream's formats cannot hold; answers change."
+    ),
+]
 MaxShardSize = Annotated[
     str, output_option("--max-shard-size", metavar="SIZE", help="Maximum size of a weights file, e.g. 2GB.")
 ]
 
 
+@dataclass(frozen=True)
+class CheckpointFlags(options.OptionGroup):
+    """Values of the options of the verbs that write a checkpoint."""
+
+    tokenizer: Vocabulary = None
+    fingerprint: Fingerprint = True
+    overwrite: Overwrite = False
+    max_shard_size: MaxShardSize = "3.5GB"
+
+    def check(self) -> None:
+        """Refuse a size that is none, before torch is imported.
+
+        Raises:
+            UsageError: `--max-shard-size` is not a size.
+        """
+        size_in_bytes(self.max_shard_size)
+
+    def write(self, source: str, target: Path, **changes: Any) -> None:
+        """Convert `source` into the folder `target`, and print its path; `changes` are arguments of `convert`."""
+        from ..checkpoints import convert as convert_checkpoint
+
+        folder = convert_checkpoint(
+            source,
+            target,
+            with_fingerprint=self.fingerprint,
+            overwrite=self.overwrite,
+            tokenizer=self.tokenizer,
+            max_shard_size=size_in_bytes(self.max_shard_size),
+            report=lambda step: typer.echo(step, err=True),
+            **changes,
+        )
+        typer.echo(str(folder))
+
+
+@options.with_flags
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Checkpoint folder of any format, or a hub id.")],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="New folder.")],
     to: Layout = "native",
-    tokenizer: Vocabulary = None,
-    fingerprint: Fingerprint = True,
-    overwrite: Overwrite = False,
-    max_shard_size: MaxShardSize = "3.5GB",
+    without_stem: WithoutStem = False,
+    *,
+    flags: CheckpointFlags,
 ) -> None:
     """Convert a checkpoint to another format, bit for bit. / 转换权重格式，逐位一致。
 
@@ -50,19 +92,8 @@ def convert(
 
     Example: visualglm convert visualglm-6b converted --to native
     """
-    from ..checkpoints import convert as convert_checkpoint
-
-    folder = convert_checkpoint(
-        source,
-        target,
-        to,
-        with_fingerprint=fingerprint,
-        overwrite=overwrite,
-        tokenizer=tokenizer,
-        max_shard_size=size_in_bytes(max_shard_size),
-        report=lambda step: typer.echo(step, err=True),
-    )
-    typer.echo(str(folder))
+    options.check_model(source)
+    flags.write(source, target, to=to, without_stem=without_stem)
 
 
 def size_in_bytes(text: str) -> int:

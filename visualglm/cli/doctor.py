@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ def doctor(
         str | None,
         model_option(
             "--model",
+            envvar=options.MODEL_VARIABLE,
             metavar="MODEL",
             help="Checkpoint folder of any format, or a hub id. Default: the packed model.",
         ),
@@ -31,12 +33,18 @@ def doctor(
         bool,
         model_option("--fingerprint/--no-fingerprint", help="Compare with what `convert` stored."),
     ] = True,
+    adapter: Annotated[
+        str | None,
+        model_option("--adapter", metavar="DIR", help="Adapter to check with the model: its folder, or DIR@STEP."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check a checkpoint's files, tensors and outputs. / 检查权重文件、张量与输出。
+    """Check a checkpoint's files, tensors and outputs, and an adapter. / 检查权重文件、张量、输出与适配器。
 
     Example: visualglm doctor --model visualglm-6b
     """
+    options.check_model(model)
+    from ..adapters.verify import verify_adapter
     from ..checkpoints import local_folder, verify
     from ..conversation import packed_model
 
@@ -44,7 +52,8 @@ def doctor(
     if not as_json:
         typer.echo(f"       kernel: {kernel_line()}")
     checks = []
-    for check in verify(folder, with_fingerprint=fingerprint):
+    adapters = () if adapter is None else (verify_adapter(adapter, folder),)
+    for check in chain(verify(folder, with_fingerprint=fingerprint), adapters):
         checks.append(check)
         if not as_json:
             typer.echo(visible(f"{MARKS[check.result]} {check.name}: {check.detail}"))

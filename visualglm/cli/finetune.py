@@ -50,12 +50,17 @@ def finetune(
 
     Example: visualglm finetune --data data.json --output runs/lora
     """
+    from ..datasets.row_files import check_data_file
     from ..finetuning.finetuning_config import read_finetuning
 
     given = {"data": data, "output": output, "method": method, "model": model, "tokenizer": tokenizer}
     if check and output is None and recipe is None:
         given["output"] = "."
     plan = read_finetuning(recipe, tuple(change or ()), skip_bad=skip_bad or None, **given)
+    options.check_device(device)
+    options.check_model(plan.model)
+    for file in filter(None, (plan.data, plan.validation)):
+        check_data_file(file)
     from ..finetuning import run
     from ..finetuning.resume import is_first
 

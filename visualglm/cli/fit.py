@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 def fit(
     model: Annotated[
         str | None,
-        model_option(metavar="MODEL", help="Checkpoint folder of any format, or 6b for the full size (no download)."),
+        model_option(
+            envvar=options.MODEL_VARIABLE,
+            metavar="MODEL",
+            help="Checkpoint folder of any format, or 6b for the full size (no download).",
+        ),
     ] = None,
     bits: Annotated[
         Literal["16", "8", "4"] | None,
-        performance_option(metavar="16|8|4", help="Bits of the language model's weights; 16: not quantized."),
+        performance_option(
+            "--quantize", "--bits", metavar="16|8|4", help="Bits of the language model's weights; 16: not quantized."
+        ),
     ] = None,
     quantize_vision: options.QuantizeVision = None,
     quantize_vocabulary: options.QuantizeVocabulary = None,
@@ -41,8 +47,10 @@ def fit(
 ) -> None:
     """Estimate the memory a model needs on this machine. / 估算模型在本机需要多少内存。
 
-    Example: visualglm fit --model 6b --bits 4
+    Example: visualglm fit --model 6b --quantize 4
     """
+    options.check_device(device)
+    options.check_model(None if model == options.SIX_B else model)
     from ..checkpoints import quantization_plan
     from ..checkpoints.memory_estimate import estimate_memory
     from ..hardware.devices import resolve_device
@@ -52,7 +60,7 @@ def fit(
     if bits in ("8", "4"):
         plan = quantization_plan(int(bits), vision=vision, vocabulary=vocabulary)
     elif vision or vocabulary:
-        raise UsageError("--quantize-vision and --quantize-vocabulary need --bits 8 or 4. Add it.")
+        raise UsageError("--quantize-vision and --quantize-vocabulary need --quantize 8 or 4. Add it.")
     checkpoint, device = _open_headers(model), resolve_device(device)
     estimate = estimate_memory(checkpoint, _resolve_dtype(checkpoint, device, dtype), plan, context)
     free = _free_memory(device)

@@ -14,6 +14,8 @@ from typer.core import TyperCommand
 
 GROUPS = ("Arguments", "Data", "Output", "Server", "Model", "Sampling", "Performance", "Options")
 """Sections of a help page, in order."""
+OLD_NAMES = ("--bits", "--out")
+"""Names of options that are still read, and not shown."""
 
 data_option = partial(typer.Option, rich_help_panel="Data")
 output_option = partial(typer.Option, rich_help_panel="Output")
@@ -31,6 +33,8 @@ class GroupedCommand(TyperCommand):
         groups: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
         for parameter in self.get_params(ctx):
             name, text = parameter.get_help_record(ctx) or ("", "")
+            for old in OLD_NAMES:
+                name = name.replace(f", {old} ", " ")
             if parameter.param_type_name == "argument":
                 groups["Arguments"].append((parameter.metavar or name, text))
             else:

@@ -26,6 +26,7 @@ def merge(
 
     Example: visualglm merge visualglm-6b runs/lora merged
     """
+    options.Flags(model=base, adapter=adapter).check()
     from ..adapters.merge import merge as merge_adapter
 
     options.quiet_transformers()

@@ -6,8 +6,9 @@ import functools
 import locale
 import math
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -24,10 +25,14 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Preset = Literal["hf", "sat", "sat_cli"]
 SIX_B = "6b"
 """Value of `--model` that means the full-size model without a checkpoint."""
+MODEL_VARIABLE = "VISUALGLM_MODEL"
+"""Environment variable that names the default of `--model`."""
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
 Model = Annotated[
     str | None,
     model_option(
+        envvar=MODEL_VARIABLE,
         metavar="MODEL",
         help="Checkpoint folder (Hugging Face, sat or native format) or hub id. Default: the packed model.",
     ),
@@ -115,8 +120,15 @@ UpstreamImages = Annotated[
 Json = Annotated[bool, output_option("--json", help="Print one JSON object.")]
 
 
+class OptionGroup:
+    """Base of the dataclasses that hold options which several verbs share."""
+
+    def check(self) -> None:
+        """Refuse wrong values before torch is imported; does nothing unless overridden."""
+
+
 @dataclass(frozen=True)
-class Flags:
+class Flags(OptionGroup):
     """Values of the options that every answering verb has: model, performance, sampling."""
 
     model: Model = None
@@ -141,6 +153,22 @@ class Flags:
     max_length: MaxLength = None
     stop: Stop = None
     upstream_images: UpstreamImages = False
+
+    def check(self) -> None:
+        """Refuse paths that do not exist and unknown devices, before torch is imported.
+
+        Raises:
+            CheckpointError: there is no such model.
+            UsageError: there is no such vocabulary, adapter or device.
+        """
+        check_model(self.model)
+        check_device(self.device)
+        if self.tokenizer and not Path(self.tokenizer).exists():
+            raise UsageError(f"There is no vocabulary {self.tokenizer}. Give ice_text.model or its folder.")
+        if isinstance(self.adapter, str) and not any(
+            Path(place).exists() for place in (self.adapter, self.adapter.rpartition("@")[0]) if place
+        ):
+            raise UsageError(f"There is no adapter {self.adapter}. Give the output folder of `visualglm finetune`.")
 
     def sampling(self) -> dict[str, Any]:
         """Return the sampling arguments that were given.
@@ -188,6 +216,28 @@ class Flags:
         )
 
 
+def check_model(name: str | Path | None) -> None:
+    """Refuse a path that does not exist; a hub id and None pass. Imports nothing heavy.
+
+    Raises:
+        CheckpointError: there is no such folder or file.
+    """
+    from ..hub.local_folder import find_local
+
+    if name:
+        find_local(name)
+
+
+def check_device(name: str) -> None:
+    """Refuse a device of another name; whether this machine has it is seen when torch is imported.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if DEVICE.fullmatch(name) is None:
+        raise UsageError(f"Unknown device {name!r}. Use auto, cpu, cuda, cuda:1 or mps.")
+
+
 def quiet_transformers() -> None:
     """Turn off transformers' progress bars and warnings."""
     import transformers
@@ -215,30 +265,34 @@ SAMPLING_FLAGS = (
 
 
 def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb with a parameter `flags: Flags` one typer option per field of `Flags`.
+    """Replace each parameter of a verb whose type is a dataclass of options by one typer option per field.
 
-    An option that the verb declares itself replaces the shared one, whose field keeps its default.
+    `Flags` comes last. An option that the verb or an earlier dataclass declares replaces one of the same name, whose
+    field keeps its default.
     """
-    own, shared = (get_type_hints(source, include_extras=True) for source in (verb, Flags))
-    shared = {name: hint for name, hint in shared.items() if name not in own}
-    parameters = [
-        parameter.replace(annotation=own[name], kind=Parameter.KEYWORD_ONLY)
-        for name, parameter in signature(verb).parameters.items()
-        if name != "flags"
-    ]
-    parameters += [
-        Parameter(flag.name, Parameter.KEYWORD_ONLY, default=flag.default, annotation=shared[flag.name])
-        for flag in fields(Flags)
-        if flag.name in shared
-    ]
+    hints: dict[str, Any] = get_type_hints(verb, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: dict[str, Parameter] = {}
+    shared: dict[str, list[str]] = {}
+    for name, parameter in sorted(signature(verb).parameters.items(), key=lambda item: hints[item[0]] is Flags):
+        if name not in groups:
+            parameters[name] = parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY)
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        new = {flag.name: flag.default for flag in fields(groups[name]) if flag.name not in hints | parameters}
+        shared[name] = list(new)
+        for flag, default in new.items():
+            parameters[flag] = Parameter(flag, Parameter.KEYWORD_ONLY, default=default, annotation=types[flag])
 
     @functools.wraps(verb)
     def run(**values: Any) -> None:
-        flags = Flags(**{name: values.pop(name) for name in shared})
-        verb(**values, flags=flags)
+        given = {name: groups[name](**{flag: values.pop(flag) for flag in new}) for name, new in shared.items()}
+        for group in given.values():
+            group.check()
+        verb(**values, **given)
 
-    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
     return run
 
 

@@ -7,14 +7,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..errors import require_extra
 from . import options
-from .convert import Fingerprint, MaxShardSize, Overwrite, Vocabulary, size_in_bytes
-from .grouped_help import data_option, performance_option
+from .convert import CheckpointFlags
+from .evaluate import TaskName, format_comparison, report_progress
+from .grouped_help import data_option, output_option, performance_option
 
 MAX_IMAGES = 32
 """Images to calibrate with: they are encoded in one batch."""
 
 
+@options.with_flags
 def quantize(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Checkpoint folder of any format, or a hub id; not quantized.")
@@ -22,7 +25,7 @@ def quantize(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="New folder, in the native format.")],
     bits: Annotated[
         Literal["8", "4"],
-        performance_option(metavar="8|4", help="Bits of the language model's weights."),
+        performance_option("--quantize", "--bits", metavar="8|4", help="Bits of the language model's weights."),
     ],
     group_size: Annotated[
         int,
@@ -37,18 +40,26 @@ def quantize(
             help="Images (folder, glob or list) like yours: 4-bit scales are chosen to suit them.",
         ),
     ] = None,
-    tokenizer: Vocabulary = None,
-    fingerprint: Fingerprint = True,
-    overwrite: Overwrite = False,
-    max_shard_size: MaxShardSize = "3.5GB",
+    evaluate: Annotated[
+        TaskName | None,
+        output_option(
+            metavar="TASK",
+            help="Also print what the bits cost on a task of `visualglm evaluate` (drawn scenes), for example scenes.",
+        ),
+    ] = None,
+    *,
+    flags: CheckpointFlags,
 ) -> None:
     """Quantize a checkpoint to 8 or 4 bits. / 把权重量化为 8 位或 4 位。
 
     Memory stays bounded: tensors are quantized one by one.
 
-    Example: visualglm quantize visualglm-6b quantized --bits 4
+    Example: visualglm quantize visualglm-6b quantized --quantize 4
     """
-    from ..checkpoints import convert, quantization_plan
+    options.check_model(source)
+    if evaluate is not None:
+        require_extra("eval", "--evaluate", "matplotlib", "pycocoevalcap", "scipy")
+    from ..checkpoints import quantization_plan
 
     plan = quantization_plan(
         int(bits),
@@ -56,18 +67,19 @@ def quantize(
         vision=options.parse_bits(quantize_vision),
         vocabulary=options.parse_bits(quantize_vocabulary),
     )
-    folder = convert(
-        source,
-        target,
-        quantize=plan,
-        calibrate=[] if calibrate is None else _calibration_images(calibrate),
-        with_fingerprint=fingerprint,
-        overwrite=overwrite,
-        tokenizer=tokenizer,
-        max_shard_size=size_in_bytes(max_shard_size),
-        report=lambda step: typer.echo(step, err=True),
-    )
-    typer.echo(str(folder))
+    images = [] if calibrate is None else _calibration_images(calibrate)
+    flags.write(source, target, quantize=plan, calibrate=images)
+    if evaluate is not None:
+        _print_cost(evaluate, source, target, None if flags.tokenizer is None else str(flags.tokenizer))
+
+
+def _print_cost(task: str, source: str, target: Path, tokenizer: str | None) -> None:
+    """Compare the quantized folder with its source on a task."""
+    from ..evaluation.model_comparison import compare_models
+
+    models = {source: options.Flags(source, tokenizer), str(target): options.Flags(str(target))}
+    openers = {name: flags.open_model for name, flags in models.items()}
+    typer.echo(format_comparison(compare_models(task, openers, report_progress)))
 
 
 def _calibration_images(source: str) -> list[Any]:

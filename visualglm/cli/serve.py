@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,13 @@ import typer
 
 from ..errors import UsageError, require_extra
 from ..serving.limits import EngineLimits
+from ..serving.origins import parse_origins
 from . import options
 from .grouped_help import model_option, performance_option, server_option
+from .model_name import is_packed, print_notice, served_name
 
 if TYPE_CHECKING:
     import uvicorn
-
-    from ..serving.app import ServerSettings
 
 SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 DAY = 24 * 60 * 60.0
@@ -36,6 +37,13 @@ KeyFile = Annotated[
     Path | None,
     server_option(
         metavar="FILE", help="API keys, one per line; all but /health and the page's files then require one."
+    ),
+]
+Origins = Annotated[
+    list[str] | None,
+    server_option(
+        metavar="ORIGIN",
+        help="Let pages of this origin send requests (repeatable), e.g. http://localhost:3000. Default: none.",
     ),
 ]
 Insecure = Annotated[bool, server_option("--insecure", help="Allow a public address without an API key.")]
@@ -56,6 +64,7 @@ TimeLimit = Annotated[
 
 VLLM_FLAGS = {
     *("engine", "vllm_args", "host", "port", "api_key_file", "insecure", "no_web", "allow_image_domain"),
+    "allow_origin",
     *("model", "adapter", "dtype", "language", "greedy", *options.SAMPLING_FLAGS),
 }
 """Parameters that --engine vllm accepts: passed on to vLLM, or true of it anyway."""
@@ -63,11 +72,12 @@ VLLM_FLAGS = {
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where the server listens, and the API keys it accepts."""
+    """Where the server listens, the API keys that it accepts, and the other sites whose pages it answers."""
 
     host: str
     port: int
     keys: tuple[str, ...]
+    origins: tuple[str, ...] = ()
 
     @property
     def trusted_hosts(self) -> tuple[str, ...]:
@@ -79,23 +89,42 @@ class ServerAddress:
         return (*LOOPBACK_NAMES, self.host)
 
 
+@dataclass(frozen=True)
+class ServerFlags(options.OptionGroup):
+    """Values of the options that `serve` and `web` share."""
+
+    adapter: AdapterFlags = None
+    host: Host = "127.0.0.1"
+    port: Port = 8080
+    api_key_file: KeyFile = None
+    insecure: Insecure = False
+    allow_origin: Origins = None
+    max_queue: MaxQueue = EngineLimits.max_queue
+    max_batch: MaxBatch = EngineLimits.max_batch
+    time_limit: TimeLimit = EngineLimits.time_limit
+
+    def address(self) -> ServerAddress:
+        """Return the address to listen on.
+
+        Raises:
+            UsageError: the key file cannot be read, an origin is invalid, or a public address has no key.
+        """
+        origins = parse_origins(self.allow_origin or ())
+        address = ServerAddress(self.host, self.port, read_keys(self.api_key_file), origins)
+        require_key_beyond_loopback(address, self.insecure)
+        return address
+
+
 @options.with_flags
 def serve(
     context: typer.Context,
     flags: options.Flags,
-    adapter: AdapterFlags = None,
-    host: Host = "127.0.0.1",
-    port: Port = 8080,
-    api_key_file: KeyFile = None,
-    insecure: Insecure = False,
+    server: ServerFlags,
     no_web: Annotated[bool, server_option("--no-web", help="Serve the APIs without the web page.")] = False,
     allow_image_domain: Annotated[
         list[str] | None,
         server_option(metavar="HOST", help="Allow image URLs from this host (repeatable). Default: no URL is fetched."),
     ] = None,
-    max_queue: MaxQueue = EngineLimits.max_queue,
-    max_batch: MaxBatch = EngineLimits.max_batch,
-    time_limit: TimeLimit = EngineLimits.time_limit,
     engine: Annotated[
         Literal["transformers", "vllm"],
         performance_option(
@@ -113,28 +142,12 @@ def serve(
     """
     if engine == "vllm":
         check_vllm_flags(context)
-        listening = ServerAddress(host, port, read_keys(api_key_file))
-        require_key_beyond_loopback(listening, insecure)
-        serve_vllm(flags, listening, allow_image_domain or (), adapter or (), split_args(vllm_args), not no_web)
+        hosts, adapters = allow_image_domain or (), server.adapter or ()
+        serve_vllm(flags, server.address(), hosts, adapters, split_args(vllm_args), not no_web)
         return
     if vllm_args:
         raise UsageError("--vllm-args needs --engine vllm. Add that, or remove --vllm-args.")
-    listening = listening_at(host, port, api_key_file, insecure)
-    from ..serving.app import ServerSettings
-    from ..serving.model_ids import parse_adapter_flags
-    from ..serving.url_fetcher import ImageFetcher
-
-    hosts = tuple(allow_image_domain or ())
-    ImageFetcher(hosts)  # report a wrong host before the model is loaded
-    settings = ServerSettings(
-        name=served_name(flags.model),
-        keys=listening.keys,
-        image_hosts=hosts,
-        trusted_hosts=listening.trusted_hosts,
-        with_page=not no_web,
-        limits=EngineLimits(max_queue, max_batch, time_limit),
-    )
-    run_server(flags, settings, listening, parse_adapter_flags(adapter or (), settings.name))
+    run_server(flags, server, image_hosts=tuple(allow_image_domain or ()), with_page=not no_web)
 
 
 def serve_vllm(
@@ -160,6 +173,7 @@ def serve_vllm(
     from ..vllm_plugin.supported_checkpoints import language_adapters, native_folder
 
     name, folder = served_name(flags.model), native_folder(flags.model or packed_model())
+    print_notice(flags)
     serve(
         VLLMServer(
             folder=folder,
@@ -168,6 +182,7 @@ def serve_vllm(
             port=listening.port,
             keys=listening.keys,
             trusted_hosts=listening.trusted_hosts,
+            origins=listening.origins,
             image_hosts=image_hosts,
             dtype=flags.dtype,
             language=flags.language,
@@ -204,31 +219,43 @@ def split_args(arguments: str) -> list[str]:
 
 def run_server(
     flags: options.Flags,
-    settings: ServerSettings,
-    listening: ServerAddress,
-    adapters: dict[str, str],
+    server_flags: ServerFlags,
     before_run: Callable[[uvicorn.Server, str], None] | None = None,
+    image_hosts: tuple[str, ...] = (),
+    with_page: bool = True,
 ) -> None:
-    """Load the model, attach `adapters` (name -> folder) and serve until SIGTERM or Ctrl-C; running answers finish.
+    """Load the model, attach adapters and serve until SIGTERM or Ctrl-C; running answers finish.
 
-    `before_run` gets the server and its address when it is about to start.
+    `before_run` gets the server and its address when it is about to start. All flags are checked before the model is
+    loaded.
 
     Raises:
-        UsageError: the address is in use or not available.
+        UsageError: the packages of `[serve]` are missing, a flag is invalid, or the address is not available.
     """
-    import dataclasses
+    require_extra("serve", "serving", *SERVE_PACKAGES)
     import gc
 
-    from ..serving.app import create_app
+    from ..serving.app import ServerSettings, create_app
     from ..serving.listener import connection_limits, make_server
+    from ..serving.model_ids import parse_adapter_flags
+    from ..serving.url_fetcher import ImageFetcher
 
+    listening, name = server_flags.address(), served_name(flags.model)
+    ImageFetcher(image_hosts)
+    adapters = parse_adapter_flags(server_flags.adapter or (), name)
     limits = connection_limits()
-    settings = dataclasses.replace(
-        settings,
-        defaults=flags.sampling(),
-        language=flags.language,
-        request_limit=limits.requests,
+    settings = ServerSettings(
+        name=name,
+        keys=listening.keys,
+        image_hosts=image_hosts,
+        trusted_hosts=listening.trusted_hosts,
+        origins=listening.origins,
+        with_page=with_page,
         miniature=is_packed(flags.model),
+        language=flags.language,
+        defaults=flags.sampling(),
+        request_limit=limits.requests,
+        limits=EngineLimits(server_flags.max_queue, server_flags.max_batch, server_flags.time_limit),
     )
     model = flags.open_model()
     for name, folder in adapters.items():
@@ -238,6 +265,7 @@ def run_server(
     server = make_server(app, limits, listening.host, listening.port, grace)
     gc.freeze()  # collections skip the model and its libraries: scanning them would block the event loop
     parts = "APIs and page" if settings.with_page else "APIs"
+    print_notice(flags)
     typer.echo(f"{settings.name}: {parts} at {_url(listening)}", err=True)
     if before_run is not None:
         before_run(server, _url(listening))
@@ -255,33 +283,27 @@ def _url(listening: ServerAddress) -> str:
     return f"http://{host}:{listening.port}"
 
 
-def listening_at(host: str, port: int, key_file: Path | None, insecure: bool) -> ServerAddress:
-    """Check the server's options and return its address.
-
-    Raises:
-        UsageError: the packages of `[serve]` are missing, the key file cannot be read, or a public address has no key.
-    """
-    require_extra("serve", "serving", *SERVE_PACKAGES)
-    listening = ServerAddress(host, port, read_keys(key_file))
-    require_key_beyond_loopback(listening, insecure)
-    return listening
-
-
 def read_keys(file: Path | None) -> tuple[str, ...]:
     """Read API keys, one per line.
 
     Raises:
-        UsageError: the file cannot be read or holds no key.
+        UsageError: the file cannot be read, holds no key, or has a line that is not a key.
     """
     if file is None:
         return ()
     try:
-        keys = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in file.read_bytes().removeprefix(BOM_UTF8).splitlines()]
+    except OSError as error:
         raise UsageError(f"--api-key-file {file} cannot be read. Check the path and its permissions.") from error
-    if not keys or not all(key.isascii() and key.isprintable() for key in keys):
-        raise UsageError(f"--api-key-file {file} holds no key. Write one per line, in ASCII.")
-    return keys
+    for number, line in enumerate(lines, 1):
+        if not all(ord(" ") < byte < 127 for byte in line):
+            raise UsageError(
+                f"Line {number} of --api-key-file {file} has a space or a character that is not ASCII, which is not "
+                "possible in a header. Write one key per line in ASCII."
+            )
+    if not any(lines):
+        raise UsageError(f"--api-key-file {file} holds no key. Write one per line.")
+    return tuple(line.decode("ascii") for line in lines if line)
 
 
 def require_key_beyond_loopback(listening: ServerAddress, insecure: bool) -> None:
@@ -301,17 +323,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def is_packed(model: str | None) -> bool:
-    """Return True if `--model` means the packed model."""
-    from ..conversation import packed_model
-
-    return model is None or Path(model).resolve() == packed_model().resolve()
-
-
-def served_name(model: str | None) -> str:
-    """Return the model's id for clients: a hub id unchanged, or a folder's name (never its path)."""
-    if model is None:
-        return "visualglm-mini"
-    return Path(model).resolve().name or "visualglm" if Path(model).exists() else model

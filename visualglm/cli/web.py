@@ -9,22 +9,9 @@ import time
 import webbrowser
 from typing import TYPE_CHECKING, Annotated
 
-from ..serving.limits import EngineLimits
 from . import options
 from .grouped_help import server_option
-from .serve import (
-    AdapterFlags,
-    Host,
-    Insecure,
-    KeyFile,
-    MaxBatch,
-    MaxQueue,
-    Port,
-    TimeLimit,
-    listening_at,
-    run_server,
-    served_name,
-)
+from .serve import ServerFlags, run_server
 
 if TYPE_CHECKING:
     import uvicorn
@@ -33,14 +20,7 @@ if TYPE_CHECKING:
 @options.with_flags
 def web(
     flags: options.Flags,
-    adapter: AdapterFlags = None,
-    host: Host = "127.0.0.1",
-    port: Port = 8080,
-    api_key_file: KeyFile = None,
-    insecure: Insecure = False,
-    max_queue: MaxQueue = EngineLimits.max_queue,
-    max_batch: MaxBatch = EngineLimits.max_batch,
-    time_limit: TimeLimit = EngineLimits.time_limit,
+    server: ServerFlags,
     no_browser: Annotated[
         bool, server_option("--no-browser", help="Start without opening the page in a browser.")
     ] = False,
@@ -49,18 +29,7 @@ def web(
 
     Example: visualglm web --model visualglm-6b
     """
-    listening = listening_at(host, port, api_key_file, insecure)
-    from ..serving.app import ServerSettings
-    from ..serving.model_ids import parse_adapter_flags
-
-    settings = ServerSettings(
-        name=served_name(flags.model),
-        keys=listening.keys,
-        trusted_hosts=listening.trusted_hosts,
-        limits=EngineLimits(max_queue, max_batch, time_limit),
-    )
-    before_run = open_when_started if has_screen() and not no_browser else None
-    run_server(flags, settings, listening, parse_adapter_flags(adapter or (), settings.name), before_run)
+    run_server(flags, server, open_when_started if has_screen() and not no_browser else None)
 
 
 def has_screen() -> bool:

@@ -122,7 +122,7 @@ class FineTuneVisualGLMModel(VisualGLMModel):
         stored = open_checkpoint(folder, merge=False)
         model = load_model(cls, folder, merge_lora=False, **options).eval()
         if stored.low_rank:
-            model.add_mixin("lora", LoraMixin.stored(model, stored.low_rank))
+            model.add_mixin("lora", LoraMixin.stored(model, stored.low_rank, stored.folder))
         elif getattr(given, "use_lora", False):
             model.add_mixin("lora", LoraMixin.new(model, given.lora_rank, getattr(given, "layer_range", None)))
         if getattr(given, "use_ptuning", False) and not model.config.prefix_length:

@@ -22,9 +22,10 @@ from torch import Tensor
 from ..errors import ImageError, UsageError
 from ..inference.start_reply import start_reply
 from ..preprocessing.chinese_token_filter import chinese_slices
-from ..preprocessing.images import URL, ImageSource, VisualGLMImageProcessor
+from ..preprocessing.image_files import URL
+from ..preprocessing.images import ImageSource, VisualGLMImageProcessor
 from ..preprocessing.processor import VisualGLMProcessor
-from ..preprocessing.prompt import Language, Turn
+from ..preprocessing.prompt import Language, Turn, describe_dropped_turns
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 
 PIXELS = torch.float16
@@ -86,7 +87,7 @@ def chat(
     language: Language = "en" if english else "zh"
     reply, dropped = start_reply(model, processor, turns, embeds, language, preset="sat", **sampling, **limits)
     if dropped:
-        warnings.warn(f"The dialogue is too long. Its {dropped} oldest turns are left out of the prompt.", stacklevel=2)
+        warnings.warn(describe_dropped_turns(dropped), stacklevel=2)
     with reply:
         for _ in reply:
             pass

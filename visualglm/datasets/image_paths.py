@@ -1,4 +1,4 @@
-"""Find the image file that a row of somebody's data names.
+"""Find the image file that a row of the user's data names.
 
 Tools write paths relative to the file or to the working directory, with backslashes, with `~`, or as `file://`.
 """

@@ -1,7 +1,7 @@
 """Rows of a file of any size, each read on demand.
 
     .json         [{...}, ...] or {"data": [{...}, ...]}
-    .jsonl        one object per line, or the content of a .json file
+    .jsonl        one object per line, or the content of a .json file; a .json file may have lines, too
     .csv, .tsv    a line of column names, then rows; separated by commas, semicolons or tabs
 
 Memory holds two offsets per row.
@@ -38,6 +38,8 @@ LINE_PIECE = 1 << 20
 MOST_HEADER = 1 << 20
 """Bytes of the line of column names."""
 LONGEST_REASON = 800
+LONGEST_FIELD = 1 << 17
+"""Characters of a field of a table, unless the caller expects images as base64."""
 SEPARATOR = re.compile(rb"(?:\xef\xbb\xbf)?sep=(.)\r?\n", re.IGNORECASE)
 """A first line in which Excel names the separator."""
 BOM = b"\xef\xbb\xbf"
@@ -56,28 +58,47 @@ class Header:
     start: int
 
 
+def check_data_file(path: str | Path) -> Path:
+    """Return the path of a file that exists and has a suffix of `SUFFIXES`.
+
+    Raises:
+        UsageError: it has not.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise UsageError(f"There is no data file {path}. Give a {_listed(SUFFIXES)} file.")
+    if file.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path} has an unknown format. Give a {_listed(SUFFIXES)} file.")
+    return file
+
+
 class RowFile:
     """The objects in a file, indexed from 0; error messages count from 1.
 
     `known` are the names of columns that the caller knows; the separator of a table is the one that yields most of
-    them.
+    them. `lists` are the names, quoted, under which a JSON object may hold the list of rows. `longest_field` bounds the
+    characters of a table's field.
 
     Raises:
         UsageError: the file does not exist, cannot be read, has an unknown format, or is not UTF-8.
         RowError: (when a row is read) it is not an object.
     """
 
-    def __init__(self, path: str | Path, known: Sequence[str] = ()) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: str | Path,
+        known: Sequence[str] = (),
+        lists: Sequence[bytes] = WRAPPERS,
+        longest_field: int = LONGEST_FIELD,
+    ) -> None:
+        self.path = check_data_file(path)
+        self.longest_field = longest_field
         kind = self.path.suffix.lower()
-        if not self.path.exists():
-            raise UsageError(f"There is no data file {path}. Give a {_listed(SUFFIXES)} file.")
-        if kind not in SUFFIXES:
-            raise UsageError(f"{path} has an unknown format. Give a {_listed(SUFFIXES)} file.")
         try:
             require_utf8(self.path)
             self.header = _read_header(self.path, known) if kind in (".csv", ".tsv") else None
-            self.offsets = array("q", _scan(self.path, self.header))
+            csv.field_size_limit(longest_field)  # of the module: set before each use
+            self.offsets = array("q", _scan(self.path, self.header, lists))
         except OSError as error:
             raise UsageError(f"{path} cannot be read ({error.strerror}). Check the path and the rights.") from error
 
@@ -126,6 +147,7 @@ class RowFile:
         if self.header is None:
             return parse_json(raw.removeprefix(BOM))
         columns, text = self.header.columns, io.StringIO(raw.decode(), newline="")
+        csv.field_size_limit(self.longest_field)
         values = next(csv.reader(text, delimiter=self.header.delimiter, strict=True), [])
         if len(values) != len(columns):
             raise ValueError(f"it has {len(values)} fields, and the first line names {len(columns)}")
@@ -145,39 +167,41 @@ def _explain(reason: str | Exception) -> str:
     return str(reason)[:LONGEST_REASON].rstrip(".")
 
 
-def _scan(path: Path, header: Header | None) -> Iterator[int]:
+def _scan(path: Path, header: Header | None, lists: Sequence[bytes]) -> Iterator[int]:
     """Yield begin and end of every row."""
     with open_regular(path) as file:
         if header is not None:
             yield from _scan_table(file, path, header)
         elif os.fstat(file.fileno()).st_size:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-                yield from _scan_items(text, path) if _is_document(text, path) else _scan_lines(file)
+                yield from _scan_items(text, path, lists) if _is_document(text, path, lists) else _scan_lines(file)
 
 
-def _is_document(text: mmap.mmap, path: Path) -> bool:
+def _is_document(text: mmap.mmap, path: Path, lists: Sequence[bytes]) -> bool:
     """Return True if the file is a list, or an object that holds the list; False for an object per line.
 
     Raises:
         UsageError: a .json file is neither.
     """
     depth, name = 0, b""
-    for match in TOKEN.finditer(text):
+    marks = TOKEN.finditer(text)
+    for match in marks:
         mark = match[0]
-        if mark == b"[" and (depth == 0 or (depth == 1 and name in WRAPPERS)):
+        if mark == b"[" and (depth == 0 or (depth == 1 and name in lists)):
             return True
         depth += (mark in OPENING) - (mark in CLOSING)
         if depth <= 0 and mark != BOM:
             break
         name = mark
-    if path.suffix.lower() == ".jsonl":
+    another = next(marks, None)  # a second object behind the first: lines, whatever the name says
+    if path.suffix.lower() == ".jsonl" or (another is not None and another[0] == b"{"):
         return False
     raise UsageError(
         f'{path} is not a JSON list. Write [ before the first row, put the rows under "data", or name it .jsonl.'
     )
 
 
-def _scan_items(text: mmap.mmap, path: Path) -> Iterator[int]:
+def _scan_items(text: mmap.mmap, path: Path, lists: Sequence[bytes]) -> Iterator[int]:
     """Yield begin and end of every item of a JSON list, or of the list in an object, without parsing them."""
     depth, items, name = 0, 0, b""  # items: the depth of the rows, 0 outside their list
     for match in TOKEN.finditer(text):
@@ -185,7 +209,7 @@ def _scan_items(text: mmap.mmap, path: Path) -> Iterator[int]:
         if mark in OPENING:
             if items and depth == items:
                 yield match.start()
-            elif mark == b"[" and (depth == 0 or (depth == 1 and name in WRAPPERS)):
+            elif mark == b"[" and (depth == 0 or (depth == 1 and name in lists)):
                 items = depth + 1
             depth += 1
         elif mark in CLOSING:

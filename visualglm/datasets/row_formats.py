@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..conversation import QUESTIONS
 from ..preprocessing.chat_messages import messages_to_turns
+from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 from ..preprocessing.prompt import Turn, language_of
 
 Row = Mapping[str, Any]
@@ -175,7 +175,7 @@ def _alpaca(row: Row) -> list[dict[str, Any]]:
 
 def _caption(field: str) -> Callable[[Row], list[dict[str, Any]]]:
     """Build the messages of a caption: the question asks to describe the image, in the caption's language."""
-    return lambda row: _exchanges({}, QUESTIONS[language_of(_text(row[field]))], row[field])
+    return lambda row: _exchanges({}, DEFAULT_QUESTIONS[language_of(_text(row[field]))], row[field])
 
 
 UPSTREAM = "VisualGLM"

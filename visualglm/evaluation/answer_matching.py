@@ -70,14 +70,19 @@ def stated_fact(task: str, language: Language, answer: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def find_facts(task: str, language: Language, answer: str) -> set[str]:
+    """Return all facts of a task that occur anywhere in an answer."""
+    return set(_pattern(task, language).findall(answer))
+
+
 def is_right(exchange: QAPair, answer: str) -> bool:
-    """True if the answer states the truth of a question-answer pair."""
+    """Return True if the answer states the truth of a question-answer pair."""
     truth = exchange.answer if exchange.task in VERBATIM else exchange.truth
     return stated_fact(exchange.task, exchange.language, answer) == truth
 
 
 def same_fact(task: str, zh: str, en: str) -> bool:
-    """True if a Chinese and an English answer state the same fact."""
+    """Return True if a Chinese and an English answer state the same fact."""
     pair: tuple[tuple[Language, str], ...] = (("zh", zh), ("en", en))
     indices = [_index(facts(task, language), stated_fact(task, language, answer)) for language, answer in pair]
     return indices[0] == indices[1] != -1

@@ -1,1 +1,1 @@
-"""Read files that somebody else wrote in bounded time and memory, and replace files atomically."""
+"""Read untrusted files in bounded time and memory, and replace files atomically."""

@@ -1,10 +1,10 @@
-"""Write files and folders that appear whole or not at all, also after a kill or a power loss.
+"""Write files and folders atomically, also across a kill or a power loss.
 
     replace a file:    PARENT/.NAME-xxxxxxxx.HOST.visualglm -- fsync, rename, fsync of PARENT --> PARENT/NAME
-    scratch folder:    PARENT/.NAME-xxxxxxxx.HOST.visualglm/, deleted when its block ends, by SIGTERM or SIGHUP too
+    temporary folder:  PARENT/.NAME-xxxxxxxx.HOST.visualglm/, deleted when its block ends, by SIGTERM or SIGHUP too
 
-A symbolic link at a target is replaced or refused, never written through. Every temporary is locked (flock) while its
-process lives: what SIGKILL leaves has no lock, and the next run in the same place deletes it. A temporary of another
+A symbolic link at a target is replaced or rejected, never written through. Every temporary is locked (flock) while its
+process lives: what SIGKILL leaves is not locked, and the next run in the same place deletes it. A temporary of another
 host, or on a file system without locks, is left alone. Every error is one `UsageError` that names the file.
 """
 
@@ -38,20 +38,20 @@ from ..errors import UsageError
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # Windows: nothing is locked there, and no leftover is deleted
+except ImportError:  # Windows: no locks, and no leftover is deleted
     fcntl = None
 
 SUFFIX = f".{re.sub('[^A-Za-z0-9-]', '-', platform.node())[:20]}.visualglm"
-"""Of every temporary: locks of one host say nothing about processes on another."""
+"""Suffix of every temporary; it has the host, because locks say nothing about processes on another host."""
 LONGEST_NAME = 40
-"""Characters of the target's name in a temporary's; a file name has 255 bytes."""
+"""Characters of the target's name in a temporary's; a file name may have 255 bytes."""
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
-ADVICE = "make room or allow it there, or name another place"
+ADVICE = "make room, change the permissions, or choose another path"
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file is on the disk."""
+    """Sync a file to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -60,13 +60,13 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where its file system can tell."""
+    """Sync the names in a folder to disk, if its file system supports that."""
     with suppress(OSError):
         sync_file(folder)
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until everything in a folder is on the disk."""
+    """Sync everything in a folder to disk."""
     for root, _, files in os.walk(folder):
         for name in files:
             sync_file(Path(root) / name)
@@ -74,7 +74,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a symbolic link or a whole folder; nothing there is fine."""
+    """Delete a file, a symbolic link or a folder; do nothing if it does not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -83,7 +83,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def explain_write_errors(path: Path, advice: str = ADVICE) -> Iterator[None]:
-    """Turn what the system, torch or safetensors say about a failed write into a `UsageError` that names the file."""
+    """Convert errors of the system, torch or safetensors during a write into a `UsageError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -99,7 +99,7 @@ def explain_write_errors(path: Path, advice: str = ADVICE) -> Iterator[None]:
 
 
 def _reason_of_library(message: str) -> str:
-    """Why safetensors or torch could not write; nothing where the message is about something else."""
+    """Return why safetensors or torch could not write; None if the message is about something else."""
     number = re.search(r"os error (\d+)", message)
     if number is not None:
         return os.strerror(int(number[1]))
@@ -108,12 +108,12 @@ def _reason_of_library(message: str) -> str:
 
 @contextmanager
 def open_replacement(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file that takes the place of `path` when the block ends, on the disk before it is seen.
+    """Open a new file that replaces `path` when the block ends, after it is synced to disk.
 
     The old file's permissions are kept; a symbolic link is replaced.
 
     Raises:
-        UsageError: something that is no file lies there, or nothing can be written.
+        UsageError: something other than a file is there, or nothing can be written.
     """
     with explain_write_errors(path):
         mode = _mode_to_keep(path)
@@ -125,7 +125,7 @@ def open_replacement(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                if fcntl is None:  # Windows renames no open file; elsewhere its lock must last until then
+                if fcntl is None:  # Windows cannot rename an open file; elsewhere its lock must last until then
                     file.close()
                 temporary.replace(path)
         except BaseException:
@@ -135,7 +135,7 @@ def open_replacement(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Replace a file's content, as `open_replacement` does; text becomes UTF-8."""
+    """Replace a file's content, as `open_replacement` does; text is encoded as UTF-8."""
     with open_replacement(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
@@ -147,7 +147,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def _mode_to_keep(path: Path) -> int | None:
-    """The permissions of the file at `path`; None where there is none yet, or a link."""
+    """Return the permissions of the file at `path`; None if there is no file, or a link."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -160,7 +160,7 @@ def _mode_to_keep(path: Path) -> int | None:
 
 
 def open_append(path: Path) -> io.FileIO:
-    """Open a file to append to, unbuffered, made where there is none.
+    """Open a file for appending, unbuffered; create it if necessary.
 
     Raises:
         UsageError: it is a symbolic link, a pipe, a device or a folder, or cannot be written.
@@ -175,7 +175,7 @@ def open_append(path: Path) -> io.FileIO:
 
 
 def append(file: io.FileIO, path: Path, data: bytes) -> None:
-    """Append all of the data, or nothing: what a full disk cut short is taken back."""
+    """Append all of the data, or nothing: a partial write on a full disk is undone."""
     begin = os.fstat(file.fileno()).st_size
     rest = memoryview(data)
     with explain_write_errors(path):
@@ -188,33 +188,33 @@ def append(file: io.FileIO, path: Path, data: bytes) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line to a log, on the disk when this returns."""
+    """Append one line to a log and sync it to disk."""
     with open_append(path) as file:
         append(file, path, line.encode() + b"\n")
         os.fsync(file.fileno())
 
 
 def lock(descriptor: int) -> bool | None:
-    """Hold an open file or folder locked until it is closed; False where another process does, None where none can."""
+    """Lock an open file or folder until it is closed; False if another process holds the lock, None without locks."""
     if fcntl is None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # network file systems that have no locks
+    except OSError:  # network file systems without locks
         return None
     return True
 
 
 @contextmanager
 def scratch_folder(parent: Path, name: str, keep: Callable[[Path], bool] = lambda folder: False) -> Iterator[Path]:
-    """A new folder in `parent` for the block alone; those of the same name that killed processes left are deleted.
+    """Create a temporary folder in `parent` for the block; delete those of the same name left by killed processes.
 
-    A folder that `keep` is true of stays.
+    A folder for which `keep` returns True stays.
 
     Raises:
-        UsageError: it cannot be made.
+        UsageError: it cannot be created.
     """
     with exit_on_signals():
         with explain_write_errors(parent / name):
@@ -234,10 +234,10 @@ def scratch_folder(parent: Path, name: str, keep: Callable[[Path], bool] = lambd
 
 @contextmanager
 def install_files(folder: Path, advice: str = ADVICE) -> Iterator[Path]:
-    """A scratch folder inside `folder`; the files written there take their places in `folder` when the block ends.
+    """Create a temporary folder inside `folder`; files written there are moved into `folder` when the block ends.
 
     Raises:
-        UsageError: one of them cannot be written; then those in `folder` are as they were, each of them whole.
+        UsageError: one of them cannot be written; then those in `folder` are unchanged and complete.
     """
     with explain_write_errors(folder, advice), scratch_folder(folder, "installing") as fresh:
         yield fresh
@@ -248,7 +248,7 @@ def install_files(folder: Path, advice: str = ADVICE) -> Iterator[Path]:
 
 
 def leftovers(folder: Path, name: str = "") -> Iterator[Path]:
-    """Temporaries in a folder whose process is dead, of one target or of all; locked while the caller looks at them."""
+    """Yield temporaries in a folder whose process is dead, of one target or of all; each is locked meanwhile."""
     beginning = f".{glob.escape(_shorten(name))}-" if name else ".*-"
     for path in sorted(folder.glob(f"{beginning}????????{SUFFIX}")):
         with suppress(OSError):
@@ -262,10 +262,10 @@ def leftovers(folder: Path, name: str = "") -> Iterator[Path]:
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit in the block, so that it cleans up, where they would have killed it."""
+    """Raise SystemExit on SIGTERM and SIGHUP in the block, so that it cleans up instead of being killed."""
 
     def leave(number: int, frame: Any) -> None:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
         sys.exit(128 + number)
 
     taken = []
@@ -282,7 +282,7 @@ def exit_on_signals() -> Iterator[None]:
 
 
 def _claim(create: Callable[[], tuple[Path, int]]) -> tuple[Path, int]:
-    """A new temporary and its locked descriptor; one that another run took for a leftover meanwhile is not used."""
+    """Create a temporary and lock it; try again if another run deletes it as a leftover before that."""
     while True:
         path, descriptor = create()
         held = lock(descriptor)
@@ -292,7 +292,7 @@ def _claim(create: Callable[[], tuple[Path, int]]) -> tuple[Path, int]:
 
 
 def _shorten(name: str) -> str:
-    """A name that leaves room for what a temporary adds to it, different for different names."""
+    """Shorten a name to leave room for a temporary's suffix; different names stay different."""
     return name if len(name) <= LONGEST_NAME else f"{name[:31]}~{zlib.crc32(os.fsencode(name)):08x}"
 
 
@@ -304,8 +304,8 @@ def _create_file(path: Path) -> tuple[Path, int]:
 def _create_folder(parent: Path, name: str) -> tuple[Path, int]:
     folder = Path(tempfile.mkdtemp(prefix=f".{_shorten(name)}-", suffix=SUFFIX, dir=parent))
     try:
-        return folder, os.open(folder if fcntl else os.devnull, os.O_RDONLY | NO_FOLLOW)  # Windows opens no folders
-    except FileNotFoundError:  # taken for a leftover before it was locked
+        return folder, os.open(folder if fcntl else os.devnull, os.O_RDONLY | NO_FOLLOW)  # Windows cannot open folders
+    except FileNotFoundError:  # deleted as a leftover before it was locked
         return _create_folder(parent, name)
 
 

@@ -1,6 +1,6 @@
-"""Files that somebody else wrote -> bytes and JSON, in bounded memory and time, from regular files only.
+"""Read bytes and JSON from untrusted files, in bounded memory and time, from regular files only.
 
-A FIFO would block for ever and `/dev/zero` never ends, so both are refused before they are read. Errors are an
+A FIFO would block forever and `/dev/zero` never ends, so both are rejected before they are read. Errors are an
 `OSError` with a reason and the path, or a `ValueError` that says what is wrong with the text; callers add what to do.
 """
 
@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import IO, Any
 
 MOST_BYTES = 1 << 26
-"""Of a file that is read whole: 64 MiB; the largest of ours, a fingerprint or a trainer's state, has a few MB."""
+"""Maximum bytes of a file that is read whole; our largest, a fingerprint or a trainer's state, has a few MB."""
 DEEPEST = 100
-"""Levels of nested lists and objects: deeper ones end in a RecursionError in code that copies or prints them."""
+"""Maximum depth of nested lists and objects: deeper ones raise RecursionError in code that copies or prints them."""
 MOST_DIGITS = 1000
-"""Of a whole number; Python itself stops at 4,300."""
+"""Maximum digits of a whole number; Python itself allows 4,300."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Open a file for reading, without blocking on what is none.
+    """Open a regular file for reading, without blocking on anything else.
 
     Raises:
-        OSError: it is not there, may not be read, or is a folder, a FIFO, a socket or a device.
+        OSError: it does not exist, may not be read, or is a folder, a FIFO, a socket or a device.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
@@ -45,7 +45,7 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
 
 
 def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
-    """Read a regular file of at most `most` bytes whole.
+    """Read a whole regular file of at most `most` bytes.
 
     Raises:
         OSError: see `open_regular`, or it is larger.
@@ -58,45 +58,44 @@ def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
 
 
 def wrong_download(head: bytes) -> str | None:
-    """What a file is that a download left in the place of another, and what to do; None where it may be the right one.
+    """Describe what a failed download left instead of a file, and what to do; None if it may be the right file.
 
-    `head` is the file's beginning, a few hundred bytes of it.
+    `head` is the beginning of the file, a few hundred bytes.
     """
     if not head:
-        return "is empty: the download or the copy failed, so get it again."
+        return "is empty, because the download or the copy failed. Get it again."
     if head.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder."
-    # without the NUL: a safetensors file whose header has 60 bytes begins with "<", too
+        return "is a git-lfs pointer, not the file itself. Run `git lfs pull` in its folder."
+    # without the NUL, because a safetensors file with a header of 60 bytes also begins with "<"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" and b"\0" not in head:
-        return "is a web page, not the file itself: the link answered with HTML, so download it from one that works."
+        return "is a web page, not the file itself. Download it from a link that works."
     return None
 
 
 def read_json(path: str | Path, most: int = MOST_BYTES) -> Any:
-    """Read a JSON file; see `parse_json` and `read_bytes` for what is refused, and so is half a character."""
-    content = read_bytes(path, most)
-    value = parse_json(content)
-    if b"\\u" in content and _has_surrogate(value):
-        raise ValueError("it has half a character (a lone surrogate)")
-    return value
+    """Read a JSON file; `read_bytes` and `parse_json` state what is rejected, and so is half a surrogate pair."""
+    return parse_json(read_bytes(path, most), surrogates=False)
 
 
-def parse_json(text: bytes | str) -> Any:
-    """JSON -> its value.
+def parse_json(text: bytes | str, surrogates: bool = True) -> Any:
+    """Parse JSON.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, is nested too deeply, or has a number of hundreds of digits.
+        ValueError: it is not JSON in UTF-8, is nested too deeply, or has a number of hundreds of digits; without
+            `surrogates` also for half a surrogate pair.
     """
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f"its byte {error.start + 1} is no UTF-8") from error
+            raise ValueError(f"its byte {error.start + 1} is not UTF-8") from error
     try:
         value = json.loads(text, parse_int=_whole_number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     _check_depth(value)
+    if not surrogates and "\\u" in text and _has_surrogate(value):
+        raise ValueError("it has a lone surrogate (half a character)")
     return value
 
 

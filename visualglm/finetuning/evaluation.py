@@ -6,22 +6,23 @@ In: a loaded model and chats. Out: greedy answers, and the fraction that equals 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 
-from ..conversation import QUESTIONS, VisualGLM, packed_model
+from ..conversation import VisualGLM, packed_model
+from ..evaluation.metrics import Estimate, Metric, estimate
+from ..evaluation.vqa_answers import short_answer_statistics
 from ..inference.batch_generation import generate_batch
 from ..inference.generation_settings import generation_settings
 from ..inference.start_reply import ask_prompt
 from ..inference.text_row import TextRow
+from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 from ..preprocessing.prompt import Language, Turn
-from ..preprocessing.tokenizer import process_response
 
 PROBES = (
-    *((True, question) for question in (QUESTIONS["zh"], QUESTIONS["en"]) for _ in range(4)),
+    *((True, question) for question in (DEFAULT_QUESTIONS["zh"], DEFAULT_QUESTIONS["en"]) for _ in range(4)),
     *((True, question) for question in ("这张图片里有什么？", "图里一共有几个物体？", "这是什么？", "左边是什么？")),
     *((True, question) for question in ("图里有月亮吗？", "图里有红色的东西吗？", "图里有几个圆形？", "这是动物吗？")),
     *((True, question) for question in ("最大的物体在哪里？", "中间的物体是什么颜色的？", "背景是什么颜色的？")),
@@ -79,14 +80,25 @@ def answers(
     return said
 
 
-def fraction_correct(asked: list[EvalQuestion], said: list[str]) -> float:
-    """Return the fraction of answers that equal the expected one after `normalize_answer`."""
-    right = [
-        normalize_answer(one.wanted or "") == normalize_answer(answer) for one, answer in zip(asked, said, strict=True)
+def score(asked: list[EvalQuestion], said: list[str]) -> Estimate | None:
+    """Estimate the fraction of right answers, as `visualglm evaluate` does; None without questions."""
+    rows = [
+        _Row(str(number), one.images[0] if one.images else str(number), {"exact": (float(is_right(one, answer)), 1.0)})
+        for number, (one, answer) in enumerate(zip(asked, said, strict=True))
     ]
-    return sum(right) / max(1, len(right))
+    return estimate(Metric("exact match", "exact"), rows)
 
 
-def normalize_answer(text: str) -> str:
-    """Remove case, whitespace and the final punctuation mark."""
-    return re.sub(r"\s+|[.。!！?？]+$", "", process_response(text).strip().lower())
+@dataclass(frozen=True)
+class _Row:
+    """A question as an estimate counts it; those about one image are a group."""
+
+    id: str
+    group: str
+    statistics: dict[str, tuple[float, float]]
+
+
+def is_right(asked: EvalQuestion, answer: str) -> bool:
+    """True if an answer equals the expected one by the exact match of `visualglm evaluate --task vqa`."""
+    wanted = asked.wanted or ""
+    return answer == wanted or short_answer_statistics(answer, (wanted,))["exact"][0] == 1.0

@@ -25,7 +25,7 @@ POSITIVE_SETTINGS = (
 )
 NON_NEGATIVE_SETTINGS = (
     *("learning_rate", "weight_decay", "gradient_norm", "max_tokens", "workers", "seed"),
-    *("save_steps", "early_stop", "answers", "ptuning.width"),
+    *("save_steps", "early_stop", "answers", "forgetting", "ptuning.width"),
 )
 FRACTION_SETTINGS = ("validation_share", "warmup", "lora.dropout")
 SEEDS = 2**32
@@ -86,8 +86,9 @@ class Finetuning:
     saved and validated. The newest `keep` checkpoints are kept. After `early_stop` validations without improvement the
     run ends (0: never). `dtype` is the dtype of frozen weights and of the computation; trained weights are float32.
     `max_tokens` limits a row (0: the model's limit). `answers` held-out rows are answered before and after training
-    and shown in the report. `workers` processes decode images (0: the training process). Of several processes
-    (torchrun), each holds the whole model with `sharding` `ddp`, or a shard of it with `fsdp` (method `full` only).
+    and shown in the report; questions about `forgetting` drawn scenes are too (0: none), as `evaluate --task scenes`
+    asks them. `workers` processes decode images (0: the training process). Of several processes (torchrun), each holds
+    the whole model with `sharding` `ddp`, or a shard of it with `fsdp` (method `full` only).
     """
 
     data: str
@@ -118,6 +119,7 @@ class Finetuning:
     keep: int = 2
     early_stop: int = 0
     answers: int = 24
+    forgetting: int = 0
     max_new_tokens: int = 64
     tensorboard: bool = False
     parts: TrainedModules = field(default_factory=TrainedModules)

@@ -15,6 +15,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from ..checkpoints.storage.lazy_tensor import is_finite
 from ..errors import UsageError
 from ..files.untrusted_files import read_json
 from ..training.distributed import rank, shard, world
@@ -63,7 +64,11 @@ class FsdpTrainer(FinetuneTrainer):
             raise UsageError(
                 f"{folder} was saved by {processes} processes, but now there are {world()}. Resume with {processes}."
             )
-        restore(self.optimizer, self.tuned.parameters, load_file(folder / MOMENTS.format(rank())))
+        parts = load_file(folder / MOMENTS.format(rank()))
+        broken = next((name for name, part in parts.items() if not is_finite(part)), None)
+        if broken is not None:
+            raise UsageError(f"{folder}: {broken} holds NaN or infinite values. Delete {folder}, and resume again.")
+        restore(self.optimizer, self.tuned.parameters, parts)
         self.lr_scheduler.load_state_dict(read_json(folder / SCHEDULER))
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate

@@ -6,24 +6,19 @@ escaped.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..files.atomic import write_file
 from ..preprocessing.images import open_image
-from .evaluation import EvalQuestion, normalize_answer
+from ..reporting.html_page import page, thumbnail
+from ..reporting.plots import draw_curves, themed_plot
+from .evaluation import EvalQuestion, is_right
 
-WIDTH, HEIGHT, THUMBNAIL = 640, 240, 160
-STYLE = (
-    "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse}"
-    "td,th{border:1px solid #ccc;padding:.4rem;vertical-align:top;text-align:left}.right{background:#e6f6e6}"
-    ".wrong{background:#fbeaea}svg{border:1px solid #ccc}"
-)
+LOSSES = {"loss": "training", "eval_loss": "validation"}
 
 
 @dataclass(frozen=True)
@@ -39,30 +34,19 @@ def write_report(
     file: Path, metrics: list[dict[str, Any]], facts: list[str], held_out: Answered, probe: Answered
 ) -> None:
     """Write the page."""
-    pieces = [f'<!doctype html><meta charset="utf-8"><title>Fine-tuning report</title><style>{STYLE}</style>']
-    pieces.append("<h1>Fine-tuning report</h1>" + "".join(f"<p>{html.escape(fact)}</p>" for fact in facts))
-    pieces.append("<h2>Loss</h2>" + curves(metrics))
-    pieces.append("<h2>Held-out rows</h2>" + _table(held_out))
-    pieces.append("<h2>Questions outside the data</h2>" + _table(probe))
-    write_file(file, "\n".join(pieces) + "\n")
+    pieces = [f"<p>{html.escape(fact)}</p>" for fact in facts]
+    pieces += ["<h2>Loss</h2>", curves(metrics)]
+    pieces += ["<h2>Held-out rows</h2>", _table(held_out), "<h2>Questions outside the data</h2>", _table(probe)]
+    write_file(file, page("Fine-tuning report", pieces))
 
 
 def curves(metrics: list[dict[str, Any]]) -> str:
-    """Draw training loss (blue) and validation loss (orange) over steps as SVG."""
-    lines = {"loss": "#2266cc", "eval_loss": "#dd7711"}
-    points = {key: [(row["step"], row[key]) for row in metrics if key in row] for key in lines}
-    all_points = [point for line in points.values() for point in line]
-    if not all_points:
+    """Draw training and validation loss over steps."""
+    points = {name: [(row["step"], row[key]) for row in metrics if key in row] for key, name in LOSSES.items()}
+    shown = {name: line for name, line in points.items() if line}
+    if not shown:
         return "<p>no losses were logged</p>"
-    last, top = max(step for step, _ in all_points), max(loss for _, loss in all_points) or 1.0
-    polylines = []
-    for key, line in points.items():
-        coordinates = " ".join(
-            f"{WIDTH * step / max(1, last):.1f},{HEIGHT * (1 - loss / top):.1f}" for step, loss in line
-        )
-        polylines.append(f'<polyline fill="none" stroke="{lines[key]}" stroke-width="2" points="{coordinates}"/>')
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">{"".join(polylines)}</svg>'
-    return f"{svg}<p>blue: training, orange: validation; 0 to {top:.3g} over {last} steps</p>"
+    return themed_plot(partial(draw_curves, curves=shown, x_label="step", y_label="loss"), "loss over steps")
 
 
 def _table(answered: Answered) -> str:
@@ -73,24 +57,10 @@ def _table(answered: Answered) -> str:
 
 
 def _row(asked: EvalQuestion, before: str, after: str) -> str:
-    cells = [f"<td>{''.join(_thumbnails(asked.images))}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
+    images = "".join(thumbnail(open_image(path)) for path in asked.images)
+    cells = [f"<td>{images}</td>", f"<td>{html.escape(asked.turns[-1].question)}</td>"]
     cells.append(f"<td>{html.escape(asked.wanted or '')}</td>")
     for said in (before, after):
-        mark = (
-            ""
-            if asked.wanted is None
-            else "right"
-            if normalize_answer(said) == normalize_answer(asked.wanted)
-            else "wrong"
-        )
+        mark = "" if asked.wanted is None else "right" if is_right(asked, said) else "wrong"
         cells.append(f'<td class="{mark}">{html.escape(said)}</td>')
     return f"<tr>{''.join(cells)}</tr>"
-
-
-def _thumbnails(paths: list[str]) -> Iterator[str]:
-    for path in paths:
-        image = open_image(path)
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        file = io.BytesIO()
-        image.save(file, "PNG")
-        yield f'<img alt="" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

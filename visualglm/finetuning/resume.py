@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..adapters.files import WEIGHTS, adapter_folder, base_of
+from ..adapters.files import adapter_folder, base_of, weights_file
 from ..errors import UsageError
 from ..files.atomic import explain_write_errors, write_file
 from ..files.untrusted_files import read_json
@@ -41,7 +41,7 @@ def checkpoint_to_resume(
     """
     if not resume:
         if output.exists() and not output.is_dir():
-            raise UsageError(f"{output} is no folder: give another --output.")
+            raise UsageError(f"{output} is not a folder. Give another --output.")
         if is_first() and output.exists() and any(output.iterdir()):
             raise UsageError(f"{output} is not empty. Continue its run with --resume, or give another --output.")
         return None
@@ -98,7 +98,7 @@ def _describe_files(recipe: Finetuning) -> dict[str, dict[str, Any]]:
     if recipe.model:
         found[recipe.model] = {"fingerprint": base_of(recipe.model).fingerprint}
     if recipe.adapter:
-        found[recipe.adapter] = describe(adapter_folder(recipe.adapter) / WEIGHTS)
+        found[recipe.adapter] = describe(weights_file(adapter_folder(recipe.adapter)))
     return found
 
 
@@ -117,7 +117,7 @@ def read_before(output: Path, asked: list[list[EvalQuestion]]) -> list[list[str]
 
 
 def _has_texts(stored: Any, asked: list[list[EvalQuestion]]) -> bool:
-    """True if `stored` holds one text per question."""
+    """Return True if `stored` holds one text per question."""
     if not isinstance(stored, list) or not all(isinstance(texts, list) for texts in stored):
         return False
     all_text = all(isinstance(text, str) for texts in stored for text in texts)

@@ -20,15 +20,17 @@ from ..adapters.files import Base, base_of
 from ..checkpoints import find_vocabulary, local_folder, read_config, resolve_vocabulary
 from ..checkpoints.quantize import plan_of_config
 from ..checkpoints.save_sat import ADAPTER
-from ..conversation import VisualGLM, load, packed_model
+from ..checkpoints.tensor_check import check_finite_model
+from ..conversation import VisualGLM, default_model, load
 from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
 from ..preprocessing.processor import VisualGLMProcessor
-from ..training.distributed import join, world
+from ..training.distributed import join, leave, world
 from .data_report import findings
 from .dataset import Collator
-from .evaluation import EvalQuestion, answers, fraction_correct, probes
+from .evaluation import EvalQuestion, answers, probes, score
 from .finetuning_config import Finetuning
+from .forgetting import AFTER, BEFORE, ask_scenes, describe_forgetting
 from .fsdp_trainer import FsdpTrainer, check_accelerate_fsdp_off
 from .html_report import Answered, write_report
 from .image_feature_cache import ImageFeatureCache, compute_features, describe_image_handling
@@ -37,7 +39,7 @@ from .resume import checkpoint_to_resume, is_first, read_before, write_before, w
 from .run_plan import RunPlan, plan_of
 from .saved_checkpoint import ADVICE
 from .splits import DataSplits, answer_words, held_out_questions, read_samples, split_data
-from .trainable_model import TrainableModel, prepare_for_training
+from .trainable_model import TrainableModel, check_finite, prepare_for_training
 from .trainer import (
     METRICS,
     FinetuneTrainer,
@@ -77,6 +79,9 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     """
     check_accelerate_fsdp_off()
     require_tensorboard(recipe)
+    require_extra("train", "The report of fine-tuning", "matplotlib")
+    if recipe.forgetting:
+        require_extra("eval", "The setting forgetting", "pycocoevalcap", "scipy")
     checkpoint = checkpoint_to_resume(recipe, Path(recipe.output), resume, say)
     # before the model is loaded, so that an unsuitable adapter or an invalid row fails at once
     check_initial_adapter(recipe)
@@ -85,13 +90,16 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
         join(device)
     model = _load_base(recipe, device)
     words = answer_words(sides, recipe.ptuning.tokens) if recipe.method == "ptuning" else ()
-    ready = prepare_for_training(model.model, recipe, base_of(recipe.model or packed_model()), words)
+    ready = prepare_for_training(model.model, recipe, base_of(recipe.model or default_model()), words)
     plan = _make_plan(ready, sides)
     for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)
-    if not is_first():
-        return _train(ready, sides, plan, checkpoint).finished
-    return run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
+    if is_first():
+        finished = run_main_process(TrainingJob(ready, sides, plan, checkpoint), model, say, device)
+    else:
+        finished = _train(ready, sides, plan, checkpoint).finished
+    leave()
+    return finished
 
 
 def _make_plan(ready: TrainableModel, sides: DataSplits) -> RunPlan:
@@ -133,7 +141,7 @@ def _load_processor(recipe: Finetuning) -> tuple[VisualGLMProcessor, int]:
     Raises:
         TokenizerError: the base has no vocabulary file, and the recipe names none.
     """
-    folder = local_folder(recipe.model or packed_model())
+    folder = local_folder(recipe.model or default_model())
     config = read_config(folder)
     vocabulary = resolve_vocabulary(recipe.tokenizer or (folder if folder.is_dir() else folder.parent))
     return VisualGLMProcessor.for_config(config, vocabulary), recipe.max_tokens or config.max_sequence_length
@@ -151,6 +159,7 @@ def _load_base(recipe: Finetuning, device: str) -> VisualGLM:
     if recipe.method == "qlora":
         options["quantization_config"] = four_bit()
     model = load(recipe.model or None, tokenizer=recipe.tokenizer or None, device=device, dtype=dtype, **options)
+    check_finite_model(model.model, recipe.model or default_model())
     if model.model.device.type == "cpu" and model.model.transformer.final_layernorm.weight.dtype == torch.float16:
         raise UsageError("float16 does not train on a CPU. Set dtype to bfloat16 or float32.")
     for module in model.model.modules():
@@ -163,7 +172,7 @@ def _check_base_not_quantized(recipe: Finetuning) -> None:
     """Raise `UsageError` if the base is quantized and the method would train or quantize it."""
     if recipe.method not in ("full", "qlora"):
         return
-    stored = plan_of_config(read_config(local_folder(recipe.model or packed_model())))
+    stored = plan_of_config(read_config(local_folder(recipe.model or default_model())))
     if stored is not None:
         raise UsageError(
             f"{recipe.model} is in {stored.bits} bits already, and method {recipe.method} needs the unquantized base. "
@@ -200,6 +209,8 @@ def _answer_before(
     if untrained:  # a new prefix changes answers before it is trained; new LoRA does not
         ready.model.del_mixin(ADAPTER)
     said = _answer_all(model, asked, ready)
+    if ready.recipe.forgetting:
+        ask_scenes(model, ready, output / BEFORE)
     if untrained:
         ready.model.add_mixin(ADAPTER, prefix)
     write_before(output, [asked, probes()], said)
@@ -265,8 +276,10 @@ def save_result(ready: TrainableModel, step: int) -> None:
         if ready.config is not None:
             ready.save_adapter(folder, step)
             return
-        ready.model.to(ready.dtype).save_pretrained(folder)
-        vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or packed_model()))
+        model = ready.model.to(ready.dtype)
+        check_finite(dict(model.named_parameters()), step)
+        model.save_pretrained(folder)
+        vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or default_model()))
         if vocabulary is not None:
             shutil.copyfile(vocabulary, folder / vocabulary.name)
 
@@ -276,14 +289,21 @@ def evaluate_and_report(
 ) -> None:
     """Answer after training, and write `result.json` and `report.html`."""
     after = _answer_all(model, asked, ready)
-    scores = [fraction_correct(asked, said[0]) for said in (before, after)]
+    before_score, after_score = (score(asked, said[0]) for said in (before, after))
     kept = sum(a == b for a, b in zip(before[1], after[1], strict=True)) / max(1, len(before[1]))
     facts = [f"unchanged answers outside the data: {100 * kept:.0f} % of {len(after[1])}"]
-    if asked:
-        facts.insert(0, f"correct held-out answers: before {scores[0]:.1%}, after {scores[1]:.1%} of {len(asked)}")
+    result: dict[str, Any] = {"asked": len(asked), "right_before": 0.0, "right_after": 0.0, "probe_unchanged": kept}
+    if before_score and after_score:
+        scores = {"before": before_score, "after": after_score}
+        words = [f"{name} {found.value:.1%} [{found.low:.0%}, {found.high:.0%}]" for name, found in scores.items()]
+        facts.insert(0, f"correct held-out answers: {', '.join(words)} of {len(asked)}")
+        result |= {"right_before": before_score.value, "right_after": after_score.value}
+        result |= {"before": before_score.to_json(), "after": after_score.to_json()}
+    if ready.recipe.forgetting:
+        ask_scenes(model, ready, output / AFTER)
+        facts += describe_forgetting(output)
     for fact in facts:
         say(fact)
-    result = {"asked": len(asked), "right_before": scores[0], "right_after": scores[1], "probe_unchanged": kept}
     write_file(output / RESULT, json.dumps(result, indent=2) + "\n")
     held_out, probe = (Answered(them, before[index], after[index]) for index, them in enumerate((asked, probes())))
     write_report(output / REPORT, read_metrics(output / METRICS), facts, held_out, probe)

@@ -10,13 +10,13 @@ Trained parameters are float32, whatever the dtype or quantization of the others
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..adapters.files import WEIGHTS, Base, write_base
@@ -24,7 +24,10 @@ from ..adapters.lora import inject
 from ..adapters.manager import WRAPPED
 from ..adapters.prefix_adapter import TENSOR, flattened, new_prefix, start_from_words
 from ..checkpoints.save_sat import ADAPTER
+from ..checkpoints.storage.lazy_tensor import is_finite
+from ..checkpoints.storage.read import open_safetensors
 from ..errors import UsageError, require_extra
+from ..network.vision import is_frozen
 from ..quantization import QuantizedEmbedding, QuantizedLinear
 from ..training.distributed import gather_full_tensor, rank, shard_like
 from .finetuning_config import Finetuning, layer_numbers
@@ -72,6 +75,7 @@ class TrainableModel:
         weights = self.trained_weights()
         if rank():
             return
+        check_finite(weights, step)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(weights, folder / TRAINED)
         if self.config is not None:
@@ -90,12 +94,19 @@ class TrainableModel:
         """Load what `save_state` wrote.
 
         Raises:
-            UsageError: the checkpoint belongs to another method or other modules.
+            UsageError: the checkpoint belongs to another method or other modules, or holds NaN or infinite values.
         """
-        stored = load_file(folder / TRAINED)
-        differing = sorted(set(stored) ^ set(self.parameters))
+        stored = {name: tensor.read() for name, tensor in open_safetensors(folder / TRAINED).items()}
+        shapes, expected = ({name: value.shape for name, value in them.items()} for them in (stored, self.parameters))
+        differing = sorted(name for name in shapes | expected if shapes.get(name) != expected.get(name))
         if differing:
             raise UsageError(f"{folder} was trained with other settings ({differing[0]}). Resume with the same recipe.")
+        broken = next((name for name, value in stored.items() if not is_finite(value)), None)
+        if broken is not None:
+            raise UsageError(
+                f"{folder / TRAINED}: {broken} holds NaN or infinite values. Delete {folder}, and resume from the "
+                "checkpoint before it."
+            )
         self.load_weights(stored)
 
     @torch.no_grad()
@@ -109,7 +120,9 @@ class TrainableModel:
         folder.mkdir(parents=True, exist_ok=True)
         self.config.base_model_name_or_path = self.base.name
         self.config.save_pretrained(str(folder))
-        save_file(self._adapter_tensors(), folder / WEIGHTS, metadata={"format": "pt"})
+        tensors = self._adapter_tensors()
+        check_finite(tensors, step)
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         write_base(folder, replace(self.base, step=step))
 
     def _adapter_tensors(self) -> dict[str, Tensor]:
@@ -119,6 +132,16 @@ class TrainableModel:
 
         tensors: dict[str, Tensor] = get_peft_model_state_dict(self.model, adapter_name=NAME)
         return {WRAPPED + name: value.detach().contiguous() for name, value in tensors.items()}
+
+
+def check_finite(weights: Mapping[str, Tensor], step: int) -> None:
+    """Raise `UsageError` if trained weights hold NaN or infinity, so that none replace good ones on the disk."""
+    broken = next((name for name, value in weights.items() if not is_finite(value)), None)
+    if broken is not None:
+        raise UsageError(
+            f"Training stopped at step {step}: {broken} is NaN or infinite, and was not saved. Resume from the last "
+            "checkpoint with a lower learning_rate, or set dtype to bfloat16 or float32."
+        )
 
 
 def is_four_bit(parameter: Any) -> bool:
@@ -170,7 +193,9 @@ def prepare_for_training(model: Any, recipe: Finetuning, base: Base, words: Sequ
         config = _add_lora(model, recipe)
     # tells Trainer that a quantized base is not trained itself
     model._hf_peft_config_loaded = config is not None
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
+        if is_frozen(name):
+            parameter.requires_grad_(False)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     if recipe.adapter:

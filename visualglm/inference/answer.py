@@ -10,10 +10,10 @@ from .streaming_reply import FinishReason
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """An answer: its text, why it ended, its cost, and how many old turns were left out.
+    """An answer: its text, why it ended, its cost, and how many old turns were dropped.
 
-    `finish_reason` is `stop`, `length`, `cancelled`, or `error`: then `error` says why there is no text. Answers are
-    equal if they differ in nothing but `seconds`.
+    `finish_reason` is `stop`, `length`, `cancelled`, or `error`; then `error` says why there is no text. Answers that
+    differ only in `seconds` are equal.
     """
 
     text: str
@@ -28,5 +28,5 @@ class Answer:
         return self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON; `error` only where there is one."""
+        """Return a dictionary for JSON; `error` only if there is one."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "error" or value}

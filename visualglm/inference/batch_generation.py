@@ -1,10 +1,10 @@
-"""Prompts with sampling, seed and length of their own, answered in one `generate`, each as if alone.
+"""Generate answers for a batch of rows, each with its own sampling, seed and length, as if alone.
 
-    rows (ids, image vectors, Settings, seed) -- left padding --> generate -- one id per row and step --> row.accept
+    rows (ids, image embeddings, settings, seed) -- left padding --> generate -- one id per row and step --> row.accept
 
 A row's penalties, warpers and draws see that row without its padding, and its draws come from its own generator: the
-same seed gives the same answer alone, in a batch, and through `ask`. A row that has ended, or was ended from outside,
-costs its place until the longest row ends. Knows nothing about text, turns or servers.
+same seed gives the same answer alone, in a batch, and through `ask`. Finished or cancelled rows stay in the batch until
+the longest row finishes; in running_batch.py rows enter and leave.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .generation_settings import GenerationSettings
 
 
 class GenerationRow:
-    """One prompt on its way to an answer: `ids` grows, `ended` stops it (anyone may set it, from any thread).
+    """One prompt and its answer: `ids` grows, and setting `ended` from any thread stops it.
 
-    `image_embeds` [images, image_length, hidden] or None. Settings without a seed get one, drawn here.
+    `image_embeds` is [images, image_length, hidden] or None. Settings without a seed get a random one here.
     """
 
     def __init__(self, input_ids: list[int], image_embeds: Tensor | None, settings: GenerationSettings) -> None:
         if (settings.config.num_beams or 1) > 1:
-            raise UsageError("num_beams is above 1, but beam search answers one question at a time: use ask.")
+            raise UsageError("num_beams is above 1, but beam search answers one question at a time. Use ask.")
         self.input_ids = input_ids
         self.image_embeds = image_embeds
         seed = int(torch.randint(2**63 - 1, ())) if settings.seed is None else settings.seed
@@ -41,21 +41,28 @@ class GenerationRow:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets what was generated."""
+        """Forget what was generated."""
         self.ids: list[int] = []
         self.ended = False
 
     def accept(self, index: int) -> None:
-        """Takes the next id; ends at `<eop>` and where its length is used up."""
+        """Append the next id; end at `<eop>` or at the maximum length."""
         self.ids.append(index)
         self.ended = self.ended or index in self.eos or len(self.ids) >= self.room
 
+    def observe(self, logits: Tensor) -> None:
+        """See the logits [vocabulary] of the next id, before anything changes them."""
+
+    def fail(self, error: Exception) -> None:
+        """Handle an error of this row alone; here it is raised, because the row has no reader."""
+        raise error
+
 
 def generate_batch(model: VisualGLMNetwork, rows: Sequence[GenerationRow]) -> None:
-    """Fills `ids` of every row that has not ended.
+    """Generate `ids` of every row that has not ended.
 
     Raises:
-        PromptError: images and slots of a row do not match.
+        PromptError: images and placeholder tokens of a row do not match.
     """
     rows = [row for row in rows if not row.ended]
     if not rows:
@@ -83,9 +90,9 @@ def generate_batch(model: VisualGLMNetwork, rows: Sequence[GenerationRow]) -> No
 
 
 def padded(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor, int]:
-    """Ids and mask [B, T] of prompts, padded on the left, with answers behind them, padded on the right.
+    """Build ids and mask [B, T] of prompts, left-padded, followed by their answers, right-padded.
 
-    The answers begin in the column that comes third.
+    The third result is the column at which the answers begin.
     """
     start = max(map(len, prompts))
     ids = torch.full((len(prompts), start + max(map(len, answers))), pad)
@@ -98,24 +105,25 @@ def padded(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], p
 
 
 class PerRowLogitsProcessor(LogitsProcessor):
-    """Each row's own processors; those of a sampled row end with its draw."""
+    """Apply each row's own logits processors; those of a sampled row end with its draw."""
 
     def __init__(self, model: VisualGLMNetwork, rows: Sequence[GenerationRow], pads: Sequence[int]) -> None:
         self.rows = rows
         self.pads = pads
-        self.processors = [_processors(model, row) for row in rows]
+        self.processors = [row_processors(model, row) for row in rows]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
         for place, row in enumerate(self.rows):
             if not row.ended:
                 own = slice(place, place + 1)
+                row.observe(scores[place])
                 scores[own] = self.processors[place](input_ids[own, self.pads[place] :], scores[own])
         return scores
 
 
-def _processors(model: VisualGLMNetwork, row: GenerationRow) -> LogitsProcessorList:
-    """What `generate` would process this row's scores with, in its order: `generate` itself is asked."""
+def row_processors(model: VisualGLMNetwork, row: GenerationRow) -> LogitsProcessorList:
+    """Return the logits processors that `generate` would use for this row, by asking `generate` itself."""
 
     def hand_over(_: Any, input_ids: Tensor, logits_processor: LogitsProcessorList, **kwargs: Any) -> Any:
         return logits_processor
@@ -136,7 +144,7 @@ class PerRowStopping(StoppingCriteria):
 
 
 class RowStreamer(BaseStreamer):
-    """Hands each step's ids to their rows; the first call brings the prompts and is passed over."""
+    """Pass each step's ids to their rows; the first call has the prompts and is ignored."""
 
     def __init__(self, rows: Sequence[GenerationRow]) -> None:
         self.rows = rows
@@ -150,4 +158,4 @@ class RowStreamer(BaseStreamer):
         self.prompt_seen = True
 
     def end(self) -> None:
-        """Nothing waits for the end: `generate_batch` returns."""
+        """Do nothing: `generate_batch` returns at the end."""

@@ -13,7 +13,7 @@ from ..network.configuration import VisualGLMConfig
 
 
 class ImageEncodingModel(Protocol):
-    """What encodes images: a model, and the adapter that is switched on."""
+    """A model that encodes images, and the name of its active adapter."""
 
     config: VisualGLMConfig
     adapter_at_work: str | None
@@ -25,7 +25,7 @@ class ImageEncodingModel(Protocol):
 
 
 class ImageFeatures:
-    """A image in a dialogue: its pixels, and its vectors for the model and the adapter that asked last."""
+    """An image in a dialogue: its pixels, and its embeddings for the model and adapter that asked last."""
 
     def __init__(self, pixel_values: Tensor) -> None:
         self.pixel_values = pixel_values
@@ -33,28 +33,28 @@ class ImageFeatures:
         self._encoder: Any = None
 
     def embeds(self, model: ImageEncodingModel) -> Tensor:
-        """Its vectors [1, image_length, hidden]; made anew where another model or another adapter asks.
+        """Return the embeddings [1, image_length, hidden]; compute them again if the model or adapter changed.
 
         Raises:
-            ImageError: the other model reads images of another size.
+            ImageError: the model reads images of another size.
         """
         encoder = weakref.ref(model), model.adapter_at_work
         if self.image_embeds is None or self._encoder != encoder:
             size, wanted = self.pixel_values.shape[-1], model.config.vision.image_size
             if size != wanted:
                 raise ImageError(
-                    f"the image was read at {size} pixels, and this model reads {wanted}: show it again, to this one."
+                    f"The image was read at {size} pixels, and this model reads {wanted}. Show it again, to this one."
                 )
             self.image_embeds, self._encoder = encode_pixels(model, self.pixel_values), encoder
         return self.image_embeds
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy has the pixels alone: its vectors belong to a model that is not copied with it."""
+        """Drop the embeddings when copying: they belong to a model that is not copied."""
         return {"pixel_values": self.pixel_values, "image_embeds": None, "_encoder": None}
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 def encode_pixels(model: ImageEncodingModel, pixel_values: Tensor) -> Tensor:
-    """`pixel_values` [P, 3, H, W] -> the vectors of their slots [P, image_length, hidden]."""
+    """Encode `pixel_values` [P, 3, H, W] into the embeddings of their placeholder tokens [P, image_length, hidden]."""
     return model.encode_images(pixel_values.to(model.device))

@@ -23,9 +23,9 @@ SAMPLING_SWITCHES = ("temperature", "top_p", "top_k", "min_p", "typical_p", "eps
 RESERVED = frozenset(
     {"generation_config", "streamer", "stopping_criteria", "return_dict_in_generate", "inputs", "input_ids", "kwargs"}
 )
-"""Arguments of `generate` that a dialogue fills by itself."""
+"""`generate` arguments set internally; callers may not pass them."""
 
-OWN = ("preset", "seed", "stop", "invalid_slices")
+OWN = ("preset", "seed", "stop", "invalid_slices", "json_schema")
 """Arguments that `generate` does not have."""
 
 OTHER_NAMES = {
@@ -38,6 +38,7 @@ OTHER_NAMES = {
     "sample": "do_sample",
     "random_seed": "seed",
     "repeat_penalty": "repetition_penalty",
+    "response_format": "json_schema",
 }
 """Names of other libraries and APIs -> ours, for the error message."""
 
@@ -53,8 +54,8 @@ NAMES = frozenset(
 def normalize_sampling(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that are not None, with `do_sample` set where they mean sampling.
 
-    `SAMPLING_SWITCHES` mean sampling unless `do_sample` is given; a temperature below `MIN_TEMPERATURE` is 0, which
-    is greedy.
+    `SAMPLING_SWITCHES` mean sampling unless `do_sample` is given, but a `top_k` of 0, which is no limit, does not; a
+    temperature below `MIN_TEMPERATURE` is 0, which is greedy.
 
     Raises:
         UsageError: a name is unknown or reserved, or the preset "greedy" is given with a switch.
@@ -66,7 +67,7 @@ def normalize_sampling(arguments: Mapping[str, Any]) -> dict[str, Any]:
     temperature = given.get("temperature")
     if isinstance(temperature, (int, float)) and 0 <= temperature < MIN_TEMPERATURE:
         return {**given, "temperature": 0}
-    switches = [name for name in SAMPLING_SWITCHES if name in given]
+    switches = [name for name in SAMPLING_SWITCHES if name in given and (name, given[name]) != ("top_k", 0)]
     if switches and "do_sample" not in given:
         if given.get("preset") == "greedy":
             raise UsageError(f"The preset greedy contradicts {switches[0]}. Remove one of them.")

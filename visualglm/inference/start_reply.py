@@ -7,25 +7,27 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import PromptError
+from ..errors import ContextLengthError
 from ..network.visualglm import VisualGLMNetwork
 from ..preprocessing.processor import VisualGLMProcessor
-from ..preprocessing.prompt import Language, Prompt, Turn
+from ..preprocessing.prompt import Language, Prompt, Turn, language_of, merge_dropped
 from .generation_settings import LengthLimits, generation_settings
+from .json_grammar import compile_json_schema
 from .streaming_reply import StreamingReply
 
 
 def ask_prompt(processor: VisualGLMProcessor, turns: list[Turn], language: Language, limits: LengthLimits) -> Prompt:
-    """The ids that ask the last of `turns`; the oldest turns stay out where the answer would have no room.
+    """Build the prompt that asks the last of `turns`; drop the oldest turns if the answer would have no room.
 
     Raises:
-        PromptError: the question alone does not fit into the model.
+        PromptError: the question is blank.
+        ContextLengthError: the question alone does not fit into the model.
     """
     try:
         return processor.build_prompt(turns, language, limits.prompt_goal)
-    except PromptError:  # the bare question leaves less room than wished: it goes alone, and what is left must do
-        bare = replace(turns[-1], image_count=sum(turn.image_count for turn in turns))
-        alone = processor.build_prompt([bare], language, limits.total - 1)
+    except ContextLengthError:  # even without history the answer gets less than the reserve, so send the question alone
+        bare, spoken = merge_dropped(turns, len(turns) - 1), language_of(turns[-1].question)
+        alone = processor.build_prompt([bare], spoken if language == "auto" else language, limits.total - 1)
         return replace(alone, dropped_turns=len(turns) - 1)
 
 
@@ -37,13 +39,14 @@ def start_reply(
     language: Language,
     **arguments: Any,
 ) -> tuple[StreamingReply, int]:
-    """Starts the answer to the last of `turns`; returns it and how many of the oldest turns had to stay out.
+    """Start the answer to the last of `turns`; return it and the number of dropped turns.
 
-    `arguments` are transformers' sampling arguments, `preset` (see network/sampling.py), `invalid_slices` and `seed`.
+    `arguments` are transformers' sampling arguments, `preset` (see network/sampling.py), `invalid_slices`, `seed`
+    and `json_schema` (see json_grammar.py).
 
     Raises:
         PromptError: the question alone does not fit into the model.
     """
-    settings = generation_settings(model, **arguments)
+    settings = generation_settings(model, **compile_json_schema(processor.tokenizer, arguments))
     prompt = ask_prompt(processor, turns, language, settings.limits)
     return StreamingReply(model, processor.tokenizer, prompt.input_ids, image_embeds, settings), prompt.dropped_turns

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Holds text back while it may begin a stop string; `stopped` once one was found."""
+    """Filter that holds text back while it may begin a stop string; `stopped` once one was found."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.stops = [stop for stop in stops if stop]

@@ -19,22 +19,21 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from ..network.visualglm import VisualGLMNetwork
-from ..preprocessing.incremental_decoder import IncrementalDecoder
 from ..preprocessing.tokenizer import ChatGLMTokenizer
-from .generation_settings import GenerationSettings
+from .generation_settings import GenerationSettings, start_decoder
 from .stop_strings import StopFilter
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
 def trim_after_eos(ids: list[int], eos: set[int]) -> list[int]:
-    """The ids up to and with the first that ends an answer."""
+    """Return the ids up to and including the first that ends an answer."""
     end = next((position for position, index in enumerate(ids) if index in eos), len(ids) - 1)
     return ids[: end + 1]
 
 
 class _IdQueue(BaseStreamer):
-    """Hands ids from the generating thread to the reading one; the first call brings the prompt and is passed over."""
+    """Queue of ids from the generating thread to the reader; the first call has the prompt and is ignored."""
 
     def __init__(self, ids: queue.SimpleQueue[Any]) -> None:
         self.ids = ids
@@ -47,7 +46,7 @@ class _IdQueue(BaseStreamer):
         self.prompt_seen = True
 
     def end(self) -> None:
-        """The thread itself reports the end, so that an error is one too."""
+        """Do nothing: the thread reports its end, since that may be an error."""
 
 
 class _Cancelled(StoppingCriteria):
@@ -63,16 +62,16 @@ _unread_lock = threading.Lock()
 
 
 def is_generating(model: object) -> bool:
-    """Whether an answer of this model is neither read to its end nor closed."""
+    """Return whether an answer of this model is neither finished nor closed."""
     with _unread_lock:
         return any(reply.model is model and reply.finish_reason is None for reply in _unread)
 
 
 class StreamingReply(Iterator[str]):
-    """One answer on its way: iterate for the pieces of text; their concatenation is `text`.
+    """One answer being generated: iterate over the pieces of text; their concatenation is `text`.
 
     `close()` (or leaving the `with` block) stops the generation within one token. `finish_reason` is None until the
-    end. An error in the generating thread is raised from the iteration.
+    end. An error in the generating thread is raised by the iteration.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class StreamingReply(Iterator[str]):
         self.finish_reason: FinishReason | None = None
         self.text = ""
         """The answer so far, up to a stop string."""
-        self._decoder = IncrementalDecoder(tokenizer, process=True)
+        self._decoder = start_decoder(tokenizer, settings)
         self._stops = StopFilter(settings.stops)
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._cancelled = threading.Event()
@@ -104,7 +103,7 @@ class StreamingReply(Iterator[str]):
         self._thread.start()
 
     def _generate(self, model: VisualGLMNetwork, prompt: Tensor, arguments: dict[str, Any]) -> None:
-        """Runs in the thread. Beam search cannot stream: its ids come all at once."""
+        """Generate in the thread. Beam search cannot stream: its ids come all at once."""
         streams = (arguments["generation_config"].num_beams or 1) == 1
         try:
             output = model.generate(
@@ -118,7 +117,7 @@ class StreamingReply(Iterator[str]):
                 for index in trim_after_eos(output[0, prompt.shape[1] :].tolist(), self._eos):
                     self._queue.put(index)
             self._queue.put(None)
-        except BaseException as error:  # it must reach the reader, whatever it is: nobody waits for a dead thread
+        except BaseException as error:  # any error must reach the reader, which would wait forever otherwise
             self._queue.put(error)
 
     @property
@@ -141,7 +140,7 @@ class StreamingReply(Iterator[str]):
         raise StopIteration
 
     def _accept(self, index: int) -> str:
-        if self._stops.stopped:  # generated before the thread saw that it was cancelled
+        if self._stops.stopped:  # generated before the thread saw the cancellation
             return ""
         self.ids.append(index)
         return "" if index in self._eos else self._show(self._decoder.push(index))
@@ -159,7 +158,7 @@ class StreamingReply(Iterator[str]):
         return self._show(self._decoder.finish(), final=True)
 
     def close(self) -> None:
-        """Stops the generation and waits for the token under way; what was said stays in `text`."""
+        """Stop the generation and wait for the current token; `text` keeps what was generated."""
         self._cancelled.set()
         while self.finish_reason is None:
             item = self._queue.get()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..preprocessing.incremental_decoder import IncrementalDecoder
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from .batch_generation import GenerationRow
-from .generation_settings import GenerationSettings
+from .generation_settings import GenerationSettings, start_decoder
 from .stop_strings import StopFilter
 
 
 class TextRow(GenerationRow):
-    """A `GenerationRow` with its `text` so far, which ends before the first stop string of its settings."""
+    """A `GenerationRow` that decodes its ids as they come; `text` ends before the first stop string of its settings."""
 
     def __init__(
         self,
@@ -28,7 +27,7 @@ class TextRow(GenerationRow):
         """Forget what was generated."""
         super().restart()
         self.text = ""
-        self._decoder = IncrementalDecoder(self._tokenizer, process=True)
+        self._decoder = start_decoder(self._tokenizer, self.settings)
         self._stops = StopFilter(self.settings.stops)
 
     @property
@@ -37,7 +36,7 @@ class TextRow(GenerationRow):
         return self._stops.stopped or (bool(self.ids) and self.ids[-1] in self.eos)
 
     def accept(self, index: int) -> None:
-        """Take the next id and decode it."""
+        """Append the next id and decode it."""
         super().accept(index)
         piece = "" if index in self.eos else self._decoder.push(index)
         self.text += self._stops.feed(piece + (self._decoder.finish() if self.ended else ""), final=self.ended)

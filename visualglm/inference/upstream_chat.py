@@ -1,9 +1,9 @@
-"""Upstream's own calls, `model.chat` and `model.stream_chat`, with its signatures and return values.
+"""Upstream's `model.chat` and `model.stream_chat`, with its signatures and return values.
 
-A tokenizer, a image and a question go in, `(response, history)` comes out. They take the same road as
-`Conversation`: preprocessing/prompt.py makes the ids, streaming_reply.py the answer. Source: `chat`, `stream_chat`
-and `process_image` of upstream's `modeling_chatglm.py`. Different on purpose: a question is never searched for
-`<img>` tags, so no text opens a file.
+In: a tokenizer, an image and a question. Out: `(response, history)`. They use the same functions as `Conversation`:
+preprocessing/prompt.py builds the ids, streaming_reply.py the answer. Source: `chat`, `stream_chat` and `process_image`
+of upstream's `modeling_chatglm.py`. Different on purpose: a question is never searched for `<img>` tags, so no text
+opens a file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import PromptError, UsageError
 from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
 from ..preprocessing.images import ImageSource
 from ..preprocessing.processor import VisualGLMProcessor
-from ..preprocessing.prompt import Language, Turn
+from ..preprocessing.prompt import Language, Turn, describe_dropped_turns
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from .image_features import ImageFeatures
 from .start_reply import start_reply
@@ -27,9 +27,9 @@ from .streaming_reply import StreamingReply
 
 
 class History(list[tuple[str, str]]):
-    """Upstream's history, a list of (question, answer), that also remembers the image they were about.
+    """Upstream's history, a list of (question, answer), that also remembers the image.
 
-    A plain list made of it (`list(history)`, a slice) is upstream's: it remembers no image.
+    A plain list made of it (`list(history)`, a slice) is upstream's, without an image.
     """
 
     shown: tuple[str, int, bool, int] | None = None
@@ -37,7 +37,7 @@ class History(list[tuple[str, str]]):
 
     @property
     def image_embeds(self) -> Tensor | None:
-        """The image's vectors as the last answer saw them."""
+        """Embeddings of the image for the last answer."""
         return None if self.image is None else self.image.image_embeds
 
 
@@ -45,7 +45,7 @@ class UpstreamChat:
     """Upstream's methods, mixed into the model."""
 
     adapter_at_work: str | None = None
-    """The name of the adapter that was switched on (adapters/manager.py), for those who remember what it computed."""
+    """Name of the active adapter (adapters/manager.py), so that cached image embeddings can be checked."""
 
     def chat(
         self,
@@ -63,14 +63,14 @@ class UpstreamChat:
         logits_processor: Any = None,
         **kwargs: Any,
     ) -> tuple[str, History]:
-        """Answers `query` about the image; returns the answer and the history with this turn.
+        """Answer `query` about the image; return the answer and the history with this turn.
 
-        `chat(tokenizer, question, history=history)` without a image goes on with the image of that history. What
-        is None comes from the checkpoint's generation config (upstream's files: max_length 1024, min_length 100,
-        top_p 0.4, top_k 100, temperature 0.8, repetition_penalty 1.2, do_sample). `kwargs` are more sampling arguments
-        of transformers, and: `preset` ("hf", "sat", "sat_cli", "greedy"), `language` ("zh" as upstream, or "en": Q/A
-        and no Chinese character in the answer), `upstream_images` (ignore EXIF and drop transparency as upstream did),
-        `seed`.
+        `chat(tokenizer, question, history=history)` without an image continues with the image of that history.
+        Arguments that are None come from the checkpoint's generation config (upstream's files: max_length 1024,
+        min_length 100, top_p 0.4, top_k 100, temperature 0.8, repetition_penalty 1.2, do_sample). `kwargs` are more
+        sampling arguments of transformers, and: `preset` ("hf", "sat", "sat_cli", "greedy"), `language` ("zh" as
+        upstream, or "en": Q/A and no Chinese character in the answer), `upstream_images` (ignore EXIF and drop
+        transparency as upstream did), `seed`.
 
         Raises:
             ImageError: the image cannot be opened.
@@ -110,7 +110,7 @@ class UpstreamChat:
         logits_processor: Any = None,
         **kwargs: Any,
     ) -> Iterator[tuple[str, History]]:
-        """As `chat`, but yields the answer so far, with its history, as it grows. Closing the iterator stops it.
+        """Yield the answer so far, with its history, as it grows; otherwise as `chat`. Closing the iterator stops it.
 
         The last pair is what `chat` returns (upstream's stream lacks the final token when max_length ends it).
         """
@@ -145,7 +145,7 @@ class UpstreamChat:
             image_path, query = None, _question(image_path)
         past = history if isinstance(history, History) else _checked_history(history or [])
         shown, image = past.shown, past.image
-        model: Any = self  # the network that this is mixed into
+        model: Any = self  # the network that this class is mixed into
         processor = VisualGLMProcessor.for_config(model.config, tokenizer)
         if image_path is not None and not (isinstance(image_path, str) and not image_path.strip()):
             shown = _identity(image_path, upstream_images, model.config.vision.image_size)
@@ -158,7 +158,7 @@ class UpstreamChat:
         arguments = forbid_chinese_tokens(tokenizer, language, arguments)
         reply, dropped = start_reply(model, processor, turns, image_embeds, language, **arguments)
         if dropped:
-            warnings.warn(f"the dialogue is too long: its {dropped} oldest turns stay out of the prompt", stacklevel=3)
+            warnings.warn(describe_dropped_turns(dropped), stacklevel=3)
 
         def with_answer(response: str) -> History:
             extended = History([*past, (query, response)])
@@ -169,7 +169,7 @@ class UpstreamChat:
 
 
 def _identity(image: ImageSource, upstream: bool, size: int) -> tuple[str, int, bool, int] | None:
-    """What a file was when it was read, so that the same one is not encoded twice; None for anything but a file."""
+    """Return what identifies a file's content, so that it is not encoded twice; None for anything but a file."""
     if not isinstance(image, (str, Path)) or not Path(image).is_file():
         return None
     return str(image), Path(image).stat().st_mtime_ns, upstream, size
@@ -179,12 +179,12 @@ def _checked_history(history: Iterable[Any]) -> History:
     turns = list(history)
     for turn in turns:
         if not (isinstance(turn, (tuple, list)) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
-            raise PromptError(f"history holds {turn!r:.60}: give a list of (question, answer) pairs of text.")
+            raise PromptError(f"history holds {turn!r:.60}. Give a list of (question, answer) pairs of text.")
     return History((question, answer) for question, answer in turns)
 
 
 def _question(argument: Any) -> str:
-    """The question of `chat(tokenizer, question)`; a lone image is a forgotten question."""
+    """Return the question of `chat(tokenizer, question)`; raise `UsageError` for an image without a question."""
     if not isinstance(argument, str):
-        raise UsageError("chat got a image but no question: call chat(tokenizer, image, question).")
+        raise UsageError("chat got an image but no question. Call chat(tokenizer, image, question).")
     return argument

@@ -51,7 +51,7 @@ def arrange_int8(weight: Tensor) -> Tensor:
 
 
 def plain_int8(arranged: Tensor, rows: int, inputs: int) -> Tensor:
-    """The reverse of `arrange_int8`: int8 [rows, inputs]."""
+    """Undo `arrange_int8`: int8 [rows, inputs]."""
     weight = torch.empty(rows, inputs, dtype=torch.int8)
     _move_int8(weight, arranged, back=True)
     return weight
@@ -75,7 +75,7 @@ def arrange_int4(weight: Tensor, weight_scale: Tensor, group_size: int) -> Tenso
 
 
 def plain_int4(arranged: Tensor, rows: int, inputs: int, group_size: int) -> tuple[Tensor, Tensor]:
-    """The reverse of `arrange_int4`: uint8 [rows, inputs / 2] and float16 [rows, inputs / group]; `inputs` padded."""
+    """Undo `arrange_int4`: uint8 [rows, inputs / 2] and float16 [rows, inputs / group]; `inputs` padded."""
     weight = torch.empty(rows, inputs // 2, dtype=torch.uint8)
     scales = torch.empty(rows, inputs // group_size, dtype=torch.float16)
     _move_int4(weight, scales, arranged, group_size, back=True)
@@ -188,7 +188,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
 def _opened() -> CDLL:
     opened = library()
     if opened is None:
-        raise RuntimeError("the compiled kernel was not built: call available() first.")
+        raise RuntimeError("the compiled kernel was not built. Call available() first.")
     return opened
 
 

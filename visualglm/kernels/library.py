@@ -10,6 +10,7 @@ import ctypes
 import functools
 import importlib.machinery
 import os
+import sys
 from ctypes import CDLL, c_float, c_int, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
@@ -53,9 +54,13 @@ def library() -> CDLL | None:
 
 
 def _built_file() -> Path | None:
-    """Return the file that `build_ext` wrote into this folder."""
+    """Return the file that `build_ext` wrote into this folder, or else into an installed copy of this package.
+
+    Python started in a checkout imports the checkout, where `pip install .` leaves no kernel.
+    """
+    folders = [Path(__file__).parent, *(Path(entry) / "visualglm" / "kernels" for entry in sys.path)]
     names = ["_kernel" + suffix for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    return next((file for name in names if (file := Path(__file__).with_name(name)).exists()), None)
+    return next((file for folder in folders for name in names if (file := folder / name).is_file()), None)
 
 
 def _torch_threads() -> int | None:

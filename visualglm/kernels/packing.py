@@ -38,10 +38,10 @@ STORED_DTYPES: dict[int, tuple[torch.dtype, torch.dtype]] = {
 def check_format(bits: int, group_size: int) -> None:
     """Raise `QuantizationError` unless the format is supported."""
     if bits not in get_args(Bits):
-        raise QuantizationError(f"{bits} bits are not supported: choose 8 or 4.")
+        raise QuantizationError(f"{bits} bits are not supported. Choose 8 or 4.")
     if group_size not in GROUP_SIZES:
         raise QuantizationError(
-            f"a group size of {group_size} is not supported: choose one of {', '.join(map(str, GROUP_SIZES))}."
+            f"A group size of {group_size} is not supported. Choose one of {', '.join(map(str, GROUP_SIZES))}."
         )
 
 
@@ -57,7 +57,7 @@ def quantize_weight(
     """
     check_format(bits, group_size)
     if weight.dim() != 2 or not weight.is_floating_point():
-        raise QuantizationError(f"A {weight.dtype} {list(weight.shape)} cannot be quantized: give a matrix of floats.")
+        raise QuantizationError(f"A {weight.dtype} {list(weight.shape)} cannot be quantized. Give a matrix of floats.")
     if bits == 8:
         return _int8(weight)
     if importance is not None and not (importance.isfinite().all() and importance.sum() > 0):
@@ -116,7 +116,7 @@ def _int4(weight: Tensor, group_size: int, importance: Tensor | None) -> tuple[T
         scale[rows] = _searched_scale(numbers, counts).half()
         stored[rows] = bytes_of(_nearest(numbers, scale[rows].float()).flatten(-2) + 8)
     if not scale.isfinite().all():
-        raise QuantizationError("The weights hold numbers above 500,000, which 4 bits cannot store: use 8 bits.")
+        raise QuantizationError("The weights hold numbers above 500,000, which 4 bits cannot store. Use 8 bits.")
     return stored, scale
 
 

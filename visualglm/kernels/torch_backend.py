@@ -74,7 +74,7 @@ def arrange_int8(weight: Tensor) -> Tensor:
 
 
 def plain_int8(arranged: Tensor, rows: int, inputs: int) -> Tensor:
-    """The reverse of `arrange_int8`."""
+    """Undo `arrange_int8`."""
     return arranged
 
 
@@ -104,7 +104,7 @@ def arrange_int4(weight: Tensor, weight_scale: Tensor, group_size: int) -> Tenso
 
 
 def plain_int4(arranged: Tensor, rows: int, inputs: int, group_size: int) -> tuple[Tensor, Tensor]:
-    """The reverse of `arrange_int4`: uint8 [rows, inputs / 2] and float16 [rows, inputs / group]; `inputs` padded.
+    """Undo `arrange_int4`: uint8 [rows, inputs / 2] and float16 [rows, inputs / group]; `inputs` padded.
 
     Torch has no function for it; its product with one-hot rows and scales of 1 returns every number.
     """

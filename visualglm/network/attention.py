@@ -70,7 +70,7 @@ def attend(
 
 
 def decodes_on_cpu(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """True for one-token steps on a CPU, where our kernel is about 10x faster than sdpa.
+    """Return True for one-token steps on a CPU, where our kernel is about 10x faster than sdpa.
 
     The kernel has no backward pass, so it is skipped if query, key or value requires grad. A trained prefix makes keys
     and values require grad even where the query does not.

@@ -21,6 +21,7 @@ from .configuration_limits import (
     check_keys,
     check_size,
     check_sizes,
+    check_stem,
     shown,
 )
 
@@ -31,7 +32,8 @@ class VisionConfig(PreTrainedConfig):
     """Configuration of EVA-CLIP ViT-g: pre-LN blocks over one class token and `(image_size / patch_size)**2` patches.
 
     `layernorm_epsilon` is used in the blocks, `output_layernorm_epsilon` in the final norm `ln_vision`
-    (`nn.LayerNorm`'s default in upstream's `visual.py`).
+    (`nn.LayerNorm`'s default in upstream's `visual.py`). `stem` names a convolutional network whose features are added
+    to the patches and to the class token (`stem.py`); the 6B has none.
     """
 
     model_type = "visualglm_vision"
@@ -52,6 +54,7 @@ class VisionConfig(PreTrainedConfig):
     image_size: int = 224
     patch_size: int = 14
     in_channels: int = 3
+    stem: str | None = None
     initializer_range: float = 0.02
 
     @property
@@ -173,9 +176,10 @@ class VisualGLMConfig(PreTrainedConfig):
             )
         if type(self.prefix_length) is not int or not 0 <= self.prefix_length <= LONGEST_PREFIX:
             raise ConfigurationError(
-                f"prefix_length is {shown(self.prefix_length)}: write a whole number from 0 to {LONGEST_PREFIX}."
+                f"prefix_length is {shown(self.prefix_length)}. Write a whole number from 0 to {LONGEST_PREFIX}."
             )
         check_ids(self)
+        check_stem(vision)
         check_crossing(qformer)
         if qformer.num_queries != self.image_length:
             raise ConfigurationError(
@@ -197,7 +201,7 @@ class VisualGLMConfig(PreTrainedConfig):
         Raises:
             ConfigurationError: there is no `config.json`, as in a sat folder, or it is that of another model.
         """
-        from ..files.config_json import check_files  # imported here, so that importing the network imports no file code
+        from ..files.json_object import check_files  # imported here, so that importing the network imports no file code
 
         check_files(pretrained_model_name_or_path, subfolder=kwargs.get("subfolder") or "")
         stored, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
@@ -243,7 +247,7 @@ def _as_config(kind: type[Any], value: Any) -> Any:
     if value is None:
         return kind()
     if not isinstance(value, (kind, dict)):
-        raise ConfigurationError(f"{kind.base_config_key} is {shown(value)}: write an object with names and values.")
+        raise ConfigurationError(f"{kind.base_config_key} is {shown(value)}. Write an object with names and values.")
     return value if isinstance(value, kind) else kind(**value)
 
 
@@ -286,11 +290,11 @@ def _translate_upstream(upstream: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(upstream.get("eva_config"), dict) or not isinstance(upstream.get("qformer_config"), dict):
         raise ConfigurationError(
             "This is a text-only ChatGLM-6B checkpoint (its configuration has no eva_config and qformer_config). "
-            "VisualGLM needs an image encoder: use THUDM/visualglm-6b's files."
+            "VisualGLM needs an image encoder. Use THUDM/visualglm-6b's files."
         )
     if not upstream.get("position_encoding_2d", True):
         raise ConfigurationError(
-            "position_encoding_2d is false in the configuration. VisualGLM has two position channels: set it to true."
+            "position_encoding_2d is false in the configuration. VisualGLM has two position channels. Set it to true."
         )
     ours = {key: value for key, value in upstream.items() if key not in (*UPSTREAM_ONLY_KEYS, "eva_config")}
     ours["vision_config"] = _translate_vision(upstream["eva_config"])
@@ -302,7 +306,7 @@ def _translate_vision(eva: dict[str, Any]) -> dict[str, Any]:
     size = eva.get("image_size", VisionConfig.image_size)
     sides = list(size) if isinstance(size, (list, tuple)) else [size]
     if len(set(sides)) != 1:
-        raise ConfigurationError(f"eva_config.image_size is {size}. The ViT needs square images: make both equal.")
+        raise ConfigurationError(f"eva_config.image_size is {size}. The ViT needs square images. Make both equal.")
     hidden_size = eva.get("hidden_size", VisionConfig.hidden_size)
     defaults = {"inner_hidden_size": 4 * hidden_size, "layernorm_epsilon": SAT_EPSILON}
     return {**defaults, **eva, "image_size": sides[0]}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigurationError
+from .stem import STEMS
 
 CONFIG = "config.json"
 LARGEST = {
@@ -39,7 +40,7 @@ KERNELS = (None, "eager", "sdpa", "flex_attention")
 def check_size(where: str, key: str, value: Any) -> None:
     """Raise `ConfigurationError` unless `value` is a whole number from 1 to the upper bound of `key`."""
     if type(value) is not int or value < 1:
-        raise ConfigurationError(f"{where}{key} is {shown(value)}: write a whole number above 0.")
+        raise ConfigurationError(f"{where}{key} is {shown(value)}. Write a whole number above 0.")
     if value > LARGEST[key]:
         raise ConfigurationError(
             f"{where}{key} is {shown(value)}, but the maximum is {LARGEST[key]}: the configuration is damaged. "
@@ -61,7 +62,7 @@ def check_sizes(where: str, config: Any, halves: int = 1) -> None:
     for key in NUMBERS:
         value = getattr(config, key, 0.0)
         if type(value) not in (int, float) or not 0 <= value < math.inf:
-            raise ConfigurationError(f"{where}{key} is {shown(value)}: write a number, 0 or more.")
+            raise ConfigurationError(f"{where}{key} is {shown(value)}. Write a number, 0 or more.")
     divisor = halves * config.num_attention_heads
     if config.hidden_size % divisor:
         raise ConfigurationError(
@@ -77,7 +78,7 @@ def check_ids(config: Any) -> None:
         value = getattr(config, key)
         ids = value if isinstance(value, list) and value and key == "eos_token_id" else [value]
         if not all(type(index) is int and 0 <= index < LARGEST["vocab_size"] for index in ids):
-            raise ConfigurationError(f"{key} is {shown(value)}: write a token id.")
+            raise ConfigurationError(f"{key} is {shown(value)}. Write a token id.")
 
 
 def check_crossing(qformer: Any) -> None:
@@ -85,8 +86,24 @@ def check_crossing(qformer: Any) -> None:
     layers = qformer.cross_attention_layers
     if not isinstance(layers, list) or not all(type(i) is int and 0 <= i < qformer.num_layers for i in layers):
         raise ConfigurationError(
-            f"qformer_config.cross_attention_layers is {shown(layers)}: list layer indices from 0 to "
+            f"qformer_config.cross_attention_layers is {shown(layers)}. List layer indices from 0 to "
             f"{qformer.num_layers - 1}."
+        )
+
+
+def check_stem(vision: Any) -> None:
+    """Raise `ConfigurationError` unless `stem` is None or a known network, and the images have its three channels."""
+    stem = vision.stem
+    if stem is None:
+        return
+    if not isinstance(stem, str) or stem not in STEMS:
+        raise ConfigurationError(
+            f"vision_config.stem is {shown(stem)}: write null for no convolutional stem, or {' or '.join(STEMS)}."
+        )
+    if vision.in_channels != 3:
+        raise ConfigurationError(
+            f"vision_config.in_channels is {vision.in_channels}, but the stem {stem} reads images of 3 channels. "
+            "Correct one of the two."
         )
 
 
@@ -102,10 +119,10 @@ def _check_table(kind: Any, table: dict[str, Any]) -> None:
     for key, value in table.items():
         if key.lstrip("_").startswith("attn_implementation"):
             if value not in KERNELS:
-                raise ConfigurationError(f"{key} is {shown(value)}: write eager, sdpa, flex_attention or null.")
+                raise ConfigurationError(f"{key} is {shown(value)}. Write eager, sdpa, flex_attention or null.")
         elif key not in settings and (hasattr(kind, key) or key.startswith("__") or "implementation" in key):
             raise ConfigurationError(f"{shown(key)} is not a setting of a model. Remove it from {CONFIG}.")
     for key in ("dtype", "torch_dtype"):
         value = table.get(key)
         if not isinstance(value, torch.dtype) and str(value or DTYPES[0]).removeprefix("torch.") not in DTYPES:
-            raise ConfigurationError(f"{key} is {shown(value)}: write one of {', '.join(DTYPES)}.")
+            raise ConfigurationError(f"{key} is {shown(value)}. Write one of {', '.join(DTYPES)}.")

@@ -1,8 +1,8 @@
-"""Whatever compiles a step into a GPU's graph and replays it does so in one thread, always the same.
+"""Run everything that compiles or replays a CUDA graph in one thread.
 
-torch keeps captured graphs by thread: replayed from another one they fail, or write over each other's memory and say
-nothing (pytorch issue 123177). Answers are made in a thread each, so those with a static cache are handed over. The
-thread holds up nobody's end of the program. Knows nothing about models.
+torch keeps captured graphs per thread: replayed from another one they fail, or silently overwrite each other's memory
+(pytorch issue 123177). Each answer has a thread of its own, so answers with a static cache are handed to this one. It
+is a daemon, so it does not block interpreter exit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Work = tuple[Future[Any], Callable[[], Any]]
 
 
 class GraphThread:
-    """A thread that begins with the first work given to it; a forked process begins one of its own."""
+    """A daemon thread that starts with the first work it gets; a forked process starts its own."""
 
     def __init__(self) -> None:
         self.reset()
@@ -33,7 +33,7 @@ class GraphThread:
         self.waiting: SimpleQueue[Work] = SimpleQueue()
 
     def run(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns or raises; there at once, from elsewhere when its turn has come."""
+        """Return or raise what `work` does: at once in this thread, from another thread when its turn has come."""
         if threading.current_thread() is self.thread:
             return work()
         with self.lock:
@@ -58,7 +58,7 @@ os.register_at_fork(after_in_child=GRAPH_THREAD.reset)
 
 
 def in_one_thread(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """`call` from the one thread, under the caller's inference mode and autocast, which belong to threads."""
+    """Run `call` in the graph thread, under the caller's inference mode and autocast, which are per thread."""
     inference = torch.is_inference_mode_enabled()
     casts = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
 

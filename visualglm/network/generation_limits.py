@@ -1,6 +1,6 @@
-"""Settings of `generate`, from a caller or from a stranger's file -> are they possible here?
+"""Check settings of `generate`, from a caller or from an untrusted file, before any work.
 
-Checked before work begins: 100,000 beams would be that many copies of the cache. Knows nothing about models or files.
+100,000 beams, for example, would be that many copies of the cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WHOLE = {
     "num_assistant_tokens": (1, 1024),
     "max_matching_ngram_size": (1, 1024),
 }
-"""Whole numbers and their least and greatest values."""
+"""Whole numbers with their minimum and maximum."""
 REAL = {
     "temperature": (1e-6, 1e6),
     "top_p": (0, 1),
@@ -59,7 +59,7 @@ NOT_SETTINGS = ("transformers_version",)
 
 
 def fault_of_numbers(values: Mapping[str, Any]) -> str | None:
-    """What is wrong with the first number that is not possible, as a clause; None where all are."""
+    """Return a clause that says what is wrong with the first impossible number; None if all are possible."""
     for name, bounds in {**WHOLE, **REAL}.items():
         value = values.get(name)
         kinds = (int,) if name in WHOLE else (int, float)
@@ -71,7 +71,7 @@ def fault_of_numbers(values: Mapping[str, Any]) -> str | None:
 
 
 def fault_of_file(values: Mapping[str, Any], vocab_size: int) -> str | None:
-    """The same for all settings of a file; those that need objects, code or other models are not taken from one."""
+    """Return the same for all settings of a file; it may not hold those that need objects or other models."""
     fault = fault_of_numbers(values)
     if fault is not None:
         return fault
@@ -94,6 +94,6 @@ def fault_of_file(values: Mapping[str, Any], vocab_size: int) -> str | None:
 
 
 def _flat(value: Any) -> list[Any]:
-    """Ids, alone or in lists or in lists of lists."""
+    """Flatten ids: one id, a list, or a list of lists."""
     outer = value if isinstance(value, list) else [value]
     return [index for inner in outer for index in (inner if isinstance(inner, list) else [inner])]

@@ -80,7 +80,7 @@ class HookableModel:
         self.rewrap()
 
     def rewrap(self) -> None:
-        """Hook every mixin exactly once at each hook point, also where modules were replaced."""
+        """Add the hooks of every mixin exactly once, also where modules were replaced."""
         for module, _, _ in _hook_points(self):
             setattr(module, _forward_name(module), _unwrap(_forward(module)))
         for mixin in self.mixins.values():

@@ -46,7 +46,7 @@ class PrefixState:
             PromptError: the cache was cut within the prompt.
         """
         behind = past_length - self.length
-        if isinstance(behind, int) and behind < 0 and bool((self.rotary[:, 1] + behind < 1).any()):
+        if isinstance(behind, int) and behind < 0 and bool((self.rotary[:, 1] + behind < 0).any()):
             raise PromptError("The cache was cut within the prompt. Give rotary_positions or an empty cache.")
         steps = behind + torch.arange(1, new_tokens + 1, device=self.rotary.device)
         return torch.stack([self.rotary[:, :1].expand(-1, new_tokens), self.rotary[:, 1:] + steps], dim=1)
@@ -107,7 +107,7 @@ def _check_structure(input_ids: Tensor, is_mask: Tensor, config: VisualGLMConfig
         rows = (~complete).nonzero().flatten().tolist()
         raise PromptError(
             f"Rows {rows} of input_ids lack <sop> ({config.bos_token_id}), or both [gMASK] ({config.gmask_token_id}) "
-            f"and [MASK] ({config.mask_token_id}). A prompt ends with [gMASK] <sop>: build it with the processor."
+            f"and [MASK] ({config.mask_token_id}). A prompt ends with [gMASK] <sop>. Build it with the processor."
         )
 
 

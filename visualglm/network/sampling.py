@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
 from ..errors import AnswerError, UsageError
 
@@ -36,21 +36,21 @@ PRESETS: dict[str, dict[str, Any]] = {
 SAT_PRESETS = ("sat", "sat_cli")
 
 
-class SlotAwareRepetitionPenalty(LogitsProcessor):
+class PlaceholderAwareRepetitionPenalty(LogitsProcessor):
     """Repetition penalty of upstream's Hugging Face code.
 
     Every id so far counts, including the prompt. A positive logit is divided by the penalty, a negative one multiplied.
-    Upstream's image placeholders are the unk id, so here a placeholder counts as `slot_counts_as`. A *generated*
+    Upstream's image placeholders are the unk id, so here a placeholder counts as `placeholder_counts_as`. A *generated*
     `image_token_id` (after `<sop>`) counts as itself. Left padding does not count, so a row of a batch gets the same
     penalty as alone.
     """
 
     def __init__(
-        self, penalty: float, image_token_id: int, slot_counts_as: int, sop: int, padding: Tensor | None = None
+        self, penalty: float, image_token_id: int, placeholder_counts_as: int, sop: int, padding: Tensor | None = None
     ) -> None:
         self.penalty = penalty
         self.image_token_id = image_token_id
-        self.slot_counts_as = slot_counts_as
+        self.placeholder_counts_as = placeholder_counts_as
         self.sop = sop
         self.padding = padding
 
@@ -58,7 +58,7 @@ class SlotAwareRepetitionPenalty(LogitsProcessor):
         """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
         seen = torch.zeros_like(scores, dtype=torch.bool)
         placeholders = (input_ids == self.image_token_id) & ((input_ids == self.sop).cumsum(-1) == 0)
-        counted = torch.where(placeholders, self.slot_counts_as, input_ids)
+        counted = torch.where(placeholders, self.placeholder_counts_as, input_ids)
         if self.padding is not None:  # replace pads by the first real id, which counts anyway
             index = torch.arange(counted.shape[-1], device=counted.device)
             first_real = self.padding.to(counted.device).repeat_interleave(len(counted) // len(self.padding))[:, None]
@@ -66,6 +66,24 @@ class SlotAwareRepetitionPenalty(LogitsProcessor):
         seen.scatter_(1, counted.to(scores.device), True)
         penalised = torch.where(scores < 0, scores * self.penalty, scores / self.penalty)
         return torch.where(seen, penalised, scores)
+
+
+class AnswerNoRepeatNGram(NoRepeatNGramLogitsProcessor):
+    """transformers' `no_repeat_ngram_size`, counted within the answer: a question and earlier turns may be repeated.
+
+    The answer begins after the first `<sop>`; without one, all ids are the answer's.
+    """
+
+    def __init__(self, ngram_size: int, sop: int) -> None:
+        super().__init__(ngram_size)
+        self.sop = sop
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
+        begun = (input_ids == self.sop).cumsum(-1)
+        in_answer = (begun.cumsum(-1) > 1) | (begun[:, -1:] == 0)
+        unlike_any = -1 - torch.arange(input_ids.shape[-1], device=input_ids.device)
+        return super().__call__(torch.where(in_answer, input_ids, unlike_any), scores)
 
 
 class GeneratedOnlyPenalty(LogitsProcessor):
@@ -133,7 +151,7 @@ class RequireFinite(LogitsProcessor):
         if not scores.max().isfinite():
             raise AnswerError(
                 "The model computes NaN or infinity instead of an answer. Weights or adapter are damaged, or float16 "
-                "overflows: check them with `visualglm doctor`, or use dtype bfloat16 or float32."
+                "overflows. Check them with `visualglm doctor`, or use dtype bfloat16 or float32."
             )
         return scores
 

@@ -14,6 +14,18 @@ CONTINUOUS_BATCHING = (
 )
 
 
+MOVED = {
+    "num_beam_groups": "group beam search",
+    "penalty_alpha": "contrastive search",
+    "dola_layers": "DoLa",
+    "constraints": "constrained beam search",
+    "force_words_ids": "constrained beam search",
+}
+"""Settings of methods that transformers runs as code downloaded from the hub, which knows no prefix mask."""
+OTHER_MODELS = ("assistant_early_exit", "use_mtp")
+"""Settings for models with early exits or several prediction heads."""
+
+
 def check_generation_methods(config: GenerationConfig, arguments: dict[str, Any]) -> None:
     """Raise `UsageError` for settings that this architecture does not support; `arguments` override `config`."""
 
@@ -30,6 +42,15 @@ def check_generation_methods(config: GenerationConfig, arguments: dict[str, Any]
             "token_healing is not supported: a prompt ends with [gMASK] <sop>, and no text follows that could be "
             "replaced. Remove token_healing."
         )
+    for name, method in MOVED.items():
+        if setting(name) not in (None, 1):
+            raise UsageError(
+                f"{name} asks for {method}, which transformers runs as code from the hub, and which is not supported. "
+                f"Remove {name}, or use num_beams or do_sample."
+            )
+    other = next((name for name in OTHER_MODELS if setting(name)), None)
+    if other is not None:
+        raise UsageError(f"{other} is not supported: this model has one prediction head. Give assistant_model instead.")
     if setting("cache_implementation") == "paged":
         raise UsageError(CONTINUOUS_BATCHING)
     if setting("guidance_scale") not in (None, 1) and arguments.get("negative_prompt_ids") is None:

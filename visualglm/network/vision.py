@@ -3,8 +3,9 @@
     pixel_values [P, 3, 224, 224] -- patch_embed, class token, positions --> [P, 257, 1408]
         -- 39 pre-LN blocks --> [P, 257, 1408] -- ln_vision --> [P, 257, 1408], class token included
 
-P is the number of images. Module names are upstream's tensor names, so a checkpoint loads without renaming. Source:
-SwissArmyTransformer `vit_model.py`, upstream `visual.py`.
+P is the number of images. A configuration may add a convolutional stem (`stem.py`), which the 6B does not have. Module
+names are upstream's tensor names, so a checkpoint loads without renaming. Source: SwissArmyTransformer `vit_model.py`,
+upstream `visual.py`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..errors import ImageError
 from .attention import SelfAttention
 from .configuration import VisionConfig
+from .stem import POOLED_CHANNELS, ConvolutionalStem, map_channels, maps_per_patch
 
 
 class FeedForward(nn.Module):
@@ -68,9 +70,14 @@ class ViTTransformer(nn.Module):
         self.position_embeddings = nn.Embedding(config.num_positions, config.hidden_size)
         self.layers = nn.ModuleList(ViTBlock(config) for _ in range(config.num_layers))
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Patch embeddings [P, N, hidden] -> [P, 1 + N, hidden], before the last layer norm."""
+    def forward(self, patches: Tensor, pooled: Tensor | None = None) -> Tensor:
+        """Patch embeddings [P, N, hidden] -> [P, 1 + N, hidden], before the last layer norm.
+
+        `pooled` [P, hidden] is added to the class token.
+        """
         class_token = embed_rows(self.word_embeddings, 1, patches.device).expand(patches.shape[0], -1, -1)
+        if pooled is not None:
+            class_token = class_token + pooled[:, None]
         hidden_states = torch.cat([class_token, patches], dim=1)
         hidden_states = hidden_states + embed_rows(self.position_embeddings, hidden_states.shape[1], patches.device)
         for layer in self.layers:
@@ -92,6 +99,43 @@ class PatchEmbed(nn.Module):
         return self.proj(pixel_values).flatten(2).transpose(1, 2)
 
 
+class ZeroLinear(nn.Linear):
+    """Linear layer that begins at zero."""
+
+
+class StemEmbed(PatchEmbed):
+    """Patch embedding with a convolutional stem: its maps are added to the patches, its pooled features to the class.
+
+    The two added linear layers begin at zero, so a stem leaves a trained model's answers as they are until it is
+    trained.
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__(config)
+        assert config.stem is not None
+        self.patch_size = config.patch_size
+        self.stem = ConvolutionalStem(config.stem)
+        self.map_proj = ZeroLinear(map_channels(config.stem, config.patch_size), config.hidden_size)
+        self.pooled_proj = ZeroLinear(POOLED_CHANNELS, config.hidden_size)
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """[P, 3, H, W] -> [P, (H / patch) * (W / patch), hidden] and what the class token gains, [P, hidden]."""
+        patches = super().forward(pixel_values)
+        maps, pooled = self.stem(pixel_values.to(patches))
+        near = maps_per_patch(maps, self.patch_size, pixel_values.shape[-1] // self.patch_size)
+        return patches + self.map_proj(near), self.pooled_proj(pooled)
+
+
+def is_of_stem(name: str) -> bool:
+    """Return True for the full name of a parameter that only a model with a stem has."""
+    return any(f".patch_embedding.{part}." in name for part in ("stem", "map_proj", "pooled_proj"))
+
+
+def is_frozen(name: str) -> bool:
+    """Return True for the full name of a stem's own parameter, which no training changes."""
+    return ".patch_embedding.stem." in name
+
+
 class ClassHead(nn.Module):
     """Final layer norm, named after upstream's `cls` mixin."""
 
@@ -108,7 +152,7 @@ class VisionTransformer(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["ViTBlock"]
+    _no_split_modules = ["ViTBlock", "StemEmbed"]
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
@@ -116,8 +160,17 @@ class VisionTransformer(PreTrainedModel):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__(config)
         self.transformer = ViTTransformer(config)
-        self.mixins = nn.ModuleDict({"patch_embedding": PatchEmbed(config), "cls": ClassHead(config)})
+        embed = PatchEmbed(config) if config.stem is None else StemEmbed(config)
+        self.mixins = nn.ModuleDict({"patch_embedding": embed, "cls": ClassHead(config)})
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, ZeroLinear):
+            initialization.zeros_(module.weight)
+            initialization.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """[P, 3, image_size, image_size] -> [P, 1 + patches, hidden].
@@ -131,8 +184,9 @@ class VisionTransformer(PreTrainedModel):
                 f"pixel_values have shape {list(pixel_values.shape)}, but the model needs [images, 3, {size}, {size}]. "
                 "Let the processor resize the images, or call model.resize_image_size(N) for another resolution."
             )
-        patch_embed, head = cast(PatchEmbed, self.mixins["patch_embedding"]), cast(ClassHead, self.mixins["cls"])
-        return head.ln_vision(self.transformer(patch_embed(pixel_values)))
+        embedded = self.mixins["patch_embedding"](pixel_values)
+        patches, pooled = (embedded, None) if self.config.stem is None else embedded
+        return cast(ClassHead, self.mixins["cls"]).ln_vision(self.transformer(patches, pooled))
 
     @torch.no_grad()
     def resize_positions(self, image_size: int) -> None:

@@ -77,7 +77,7 @@ class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGeneratio
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["GLMBlock", "ViTBlock", "QFormerLayer"]
+    _no_split_modules = ["GLMBlock", "ViTBlock", "StemEmbed", "QFormerLayer"]
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _skip_keys_device_placement = ["past_key_values"]
     _tied_weights_keys = {"lm_head.weight": "transformer.word_embeddings.weight"}
@@ -163,7 +163,9 @@ class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGeneratio
         )
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         if use_cache and past_key_values is None:
-            past_key_values = preallocate(DynamicCache(config=self.config))
+            past_key_values = DynamicCache(config=self.config)
+        if isinstance(past_key_values, DynamicCache) and not torch.compiler.is_compiling():
+            preallocate(past_key_values)
 
         rotary_positions, prefix_lengths = self._positions(
             input_ids, attention_mask, past_key_values, rotary_positions, skip_gaps
@@ -174,7 +176,7 @@ class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGeneratio
         if prefix_lengths is not None:
             if image_embeds is None and pixel_values is not None:
                 image_embeds, cross_attentions = self.image_encoder(pixel_values, output_attentions)
-            inputs_embeds = self._fill_slots(inputs_embeds, input_ids, prefix_lengths, image_embeds)
+            inputs_embeds = self._fill_placeholders(inputs_embeds, input_ids, prefix_lengths, image_embeds)
         kernel = attention_implementation(self.config._attn_implementation, input_ids.shape[1], output_attentions)
         mask = prefix_mask(kernel, inputs_embeds, attention_mask, past_key_values, prefix_lengths)
         glm = self.transformer(
@@ -223,25 +225,27 @@ class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGeneratio
             PrefixState(rotary_positions[..., -1], length).remember(past_key_values)
         return rotary_positions, prefix_lengths
 
-    def _fill_slots(
+    def _fill_placeholders(
         self, inputs_embeds: Tensor, input_ids: Tensor, prefix_lengths: Tensor, image_embeds: Tensor | None
     ) -> Tensor:
         """Replace the placeholder tokens of the prefix by the image embeddings, row by row, in order."""
-        slots = self._slots(input_ids, prefix_lengths)
+        placeholders = self._placeholder_mask(input_ids, prefix_lengths)
         if not torch.compiler.is_compiling():
-            self._check_slots(slots, 0 if image_embeds is None else len(image_embeds))
+            self._check_placeholders(placeholders, 0 if image_embeds is None else len(image_embeds))
             self._check_embeds(image_embeds)
         if image_embeds is None:
             return inputs_embeds
-        return inputs_embeds.masked_scatter(slots[..., None].to(inputs_embeds.device), image_embeds.to(inputs_embeds))
+        return inputs_embeds.masked_scatter(
+            placeholders[..., None].to(inputs_embeds.device), image_embeds.to(inputs_embeds)
+        )
 
-    def _slots(self, input_ids: Tensor, prefix_lengths: Tensor) -> Tensor:
+    def _placeholder_mask(self, input_ids: Tensor, prefix_lengths: Tensor) -> Tensor:
         """Return a mask [B, T] of placeholder tokens; a *generated* image id after the prefix does not count."""
         index = torch.arange(input_ids.shape[1], device=input_ids.device)
         return (input_ids == self.config.image_token_id) & (index < prefix_lengths[:, None])
 
-    def _check_slots(self, slots: Tensor, images: int) -> None:
-        per_row = slots.sum(-1)
+    def _check_placeholders(self, placeholders: Tensor, images: int) -> None:
+        per_row = placeholders.sum(-1)
         if bool((per_row % self.config.image_length).any()) or int(per_row.sum()) != images * self.config.image_length:
             raise PromptError(
                 f"{images} images need {self.config.image_length} placeholder tokens each, but the rows of input_ids "

@@ -13,7 +13,7 @@ from transformers import BatchEncoding
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from ..errors import PromptError, UsageError
-from .chat_messages import CHAT_TEMPLATE, check_messages, messages_to_turns
+from .chat_messages import CHAT_TEMPLATE, check_messages, messages_to_turns, refuse_assistant_mask
 from .prompt import Language, build_chat_row
 
 
@@ -35,12 +35,14 @@ class ChatTokenizer(SentencePieceBackend):
 
         Raises:
             PromptError: the messages are no dialogue, have images, or ask for tools, documents or truncation.
+            UsageError: an argument is unknown, or `return_assistant_tokens_mask` is given with another template.
         """
         batch = conversation if conversation and isinstance(conversation[0], (list, tuple)) else [conversation]
         if (chat_template or self.chat_template) != CHAT_TEMPLATE:
+            refuse_assistant_mask(kwargs)
             return super().apply_chat_template(conversation, tools, documents, chat_template, **kwargs)
         if tools or documents:
-            raise PromptError("VisualGLM was not trained with tools or documents: leave them out.")
+            raise PromptError("VisualGLM was not trained with tools or documents. Leave them out.")
         if kwargs.pop("tokenize", True):
             return self._tokenize_chat(batch, batch is conversation, **kwargs)
         for messages in batch:
@@ -65,14 +67,14 @@ class ChatTokenizer(SentencePieceBackend):
         **unknown: Any,
     ) -> Any:
         if unknown:
-            raise UsageError(f"apply_chat_template has no argument {min(unknown)!r}: correct or remove it.")
+            raise UsageError(f"apply_chat_template has no argument {min(unknown)!r}. Correct or remove it.")
         if truncation:
-            raise PromptError("A prompt is never cut in the middle: leave truncation out.")
+            raise PromptError("A prompt is never cut in the middle. Leave truncation out.")
         rows, masks = [], []
         for messages in batch:
             turns, images = messages_to_turns(messages)
             if images:
-                raise PromptError("The tokenizer takes no images: use the processor's apply_chat_template.")
+                raise PromptError("The tokenizer takes no images. Use the processor's apply_chat_template.")
             prompt, mask = build_chat_row(
                 self,
                 turns,

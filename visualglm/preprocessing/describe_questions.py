@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+DEFAULT_QUESTIONS = {"zh": "描述这张图片。", "en": "Describe this picture."}
+"""Asked about an image when the user asks nothing."""
+
 DESCRIBE_QUESTIONS: dict[Literal["zh", "en"], tuple[str, ...]] = {
     "zh": (
         "描述这张图片。",

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ..errors import ImageError
+from ..errors import ImageError, install_command
 from ..files.untrusted_files import wrong_download
 from .image_limits import MEMORY_LIMIT, CostlyError, MeteredBytes, check_exif, decoder_bytes, is_heif
 
@@ -94,7 +94,7 @@ def decode_image(content: bytes, name: str, upstream: bool = False) -> Image.Ima
     except ImageError:
         raise
     except CostlyError as error:
-        raise ImageError(f"{name} is too costly to decode ({error}): save it as a plain JPEG or PNG.") from error
+        raise ImageError(f"{name} is too costly to decode ({error}). Save it as a plain JPEG or PNG.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{name} is too large to decode safely ({error}): shrink it below {PIXEL_LIMIT:,} pixels, and "
@@ -156,15 +156,16 @@ def _diagnosis(content: bytes, name: str, error: Exception) -> str:
     """Say in one sentence why Pillow cannot read the file."""
     head = content[:1024]
     if is_heif(head) and not register_heif():
-        return f'{name} is a HEIC image: run pip install "visualglm[heif]", or save it as JPEG or PNG.'
+        return f"{name} is a HEIC image. Run: {install_command('heif')}, or save it as JPEG or PNG."
     if b"<svg" in head.lower():
         return f"{name} is an SVG drawing, not an image of pixels: export it as PNG."
     fault = wrong_download(head)
     if fault is not None:
         return f"{name} {fault}"
     if isinstance(error, UnidentifiedImageError) and not is_heif(head):
-        return f"{name} is not an image of a known kind ({', '.join(_formats())}): save it as PNG or JPEG."
-    return f"{name} is broken or cut short ({error}): get a whole copy."
+        register_heif()  # so that a process that decodes no HEIC yet names it, too
+        return f"{name} is not an image of a known kind ({', '.join(_formats())}). Save it as PNG or JPEG."
+    return f"{name} is broken or cut short ({error}). Get a whole copy."
 
 
 def as_upstream(image: Image.Image, name: str) -> Image.Image:
@@ -173,7 +174,7 @@ def as_upstream(image: Image.Image, name: str) -> Image.Image:
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
     except PIL_DECODE_ERRORS as error:
-        raise ImageError(f"{name} cannot become RGB ({error}): save it as PNG or JPEG.") from error
+        raise ImageError(f"{name} cannot become RGB ({error}). Save it as PNG or JPEG.") from error
 
 
 def _as_seen(image: Image.Image) -> Image.Image:

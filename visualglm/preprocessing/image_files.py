@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 from typing import IO, Any
 
 from ..errors import ImageError
@@ -12,6 +13,8 @@ from ..files.untrusted_files import open_regular
 
 FILE_LIMIT = 256_000_000
 """Maximum bytes of an image file."""
+
+URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 READ_BYTES = 1 << 20
 """Bytes read from a stream at once."""
@@ -29,7 +32,7 @@ def _open(path: str | os.PathLike[str]) -> IO[bytes]:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise ImageError(f"{os.fspath(path)[:200]} is not a file but a pipe or a device: save it as a file.") from error
+        raise ImageError(f"{os.fspath(path)[:200]} is not a file but a pipe or a device. Save it as a file.") from error
 
 
 def read_image(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
@@ -56,7 +59,7 @@ def read_stream(file: Any, name: str) -> bytes:
         ImageError: it is opened as text, cannot be read, or has more than `FILE_LIMIT` bytes.
     """
     if isinstance(file, io.TextIOBase):
-        raise ImageError("The image file is opened as text: open it with mode 'rb'.")
+        raise ImageError("The image file is opened as text. Open it with mode 'rb'.")
     content = bytearray()
     try:
         if getattr(file, "seekable", lambda: False)():
@@ -64,7 +67,30 @@ def read_stream(file: Any, name: str) -> bytes:
         while len(content) <= FILE_LIMIT and (part := file.read(READ_BYTES)):
             content += part
     except (OSError, ValueError, TypeError) as error:
-        raise ImageError(f"{name} cannot be read ({error}): open it with mode 'rb'.") from error
+        raise ImageError(f"{name} cannot be read ({error}). Open it with mode 'rb'.") from error
     if len(content) > FILE_LIMIT:
         raise ImageError(f"{name} has more than {FILE_LIMIT:,} bytes: shrink it.")
     return bytes(content)
+
+
+def read_path(path: str) -> bytes:
+    """Read the image file that a user named.
+
+    Raises:
+        ImageError: it is a URL or a folder, does not exist, or cannot be read.
+    """
+    if URL.match(path):
+        raise ImageError(
+            f"{path[:100]} is a URL, and images are not fetched. Download it and give the file, or pipe it: "
+            f"curl -L URL | visualglm ask -"
+        )
+    if not path.strip():
+        raise ImageError("No image was named: give its path.")
+    try:
+        return read_image(path)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path[:200]} does not exist: check the path.") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path} is a folder: give one image in it.") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path[:200]!r} cannot be read ({error}): check the path and its permissions.") from error

@@ -153,7 +153,7 @@ class _Child:
         except (OSError, EOFError) as error:
             name = f"The image ({len(content)} bytes)"
             if late.is_set():
-                raise ImageError(f"{name} takes more than {seconds:g} s to decode: save it as a plain JPEG.") from error
+                raise ImageError(f"{name} takes more than {seconds:g} s to decode. Save it as a plain JPEG.") from error
             if self._killed:
                 raise EndedError("the decoding was ended") from error
             self.kill()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import re
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,12 +25,11 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 from ..errors import ImageError
 from ..network.configuration import VisualGLMConfig
 from .image_decoding import as_upstream, decode_image
-from .image_files import read_image, read_stream
+from .image_files import read_path, read_stream
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 """Types that `open_image` accepts."""
 
-URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 DATA_URL_HEADER = 1024
 """Maximum characters before the data of a data URL."""
 BASE64_SLICE = 1 << 20
@@ -62,31 +60,16 @@ def open_image(source: ImageSource, *, upstream: bool = False) -> Image.Image:
         return decode_image(data_url_bytes(source), "The image in the data URL", upstream)
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
-        return decode_image(_read_path(path), path, upstream)
+        return decode_image(read_path(path), path, upstream)
     if hasattr(source, "read"):
         name = f"The image {getattr(source, 'name', 'in the file object')}"
         return decode_image(read_stream(source, name), name, upstream)
     if hasattr(source, "__array__"):
         return _from_array(np.asarray(source.detach().cpu() if hasattr(source, "detach") else source))
     raise ImageError(
-        f"An image cannot be a {type(source).__name__}: give a path, bytes, an open file, a data URL, a PIL image "
+        f"An image cannot be a {type(source).__name__}. Give a path, bytes, an open file, a data URL, a PIL image "
         "or an array."
     )
-
-
-def _read_path(path: str) -> bytes:
-    if URL.match(path):
-        raise ImageError(f"{path[:100]} is a URL, and images are not fetched: download it and give the file.")
-    if not path.strip():
-        raise ImageError("No image was named: give its path.")
-    try:
-        return read_image(path)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path[:200]} does not exist: check the path.") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{path} is a folder: give one image in it.") from error
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path[:200]!r} cannot be read ({error}): check the path and its permissions.") from error
 
 
 def data_url_bytes(url: str) -> bytes:
@@ -99,7 +82,7 @@ def data_url_bytes(url: str) -> bytes:
     """
     comma = url.find(",", 0, DATA_URL_HEADER)
     if url[:5].lower() != "data:" or not url[:comma].lower().endswith(";base64"):
-        raise ImageError("The data URL has no base64 data: write data:image/png;base64,... .")
+        raise ImageError("The data URL has no base64 data. Write data:image/png;base64,... .")
     return base64_bytes(url, comma + 1)
 
 
@@ -136,7 +119,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and shape[-1] not in (1, 3, 4) and shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
-        raise ImageError(f"An array of shape {shape} is no image: give [H, W], [H, W, 3] or [H, W, 4].")
+        raise ImageError(f"An array of shape {shape} is not an image. Give [H, W], [H, W, 3] or [H, W, 4].")
     if array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):
             raise ImageError(
@@ -147,7 +130,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     elif array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif array.dtype != np.uint8:
-        raise ImageError(f"An array of {array.dtype} is ambiguous: give uint8, or floats in 0..1.")
+        raise ImageError(f"An array of {array.dtype} is ambiguous. Give uint8, or floats in 0..1.")
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array[..., :3] if array.ndim == 3 else array
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 

@@ -17,9 +17,15 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import to_py_obj
 
 from ..errors import PromptError
-from ..files.config_json import check_files
+from ..files.json_object import check_files
 from ..network.configuration import VisualGLMConfig
-from .chat_messages import CHAT_TEMPLATE, IMAGE_PLACEHOLDER, check_messages, messages_to_turns
+from .chat_messages import (
+    CHAT_TEMPLATE,
+    IMAGE_PLACEHOLDER,
+    check_messages,
+    messages_to_turns,
+    refuse_assistant_mask,
+)
 from .images import VisualGLMImageProcessor
 from .processor_arguments import (
     PADDING_ARGUMENTS,
@@ -27,7 +33,7 @@ from .processor_arguments import (
     sort_call_arguments,
     sort_loading_arguments,
 )
-from .processor_config import hub_arguments, image_placeholder_settings, image_settings
+from .processor_config import complete_settings, hub_arguments
 from .prompt import (
     MARKS,
     Language,
@@ -37,6 +43,7 @@ from .prompt import (
     build_prompt,
     build_training_row,
     check_question,
+    describe_dropped_turns,
     encode_around_images,
     marks_of,
     split_at_images,
@@ -92,11 +99,11 @@ class VisualGLMProcessor(ProcessorMixin):
         """Read the saved settings, completed from the model's `config.json` or sat's `model_config.json`."""
         check_files(pretrained_model_name_or_path, FILES, kwargs.get("subfolder") or "")
         stored, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        return {**image_placeholder_settings(pretrained_model_name_or_path, hub_arguments(kwargs)), **stored}, unused
+        return complete_settings(stored, pretrained_model_name_or_path, hub_arguments(kwargs)), unused
 
     @classmethod
     def _get_arguments_from_pretrained(
-        cls, pretrained_model_name_or_path: Any, processor_dict: Any = None, **kwargs: Any
+        cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any], **kwargs: Any
     ) -> list[Any]:
         hub = hub_arguments(kwargs)
         own = inspect.signature(cls.__init__).parameters
@@ -106,8 +113,7 @@ class VisualGLMProcessor(ProcessorMixin):
         tokenizer = kwargs.get("tokenizer") or ChatGLMTokenizer.from_pretrained(
             pretrained_model_name_or_path, **hub, **for_tokenizer
         )
-        stored = (processor_dict or {}).get("image_processor") or image_settings(pretrained_model_name_or_path, hub)
-        return [VisualGLMImageProcessor.from_dict(stored, **for_images), tokenizer]
+        return [VisualGLMImageProcessor.from_dict(processor_dict["image_processor"], **for_images), tokenizer]
 
     # images and text to ids
 
@@ -138,9 +144,9 @@ class VisualGLMProcessor(ProcessorMixin):
             ImageError: an image cannot be opened.
         """
         if kwargs.pop("videos", None) is not None or kwargs.pop("audio", None) is not None:
-            raise PromptError("VisualGLM takes no video or audio: give text, images, or both.")
+            raise PromptError("VisualGLM takes no video or audio. Give text, images, or both.")
         if text is None and images is None:
-            raise PromptError("There is nothing to process: give text, images, or both.")
+            raise PromptError("There is nothing to process. Give text, images, or both.")
         options, image_options = sort_call_arguments(self, kwargs)
         data: dict[str, Any] = {}
         if text is not None:
@@ -155,7 +161,7 @@ class VisualGLMProcessor(ProcessorMixin):
         placeholders = text.count(IMAGE_PLACEHOLDER)
         if placeholders and images and placeholders != images:
             raise PromptError(
-                f"The text has {placeholders} {IMAGE_PLACEHOLDER} and there are {images} images: make them "
+                f"The text has {placeholders} {IMAGE_PLACEHOLDER} and there are {images} images. Make them "
                 "equal, or use apply_chat_template, which does."
             )
         if not images:
@@ -235,7 +241,7 @@ class VisualGLMProcessor(ProcessorMixin):
 
         Raises:
             PromptError: the messages are no dialogue, the question is blank, or it does not fit.
-            UsageError: an argument is unknown.
+            UsageError: an argument is unknown, or `return_assistant_tokens_mask` is given with another template.
             ImageError: an image cannot be opened.
         """
         batch = _as_batch(conversation)
@@ -246,6 +252,8 @@ class VisualGLMProcessor(ProcessorMixin):
             self._sort_chat_arguments(**kwargs)
             for messages in batch:
                 check_messages(messages)
+        else:
+            refuse_assistant_mask(kwargs)
         if max_tokens is not None or kwargs.get("continue_final_message"):
             raise PromptError("max_tokens and continue_final_message need tokenize=True: text has no place for them.")
         if language != "auto":  # what our template does by itself, and no other template knows
@@ -264,7 +272,7 @@ class VisualGLMProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> Any:
         if return_assistant_tokens_mask and continue_final_message:
-            raise PromptError("An answer that is continued is no training row: leave return_assistant_tokens_mask out.")
+            raise PromptError("A continued answer is not a training row. Remove return_assistant_tokens_mask.")
         options, image_options = self._sort_chat_arguments(**kwargs)
         rows, masks, sources = [], [], []
         for messages in batch:
@@ -280,12 +288,12 @@ class VisualGLMProcessor(ProcessorMixin):
                 add_generation_prompt=add_generation_prompt,
             )
             if prompt.dropped_turns:
-                logger.warning("The dialogue is too long: its %d oldest turns were left out.", prompt.dropped_turns)
+                logger.warning(describe_dropped_turns(prompt.dropped_turns))
             rows.append(prompt.input_ids)
             masks.append(mask)
             sources += images
         if any(source is None for source in sources):
-            raise PromptError("An image of the messages has no source: give it as image, path, url or base64.")
+            raise PromptError("An image of the messages has no source. Give it as image, path, url or base64.")
         data = self._pad(rows, options)
         if not return_dict:
             return data["input_ids"]
@@ -299,7 +307,7 @@ class VisualGLMProcessor(ProcessorMixin):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Sort the arguments of `apply_chat_template` that are those of a call."""
         if kwargs.get("tools") or kwargs.get("documents"):
-            raise PromptError("VisualGLM was not trained with tools or documents: leave them out.")
+            raise PromptError("VisualGLM was not trained with tools or documents. Leave them out.")
         call = {
             **(processor_kwargs or {}),
             **{key: value for key, value in kwargs.items() if key not in CHAT_ARGUMENTS},
@@ -342,7 +350,7 @@ class VisualGLMProcessor(ProcessorMixin):
 def _as_batch(conversation: Sequence[Any]) -> Sequence[Any]:
     """Wrap a single conversation in a batch; raise `PromptError` if it is empty."""
     if not conversation:
-        raise PromptError("The conversation has no messages: ask a question.")
+        raise PromptError("The conversation has no messages. Ask a question.")
     return conversation if isinstance(conversation[0], (list, tuple)) else [conversation]
 
 
@@ -369,6 +377,6 @@ def _images_per_text(images: Any, texts: Sequence[str]) -> list[int]:
     if not sum(placeholders) and total == len(texts):
         return [1] * len(texts)
     raise PromptError(
-        f"{total} images cannot be assigned to {len(texts)} texts with {sum(placeholders)} {IMAGE_PLACEHOLDER}: give a "
+        f"{total} images cannot be assigned to {len(texts)} texts with {sum(placeholders)} {IMAGE_PLACEHOLDER}. Give a "
         "list of images for each text."
     )

@@ -69,7 +69,7 @@ def sort_call_arguments(processor: ProcessorMixin, given: Mapping[str, Any]) -> 
         ("common_kwargs", known),
     ):
         if not isinstance(given.get(group) or {}, Mapping):
-            raise UsageError(f"{group} is {given[group]!r}: give a dictionary of arguments.")
+            raise UsageError(f"{group} is {given[group]!r}. Give a dictionary of arguments.")
         _check_names(given.get(group) or {}, names)
     unused = other_names - text_names - image_names
     used = {key: value for key, value in given.items() if value is not None and key not in unused}
@@ -83,7 +83,7 @@ def sort_call_arguments(processor: ProcessorMixin, given: Mapping[str, Any]) -> 
             PaddingStrategy(text["padding"])  # raises ValueError for an unknown strategy
     except (StrictDataclassError, ValueError, TypeError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise UsageError(f"An argument of the processor is invalid ({reason}): correct or remove it.") from error
+        raise UsageError(f"An argument of the processor is invalid ({reason}). Correct or remove it.") from error
     _check_text_arguments(text)
     return text, {key: value for key, value in merged["images_kwargs"].items() if key in image_names}
 
@@ -114,7 +114,7 @@ def _check_names(given: Iterable[str], known: set[str]) -> None:
 
 def _check_text_arguments(text: Mapping[str, Any]) -> None:
     if text.get("truncation") not in NO_TRUNCATION:
-        raise PromptError("A prompt is never cut in the middle: use apply_chat_template(max_tokens=...) instead.")
+        raise PromptError("A prompt is never cut in the middle. Use apply_chat_template(max_tokens=...) instead.")
     for name, value in text.items():
         if value and name not in USED_TEXT_ARGUMENTS:
-            raise UsageError(f"The processor does not support {name}: remove it.")
+            raise UsageError(f"The processor does not support {name}. Remove it.")

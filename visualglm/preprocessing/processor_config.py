@@ -12,7 +12,8 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-from ..files.config_json import read_object
+from ..errors import ConfigurationError
+from ..files.json_object import read_object
 from ..network.configuration_limits import check_size
 
 MODEL_CONFIGS = ("config.json", "model_config.json")  # ours and upstream's, sat's
@@ -24,20 +25,23 @@ def hub_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: given[key] for key in HUB_ARGUMENTS if given.get(key) is not None}
 
 
-def image_placeholder_settings(folder: Any, hub: Mapping[str, Any]) -> dict[str, int]:
-    """Read `image_length` and `image_token_id` from the model's configuration."""
+def complete_settings(stored: Mapping[str, Any], folder: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete a processor's stored settings from the model's configuration.
+
+    These are `image_length`, `image_token_id` and `image_processor`, whose settings may also be in a file of their own.
+    """
     config = _read_json(folder, MODEL_CONFIGS, hub)
     length, rows = config.get("image_length", 32), config.get("vocab_size", 130528)
     token = config.get("image_token_id") or rows
     for key, value in (("image_length", length), ("vocab_size", rows), ("vocab_size", token)):
         check_size("", key, value)
-    return {"image_length": length, "image_token_id": config.get("image_token_id") or rows - 1}
-
-
-def image_settings(folder: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
-    """Read `preprocessor_config.json`; without one, the image size in the model's configuration."""
-    stored = _read_json(folder, ("preprocessor_config.json",), hub)
-    return stored or {"size": _image_size(_read_json(folder, MODEL_CONFIGS, hub))}
+    images = stored.get("image_processor") or _read_json(folder, ("preprocessor_config.json",), hub)
+    return {
+        "image_length": length,
+        "image_token_id": config.get("image_token_id") or rows - 1,
+        **stored,
+        "image_processor": images or {"size": _image_size(config)},
+    }
 
 
 def _read_json(folder: Any, names: Sequence[str], hub: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def _read_json(folder: Any, names: Sequence[str], hub: Mapping[str, Any]) -> dic
             **hub,
         )
         if found is not None:
-            return read_object(Path(found))
+            return read_object(Path(found), ConfigurationError)
     return {}
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from ..errors import PromptError
+from ..errors import ContextLengthError, PromptError
 
 Language = Literal["auto", "zh", "en"]
 
@@ -47,24 +47,34 @@ class PlainTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Turn:
-    """One question, its answer (None: not answered yet), and the number of its images."""
+    """One question, its answer (None: not answered yet), the number of its images, and the text of system messages
+    that `question` contains."""
 
     question: str
     answer: str | None = None
     image_count: int = 0
+    system: str = ""
 
 
 @dataclass(frozen=True)
 class Prompt:
     """`input_ids` [T], the number of dropped turns, and the number of images.
 
-    The ids end in `[gMASK] <sop>`, then the beginning of an answer if one is continued. Images are never dropped:
-    those of dropped turns move to the oldest remaining turn.
+    The ids end in `[gMASK] <sop>`, then the beginning of an answer if one is continued. Images and system messages are
+    never dropped: those of dropped turns move to the oldest remaining turn.
     """
 
     input_ids: list[int]
     dropped_turns: int
     image_count: int
+
+
+def describe_dropped_turns(count: int, language: Literal["zh", "en"] = "en") -> str:
+    """Return the sentence with which every interface reports `Prompt.dropped_turns`."""
+    if language == "zh":
+        return f"对话太长，最早的 {count} 轮没有进入提示。"
+    turns = "oldest turn was" if count == 1 else f"{count} oldest turns were"
+    return f"The dialogue is too long. Its {turns} left out of the prompt."
 
 
 def language_of(text: str) -> Literal["zh", "en"]:
@@ -79,7 +89,7 @@ def marks_of(language: Language, question: str) -> tuple[str, str]:
         PromptError: the language is unknown.
     """
     if language not in ("auto", "zh", "en"):
-        raise PromptError(f"language is {language!r}: write auto, zh or en.")
+        raise PromptError(f"language is {language!r}. Write auto, zh or en.")
     return MARKS[language_of(question) if language == "auto" else language]
 
 
@@ -96,11 +106,12 @@ def build_prompt(
     """Build the ids that ask the last turn's question.
 
     `language` selects 问/答 or Q/A for the whole dialogue (`auto`: by the last question). If the dialogue exceeds
-    `max_tokens`, the oldest turns are dropped whole; every image and the last question remain. `continue_answer`: the
-    last turn has the beginning of an answer, which follows `<sop>`.
+    `max_tokens`, the oldest turns are dropped whole; every image, every system message and the last question remain.
+    `continue_answer`: the last turn has the beginning of an answer, which follows `<sop>`.
 
     Raises:
-        PromptError: there is no question, or the last one is blank or does not fit.
+        PromptError: there is no question, or the last one is blank.
+        ContextLengthError: what must remain does not fit.
     """
     _check_turns(turns, answered=continue_answer)
     check_question(turns[-1].question)
@@ -124,7 +135,8 @@ def build_training_row(
     exceeds `max_tokens`, the oldest turns are dropped.
 
     Raises:
-        PromptError: question and answer alone do not fit, or the last turn has no answer.
+        PromptError: the last turn has no answer.
+        ContextLengthError: question and answer alone do not fit.
     """
     _check_turns(turns, answered=True)
     answer = [*tokenizer.encode_plain(turns[-1].answer or ""), tokenizer.eos_token_id]
@@ -187,6 +199,14 @@ def split_at_images(text: str) -> list[str]:
     return texts
 
 
+def merge_dropped(turns: Sequence[Turn], dropped: int) -> Turn:
+    """Return turn number `dropped` with the images and system messages of the turns before it."""
+    oldest = turns[dropped]
+    texts = [*(turn.system for turn in turns[:dropped] if turn.system), oldest.question]
+    images = sum(turn.image_count for turn in turns[: dropped + 1])
+    return replace(oldest, question="\n".join(texts), image_count=images)
+
+
 def _fit(
     tokenizer: PlainTokenizer,
     turns: Sequence[Turn],
@@ -200,15 +220,37 @@ def _fit(
     turns = [*turns[:-1], replace(turns[-1], answer=None)]
 
     def encode_without(dropped: int) -> list[int]:
-        oldest = replace(turns[dropped], image_count=sum(turn.image_count for turn in turns[: dropped + 1]))
-        return encode_around_images(tokenizer, write_turns([oldest, *turns[dropped + 1 :]], marks), placeholders)
+        kept = [merge_dropped(turns, dropped), *turns[dropped + 1 :]]
+        return encode_around_images(tokenizer, write_turns(kept, marks), placeholders)
 
-    first = 0 if max_tokens is None else _oldest_turn_that_may_fit(tokenizer, turns, max_tokens - reserved)
+    first = 0
+    if max_tokens is not None:
+        _refuse_long_system_messages(tokenizer, turns, max_tokens - reserved)
+        first = _oldest_turn_that_may_fit(tokenizer, turns, max_tokens - reserved)
     ids = encode_without(first)
     if max_tokens is None or len(ids) <= max_tokens - reserved:
         return ids, first
     image_tokens = len(placeholders) * sum(turn.image_count for turn in turns)
     return _drop_fewest(encode_without, first, len(turns) - 1, max_tokens - reserved, image_tokens)
+
+
+def _refuse_long_system_messages(tokenizer: PlainTokenizer, turns: Sequence[Turn], room: int) -> None:
+    """Raise `ContextLengthError` if the system messages before the last turn surely exceed `room` tokens.
+
+    They are part of each prompt that is tried, so a huge text among them would be encoded many times.
+    """
+    text = "\n".join(turn.system for turn in turns[:-1])
+    if len(text) >= SLICE and _room_after_slices(tokenizer, text, room) < 0:
+        raise ContextLengthError(f"The system messages have {len(text)} characters, which do not fit: shorten them.")
+
+
+def _room_after_slices(tokenizer: PlainTokenizer, text: str, room: int) -> int:
+    """Return the `room` that whole slices of a text surely leave, counted from its end until it is below 0."""
+    for end in range(len(text), SLICE - 1, -SLICE):
+        room -= max(len(tokenizer.encode_plain(text[end - SLICE : end])) - SLICE_ERROR, 0)
+        if room < 0:
+            break
+    return room
 
 
 def _oldest_turn_that_may_fit(tokenizer: PlainTokenizer, turns: Sequence[Turn], room: int) -> int:
@@ -217,19 +259,18 @@ def _oldest_turn_that_may_fit(tokenizer: PlainTokenizer, turns: Sequence[Turn], 
     Counts slices of the newest text until `room` is surely exceeded, so that a huge dialogue is never encoded whole.
 
     Raises:
-        PromptError: the last question alone exceeds it.
+        ContextLengthError: the last question alone exceeds it.
     """
     text = ""
     for index in range(len(turns) - 1, -1, -1):
         text = f"{turns[index].question}\n{turns[index].answer or ''}\n{text}"
-        for end in range(len(text), SLICE - 1, -SLICE):
-            room -= max(len(tokenizer.encode_plain(text[end - SLICE : end])) - SLICE_ERROR, 0)
-            if room < 0 and index == len(turns) - 1:
-                raise PromptError(
-                    f"The question has {len(turns[index].question)} characters, which do not fit: shorten it."
-                )
-            if room < 0:
-                return index + 1
+        room = _room_after_slices(tokenizer, text, room)
+        if room < 0 and index == len(turns) - 1:
+            raise ContextLengthError(
+                f"The question has {len(turns[index].question)} characters, which do not fit: shorten it."
+            )
+        if room < 0:
+            return index + 1
         text = text[: len(text) % SLICE]
     return 0
 
@@ -243,7 +284,7 @@ def _drop_fewest(
     """
     fitting, low, high = encode_without(last), first + 1, last
     if len(fitting) > room:
-        raise PromptError(
+        raise ContextLengthError(
             f"The question takes {len(fitting)} tokens ({image_tokens} of them placeholder tokens of images) and only "
             f"{max(room, 0)} fit: shorten it, or show fewer images."
         )
@@ -264,16 +305,16 @@ def check_question(question: str) -> None:
         PromptError: the question is blank.
     """
     if all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in question):
-        raise PromptError("The question is blank: write a question.")
+        raise PromptError("The question is blank. Write a question.")
 
 
 def _check_turns(turns: Sequence[Turn], answered: bool) -> None:
     if not turns:
-        raise PromptError("The dialogue is empty: ask a question.")
+        raise PromptError("The dialogue is empty. Ask a question.")
     for turn in turns[:-1]:
         if turn.answer is None:
             raise PromptError(f"The question {turn.question[:40]!r} has no answer: only the last one may be open.")
     if answered and turns[-1].answer is None:
         raise PromptError("The last question has no answer to learn from or to continue.")
     if not answered and turns[-1].answer is not None:
-        raise PromptError("The dialogue ends with an answer: add the next question.")
+        raise PromptError("The dialogue ends with an answer. Add the next question.")

@@ -16,7 +16,7 @@ from transformers import AddedToken
 from transformers.utils import PaddingStrategy
 
 from ..errors import TokenizerError
-from ..files.config_json import check_files
+from ..files.json_object import check_files
 from .chat_messages import CHAT_TEMPLATE
 from .chat_tokenizer import ChatTokenizer
 from .sentencepiece_vocabulary import (
@@ -95,7 +95,7 @@ class ChatGLMTokenizer(ChatTokenizer):
             other = "tokenizer.model" if (folder / "tokenizer.model").is_file() else None
             hint = f"; its {other} is that of ChatGLM2 or 3, another vocabulary" if other else ""
             raise TokenizerError(
-                f"{folder} has no ice_text.model{hint}: copy the tokenizer files of THUDM/visualglm-6b into it."
+                f"{folder} has no ice_text.model{hint}. Copy the tokenizer files of THUDM/visualglm-6b into it."
             )
         check_files(pretrained_model_name_or_path, FILES, kwargs.get("subfolder") or "")
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..checkpoints.tensor_check import check_finite_model
 from ..errors import UsageError
 from ..model import VisualGLMForConditionalGeneration
 from ..network.configuration import QFormerConfig, VisionConfig, VisualGLMConfig
@@ -24,7 +25,9 @@ def build_initial_model(recipe: RunConfig, tokenizer: ChatGLMTokenizer) -> Visua
 
 
 def _load_model(folder: str) -> VisualGLMForConditionalGeneration:
-    return VisualGLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    model = VisualGLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    check_finite_model(model, folder)
+    return model
 
 
 def _copy_parts(model: VisualGLMForConditionalGeneration, start: Checkpoints) -> None:

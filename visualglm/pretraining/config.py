@@ -151,7 +151,7 @@ def fill_run_config(
     }
     recipe = fill_settings(kind, {**table, **parts}, "the recipe")
     if not 0 < len(recipe.stages) <= MAX_STAGES:
-        raise UsageError(f"{path} has {len(recipe.stages)} stages: give 1 to {MAX_STAGES}, each as [[stages]].")
+        raise UsageError(f"{path} has {len(recipe.stages)} stages. Give 1 to {MAX_STAGES}, each as [[stages]].")
     return recipe
 
 

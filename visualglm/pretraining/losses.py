@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..errors import UsageError
 from ..model import VisualGLMForConditionalGeneration
+from ..network.vision import is_frozen
 from .batches import Batch, RowBlock
 from .blip2_losses import TextBranch
 from .config import Stage
@@ -43,7 +44,11 @@ class Objective(nn.Module):
     def learning(self, kind: str) -> dict[str, nn.Parameter]:
         """Return the parameters that a kind of stage trains, by name, and freeze the others."""
         named = dict(self.named_parameters())
-        chosen = {name: parameter for name, parameter in named.items() if name.startswith(self.parts[kind])}
+        chosen = {
+            name: parameter
+            for name, parameter in named.items()
+            if name.startswith(self.parts[kind]) and not is_frozen(name)
+        }
         for name, parameter in named.items():
             parameter.requires_grad_(name in chosen)
         return chosen

@@ -39,7 +39,7 @@ class RunState:
         (folder / PROGRESS).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     def check_types(self) -> None:
-        """Raises `ValueError` where something else was read than `write` writes."""
+        """Raise `ValueError` unless the values have the types that `write` writes."""
         counts = all(isinstance(count, int) and count >= 0 for count in (self.stage, self.step))
         recipe = self.recipe is None or (isinstance(self.recipe, dict) and isinstance(self.recipe.get("stages"), list))
         if not (counts and isinstance(self.seconds, (int, float)) and recipe):

@@ -8,6 +8,7 @@ steps, if a stage has them), so a run ends on time and fully annealed.
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..checkpoints.checkpoint import LM_HEAD, WORD_EMBEDDINGS
+from ..checkpoints.storage.lazy_tensor import is_finite
+from ..checkpoints.tensor_check import differences
 from ..errors import UsageError
 from ..files.atomic import append_line
 from ..preprocessing.processor import VisualGLMProcessor
@@ -107,7 +110,7 @@ class BaseTrainer(ABC, Generic[R]):
     def batches(
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage and every process has others."""
+        """Yield the batches of a stage from the `first` on; every stage and every process has others."""
 
     def run(self) -> None:
         """Run the remaining stages."""
@@ -185,10 +188,19 @@ class BaseTrainer(ABC, Generic[R]):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
+        self._check_step(float(loss.detach()), float(norm))
         optimizer.step()
         if report.get("query_std", 1.0) < COLLAPSED_STD:
             self.log(alarm="the queries have collapsed into one vector", query_std=report["query_std"])
         return {"loss": float(loss.detach()), "gradient": float(norm), **report}
+
+    def _check_step(self, loss: float, norm: float) -> None:
+        """Raise `UsageError` before a loss or gradient that is not finite changes the weights."""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise UsageError(
+                f"Training stopped at step {self.step}: the loss is {loss:g} and the gradient {norm:g}. Lower the rate "
+                f"of the stage, and run again to resume from the last save in {self.folder}."
+            )
 
     def validate(self, stage: Stage) -> dict[str, object]:
         """Return the fraction of validation answers with every token right, per task; empty for a sharded model."""
@@ -260,8 +272,11 @@ class BaseTrainer(ABC, Generic[R]):
         if progress is None:
             return False
         self.stage_index, self.step, self.seconds = progress.stage, progress.step, progress.seconds
-        weights = self._load(self.folder / "model" / "model.safetensors")
-        self.model.load_state_dict({**self._tied(weights), **weights})
+        file = self.folder / "model" / "model.safetensors"
+        weights = self._load(file)
+        weights = {**self._tied(weights), **weights}
+        self._check_names(file, weights, self.model.state_dict())
+        self.model.load_state_dict(weights)
         self.objective.load_state_dict(self._load(self.folder / "throwaway.safetensors"), strict=False)
         return True
 
@@ -269,18 +284,30 @@ class BaseTrainer(ABC, Generic[R]):
         """Load the tensors of a file of this run.
 
         Raises:
-            UsageError: the file is damaged or missing.
+            UsageError: the file is damaged or missing, or holds NaN or infinite values.
         """
         try:
-            return load_file(file)
+            tensors = load_file(file)
         except (OSError, SafetensorError) as error:
-            raise UsageError(
-                f"{file} is damaged ({error}). Delete {self.folder} to start over, or give another output."
-            ) from error
+            raise self._damaged(file, str(error)) from error
+        broken = next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
+        if broken is not None:
+            raise self._damaged(file, f"{broken} holds NaN or infinite values")
+        return tensors
+
+    def _check_names(self, file: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+        shapes = ({name: tuple(value.shape) for name, value in them.items()} for them in (found, expected))
+        faults = differences(*shapes)
+        if faults:
+            raise self._damaged(file, "; ".join(faults))
+
+    def _damaged(self, file: Path, fault: str) -> UsageError:
+        return UsageError(f"{file} is damaged ({fault}). Delete {self.folder} to start over, or give another output.")
 
     def _tied(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the LM head if it is tied to the word embeddings, since the file then stores only these."""
-        return {LM_HEAD: weights[WORD_EMBEDDINGS]} if self.model.config.tie_word_embeddings else {}
+        tied = self.model.config.tie_word_embeddings and WORD_EMBEDDINGS in weights
+        return {LM_HEAD: weights[WORD_EMBEDDINGS]} if tied else {}
 
     def log(self, **values: object) -> None:
         """Report the values and append them to the run's log, as one JSON line; only process 0 does."""
@@ -298,7 +325,7 @@ class Trainer(BaseTrainer[PretrainingConfig]):
     def batches(
         self, stage: Stage, first: int, validation: bool = False, share: BatchShare | None = None
     ) -> IterableDataset[Batch]:
-        """The batches of a stage from the `first` on; every stage and every process has others."""
+        """Yield the batches of a stage from the `first` on; every stage and every process has others."""
         share = share or self.share(stage, first)
         return CaptionBatches(self.recipe.captions, stage, self.prompts, validation, share)
 

@@ -45,7 +45,7 @@ class QuantizationConfig(QuantizationConfigMixin):
         if unknown or kwargs.get("quant_method", METHOD) != METHOD:
             raise QuantizationError(
                 f"quantization_config has {', '.join(unknown) or 'another quant_method'}, which this version cannot "
-                "read: update visualglm."
+                "read. Update visualglm."
             )
         self.quant_method = METHOD  # type: ignore[assignment]
         self.bits, self.group_size = bits, group_size

@@ -84,4 +84,4 @@ class TiedHead(nn.Module):
 def check_embedding(bits: Bits) -> None:
     """Raise `QuantizationError` unless an embedding can be stored in `bits` bits."""
     if bits != 8:
-        raise QuantizationError("An embedding can only be stored in 8 bits: choose 8, or leave it out.")
+        raise QuantizationError("An embedding can only be stored in 8 bits. Choose 8, or leave it out.")

@@ -1,1 +1,1 @@
-"""One model for many callers: the engine, OpenAI's API, upstream's `POST /`, the web page, and their guard."""
+"""One model for many clients: the engine, OpenAI's API, upstream's `POST /`, the web page, and access control."""

@@ -1,6 +1,6 @@
-"""The whole server as one ASGI app: APIs, health, metrics, page, guards.
+"""Build the ASGI app: APIs, health, metrics, page, middleware.
 
-The engine starts and stops with the app: on shutdown the answers under way, and those that wait, are finished.
+The engine starts and stops with the app: on shutdown, running and waiting answers are finished.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
@@ -19,30 +19,45 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from .. import __version__
 from ..conversation import VisualGLM
 from ..preprocessing.prompt import Language
-from . import error_responses, openai_api, upstream_api
+from . import error_responses, messages_api, openai_api, responses_api, upstream_api
+from .answering import Answering
 from .engine import Engine
 from .image_reader import ImageReader
 from .limits import EngineLimits
 from .metrics import Metrics, RequestCount
-from .middleware import ApiKeyMiddleware, BodyLimitMiddleware, RequestLimit
+from .middleware import ApiKeyMiddleware, BodyLimitMiddleware, HeadAsGet, RequestLimit
 from .model_cards import model_cards
 from .model_ids import ModelIds
+from .openapi_page import add_openapi_page
+from .origins import cors_settings
+from .request_id import RequestId
 from .same_origin import SameOriginOnly
 from .static_page import StaticPage
 from .url_fetcher import ImageFetcher
 
 BODY_SECONDS = 60.0
+KEY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "basic": {"type": "http", "scheme": "basic"},
+}
+"""OpenAPI's names of the ways to send a key (middleware.py)."""
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """`name`: the model's id; `keys`: without any, nobody is asked for one; `trusted_hosts`: Host headers to answer;
-    `language` and `defaults` (sampling) hold where a request says nothing; `miniature`: the packed model is served."""
+    """Settings of a server.
+
+    `name`: the model's id. `keys`: accepted API keys, none if empty (then no key is required). `trusted_hosts`: Host
+    headers to answer. `origins`: other sites whose pages may send requests. `language` and `defaults` (sampling) apply
+    where a request sets nothing. `miniature`: the packed model is served.
+    """
 
     name: str = "visualglm-mini"
     keys: tuple[str, ...] = ()
     image_hosts: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ("*",)
+    origins: tuple[str, ...] = ()
     with_page: bool = True
     miniature: bool = False
     language: Language = "auto"
@@ -54,14 +69,15 @@ class ServerSettings:
 
 
 class Health(BaseModel):
-    """That the server answers, and for which model."""
+    """The server's health and the model's id; `miniature`: it is the packed model."""
 
     status: str = "ok"
     model: str
+    miniature: bool
 
 
 def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
-    """The app; its engine is `app.state.engine`. A request chooses among the adapters that the model has now."""
+    """Build the app; its engine is `app.state.engine`. A request chooses among the adapters that the model has now."""
     metrics = Metrics()
     served = ModelIds(settings.name, tuple(model.adapters))
     engine = Engine(model, settings.limits, metrics, settings.language, settings.defaults)
@@ -72,58 +88,60 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
         yield
         engine.close()
 
-    app = FastAPI(title="VisualGLM", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="VisualGLM", version=__version__, lifespan=life, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.engine = engine
     error_responses.add_exception_handlers(app)
     _add_operations(app, metrics, settings)
     cards = model_cards(engine, served, settings.miniature)
-    app.include_router(openai_api.router(engine, served, ImageReader(ImageFetcher(settings.image_hosts)), cards))
+    answering = Answering(engine, served, ImageReader(ImageFetcher(settings.image_hosts)))
+    app.include_router(openai_api.router(answering, cards))
+    app.include_router(responses_api.router(answering))
+    app.include_router(messages_api.router(answering))
     app.include_router(upstream_api.router(engine, served))
-    _refuse_unknown_v1(app)
+    add_openapi_page(app)
     _add_guards(app, metrics, settings)
-    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _document(app, bool(settings.keys))  # type: ignore[method-assign]
     return app
 
 
 def _add_operations(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> None:
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
-        return Health(model=settings.name)
+        return Health(model=settings.name, miniature=settings.miniature)
 
     @app.get("/metrics", tags=["operations"], response_class=Response, responses={401: error_responses.DOCUMENTED[401]})
     async def read_metrics() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _refuse_unknown_v1(app: FastAPI) -> None:
-    """Answer unknown paths below `/v1` in OpenAI's shape."""
-
-    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    async def unknown(path: str, request: Request) -> Response:
-        return error_responses.error_reply(
-            404, f"{request.method} /v1/{path[:100]} is nothing that this server answers.", code="unknown_url"
-        )
-
-
 def _add_guards(app: FastAPI, metrics: Metrics, settings: ServerSettings) -> None:
-    """The last one added is asked first."""
-    app.add_middleware(CORSMiddleware, allow_origins=[])
+    """Add the middleware; the last one added runs first."""
+    app.add_middleware(error_responses.FailureReply)
     app.add_middleware(BodyLimitMiddleware, byte_limit=settings.body_limit, second_limit=settings.body_seconds)
     app.add_middleware(RequestLimit, limit=settings.request_limit)
     app.add_middleware(ApiKeyMiddleware, keys=settings.keys)
     if settings.with_page:
         app.add_middleware(StaticPage)
+    if settings.origins:
+        app.add_middleware(CORSMiddleware, **cors_settings(settings.origins))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.trusted_hosts), www_redirect=False)
-    app.add_middleware(SameOriginOnly)
+    app.add_middleware(SameOriginOnly, origins=settings.origins)
     app.add_middleware(RequestCount, metrics=metrics)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(RequestId)
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document; FastAPI's 422 never leaves this server."""
+def _document(app: FastAPI, with_keys: bool) -> dict[str, Any]:
+    """Build the OpenAPI document with the ways to send a key, without FastAPI's 422, which this server never sends."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         for operations in document["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
+        document["components"]["securitySchemes"] = KEY_SCHEMES
+        document["security"] = [*([] if with_keys else [{}]), *({name: []} for name in KEY_SCHEMES)]
+        document["paths"]["/health"]["get"]["security"] = []
         app.openapi_schema = document
     return app.openapi_schema

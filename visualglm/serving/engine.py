@@ -1,12 +1,12 @@
-"""One model, many callers: a bounded queue, batches of what waits, one thread that generates.
+"""One model, many clients: a bounded queue, one batch that requests enter and leave, one thread that generates.
 
-    ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> generate_batch --> job.pieces()
+    ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> batch --> job.pieces()
 
-Every answer is what the request would get alone: its images are encoded alone, its penalties and draws are its own
-(inference/batch_generation.py). A batch has one adapter: it takes what waits for that of the oldest request, and the
-others keep their places. A batch ends with its longest answer; then the next ones start. Where an error hits a batch,
-the rows that have said nothing yet are tried again one by one, so that among them only the guilty one fails; one that
-was speaking fails with it, since its reader has the beginning already. Knows nothing about HTTP.
+Every answer is what the request would get alone: its images and its prompt are read alone, its penalties and draws are
+its own (inference/running_batch.py). A request enters between two tokens of the others and leaves with its last one.
+A batch has one adapter: once the oldest waiting request needs another one, none enters until the batch is empty. An
+error while a request enters, or in its own sampling, fails that request only. An error in a step fails the requests
+that already streamed text, because their client has seen part of the answer; the others are retried one by one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import Any
 import torch
 
 from ..conversation import VisualGLM
-from ..inference.batch_generation import generate_batch
 from ..inference.generation_settings import generation_settings
+from ..inference.json_grammar import compile_json_schema
+from ..inference.running_batch import Batch, start_batch
 from ..inference.sampling_arguments import normalize_sampling
 from ..inference.start_reply import ask_prompt
 from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
@@ -38,9 +39,9 @@ from .metrics import Metrics
 logger = logging.getLogger("visualglm.serving")
 
 
-SHUTTING_DOWN = "the server is shutting down: try again in a moment."
+SHUTTING_DOWN = "The server is shutting down. Try again in a moment."
 CLOSING_SECONDS = 5.0
-"""How long images may be decoded while the server shuts down."""
+"""Seconds for which images may still be decoded while the server shuts down."""
 
 
 class QueueFullError(Exception):
@@ -48,7 +49,7 @@ class QueueFullError(Exception):
 
 
 class Engine:
-    """Answers jobs in the order they joined the queue. `start()` before the first, `close()` after the last."""
+    """Answers jobs in the order they joined the queue; call `start()` before the first and `close()` after the last."""
 
     def __init__(
         self,
@@ -69,21 +70,23 @@ class Engine:
         self._waiting: collections.deque[Job] = collections.deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._batch: Batch[Job] = start_batch(model.model)
+        self._drain = False  # whether no request enters until the batch is empty
         self._decoders = ThreadPoolExecutor(limits.decoders, "decoder")  # each waits for a process of the pool
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         metrics.watch(self)
 
     @property
     def queued(self) -> int:
-        """How many requests wait."""
+        """Number of waiting requests."""
         return sum(not job.ended for job in list(self._waiting))
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Start the thread that answers."""
         self._thread.start()
 
     def close(self) -> None:
-        """Takes no more requests, finishes those it has, and returns."""
+        """Accept no more requests, finish the accepted ones, and return."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -91,7 +94,7 @@ class Engine:
         self._pool.close()
 
     def finish_decoding(self) -> None:
-        """Let images that are being decoded, or wait for it, go on for `CLOSING_SECONDS`, before `close`."""
+        """Wait up to `CLOSING_SECONDS` for images that are being decoded, before `close`."""
         self._pool.finish_within(CLOSING_SECONDS)
 
     async def ask(
@@ -101,15 +104,18 @@ class Engine:
         language: Language = "auto",
         seed: int | None = None,
         adapter: str | None = None,
+        top_logprobs: int | None = None,
         **sampling: Any,
     ) -> Job:
-        """Puts the last of `turns` into the queue; the job's `pieces()` are the answer. What is None is the server's
-        default; no `adapter` is the bare model.
+        """Put the last of `turns` into the queue; the job's `pieces()` are the answer.
+
+        Arguments that are None mean the server's defaults; `adapter` None means the base model. With `top_logprobs`
+        the job records its tokens and that many of the likeliest at each position.
 
         Raises:
-            BusyError: too many wait already.
-            ImageError: a image cannot be decoded.
-            LateError: its time was up before all images were decoded.
+            QueueFullError: too many requests wait already.
+            ImageError: an image cannot be decoded.
+            QueueTimeoutError: it timed out before all images were decoded.
             PromptError: the question does not fit into the model.
         """
         self._refuse_if_full()  # before the work of decoding
@@ -119,20 +125,41 @@ class Engine:
         given = {**self.defaults, **normalize_sampling(sampling)}
         language = self.language if language == "auto" else language
         given = forbid_chinese_tokens(self.model.tokenizer, language, given)
+        given = await asyncio.to_thread(compile_json_schema, self.model.tokenizer, given)
         settings = generation_settings(self.model.model, **given)
         prompt = await asyncio.to_thread(ask_prompt, self.model.processor, list(turns), language, settings.limits)
         left = started + self.limits.time_limit - time.monotonic()
-        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter)
+        job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter, top_logprobs)
+        job.dropped_turns = prompt.dropped_turns
+        self._put(job)
+        return job
+
+    def repeat(self, job: Job, count: int) -> list[Job]:
+        """Put more requests for answers to the prompt of `job` into the queue, each with the next seed.
+
+        Raises:
+            QueueFullError: too many requests wait already; none of them, nor `job`, is answered.
+        """
+        jobs = [job.another(number) for number in range(1, count + 1)]
+        try:
+            for other in jobs:
+                self._put(other)
+        except QueueFullError:
+            for other in (job, *jobs):
+                other.cancel()
+            raise
+        return jobs
+
+    def _put(self, job: Job) -> None:
         with self._changed:
             self._refuse_if_full()
-            # whose clients left go, with their pixels: a long answer before them may keep the queue from moving
+            # drop jobs whose client disconnected, to free their pixels during a long batch ahead
             self._waiting = collections.deque(waiting for waiting in self._waiting if not waiting.ended)
             self._waiting.append(job)
             self._changed.notify()
-        return job
 
     async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[RequestImage]:
-        """The images, decoded one after the other; what still runs when the request ends, or is cancelled, is killed.
+        """Decode the images one after the other; decoding is killed when the request ends or is cancelled.
 
         Raises:
             As `ask`.
@@ -146,7 +173,7 @@ class Engine:
                 ]
         except TimeoutError as error:
             raise QueueTimeoutError(
-                "the request's time was up before its images were decoded: send fewer at once."
+                "The request's time was up before its images were decoded. Send fewer at once."
             ) from error
         except EndedError as error:
             raise QueueFullError(SHUTTING_DOWN) from error
@@ -157,51 +184,99 @@ class Engine:
         if self._closing:
             raise QueueFullError(SHUTTING_DOWN)
         if self.queued >= self.limits.max_queue:
-            raise QueueFullError(f"{self.limits.max_queue} requests wait already: try again in a moment.")
+            raise QueueFullError(f"{self.limits.max_queue} requests wait already. Try again in a moment.")
 
     def _work(self) -> None:
-        """The thread: batch after batch until closed and empty."""
-        while batch := self._next_batch():
-            self.running = len(batch)
-            self._answer(batch)
-            self.metrics.count(batch)
-            self.running = 0
+        """Run the thread until closed and empty: requests enter, all advance by a token, ended ones leave."""
+        while (jobs := self._next_jobs()) or self._batch.rows:
+            for job in jobs:
+                self._enter(job)
+            if self._batch.rows:
+                self._step()
 
-    def _next_batch(self) -> list[Job]:
-        """Waits for jobs; nothing when the engine is closed."""
-        batch: list[Job] = []
+    def _next_jobs(self) -> list[Job]:
+        """Return the requests that may enter the batch; wait for some while it is empty and the engine is open."""
+        entering: list[Job] = []
+        running = list(self._batch.rows)
+        self._drain = self._drain and bool(running)
         with self._changed:
-            while not batch and not (self._closing and not self._waiting):
+            while not running and not entering and not (self._closing and not self._waiting):
                 self._changed.wait_for(lambda: self._waiting or self._closing)
-                others: list[Job] = []
-                while self._waiting and len(batch) < self.limits.max_batch:
-                    job = self._waiting.popleft()
-                    if job.late:
-                        job.fail(QueueTimeoutError("the request's time was up before its turn came: try again later."))
-                    elif not job.ended:
-                        (batch if not batch or job.adapter == batch[0].adapter else others).append(job)
-                self._waiting.extendleft(reversed(others))
-        return batch
+                entering = self._take_jobs(running)
+            return entering or self._take_jobs(running)
 
-    def _answer(self, batch: Sequence[Job]) -> None:
+    def _take_jobs(self, running: Sequence[Job]) -> list[Job]:
+        """Take from the queue what fits beside the running requests; the queue is locked."""
+        entering: list[Job] = []
+        others: list[Job] = []
+        while self._waiting and len(running) + len(entering) < self.limits.max_batch and not self._drain:
+            job = self._waiting.popleft()
+            if job.late:
+                job.fail(QueueTimeoutError("The request's time was up before its turn came. Try again later."))
+            elif not job.ended:
+                same = all(job.adapter == other.adapter for other in (*running, *entering))
+                (entering if same else others).append(job)
+                if running and not same:
+                    break  # it waits until the batch is empty, and no later request overtakes it
+        self._waiting.extendleft(reversed(others))
+        return entering
+
+    def _enter(self, job: Job) -> None:
+        """Encode the images of a request, and read its prompt into the batch."""
+        self.running = len(self._batch.rows) + 1
         try:
-            if self.model.adapters:
-                self.model.use_adapter(batch[0].adapter)
-            for job in batch:
-                job.image_embeds = self._encode(job.images)
-            generate_batch(self.model.model, batch)
+            if self.model.adapters and not self._batch.rows:
+                self.model.use_adapter(job.adapter)
+            job.image_embeds = self._encode(job.images)
+            self._batch.add(job)
+        except torch.OutOfMemoryError as error:
+            self._wait_for_memory(job, error)
         except Exception as error:
-            self._recover(batch, error)
+            _fail(job, error)
+        self.running = len(self._batch.rows)
+        self._count([job])
 
     def _encode(self, images: Sequence[RequestImage]) -> torch.Tensor | None:
         return torch.cat([self.memory.encode(image) for image in images]) if images else None
 
-    def _recover(self, batch: Sequence[Job], error: Exception) -> None:
-        """Alone, each that has said nothing yet; those that were speaking, and a lone one, fail."""
-        unfinished = [job for job in batch if not job.ended]
-        for job in unfinished:
-            if len(batch) > 1 and not job.ids:
-                self._answer([job])
-            else:
-                logger.error("an answer failed", exc_info=error)
-                job.fail(error)
+    def _wait_for_memory(self, job: Job, error: Exception) -> None:
+        """Put a request that does not fit into memory beside others back into the queue until it is alone."""
+        if not self._batch.rows:
+            _fail(job, error)
+            return
+        self._drain = True
+        with self._changed:
+            self._waiting.appendleft(job)
+
+    def _step(self) -> None:
+        """Advance the batch by a token, and recover if that fails."""
+        jobs = list(self._batch.rows)
+        try:
+            self._batch.step()
+        except Exception as error:
+            self._recover(jobs, error)
+        else:
+            self._count(jobs)
+        self.running = len(self._batch.rows)
+
+    def _recover(self, jobs: Sequence[Job], error: Exception) -> None:
+        """Retry each request that has streamed no text yet alone; fail the others, or a request that was alone."""
+        self._batch = start_batch(self.model.model)
+        for job in jobs:
+            if len(jobs) > 1 and not job.ids and not job.ended:
+                self._enter(job)
+                while self._batch.rows:
+                    self._step()
+                continue
+            if not job.ended:
+                _fail(job, error)
+            self._count([job])
+
+    def _count(self, jobs: Sequence[Job]) -> None:
+        """Count the finished ones."""
+        self.metrics.count([job for job in jobs if job.ended])
+
+
+def _fail(job: Job, error: Exception) -> None:
+    logger.error("an answer failed", exc_info=error)
+    job.fail(error)

@@ -1,11 +1,10 @@
-"""A request's images, and the vectors of those seen before, by content.
+"""Decode a request's images, and cache the embeddings of earlier ones by content.
 
-    bytes -- sha256, adapter --> known: its vectors; new: pixel_values, which the engine encodes when it answers
+    bytes -- sha256, adapter --> known: its embeddings; new: pixel_values, which the engine encodes when it answers
 
-An adapter may change the image's road, so each has vectors of its own.
-
-Decoding happens in a process of its own while the caller's thread waits, so that a broken image is refused before it
-waits in the queue, and a hostile one harms nobody. Knows nothing about HTTP.
+An adapter may change the image encoder, so each has its own embeddings. Images are decoded in a separate process while
+the caller's thread waits, so a broken image is rejected before it waits in the queue, and a malicious one affects
+nothing else.
 """
 
 from __future__ import annotations
@@ -24,8 +23,10 @@ from ..preprocessing.image_pool import Ending, ImagePool
 
 @dataclass(frozen=True)
 class RequestImage:
-    """`key` is its content and the adapter; there is one of `pixel_values` [1, 3, H, W] and `embeds`
-    [1, image_length, hidden]."""
+    """An image of a request: either `pixel_values` [1, 3, H, W] or `embeds` [1, image_length, hidden].
+
+    `key` identifies its content and the adapter.
+    """
 
     key: str
     pixel_values: Tensor | None = None
@@ -33,7 +34,7 @@ class RequestImage:
 
 
 class RequestImageCache:
-    """The vectors of the `size` images used last; `pool` decodes new ones."""
+    """Cache of the embeddings of the `size` images used last; `pool` decodes new ones."""
 
     def __init__(self, model: VisualGLM, size: int, pool: ImagePool) -> None:
         self.model = model
@@ -45,7 +46,8 @@ class RequestImageCache:
         self._lock = threading.Lock()
 
     def look_up(self, content: bytes, adapter: str | None = None, ending: Ending | None = None) -> RequestImage:
-        """A image that this adapter (None: the bare model) knows already, or decoded now, unless `ending` ends it.
+        """Return an image from the cache of this adapter (None: the base model), or decode it unless `ending` ends
+        that.
 
         Raises:
             ImageError: it cannot be decoded, or takes too much memory or time.
@@ -60,7 +62,7 @@ class RequestImageCache:
         return RequestImage(key, self.model.pixel_values(pixels))
 
     def encode(self, image: RequestImage) -> Tensor:
-        """The image's vectors [1, image_length, hidden]; each is encoded alone, so they depend on nothing else."""
+        """Return the image's embeddings [1, image_length, hidden]; each image is encoded alone."""
         known = image.embeds if image.embeds is not None else self._recall(image.key)
         if known is not None:
             self.hits += 1

@@ -1,4 +1,4 @@
-"""What a stranger gave as a image -> bytes: a data URL, or a URL on an allowed host; never a path."""
+"""Read untrusted image input: data URLs and URLs on allowed hosts, never paths."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from ..preprocessing.prompt import Turn
 from .url_fetcher import ImageFetcher
 
 MAX_IMAGES = 16
-"""In one request; each takes as many tokens of the prompt as the model has slots."""
+"""Maximum images in one request; each takes `image_length` tokens of the prompt."""
 MAX_IMAGE_BYTES = 80_000_000
-"""In one request, encoded as files; a body of the allowed size brings less, images by URL could bring more."""
+"""Maximum bytes of encoded images in one request; images by URL could exceed the limit on the body."""
 MAX_TEXT = 500_000
-"""Characters of the questions and answers in one request; the model reads 2,048 tokens."""
+"""Maximum characters of the questions and answers in one request; the model reads 2,048 tokens."""
 FETCHERS = 4
-"""Images fetched at once, over all requests."""
+"""Maximum images fetched at once, over all requests."""
 
 
 class ImageReader:
-    """Reads sources; hosts are those of the fetcher."""
+    """Reader of image sources; hosts are those of the fetcher."""
 
     def __init__(self, fetcher: ImageFetcher) -> None:
         self.fetcher = fetcher
-        self._fetchers = ThreadPoolExecutor(FETCHERS, "fetcher")  # a slow host delays nothing but other fetches
+        self._fetchers = ThreadPoolExecutor(FETCHERS, "fetcher")  # a slow host delays only other fetches
 
     async def read_all(self, sources: Sequence[Any]) -> list[bytes]:
-        """The bytes of every image.
+        """Read the bytes of every image.
 
         Raises:
             ImageError: one of them may not, or cannot, be read, or there are too many.
@@ -41,22 +41,22 @@ class ImageReader:
             threads = self._fetchers if _is_url(source) else None
             contents.append(await asyncio.get_running_loop().run_in_executor(threads, self.read, source))
             if sum(map(len, contents)) > MAX_IMAGE_BYTES:
-                raise ImageError(f"The images have more than {MAX_IMAGE_BYTES} bytes: send fewer or smaller ones.")
+                raise ImageError(f"The images have more than {MAX_IMAGE_BYTES} bytes. Send fewer or smaller ones.")
         return contents
 
     def read(self, source: Any) -> bytes:
-        """The bytes of one image.
+        """Read the bytes of one image.
 
         Raises:
             ImageError: it may not, or cannot, be read.
         """
         if not isinstance(source, str):
-            raise ImageError('A image has no source: give image_url as {"url": "data:image/png;base64,..."}.')
+            raise ImageError('An image has no source. Give image_url as {"url": "data:image/png;base64,..."}.')
         if source[:5].lower() == "data:":
             return data_url_bytes(source)
         if _is_url(source):
             return self.fetcher(source)
-        raise ImageError("A image must be a data URL (data:image/png;base64,...), not a path or another URL.")
+        raise ImageError("An image must be a data URL (data:image/png;base64,...), not a path or another URL.")
 
 
 def _is_url(source: Any) -> bool:
@@ -64,13 +64,13 @@ def _is_url(source: Any) -> bool:
 
 
 def refuse_too_many(sources: Sequence[Any]) -> None:
-    """Raises `ImageError` for more images than one request may bring."""
+    """Raise `ImageError` for more images than one request may have."""
     if len(sources) > MAX_IMAGES:
-        raise ImageError(f"{len(sources)} images are too many for one request: send at most {MAX_IMAGES}.")
+        raise ImageError(f"{len(sources)} images are too many for one request. Send at most {MAX_IMAGES}.")
 
 
 def refuse_long_texts(turns: Sequence[Turn]) -> None:
-    """Raises `PromptError` for more text than one request may bring."""
+    """Raise `PromptError` for more text than one request may have."""
     length = sum(len(turn.question) + len(turn.answer or "") for turn in turns)
     if length > MAX_TEXT:
-        raise PromptError(f"The texts have {length:,} characters, and a request has at most {MAX_TEXT:,}: send less.")
+        raise PromptError(f"The texts have {length:,} characters, and a request has at most {MAX_TEXT:,}. Send less.")

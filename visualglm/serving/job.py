@@ -1,32 +1,35 @@
-"""One request on its way: a row that decodes what it is given and hands it to the event loop that asked.
+"""One request: a row that decodes its ids and passes the text to the event loop of its reader.
 
 The engine's thread calls `accept`, `finish` and `fail`; the event loop iterates `pieces()` and may `cancel()` any time.
-Knows nothing about HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Sequence
+
+from torch import Tensor
 
 from ..inference.generation_settings import GenerationSettings
 from ..inference.streaming_reply import FinishReason
 from ..inference.text_row import TextRow
+from ..inference.token_scores import ScoreRecorder
 from ..preprocessing.tokenizer import ChatGLMTokenizer
 from .image_cache import RequestImage
 
 
 class QueueTimeoutError(Exception):
-    """The request's time was up before its turn came."""
+    """The request timed out in the queue."""
 
 
 class Job(TextRow):
-    """A row with images that are not encoded yet, the adapter that answers (None: the bare model), stop strings, a
-    time limit in seconds, and a reader.
+    """A row with images to encode, an adapter (None: the base model), stop strings, a time limit in seconds, a reader,
+    and a recorder of log probabilities (`top_logprobs` None: none).
 
-    `text`, `finish_reason`, `seconds` and `first_token_seconds` are whole once `pieces()` has ended.
+    `text`, `finish_reason`, `seconds` and `first_token_seconds` are final once `pieces()` has ended.
     """
 
     def __init__(
@@ -37,9 +40,12 @@ class Job(TextRow):
         settings: GenerationSettings,
         time_limit: float,
         adapter: str | None = None,
+        top_logprobs: int | None = None,
     ) -> None:
+        self._top_logprobs = top_logprobs
         super().__init__(tokenizer, input_ids, None, settings)
         self.adapter = adapter
+        self.dropped_turns = 0
         self.images = images
         self.finish_reason: FinishReason | None = None
         self.first_token_seconds: float | None = None
@@ -50,21 +56,39 @@ class Job(TextRow):
 
     @property
     def seconds(self) -> float:
-        """Since it joined the queue."""
+        """Seconds since it joined the queue."""
         return time.monotonic() - self._started
 
     @property
     def late(self) -> bool:
-        """Whether its time is up."""
+        """Whether its time limit has passed."""
         return time.monotonic() > self._deadline
+
+    def another(self, number: int) -> Job:
+        """Return a request for another answer to the same prompt; its seed is `number` more."""
+        settings = dataclasses.replace(self.settings, seed=(self.settings.seed or 0) + number)
+        left = self._deadline - time.monotonic()
+        return Job(self._tokenizer, self.input_ids, self.images, settings, left, self.adapter, self._top_logprobs)
 
     # called by the engine's thread
 
+    def restart(self) -> None:
+        """Forget what was generated."""
+        super().restart()
+        self.recorder = None if self._top_logprobs is None else ScoreRecorder(self._top_logprobs)
+
+    def observe(self, logits: Tensor) -> None:
+        """See the logits [vocabulary] of the next id."""
+        if self.recorder is not None:
+            self.recorder.observe(logits)
+
     def accept(self, index: int) -> None:
-        """Takes the next id and hands the text that became certain to the reader."""
+        """Append the next id and pass the certain text to the reader."""
         if self.late:
             self.room = len(self.ids) + 1
         before = len(self.text)
+        if self.recorder is not None and index not in self.eos:
+            self.recorder.accept(index)
         super().accept(index)
         if self.first_token_seconds is None:
             self.first_token_seconds = self.seconds
@@ -74,27 +98,27 @@ class Job(TextRow):
             self.finish("stop" if self.stopped else "length")
 
     def finish(self, reason: FinishReason) -> None:
-        """The answer is whole."""
+        """Mark the answer as complete."""
         self.ended = True
         self.finish_reason = self.finish_reason or reason  # it may have been cancelled meanwhile
         self._hand_over(None)
 
     def fail(self, error: BaseException) -> None:
-        """The reader gets the error."""
+        """Pass an error to the reader."""
         self.ended = True
         self._hand_over(error)
 
     def _hand_over(self, item: str | BaseException | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the reader's loop is closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the reader's loop is closed, so no one waits
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, item)
 
     # called by the reader
 
     async def pieces(self) -> AsyncIterator[str]:
-        """The answer as it comes; leaving early cancels it.
+        """Yield the answer piece by piece; leaving early cancels it.
 
         Raises:
-            LateError: its time was up before its turn came.
+            QueueTimeoutError: it timed out in the queue.
         """
         try:
             while (item := await self._pieces.get()) is not None:
@@ -105,6 +129,6 @@ class Job(TextRow):
             self.cancel()
 
     def cancel(self) -> None:
-        """Stops the generation within one token; does nothing once it is whole."""
+        """Stop the generation within one token; does nothing after the end."""
         if self.finish_reason is None:
             self.ended, self.finish_reason = True, "cancelled"

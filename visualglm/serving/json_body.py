@@ -5,7 +5,7 @@ minutes. So the bytes are counted before they are parsed, a long string must be 
 error, and a large body is handled in a thread of its own. That thread works in slices: C code holds the interpreter
 lock, and so the event loop, until it returns.
 
-Errors: `RequestValidationError`, which becomes a 400 of one sentence.
+Errors: `RequestValidationError`, which becomes a 400 of one sentence, and 415 for what is not plain JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -23,13 +23,13 @@ from pydantic_core import from_json
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_ITEMS = 100_000
-"""Commas, lists and objects in one body, those in its texts included."""
+"""Maximum commas, lists and objects in one body, those in its texts included."""
 MAX_OTHER_BYTES = 2_000_000
-"""Bytes of one body that are neither letters, digits nor marks of base64: an image has at most one in sixteen."""
+"""Maximum bytes of a body that are not letters, digits or marks of base64: an image has at most one in sixteen."""
 LONG_STRING = 1_000_000
-"""Bytes; a longer string must be base64: twice what a text may have."""
+"""Bytes above which a string must be base64: twice what a text may have."""
 INLINE_BYTES = 16_384
-"""A smaller body is parsed at once: that takes less than a few milliseconds."""
+"""Bytes up to which a body is parsed inline, which takes a few milliseconds at most."""
 SLICE = 1_000_000
 """Bytes handled by one call of C code."""
 
@@ -40,15 +40,26 @@ ESCAPES = {rb"\/": b"/", rb"\n": b" ", rb"\r": b" ", rb"\t": b" "} | {
 }
 """JSON's escapes that libraries write into base64, and what is read instead."""
 LONGEST_ESCAPE = 6
-"""Bytes."""
+"""Bytes of the longest escape."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _parser = ThreadPoolExecutor(1, "json")
 
 
-def is_json(request: Request) -> bool:
-    """Return whether the request says that its body is JSON; a form of a foreign page cannot say so."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+def refuse_media_type(request: Request) -> None:
+    """Refuse a body that is not plain JSON by its headers. A form of a foreign page cannot say that it is.
+
+    A compressed body is refused too: a small one may hold gigabytes.
+
+    Raises:
+        HTTPException: status 415.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "The body is not JSON. Send it with Content-Type: application/json.")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        message = "The body is compressed. Send it without Content-Encoding."
+        raise HTTPException(415, message, {"Accept-Encoding": "identity"})
 
 
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -72,8 +83,10 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     """Read the body of a request as a `model`.
 
     Raises:
+        HTTPException: its headers say that it is something else, or compressed.
         RequestValidationError: its structure is too large, or it is not JSON, or not this model.
     """
+    refuse_media_type(request)
     body = b"".join([chunk async for chunk in request.stream()])
     if len(body) <= INLINE_BYTES:
         return parse(body, model)
@@ -90,14 +103,22 @@ def parse(body: bytes, model: type[Model]) -> Model:
     try:
         found = from_json(_with_legal_strings(body.removeprefix(BYTE_ORDER_MARK)), allow_inf_nan=True)
     except ValueError as error:
-        reason = str(error)[:100].replace("hex escape", "the escape of half a surrogate pair")
-        raise _invalid(f"this is no JSON ({reason})") from error
+        raise _invalid(f"this is no JSON ({_reason(error, body)})") from error
     try:
         return model.model_validate(found)
     except ValidationError as error:
         raise RequestValidationError(
             error.errors(include_url=False, include_context=False, include_input=False)
         ) from error
+
+
+def _reason(error: ValueError, body: bytes) -> str:
+    """Return why a body is no JSON, and whether that is since it is no UTF-8."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as broken:
+        return f"byte {broken.object[broken.start]:#04x} at position {broken.start} is not UTF-8"
+    return str(error)[:100].replace("hex escape", "the escape of half a surrogate pair")
 
 
 def refuse_large_structure(body: bytes) -> None:
@@ -122,7 +143,7 @@ def _invalid(message: str) -> RequestValidationError:
 
 
 def _with_legal_strings(body: bytes) -> bytes:
-    """The body, where raw breaks in strings are escaped, and long strings have no escapes and no breaks."""
+    """Escape raw line breaks in strings, and remove escapes and breaks from long strings."""
     parts, done = [], 0
     for start, end in _strings(body):
         content = body[start:end]
@@ -134,7 +155,7 @@ def _with_legal_strings(body: bytes) -> bytes:
 
 
 def _strings(body: bytes) -> Iterator[tuple[int, int]]:
-    """Where the content of each string begins and ends."""
+    """Yield begin and end of the content of each string."""
     start = body.find(b'"') + 1
     while start:
         end = body.find(b'"', start)
@@ -147,7 +168,7 @@ def _strings(body: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _is_escaped(body: bytes, place: int, start: int) -> bool:
-    """Whether an odd number of backslashes stands before a place in a string."""
+    """Return whether an odd number of backslashes precedes an offset in a string."""
     first = place
     while first > start and body[first - 1] == ord("\\"):
         first -= 1
@@ -161,16 +182,16 @@ def _escaped(content: bytes) -> bytes:
 
 
 def _unescaped(content: bytes) -> bytes:
-    """A long string without escapes, its breaks as spaces.
+    """Return a long string without escapes, with its breaks as spaces.
 
     Raises:
-        RequestValidationError: it holds what base64 has no use for.
+        RequestValidationError: it holds characters that base64 does not use.
     """
     pieces, start = [], 0
     while start < len(content):
         end = start + SLICE
         near = content.rfind(b"\\", end - LONGEST_ESCAPE, end)
-        end = near if near > start and end < len(content) else end  # no escape is cut
+        end = near if near > start and end < len(content) else end  # do not cut inside an escape
         piece = content[start:end].translate(SPACES)
         for escape, character in ESCAPES.items() if b"\\" in piece else ():
             piece = piece.replace(escape, character)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """`time_limit` in seconds counts from where a request's images begin to be decoded; `remembered` images keep
-    their vectors; `decoders` processes decode images, each for at most `decode_seconds` and within the memory that
-    preprocessing/image_limits.py states."""
+    """Limits of an engine.
+
+    `time_limit` in seconds counts from the start of decoding a request's images. `remembered` images keep their
+    embeddings. `decoders` processes decode images, each for at most `decode_seconds` and within the memory limit of
+    preprocessing/image_limits.py.
+    """
 
     max_queue: int = 64
     max_batch: int = 8

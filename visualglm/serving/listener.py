@@ -1,11 +1,12 @@
-"""Uvicorn with bounds: connections by file descriptors, seconds for a head, an end on SIGTERM.
+"""Uvicorn with bounds: connections by file descriptors, a deadline for request heads, an orderly end on SIGTERM.
 
-What it logs of a request is its path alone, from the connection's own address.
+The access log of a request has only its path, the connection's own address and the id of the response.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import re
 import signal
@@ -18,7 +19,10 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .request_id import add_request_id
 
 resource: ModuleType | None
 try:
@@ -27,29 +31,34 @@ except ImportError:  # Windows
     resource = None
 
 HEAD_SECONDS = 15.0
-"""Until a request's head must have arrived: after connecting, and after the response before it."""
+"""Seconds until a request's head must have arrived, after connecting or after the previous response."""
 UNREAD_SECONDS = 120.0
-"""How long a client may read nothing of a response. Buffers of the system delay what is seen of a slow client."""
+"""Seconds for which a client may read nothing of a response. System buffers delay what is seen of a slow client."""
 LAST_SECONDS = 5.0
-"""How long connections stay open on shutdown while no answer is under way."""
+"""Seconds for which connections stay open on shutdown while no answer is being generated."""
 WANTED_FILES = 4096
 OTHER_FILES = 32
 """File descriptors that the process needs for itself."""
 LOGGED_PATH = 200
-"""Characters."""
+"""Maximum characters of a logged path."""
 READ_BYTES = 16_384
-"""Of one read. h11 handles all of a read before any other connection gets its turn: 256 KB hold 40,000 chunks of one
-byte, which take half a second."""
+"""Bytes of one read. h11 handles all of a read before any other connection gets its turn: 256 KB hold 40,000 chunks of
+one byte, which take half a second.
+"""
 DENSE_READ_BYTES = 512
-"""Of a read after one of short lines, as tiny chunks have; it doubles until there are none. They are so slow to take
-apart that ten connections of them, at 16 KB a turn, would keep everybody else waiting for seconds."""
+"""Bytes of a read after one with short lines, such as tiny chunks; it doubles while there are none. Tiny chunks are so
+slow to parse that ten such connections, at 16 KB a turn, would block all others for seconds.
+"""
 SHORT_LINE = 32
 """Bytes."""
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """`connections` are open at once; `requests` of them are answered at once, `/health` apart; `backlog` wait."""
+    """Limits of connections.
+
+    `connections` are open at once; `requests` of them are answered at once, `/health` apart; `backlog` wait.
+    """
 
     connections: int
     requests: int
@@ -57,7 +66,7 @@ class ConnectionLimits:
 
 
 def connection_limits() -> ConnectionLimits:
-    """What the process's limit on file descriptors allows, after raising it; each connection may send a file, too."""
+    """Raise the process's limit on file descriptors and derive the limits; each connection may send a file too."""
     files = WANTED_FILES
     if resource is not None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -69,8 +78,7 @@ def connection_limits() -> ConnectionLimits:
 
 
 class BoundedConnection(H11Protocol):
-    """A connection that is closed when its request's head is late, when its client does not read the response, or when
-    it is idle while others have no place."""
+    """A connection that is closed if its head is late, its client does not read, or others need its place."""
 
     def __init__(self, *given: Any, most: int, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -103,7 +111,7 @@ class BoundedConnection(H11Protocol):
 
     def _read_at_most(self, count: int) -> None:
         stream: Any = self.transport
-        stream.max_size = self.read_bytes = count  # asyncio's transports read by it
+        stream.max_size = self.read_bytes = count  # asyncio's transports use it as the read size
 
     def on_response_complete(self) -> None:
         self.idle_since = self.loop.time()
@@ -134,14 +142,14 @@ class BoundedConnection(H11Protocol):
 
 
 class BoundedServer(uvicorn.Server):
-    """Ends once the answers under way are given, whoever keeps a connection open."""
+    """A server that ends once the running answers are sent, even if clients keep connections open."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self.app = app
 
     async def shutdown(self, sockets: Any = None) -> None:
-        self.app.state.engine.finish_decoding()  # a hostile image would hold its connection, and so the server
+        self.app.state.engine.finish_decoding()  # a malicious image would keep its connection open, and so the server
         cutting = asyncio.create_task(self._cut())
         await super().shutdown(sockets)
         cutting.cancel()
@@ -161,21 +169,24 @@ class BoundedServer(uvicorn.Server):
 
 
 def make_server(app: FastAPI, limits: ConnectionLimits, host: str, port: int, grace: int) -> BoundedServer:
-    """A server whose `run` answers until SIGTERM, SIGHUP or Ctrl-C; `grace`: seconds that the last answers may take."""
+    """Build a server that runs until SIGTERM, SIGHUP or Ctrl-C; `grace`: seconds for the last answers."""
     config = uvicorn.Config(
         app,
         host,
         port,
         http=partial(BoundedConnection, most=limits.connections),  # type: ignore[arg-type]
-        loop="asyncio",  # uvloop, where it is installed, has reads of its own size
+        loop="asyncio",  # uvloop, if installed, has its own read size
         ws="none",
         backlog=limits.backlog,
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=grace,
         log_level="info",
+        log_config=log_config(),
     )
     logging.getLogger("uvicorn.access").addFilter(shorten_path)
+    for name in ("uvicorn.access", "uvicorn.error"):
+        logging.getLogger(name).addFilter(add_request_id)
     logging.getLogger("uvicorn.error").addFilter(drop_cancelled)
     server = BoundedServer(config, app)
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
@@ -183,8 +194,15 @@ def make_server(app: FastAPI, limits: ConnectionLimits, host: str, port: int, gr
     return server
 
 
+def log_config() -> dict[str, Any]:
+    """Return uvicorn's configuration of the log, where a request's line ends in its id."""
+    config = copy.deepcopy(LOGGING_CONFIG)
+    config["formatters"]["access"]["fmt"] += " %(request_id)s"
+    return config
+
+
 def shorten_path(record: logging.LogRecord) -> bool:
-    """Leave queries and file names out of a line of the access log."""
+    """Remove queries and file names from a line of the access log."""
     if isinstance(record.args, tuple) and len(record.args) == 5:
         client, method, path, *rest = record.args
         record.args = (client, method, re.split("[?=]|%3D", str(path))[0][:LOGGED_PATH], *rest)
@@ -192,5 +210,5 @@ def shorten_path(record: logging.LogRecord) -> bool:
 
 
 def drop_cancelled(record: logging.LogRecord) -> bool:
-    """Leave out the requests that the server itself cancels when it ends."""
+    """Drop log records of requests that the server itself cancels when it ends."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -1,6 +1,6 @@
-"""What Prometheus reads at `/metrics`: requests, queue, tokens, seconds, memory, images.
+"""Metrics for Prometheus at `/metrics`: requests, queue, tokens, seconds, memory, images.
 
-Each server has a registry of its own. No label holds anything that a user wrote.
+Each server has its own registry. No label holds text of a user.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class EngineState(Protocol):
-    """What the gauges read of an engine."""
+    """State of an engine that the gauges read."""
 
     running: int
     memory: Any
@@ -49,17 +49,17 @@ class Metrics:
         )
 
     def watch(self, engine: EngineState) -> None:
-        """Reads the engine's state whenever it is asked."""
+        """Read the engine's state on each request for metrics."""
         for name, about, read in (
             ("queue_length", "Requests that wait.", lambda: engine.queued),
-            ("running", "Requests in the batch under way.", lambda: engine.running),
-            ("image_hits", "Images whose vectors were remembered.", lambda: engine.memory.hits),
+            ("running", "Requests in the running batch.", lambda: engine.running),
+            ("image_hits", "Images whose embeddings were cached.", lambda: engine.memory.hits),
             ("image_misses", "Images that were encoded.", lambda: engine.memory.misses),
         ):
             Gauge(f"visualglm_{name}", about, registry=self.registry).set_function(read)
 
     def count(self, batch: Sequence[Job]) -> None:
-        """Adds finished jobs."""
+        """Count finished jobs."""
         for job in batch:
             self.answers.labels(job.finish_reason or "error").inc()
             self.prompt_tokens.inc(len(job.input_ids))
@@ -69,12 +69,12 @@ class Metrics:
                 self.first_token.observe(job.first_token_seconds)
 
     def text(self) -> bytes:
-        """Prometheus' exposition format."""
+        """Return Prometheus' exposition format."""
         return generate_latest(self.registry)
 
 
 class RequestCount:
-    """Counts responses by route (its pattern, never what a stranger wrote) and status."""
+    """Count responses by route (its pattern, never a user's text) and status."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app

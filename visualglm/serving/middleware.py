@@ -1,8 +1,8 @@
-"""Who may come in, and how much they may bring. ASGI wrappers around the whole app, page included.
+"""Middleware: API keys and body limits, around the whole app, page included.
 
-With keys, everything but `/health` and the page's files requires one: `Authorization: Bearer KEY`, or Basic with the
-key as password, which is what a browser asks its user for.
-Bodies are limited in bytes and seconds.
+With keys, everything but `/health` and the page's files requires one: `Authorization: Bearer KEY`, Anthropic's
+`x-api-key: KEY`, or Basic with the key as password, which a browser asks its user for. Bodies are limited in bytes and
+seconds.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ OPEN_PATHS = ("/health",)
 BUSY = "Busy: the server has too many requests. Try again in a moment."
 BODIES_AT_ONCE = 16
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-"""Where only this machine's own names are answered, no foreign page reaches the server by a name of its own."""
+"""Host names of this machine: answering only these protects a loopback server against DNS rebinding."""
 
 
 class ApiKeyMiddleware:
-    """Lets requests with one of the `keys` through; without keys, everything."""
+    """Pass requests with one of the `keys`; without keys, all requests."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
@@ -35,19 +35,17 @@ class ApiKeyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope.get("path") in OPEN_PATHS or not self.keys:
             return await self.app(scope, receive, send)
-        if self._knows(Headers(scope=scope).get("authorization", "")):
+        if self._knows(Headers(scope=scope)):
             return await self.app(scope, receive, send)
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
-        reply = error_reply(
-            401, "The key is missing or wrong: send it as Authorization: Bearer KEY.", code="invalid_api_key"
-        )
+        reply = error_reply(401, "The key is missing or wrong: send it as Authorization: Bearer KEY.")
         reply.headers["WWW-Authenticate"] = "Bearer" if scope["path"].startswith("/v1") else 'Basic realm="visualglm"'
         return await reply(scope, receive, send)
 
-    def _knows(self, authorization: str) -> bool:
-        """Compares with every key, in constant time."""
-        scheme, _, value = authorization.partition(" ")
+    def _knows(self, headers: Headers) -> bool:
+        """Compare with every key, in constant time."""
+        scheme, _, value = headers.get("authorization", f"bearer {headers.get('x-api-key', '')}").partition(" ")
         given = value.strip().encode()
         if scheme.lower() == "basic":
             try:
@@ -59,8 +57,24 @@ class ApiKeyMiddleware:
         return any([hmac.compare_digest(given, key) for key in self.keys])
 
 
+class HeadAsGet:
+    """Answer HEAD like GET, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            return await self.app(scope, receive, send)
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        return await self.app({**scope, "method": "GET"}, receive, without_body)
+
+
 class RequestLimit:
-    """Answers 503 to what comes while `limit` requests are being answered; `/health` is always answered."""
+    """Answer 503 while `limit` requests are being answered; `/health` is always answered."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
@@ -71,7 +85,7 @@ class RequestLimit:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             return await self.app(scope, receive, send)
         if self.answering >= self.limit:
-            return await error_reply(503, BUSY, code="busy")(scope, receive, send)
+            return await error_reply(503, BUSY)(scope, receive, send)
         self.answering += 1
         try:
             return await self.app(scope, receive, send)
@@ -80,8 +94,7 @@ class RequestLimit:
 
 
 class BodyLimitMiddleware:
-    """Gives up on bodies above `byte_limit` bytes, on those that take longer than `second_limit` seconds, and on more
-    than `BODIES_AT_ONCE` of the largest size together."""
+    """Limit bodies to `byte_limit` bytes and `second_limit` seconds each, and to `BODIES_AT_ONCE` full ones."""
 
     def __init__(self, app: ASGIApp, byte_limit: int, second_limit: float) -> None:
         self.app = app
@@ -109,7 +122,7 @@ class BodyLimitMiddleware:
         return error_reply(413, f"The body has more than {self.byte_limit} bytes: send smaller images.")
 
     async def _read(self, receive: Receive, messages: list[Message]) -> ASGIApp | None:
-        """Add the body's messages; another answer if it grows too large, or the client leaves before its end."""
+        """Read the body's messages; return an error response if it is too large, or None if the client leaves."""
         size = 0
         while True:
             message = await receive()
@@ -119,7 +132,7 @@ class BodyLimitMiddleware:
             if size > self.byte_limit:
                 return self._too_large()
             if self.held > BODIES_AT_ONCE * self.byte_limit:
-                return error_reply(503, BUSY, code="busy")
+                return error_reply(503, BUSY)
             if message["type"] != "http.request":
                 return client_closed_response()
             if not message.get("more_body"):
@@ -131,7 +144,7 @@ def _size(message: Message) -> int:
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:
-    """The messages read already, then whatever comes (the client leaving)."""
+    """Replay the messages that were read, then pass on later ones (the client leaving)."""
     kept = iter(messages)
 
     async def again() -> Message:

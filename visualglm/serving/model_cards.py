@@ -1,4 +1,4 @@
-"""What `/v1/models` says of the model and its adapters."""
+"""Describe the model and its adapters for `/v1/models`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from .model_ids import BASE, ModelIds
 from .openai_schema import ModelCard, SamplingDefaults
 
 MINIATURE = (
-    "The small model packed with visualglm: it knows emoji, icons and simple drawings, and hardly any photograph."
+    "The small model packed with visualglm: it knows emoji, icons and simple drawings, and hardly any photograph. "
+    "For photographs, start the server with --model and VisualGLM-6B."
 )
 FULL = "VisualGLM, a model that answers questions about images in Chinese and English."
 

@@ -1,9 +1,8 @@
-"""The ids that a request may ask for: the model itself, and each adapter that was laid on it.
+"""Model ids that a request may use: the model itself, and each attached adapter.
 
-    /v1/models   the model's id; with adapters `base` and their names (the model's own id still means the bare model)
+    /v1/models   the model's id; with adapters `base` and their names (the model's own id still means the base model)
 
-A request that names nothing (upstream's `POST /`, the page as it opens) is answered by the first adapter, if there is
-one. Knows nothing about HTTP or engines.
+A request without a model is answered by the first adapter, if there is one.
 """
 
 from __future__ import annotations
@@ -25,24 +24,30 @@ class ModelIds:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """What is listed."""
+        """The listed ids."""
         return (BASE, *self.adapters) if self.adapters else (self.name,)
 
     @property
     def first(self) -> str | None:
-        """The adapter that answers where nothing is named; None: the bare model."""
+        """The adapter for requests without a model; None: the base model."""
         return self.adapters[0] if self.adapters else None
 
+    @property
+    def default(self) -> str:
+        """The id of what answers where nothing is named."""
+        return self.first or self.name
+
     def knows(self, asked: str) -> bool:
+        """Whether an id means the model or an adapter."""
         return asked == self.name or asked in self.ids
 
     def adapter(self, asked: str) -> str | None:
-        """The adapter that an id means; None: the bare model."""
+        """Return the adapter of an id; None: the base model."""
         return asked if asked in self.adapters else None
 
 
 def parse_adapter_flags(places: Sequence[str], model: str) -> dict[str, str]:
-    """`NAME=DIR` or `DIR` (named after its folder), repeated -> places by name, in order.
+    """Parse repeated `NAME=DIR` or `DIR` (named after its folder) into folders by name, in order.
 
     Raises:
         UsageError: two have one name, or a name is that of the model.
@@ -53,8 +58,8 @@ def parse_adapter_flags(places: Sequence[str], model: str) -> dict[str, str]:
         name, place = (before, after) if given and "/" not in before else (text.rstrip("/").rsplit("/", 1)[-1], text)
         if not name or not place or name in (*found, BASE, model):
             raise UsageError(
-                f"--adapter {text}: each adapter needs a name of its own, and {BASE} and {model} are the model's: "
-                "write --adapter NAME=DIR."
+                f"--adapter {text}: each adapter needs a name of its own, and {BASE} and {model} are the model's. "
+                "Write --adapter NAME=DIR."
             )
         found[name] = place
     return found

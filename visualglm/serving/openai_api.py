@@ -1,41 +1,26 @@
-"""`/v1/chat/completions` and `/v1/models`, as OpenAI's own client speaks them.
+"""`/v1/chat/completions` and `/v1/models`, compatible with OpenAI's client.
 
-A request's messages become turns (preprocessing/chat_messages.py), the engine answers, and the answer goes out whole
-or as server-sent events. A client that leaves stops its generation.
+A request's messages become turns (preprocessing/chat_messages.py), the engine answers, and the answer is sent whole or
+as server-sent events. When a client disconnects, its generation stops.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Request
 
-from ..errors import PromptError
-from ..preprocessing.chat_messages import messages_to_turns
-from ..preprocessing.prompt import Turn
 from . import error_responses
-from .engine import Engine
-from .image_reader import ImageReader, refuse_long_texts
-from .job import Job
-from .json_body import body_schema, is_json, read_json
-from .model_ids import ModelIds
-from .openai_schema import AssistantMessage, ChatCompletion, ChatRequest, Choice, ModelCard, ModelList, Usage
-
-T = TypeVar("T")
-
-STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or as events."}
-}
+from .answering import EVENTS, Answering, stream_events, unknown_model, while_connected, write_event
+from .chat_reply import ChatReply
+from .json_body import body_schema, read_json
+from .openai_schema import ChatCompletion, ChatRequest, ModelCard, ModelList
 
 
-def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping[str, ModelCard]) -> APIRouter:
-    """The routes, for a model and its adapters by their ids."""
+def router(answering: Answering, cards: Mapping[str, ModelCard]) -> APIRouter:
+    """Build the routes for a model and its adapters by their ids."""
+    served, engine = answering.served, answering.engine
     routes = APIRouter(prefix="/v1", tags=["openai"])
 
     @routes.get("/models", responses={401: error_responses.DOCUMENTED[401]})
@@ -48,128 +33,43 @@ def router(engine: Engine, served: ModelIds, images: ImageReader, cards: Mapping
         response_model=ModelCard,
     )
     async def model_card(model: str) -> Any:
-        return cards[model] if served.knows(model) else _unknown(model, served)
+        return cards[model] if served.knows(model) else unknown_model(model, served)
 
     @routes.post(
         "/chat/completions",
-        responses={**error_responses.DOCUMENTED, **STREAM},
+        responses={**error_responses.DOCUMENTED, **EVENTS},
         response_model=ChatCompletion,
         openapi_extra=body_schema(ChatRequest),
     )
     async def chat(request: Request) -> Any:
-        if not is_json(request):
-            return error_responses.error_reply(
-                415, "The body is not JSON: send it with Content-Type: application/json."
-            )
         asked = await read_json(request, ChatRequest)
-        if not served.knows(asked.model):
-            return _unknown(asked.model, served)
-        job = await while_connected(request, _ask(engine, images, asked, served.adapter(asked.model)))
+        model = asked.model or served.default
+        if not served.knows(model):
+            return unknown_model(model, served)
+        sampling = asked.sampling()
+        job = await answering.start(request, model, asked.take_messages(), asked, **sampling)
         if job is None:
             return error_responses.client_closed_response()
-        reply = _Reply(job, asked.model)
+        reply = ChatReply([job, *engine.repeat(job, (asked.n or 1) - 1)], model, engine.model.tokenizer)
         if asked.stream:
-            usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return StreamingResponse(
-                reply.events(usage), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-            )
-        return await reply.whole(request)
+            usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+            return stream_events(_events(reply, usage))
+        try:
+            whole = await while_connected(request, reply.completion())
+        finally:
+            reply.cancel()
+        return error_responses.client_closed_response() if whole is None else whole
 
     return routes
 
 
-def _unknown(model: str, served: ModelIds) -> Response:
-    message = f"There is no model {model[:100]!r} here: ask for {' or '.join(map(repr, served.ids))}."
-    return error_responses.error_reply(404, message, param="model", code="model_not_found")
-
-
-async def _ask(engine: Engine, images: ImageReader, asked: ChatRequest, adapter: str | None) -> Job:
-    sampling = asked.sampling()
-    turns, sources = await asyncio.to_thread(_read_messages, asked)
-    if turns[-1].answer is not None:
-        raise PromptError("The messages end with the assistant's: put the next question behind it.")
-    refuse_long_texts(turns)
-    shown = await images.read_all(sources)
-    asked.messages = []  # the encoded images are not kept while the request waits for its answer
-    sources.clear()
-    job = await engine.ask(turns, shown, asked.language, asked.seed, adapter, **sampling)
-    shown.clear()
-    return job
-
-
-def _read_messages(asked: ChatRequest) -> tuple[list[Turn], list[Any]]:
-    return messages_to_turns([message.model_dump() for message in asked.messages])
-
-
-async def wait_for_disconnect(request: Request) -> None:
-    """Returns when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` returns, or None if the client left before; then the work is cancelled."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_disconnect(request))
+async def _events(reply: ChatReply, with_usage: bool) -> AsyncIterator[str]:
+    """Yield server-sent events; a late error is an event with `error`, which OpenAI's client raises."""
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
+        async for chunk in reply.chunks(with_usage):
+            yield write_event(chunk)
+    except Exception as error:
+        yield f"data: {bytes(error_responses.explain(error, '/v1/chat/completions').body).decode()}\n\n"
     finally:
-        working.cancel()
-        leaving.cancel()
-
-
-async def collect_text(job: Job, request: Request) -> str | None:
-    """The whole answer, or None if the client left before it was there."""
-
-    async def read() -> str:
-        async for _ in job.pieces():
-            pass
-        return job.text
-
-    try:
-        return await while_connected(request, read())
-    finally:
-        job.cancel()
-
-
-class _Reply:
-    """One job in OpenAI's shapes."""
-
-    def __init__(self, job: Job, name: str) -> None:
-        self.job = job
-        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
-
-    def usage(self) -> Usage:
-        read, said = len(self.job.input_ids), len(self.job.ids)
-        return Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
-
-    async def whole(self, request: Request) -> ChatCompletion | Response:
-        text = await collect_text(self.job, request)
-        if text is None:
-            return error_responses.client_closed_response()
-        reason = "stop" if self.job.finish_reason == "stop" else "length"
-        choice = Choice(message=AssistantMessage(content=text), finish_reason=reason)  # type: ignore[arg-type]
-        return ChatCompletion(**self.head, choices=[choice], usage=self.usage())  # type: ignore[arg-type]
-
-    async def events(self, with_usage: bool) -> AsyncIterator[str]:
-        """The chunks; an error after the beginning is a chunk with `error`, which OpenAI's client raises."""
-        more = {"usage": None} if with_usage else {}
-        try:
-            yield self._event({"role": "assistant", "content": ""}, None, more)
-            async for piece in self.job.pieces():
-                yield self._event({"content": piece}, None, more)
-            yield self._event({}, self.job.finish_reason, more)
-            if with_usage:
-                yield self._chunk(choices=[], usage=self.usage().model_dump())
-        except Exception as error:
-            yield f"data: {bytes(error_responses.explain(error).body).decode()}\n\n"
-        finally:
-            self.job.cancel()
-        yield "data: [DONE]\n\n"
-
-    def _event(self, delta: dict[str, str], reason: str | None, more: dict[str, Any]) -> str:
-        return self._chunk(choices=[{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}], **more)
-
-    def _chunk(self, **fields: Any) -> str:
-        chunk = {**self.head, "object": "chat.completion.chunk", **fields}
-        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+        reply.cancel()
+    yield "data: [DONE]\n\n"

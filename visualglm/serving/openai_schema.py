@@ -1,120 +1,130 @@
-"""What OpenAI's chat API takes and gives, as far as this model has it. Knows nothing about engines."""
+"""Request and response models of OpenAI's chat API, as far as this model supports it."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import BaseModel, ConfigDict, Field, Tag
 
-from ..errors import UsageError
+from .choice_fields import ChoiceFields
+from .request_fields import (
+    COUNT,
+    MAX_MESSAGES,
+    MAX_PARTS,
+    STOP,
+    STOPS,
+    SamplingFields,
+    by_type,
+    refuse_fields,
+    stop_strings,
+    token_limit,
+)
 
-MAX_MESSAGES = 2048
-MAX_PARTS = 256
-"""Texts and images in one message."""
-SEED = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 REFUSED = (
-    *("tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio"),
-    *("presence_penalty", "frequency_penalty"),  # 0 asks for nothing
+    *("tools", "tool_choice", "functions", "function_call", "logit_bias", "audio"),
+    *("presence_penalty", "frequency_penalty"),  # 0 is the default of clients
 )
 
 
 class TextPart(BaseModel):
-    """Text of a message."""
+    """Text of a message; clients of the Responses API write `input_text` and `output_text`."""
 
-    type: Literal["text"]
+    type: Literal["text", "input_text", "output_text"]
     text: str
 
 
+class RefusalPart(BaseModel):
+    """A refusal of the assistant, instead of a text."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
 class ImageURL(BaseModel):
-    """A image: a data URL, or http(s) where the server allows its host."""
+    """An image: a data URL, or http(s) if the server allows its host."""
 
     url: str
     detail: str | None = None
 
 
 class ImagePart(BaseModel):
-    """A image of a message."""
+    """An image of a message."""
 
-    type: Literal["image_url"]
-    image_url: ImageURL
+    type: Literal["image_url", "input_image"]
+    image_url: str | ImageURL
 
 
 def _kind_of(part: Any) -> str | None:
-    """Return what a part says that it is, as far as an error may repeat it."""
+    """Return the kind that a part names, shortened for an error message."""
     kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
-    return kind[:100] if isinstance(kind, str) else None
+    return PART_TAGS.get(kind, kind[:100]) if isinstance(kind, str) else None
+
+
+PART_TAGS = {"input_text": "text", "output_text": "text", "input_image": "image_url"}
 
 
 class ChatMessage(BaseModel):
-    """One message; images belong to the user's."""
+    """One message. Only a user's may have images; an assistant's that calls tools needs no content."""
 
-    role: Literal["user", "assistant", "system", "developer"]
+    role: Literal["user", "assistant", "system", "developer", "tool", "function"]
     content: (
         str
         | Annotated[
             list[
                 Annotated[
-                    Annotated[TextPart, Tag("text")] | Annotated[ImagePart, Tag("image_url")], Discriminator(_kind_of)
+                    Annotated[TextPart, Tag("text")]
+                    | Annotated[ImagePart, Tag("image_url")]
+                    | Annotated[RefusalPart, Tag("refusal")],
+                    by_type(_kind_of, "text", "image_url", "refusal"),
                 ]
             ],
             Field(max_length=MAX_PARTS, fail_fast=True),
         ]
-    )
+        | None
+    ) = None
+    refusal: str | None = None
+    tool_calls: list[Any] | None = None
+    function_call: Any = None
 
 
 class StreamOptions(BaseModel):
-    """What a stream brings beside the text."""
+    """Options of a stream."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
-class ChatRequest(BaseModel):
-    """`POST /v1/chat/completions`. What is left out comes from the checkpoint's own generation config."""
+class ChatRequest(SamplingFields, ChoiceFields):
+    """`POST /v1/chat/completions`; missing fields come from the checkpoint's own generation config."""
 
     model_config = ConfigDict(extra="allow")
 
-    model: str
+    model: str | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = None
-    stop: (
-        Annotated[str, StringConstraints(min_length=1, max_length=200)]
-        | Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(max_length=4)]
-        | None
-    ) = None
-    seed: SEED | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    repetition_penalty: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    language: Literal["auto", "zh", "en"] = "auto"
+    stop: STOP | STOPS | None = None
+    max_tokens: COUNT | None = None
+    max_completion_tokens: COUNT | None = None
 
     def sampling(self) -> dict[str, Any]:
-        """Return the sampling arguments in transformers' names.
+        """Return the sampling arguments beside `draws`, in transformers' names.
 
         Raises:
-            UsageError: something was asked that this model does not have.
+            RefusedFieldError: a requested feature is not supported by this model.
         """
         extra = self.model_extra or {}
-        asked = [name for name in REFUSED if extra.get(name)]
-        if asked or (extra.get("response_format") or {"type": "text"}) != {"type": "text"}:
-            raise UsageError(f"{(asked or ['response_format'])[0]} is nothing that VisualGLM can do: leave it out.")
+        refuse_fields(extra, REFUSED)
         limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
-        return {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-            "stop": self.stop,
-            "repetition_penalty": self.repetition_penalty,
-            "max_new_tokens": limit,
-        }
+        return {"stop": stop_strings(self.stop), "max_new_tokens": token_limit(limit), **self.choices()}
+
+    def take_messages(self) -> list[dict[str, Any]]:
+        """Return the messages, and keep none: they hold the encoded images."""
+        taken, self.messages = [message.model_dump() for message in self.messages], []
+        return taken
 
 
 class Usage(BaseModel):
-    """Tokens of prompt and answer; a image's slots count."""
+    """Tokens of prompt and answer; image placeholder tokens count."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -129,17 +139,38 @@ class AssistantMessage(BaseModel):
     refusal: None = None
 
 
-class Choice(BaseModel):
-    """The one choice."""
+class TopLogprob(BaseModel):
+    """A token at a position of the answer; `bytes` is null for a token that is no text, such as the end."""
 
-    index: Literal[0] = 0
+    token: str
+    bytes: list[int] | None
+    logprob: float
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer, and the likeliest ones at its position."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """The tokens of an answer without its end."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """One of the `n` answers."""
+
+    index: int
     message: AssistantMessage
     finish_reason: Literal["stop", "length"]
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletion(BaseModel):
-    """A whole answer."""
+    """A complete answer."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"

@@ -1,11 +1,12 @@
-"""What protects browsers: other sites' pages may neither send requests nor show the page in a frame.
+"""Protect browsers: other sites' pages may neither send requests nor show the page in a frame.
 
-Programs that send no `Origin` and no `Sec-Fetch-Site` header are not affected.
+Programs that send no `Origin` and no `Sec-Fetch-Site` header are not affected. The operator may name origins whose
+pages are answered; their requests carry a key, where there are keys, and never cookies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,7 +15,7 @@ from .error_responses import error_reply
 
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 PROTECTION = {
-    # the page brings a policy of its own (static_page.py)
+    # the page has its own policy (static_page.py)
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
@@ -24,15 +25,16 @@ PROTECTION = {
 
 
 class SameOriginOnly:
-    """Answers 403 to what another site's page sends, and adds the `PROTECTION` headers to every response.
+    """Answer 403 to requests from another site's page, and add the `PROTECTION` headers to every response.
 
     Following a link to the page is allowed: a GET that opens a document.
     """
 
     protection: Mapping[str, str] = PROTECTION
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, origins: Sequence[str] = ()) -> None:
         self.app = app
+        self.origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -45,16 +47,21 @@ class SameOriginOnly:
                     headers.setdefault(name, value)
             await send(message)
 
-        if not is_foreign(scope):
+        if self._is_named(scope) or not is_foreign(scope):
             return await self.app(scope, receive, protect)
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
         reply = error_reply(403, "The request comes from another site's page. Open this server's own page instead.")
         return await reply(scope, receive, protect)
 
+    def _is_named(self, scope: Scope) -> bool:
+        """Whether the request comes from a page of one of the `origins`."""
+        given = Headers(scope=scope).getlist("origin")
+        return len(given) == 1 and given[0].lower() in self.origins
+
 
 def is_foreign(scope: Scope) -> bool:
-    """Whether a browser says that a page of another origin made the request."""
+    """Return whether the browser says that a page of another origin made the request."""
     headers = Headers(scope=scope)
     if any(not _is_origin_of(origin, headers.get("host", "")) for origin in headers.getlist("origin")):
         return True
@@ -67,7 +74,7 @@ def is_foreign(scope: Scope) -> bool:
 
 
 def _is_origin_of(origin: str, host: str) -> bool:
-    """Whether an `Origin` header names the host and port of a `Host` header. A reverse proxy may speak https for us."""
+    """Return whether an `Origin` header names host and port of a `Host` header; a reverse proxy may add https."""
     scheme, _, address = origin.lower().partition("://")
     port = DEFAULT_PORTS.get(scheme)
     return port is not None and address.removesuffix(port) == host.lower().removesuffix(port)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..conversation import packed_model
 
+METHODS = ("GET", "HEAD")
 FOLDER = Path(__file__).parent / "web"
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -44,7 +46,7 @@ def page_files() -> dict[str, Path]:
 
 
 class StaticPage:
-    """Answers GET and HEAD for the page's files, and passes every other request on."""
+    """Answer GET and HEAD for the page's files, and pass every other request on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -52,9 +54,24 @@ class StaticPage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self.files.get(scope.get("path", "")) if scope["type"] == "http" else None
-        if found is None or scope["method"] not in ("GET", "HEAD"):
+        if found is None:
             return await self.app(scope, receive, send)
+        if scope["method"] not in METHODS:
+            return await self._other_method(scope, receive, send)
         content, media_type = found
         headers = {**PAGE_HEADERS, "Content-Length": str(len(content))}
         response = Response(b"" if scope["method"] == "HEAD" else content, 200, headers, media_type)
         return await response(scope, receive, send)
+
+    async def _other_method(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the app answer, and add the page's methods to those that its 405 allows."""
+
+        async def extend_allow(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in (404, 405):
+                headers = MutableHeaders(scope=message)
+                others = [name for name in headers.get("allow", "").split(", ") if name and name not in METHODS]
+                headers["Allow"] = ", ".join([*METHODS, *others])
+                message["status"] = 405
+            await send(message)
+
+        await self.app(scope, receive, extend_allow)

@@ -1,7 +1,7 @@
 """Upstream's `POST /`: `{image, text, history}` -> `{result, history, status, time}`.
 
-As upstream's api.py and api_hf.py, and better: the image may be left out, its base64 may have line breaks (even raw
-ones, which JSON forbids), the sampling parameters count, and the history that comes back contains the new turn.
+Like upstream's api.py and api_hf.py, but the image is optional, its base64 may have line breaks (even raw ones, which
+JSON forbids), the sampling parameters are used, and the returned history contains the new turn.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from ..errors import ImageError
 from ..preprocessing.images import base64_bytes, data_url_bytes
 from ..preprocessing.prompt import Turn
 from . import error_responses
+from .answering import collect_text, while_connected
 from .engine import Engine
 from .image_reader import refuse_long_texts
 from .json_body import body_schema, read_json
 from .model_ids import ModelIds
-from .openai_api import collect_text, while_connected
-from .openai_schema import MAX_MESSAGES, SEED
+from .request_fields import MAX_MESSAGES, SEED
 
 PAIR = Annotated[list[str], Field(min_length=2, max_length=2, fail_fast=True)]
-"""Question and answer; a list, since FastAPI writes a tuple's schema in a form that OpenAPI 3.1 forbids."""
+"""Question and answer; a list, because FastAPI describes a tuple in a form that OpenAPI 3.1 forbids."""
 
 
 class UpstreamRequest(BaseModel):
-    """What upstream's clients send; what is left out comes from the checkpoint's generation config."""
+    """A request of upstream's clients; missing fields come from the checkpoint's generation config."""
 
     model_config = ConfigDict(extra="ignore")
 
     text: str
     image: str | None = None
-    history: Annotated[list[PAIR], Field(max_length=MAX_MESSAGES, fail_fast=True)] = []
+    history: Annotated[list[PAIR], Field(max_length=MAX_MESSAGES, fail_fast=True)] | None = None
     max_length: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     min_length: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
@@ -46,15 +46,15 @@ class UpstreamRequest(BaseModel):
     seed: SEED | None = None
 
     def turns(self) -> list[Turn]:
-        """The dialogue; its image belongs to the first turn, as upstream shows it."""
-        texts: list[tuple[str, str | None]] = [*((q, a) for q, a in self.history), (self.text, None)]
+        """Return the dialogue; its image belongs to the first turn, as in upstream."""
+        texts: list[tuple[str, str | None]] = [*((q, a) for q, a in self.history or []), (self.text, None)]
         return [Turn(q, a, int(place == 0 and bool(self.image))) for place, (q, a) in enumerate(texts)]
 
     def images(self) -> list[bytes]:
-        """The image's bytes, if there is one.
+        """Return the image's bytes, if there is one.
 
         Raises:
-            ImageError: it is no base64, a path for instance.
+            ImageError: it is not base64, for example a path.
         """
         if not self.image:
             return []
@@ -62,7 +62,7 @@ class UpstreamRequest(BaseModel):
         try:
             return [decode(self.image)]
         except ImageError as error:
-            raise ImageError("image is no base64: send the image's bytes in base64, not its path.") from error
+            raise ImageError("image is not base64. Send the image's bytes in base64, not its path.") from error
 
     def sampling(self) -> dict[str, Any]:
         """Return the sampling arguments in transformers' names."""
@@ -71,7 +71,7 @@ class UpstreamRequest(BaseModel):
 
 
 class UpstreamReply(BaseModel):
-    """Upstream's answer."""
+    """Response in upstream's shape."""
 
     result: str
     history: list[PAIR]
@@ -80,7 +80,7 @@ class UpstreamReply(BaseModel):
 
 
 def router(engine: Engine, served: ModelIds) -> APIRouter:
-    """The route; its requests name no model, so the first adapter answers if there is one."""
+    """Build the route; its requests name no model, so the first adapter answers if there is one."""
     routes = APIRouter(tags=["upstream"])
 
     @routes.post(
@@ -90,16 +90,11 @@ def router(engine: Engine, served: ModelIds) -> APIRouter:
         openapi_extra=body_schema(UpstreamRequest),
     )
     async def answer(request: Request) -> Any:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            return error_responses.error_reply(
-                415, "The body is not JSON: send it with Content-Type: application/json."
-            )
         asked = await read_json(request, UpstreamRequest)
         turns = asked.turns()
         refuse_long_texts(turns)
         images = await asyncio.to_thread(asked.images)
-        asked.image = None  # the encoded image is not kept while the request waits for its answer
+        asked.image = None  # do not keep the encoded image while the request waits for its answer
         asking = engine.ask(turns, images, "auto", asked.seed, adapter=served.first, **asked.sampling())
         job = await while_connected(request, asking)
         images.clear()
@@ -107,6 +102,6 @@ def router(engine: Engine, served: ModelIds) -> APIRouter:
         if text is None:
             return error_responses.client_closed_response()
         now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-        return UpstreamReply(result=text, history=[*asked.history, [asked.text, text]], time=now)
+        return UpstreamReply(result=text, history=[*(asked.history or []), [asked.text, text]], time=now)
 
     return routes

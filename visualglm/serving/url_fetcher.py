@@ -1,9 +1,8 @@
-"""The one safe opener of image URLs, off unless hosts were allowed by name.
+"""Fetch image URLs safely; disabled unless hosts were allowed by name.
 
-In: an http(s) URL a stranger wrote. Out: its bytes. The host must be one that was allowed; its name is resolved once,
-every address must be public, and the connection goes to the address that was checked. A redirect is a new URL with the
-same checks. Bytes, seconds and redirects are limited: one deadline holds for the name, the connection and every byte,
-however slowly it comes. Knows nothing about images.
+In: an untrusted http(s) URL. Out: its bytes. The host must be allowed; its name is resolved once, every address must be
+public, and the connection goes to the checked address. A redirect is checked like a new URL. Bytes, seconds and
+redirects are limited: one deadline holds for name resolution, connection and every byte.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 BLOCK = 65536
 MAX_URL = 8192
-"""Characters."""
+"""Maximum characters of a URL."""
 MAX_HEADER_BYTES = 65536
-"""Of one response: status lines, interim responses, headers."""
+"""Maximum bytes of one response's status lines, interim responses and headers."""
 RESERVED = "!#$%&'()*+,/:;=?@[]~"
-"""What stays as it is in a path or a query; all but ASCII is percent-encoded."""
+"""Characters that stay unchanged in a path or a query; non-ASCII is percent-encoded."""
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\\\[\]]+)(:\d+)?")
 
 
 class ImageFetcher:
-    """Fetches from `hosts` ("example.com", or "example.com:8443") and nowhere else.
+    """Fetcher of URLs from `hosts` ("example.com", or "example.com:8443").
 
-    `byte_limit` bytes and `second_limit` seconds in all, `redirect_limit` redirects.
+    Limits: `byte_limit` bytes and `second_limit` seconds in all, `redirect_limit` redirects.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class ImageFetcher:
         self.redirect_limit = redirect_limit
 
     def __call__(self, url: str) -> bytes:
-        """The bytes behind a URL.
+        """Fetch the bytes of a URL.
 
         Raises:
             ImageError: it is not allowed, or it cannot be fetched within the limits.
@@ -68,31 +67,31 @@ class ImageFetcher:
                 raise
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise ImageError(
-                    f"{_shown(parts)} cannot be fetched ({_reason(error)}): send the image itself."
+                    f"{_shown(parts)} cannot be fetched ({_reason(error)}). Send the image itself."
                 ) from error
             if content is not None:
                 return content
-        raise ImageError(f"{_shown(parts)} redirects more than {self.redirect_limit} times: send the image itself.")
+        raise ImageError(f"{_shown(parts)} redirects more than {self.redirect_limit} times. Send the image itself.")
 
     def _checked(self, url: str) -> SplitResult:
-        """The URL in parts, if its scheme, host and port are allowed."""
+        """Return the parts of the URL if its scheme, host and port are allowed."""
         if not self.hosts:
-            raise ImageError("Images are not fetched from URLs here: send the image itself, as a data URL.")
+            raise ImageError("Images are not fetched from URLs here. Send the image itself, as a data URL.")
         if len(url) > MAX_URL:
-            raise ImageError(f"The image's URL has more than {MAX_URL} characters: send the image itself.")
+            raise ImageError(f"The image's URL has more than {MAX_URL} characters. Send the image itself.")
         try:
             parts = urlsplit(url)
             place = (_plain_host(parts.hostname or ""), parts.port or PORTS.get(parts.scheme, 0))
         except (ValueError, UnicodeError) as error:
-            raise ImageError(f"The image's URL is malformed ({error}): send the image itself.") from error
+            raise ImageError(f"The image's URL is malformed ({error}). Send the image itself.") from error
         if parts.scheme not in PORTS or parts.username is not None or parts.password is not None:
-            raise ImageError("A image's URL must be http or https, without a user name: send the image itself.")
+            raise ImageError("An image's URL must be http or https, without a user name. Send the image itself.")
         if not any(place == (host, port or PORTS[parts.scheme]) for host, port in self.hosts):
-            raise ImageError(f"{_shown(parts)} is not on a host that images may come from: send the image itself.")
+            raise ImageError(f"{_shown(parts)} is not on a host that images may come from. Send the image itself.")
         return parts
 
     def _get(self, parts: SplitResult, url: str, deadline: float) -> tuple[bytes | None, str]:
-        """The content, or None and where it moved."""
+        """Return the content, or None and the redirect's target."""
         target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=RESERVED)
         connection, carrier = _connect(parts, deadline)
         with carrier.connected:
@@ -101,22 +100,22 @@ class ImageFetcher:
             if response.status in REDIRECTS:
                 return None, urljoin(url, response.getheader("Location", ""))
             if response.status != 200:
-                raise ImageError(f"{_shown(parts)} answered {response.status}: send the image itself.")
-            carrier.bytes_left += 2 * self.byte_limit  # the framing of small chunks may be as much as the body
+                raise ImageError(f"{_shown(parts)} answered {response.status}. Send the image itself.")
+            carrier.bytes_left += 2 * self.byte_limit  # the framing of small chunks may be as large as the body
             return self._read(response, parts), url
 
     def _read(self, response: http.client.HTTPResponse, parts: SplitResult) -> bytes:
-        """The body, given up as soon as it is too large."""
+        """Read the body; stop as soon as it is too large."""
         content = bytearray()
         while block := response.read1(BLOCK):
             content += block
             if len(content) > self.byte_limit:
-                raise ImageError(f"{_shown(parts)} has more than {self.byte_limit} bytes: send a smaller image.")
+                raise ImageError(f"{_shown(parts)} has more than {self.byte_limit} bytes. Send a smaller image.")
         return bytes(content)
 
 
 class _Carrier:
-    """A connected socket, of which `http.client` may read `bytes_left` bytes until the deadline, whatever they are."""
+    """A connected socket from which `http.client` may read `bytes_left` bytes until the deadline."""
 
     def __init__(self, connected: socket.socket, deadline: float, bytes_left: int) -> None:
         self.connected = connected
@@ -131,7 +130,7 @@ class _Carrier:
         return io.BufferedReader(_CarrierReader(self))
 
     def close(self) -> None:
-        """`http.client` closes as soon as it has the headers; `connected` is closed by whoever connected it."""
+        """Do nothing: `http.client` closes after the headers, but the connection is closed by its owner."""
 
 
 class _CarrierReader(io.RawIOBase):
@@ -151,14 +150,14 @@ class _CarrierReader(io.RawIOBase):
 
 
 def _allowed(host: str) -> tuple[str, int | None]:
-    """ "host" or "host:port" as the command line gives it."""
+    """Parse "host" or "host:port" from the command line."""
     try:
         parts = urlsplit(f"//{host}")
         if HOST.fullmatch(host) and parts.hostname:
             return _plain_host(parts.hostname), parts.port
     except (ValueError, UnicodeError):
         pass
-    raise UsageError(f"--allow-image-domain {host} is no host: write for example images.example.com.")
+    raise UsageError(f"--allow-image-domain {host} is not a host. Write for example images.example.com.")
 
 
 def _plain_host(host: str) -> str:
@@ -166,13 +165,13 @@ def _plain_host(host: str) -> str:
 
 
 def _connect(parts: SplitResult, deadline: float) -> tuple[http.client.HTTPConnection, _Carrier]:
-    """A connection to an address that was checked, with the name's certificate, and what carries it."""
+    """Connect to a checked address, with the name's certificate; return the connection and its carrier."""
     host, port = _plain_host(parts.hostname or ""), parts.port or PORTS[parts.scheme]
     connection = http.client.HTTPConnection(host, port)
     connected = socket.create_connection(_resolve(host, port, deadline), timeout=_left(deadline))
     if parts.scheme == "https":
         try:
-            connected.settimeout(_left(deadline))  # of the whole handshake
+            connected.settimeout(_left(deadline))  # for the whole handshake
             connected = ssl.create_default_context().wrap_socket(connected, server_hostname=host)
         except BaseException:
             connected.close()
@@ -182,7 +181,7 @@ def _connect(parts: SplitResult, deadline: float) -> tuple[http.client.HTTPConne
 
 
 def _resolve(host: str, port: int, deadline: float) -> tuple[str, int]:
-    """`public_address` until the deadline; the system's resolver knows none, so it goes on in a thread of its own."""
+    """Call `public_address` until the deadline, in a thread, because the system's resolver has no time limit."""
     found: Future[tuple[str, int]] = Future()
 
     def resolve() -> None:
@@ -196,21 +195,21 @@ def _resolve(host: str, port: int, deadline: float) -> tuple[str, int]:
 
 
 def public_address(host: str, port: int) -> tuple[str, int]:
-    """The first address of a name, which is resolved here and nowhere else.
+    """Resolve a name and return its first address.
 
     Raises:
         ImageError: one of its addresses is not public.
     """
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     if not found or not all(is_public(address) for address in found):
-        raise ImageError(f"{host} is an address inside a private network: send the image itself.")
+        raise ImageError(f"{host} is an address inside a private network. Send the image itself.")
     return found[0], port
 
 
 def is_public(address: str) -> bool:
-    """Whether an address lies in the open internet: not private, loopback, link-local, reserved, multicast.
+    """Return whether an address is public: not private, loopback, link-local, reserved or multicast.
 
-    Addresses of version 6 that carry one of version 4 (mapped, 6to4, Teredo, NAT64, compatible) count as none.
+    IPv6 addresses that embed an IPv4 address (mapped, 6to4, Teredo, NAT64, compatible) do not count as public.
     """
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -233,7 +232,7 @@ def _left(deadline: float) -> float:
 
 
 def _shown(parts: SplitResult) -> str:
-    """A URL for a message: no query, which may hold a key, and no user name."""
+    """Format a URL for a message: without query, which may hold a key, and user name."""
     return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"[:120]
 
 

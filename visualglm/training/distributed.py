@@ -7,6 +7,7 @@ different rows. All functions also work in a single process.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from ..network.qformer import QFormerLayer
 from ..network.vision import ViTBlock
 
 T = TypeVar("T")
+GLOO_RELEASE_SECONDS = 1.0
 
 
 def rank() -> int:
@@ -50,9 +52,15 @@ def join(kind: str = "auto") -> torch.device:
 
 
 def leave() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one.
+
+    After FSDP, Gloo's threads outlive the group, since DTensor's caches hold the mesh. They release the tensors of the
+    last collective on their own time and need the GIL for it; if the interpreter ends first, the process aborts
+    ("terminate called without an active exception"). So they get a second to finish.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        time.sleep(GLOO_RELEASE_SECONDS)
 
 
 def shard(objective: nn.Module) -> nn.Module:

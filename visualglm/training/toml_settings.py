@@ -79,7 +79,7 @@ def fill_settings(kind: type[T], table: dict[str, Any], place: str) -> T:
     """
     known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
     if not isinstance(table, dict):
-        raise UsageError(f"{place} is {table!r}: give a table of settings.")
+        raise UsageError(f"{place} is {table!r}. Give a table of settings.")
     for key in table:
         if key not in known:
             raise UsageError(f"{key} in {place} is not a setting. Did you mean {nearest_word(key, known)}?")
@@ -91,7 +91,7 @@ def fill_settings(kind: type[T], table: dict[str, Any], place: str) -> T:
             and entry.name in table
             and (not isinstance(value, expected[0]) or isinstance(value, bool) != (expected[0] is bool))
         ):
-            raise UsageError(f"{entry.name} in {place} is {value!r}: give {expected[1]}.")
+            raise UsageError(f"{entry.name} in {place} is {value!r}. Give {expected[1]}.")
     try:
         return kind(**table)
     except TypeError as error:

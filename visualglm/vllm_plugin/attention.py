@@ -80,7 +80,7 @@ class _PrefixMetadata:
 
 
 def _sequence_ends(common: CommonAttentionMetadata) -> torch.Tensor:
-    """Number of tokens of each request at the end of this pass, [requests]; the host's bound is exact in prefill."""
+    """Return the tokens of each request at the end of this pass, [requests]; the host's bound is exact in prefill."""
     on_host = common.seq_lens_cpu_upper_bound
     return common.seq_lens if on_host is None else on_host
 

@@ -26,6 +26,7 @@ from ..network.visualglm import ImageEncoder
 from . import lora
 from .glm import ParallelGLM
 from .multimodal import DummyImages, ImageMultiModalProcessor, ImageProcessingInfo
+from .supported_checkpoints import finite_weights
 
 
 @MULTIMODAL_REGISTRY.register_processor(ImageMultiModalProcessor, info=ImageProcessingInfo, dummy_inputs=DummyImages)
@@ -112,4 +113,4 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load a native checkpoint's tensors; return the names of the parameters that were set."""
-        return AutoWeightsLoader(self).load_weights(weights)
+        return AutoWeightsLoader(self).load_weights(finite_weights(weights, self.visualglm_folder))

@@ -28,7 +28,7 @@ from ..errors import ImageError, PromptError
 from ..inference.generation_settings import generation_settings
 from ..inference.start_reply import ask_prompt
 from ..network.configuration import VisualGLMConfig
-from ..preprocessing.chat_messages import messages_to_turns
+from ..preprocessing.chat_messages import CALLS, messages_to_turns
 from ..preprocessing.images import open_image
 from ..preprocessing.processor import VisualGLMProcessor
 from ..serving.image_reader import ImageReader, refuse_too_many
@@ -136,11 +136,12 @@ class VisualGLMRenderer(BaseRenderer):
 
 
 def _simplify_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy role and content of a message; parts become a list, with `image` for vLLM's `image_pil`."""
+    """Copy what prompts read of a message; parts become a list, with `image` for vLLM's `image_pil`."""
     content = message.get("content")
-    if content is None or isinstance(content, str) or not isinstance(content, Iterable):
-        return {"role": message.get("role"), "content": content}
-    return {"role": message.get("role"), "content": [_simplify_part(part) for part in content]}
+    kept = {name: message[name] for name in ("refusal", *CALLS) if message.get(name)}
+    if content is not None and not isinstance(content, str) and isinstance(content, Iterable):
+        content = [_simplify_part(part) for part in content]
+    return {"role": message.get("role"), "content": content, **kept}
 
 
 def _simplify_part(part: Any) -> Any:

@@ -2,7 +2,7 @@
 
 In: a native folder, an address, and our flags. Out: the command line of `vllm serve`, which `serve` runs in this
 process. Pages of other sites get neither CORS headers nor answers. Without API keys only loopback host names are
-answered, as in our own server.
+answered, as in our own server. Origins that the operator names get both.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from ..checkpoints.load import GENERATION_CONFIG
-from ..checkpoints.storage.read import read_json
 from ..errors import UsageError
+from ..files.json_object import read_object
 from ..inference.sampling_arguments import normalize_sampling
 from ..serving.middleware import LOOPBACK_NAMES, ApiKeyMiddleware
+from ..serving.origins import cors_settings
 from ..serving.same_origin import PROTECTION, SameOriginOnly
 from ..serving.static_page import StaticPage
 from .supported_checkpoints import LanguageAdapter
@@ -41,6 +43,7 @@ OWNED_VLLM_ARGS = {
     "--served-model-name": "--model",
     "--dtype": "--dtype",
     "--allowed-media-domains": "--allow-image-domain",
+    "--allowed-origins": "--allow-origin",
     "--default-chat-template-kwargs": "--language",
     "--override-generation-config": "--temperature, --greedy and the like",
     "--lora-modules": "--adapter",
@@ -49,6 +52,7 @@ OWNED_VLLM_ARGS = {
 """vLLM's arguments that our own flags set, with those flags. `--config` names a file that could set any of them."""
 
 TRUSTED_HOSTS_VARIABLE, KEYS_VARIABLE = "VISUALGLM_TRUSTED_HOSTS", "VISUALGLM_KEYS"
+ORIGINS_VARIABLE = "VISUALGLM_ORIGINS"
 """Environment variables with the middlewares' settings: vLLM constructs a middleware without arguments."""
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -75,6 +79,16 @@ class VllmSameOriginOnly(SameOriginOnly):
 
     protection = {name: value for name, value in PROTECTION.items() if name != "Content-Security-Policy"}
 
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app, os.environ.get(ORIGINS_VARIABLE, "").split())
+
+
+class VllmCors(CORSMiddleware):
+    """Answers the preflight requests of the named origins before a key is required, which vLLM's own does not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app, **cors_settings(os.environ.get(ORIGINS_VARIABLE, "").split()))
+
 
 @dataclass(frozen=True)
 class VLLMServer:
@@ -82,6 +96,7 @@ class VLLMServer:
 
     Attributes:
         trusted_hosts: Host headers to answer when there are no keys; `*` answers all.
+        origins: other sites whose pages may send requests.
         image_hosts: hosts from which image URLs may be fetched.
         sampling: default sampling arguments, under transformers' names.
         more: arguments passed to vLLM unchanged.
@@ -94,6 +109,7 @@ class VLLMServer:
     port: int
     keys: Sequence[str] = ()
     trusted_hosts: Sequence[str] = LOOPBACK_NAMES
+    origins: Sequence[str] = ()
     image_hosts: Sequence[str] = ()
     dtype: str = "auto"
     language: str = "auto"
@@ -120,6 +136,7 @@ class VLLMServer:
         arguments += adapter_arguments(self.adapters)
         middlewares: list[type] = [VllmApiKeyMiddleware] if self.keys else []
         middlewares += [StaticPage] if self.with_page else []
+        middlewares += [VllmCors] if self.origins else []
         middlewares.append(VllmSameOriginOnly)
         if not self.keys and "*" not in self.trusted_hosts:
             middlewares.append(LoopbackHostMiddleware)
@@ -164,7 +181,7 @@ def reject_owned_args(more: Sequence[str]) -> None:
 
 
 def overrides(sampling: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Sampling arguments -> vLLM's defaults.
+    """Convert sampling arguments to vLLM's defaults.
 
     Greedy decoding becomes temperature 0. Sampling without a temperature takes the checkpoint's, else 1.
 
@@ -182,14 +199,14 @@ def overrides(sampling: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         return {**known, "temperature": 0.0}
     if sampling.get("do_sample") and "temperature" not in known:  # otherwise a greedy checkpoint would stay greedy
         file = folder / GENERATION_CONFIG
-        known["temperature"] = (read_json(file) if file.exists() else {}).get("temperature") or 1.0
+        known["temperature"] = (read_object(file) if file.exists() else {}).get("temperature") or 1.0
     return known
 
 
 def require_plugin() -> None:
     """Raise `UsageError` if the installed package has no vLLM entry point, as with an outdated installation."""
     if not any(point.name == "visualglm" for point in entry_points(group="vllm.general_plugins")):
-        raise UsageError("vLLM cannot find VisualGLM's plugin. Reinstall the package: pip install visualglm.")
+        raise UsageError("vLLM cannot find VisualGLM's plugin. Install it again, from its checkout: pip install .")
 
 
 def serve(server: VLLMServer) -> None:
@@ -203,6 +220,7 @@ def serve(server: VLLMServer) -> None:
     command_line = server.arguments()
     require_plugin()
     os.environ[TRUSTED_HOSTS_VARIABLE] = " ".join(server.trusted_hosts)
+    os.environ[ORIGINS_VARIABLE] = " ".join(server.origins)
     os.environ[KEYS_VARIABLE] = json.dumps(list(server.keys))
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     from vllm.entrypoints.cli.serve import ServeSubcommand

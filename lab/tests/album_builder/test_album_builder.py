@@ -131,7 +131,7 @@ def test_more_images_leave_the_draw_as_it_was() -> None:
 
 
 def written(folder: Path) -> AlbumRecipe:
-    """A recipe whose packages are already downloaded: two styles, one never trained, and labelled files."""
+    """Return a recipe whose packages are already downloaded: two styles, one never trained, and labelled files."""
     icons = {name: {"body": svg(seed).decode()} for seed, name in enumerate(EMOJI.values())}
     names = folder / "npm-names-1.0" / "package"
     names.mkdir(parents=True)

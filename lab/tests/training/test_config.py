@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from visualglm.errors import UsageError
-from visualglm_lab.training.__main__ import main
+from visualglm_lab.training.__main__ import main, with_stages
 from visualglm_lab.training.config import read_scene_config
 
 SHIPPED = Path(__file__).parents[2] / "recipes" / "mini" / "recipe.toml"
@@ -41,17 +42,17 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('seed = "x"', "seed in the recipe is 'x': give a whole number"),
+        ('seed = "x"', "seed in the recipe is 'x'. Give a whole number"),
         ("bfloat16 = 1", "give true or false"),
-        ("model = 3", "model is 3: give a table"),
+        ("model = 3", "model is 3. Give a table"),
         ("stages = []", "has 0 stages"),
         ('[[stages]]\nname = "a"\nkind = "zone"\nsteps = 1', "Did you mean zones"),
         ('[[stages]]\nname = "a"\nkind = "zones"', "has no length"),
-        ('[[stages]]\nname = "a"\nkind = "zones"\nminutes = "3"', "minutes in stages is '3': give a number"),
-        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nmix = 2', "mix is 2: give a table"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nminutes = "3"', "minutes in stages is '3'. Give a number"),
+        ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nmix = 2', "mix is 2. Give a table"),
         (
             '[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = 2',
-            "is 2: give a table of numbers",
+            "is 2. Give a table of numbers",
         ),
         ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { wher = 2 }', "not a task. Did you mean where"),
         ('[[stages]]\nname = "a"\nkind = "zones"\nsteps = 1\nasked = { where = "2" }', "where in asked is '2'"),
@@ -77,3 +78,26 @@ def test_the_command_says_what_would_be_done(capsys: pytest.CaptureFixture[str])
     assert "patches: patches, 9 minutes, 12 images per batch" in capsys.readouterr().out
     assert main([str(SHIPPED), "--check", "--set", "captions='x'"]) == 2
     assert "captions in the recipe is not a setting" in capsys.readouterr().err
+
+
+def test_stages_are_chosen_by_name() -> None:
+    plan = read_scene_config(SHIPPED.with_name("stem_gpu.toml"))
+    assert [stage.name for stage in with_stages(plan, ["dialogue", "heads"]).stages] == ["heads", "dialogue"]
+    with pytest.raises(UsageError, match="no stage 'names2'"):
+        with_stages(plan, ["names2"])
+
+
+@pytest.mark.parametrize("recipe", ["stem.toml", "stem_gpu.toml"])
+def test_the_recipes_with_a_stem_are_whole(recipe: str) -> None:
+    plan = read_scene_config(SHIPPED.with_name(recipe))
+    assert [stage.name for stage in plan.stages] == [
+        "heads", "stem", "names", "alignment", "dialogue", "answers", "finish",
+    ]  # fmt: skip
+    assert plan.start.model and next(stage.name for stage in plan.stages if stage.prototypes) == "alignment"
+
+
+def test_parts_of_the_gpu_recipe_end_within_nine_minutes() -> None:
+    minutes = {stage.name: stage.minutes for stage in read_scene_config(SHIPPED.with_name("stem_gpu.toml")).stages}
+    script = SHIPPED.with_name("stem_gpu.sh").read_text(encoding="utf-8")
+    parts = [names.split(",") for names in re.findall(r"stages=([a-z,]+) ;;", script)]
+    assert len(parts) == 4 and all(sum(minutes[name] for name in part) <= 8 for part in parts)

@@ -40,15 +40,15 @@ class Shown:
         return NOT_TO_SHARE not in self.licence.lower()
 
     def is_called(self, kind: Kind | None) -> bool:
-        """True if the manifest accepts the name."""
+        """Return True if the manifest accepts the name."""
         return kind in self.kinds
 
     def is_near(self, kind: Kind | None) -> bool:
-        """True if the name is right, or wider or narrower: bird for sparrow, or sparrow for bird."""
+        """Return True if the name is right, or wider or narrower: bird for sparrow, or sparrow for bird."""
         return kind is not None and any(overlap(kind, other) for other in self.kinds)
 
     def is_akin(self, kind: Kind | None) -> bool:
-        """True if the name has a right category."""
+        """Return True if the name has a right category."""
         return kind is not None and any(kind.category == other.category for other in self.kinds)
 
 

@@ -9,9 +9,7 @@ that may not be redistributed are left out.
 from __future__ import annotations
 
 import argparse
-import base64
 import html
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +27,7 @@ from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm.evaluation.scenes.questions import exchange_of
 from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import Scene
+from visualglm.reporting.html_page import thumbnail
 
 from ..scenes.cutouts import Album
 from .album_images import AlbumImages, Shown
@@ -145,21 +144,13 @@ def _right(cards: Sequence[Card], language: Language) -> int:
 
 
 def _figure(card: Card) -> str:
-    lines = [f'<img alt="" src="data:image/png;base64,{_base64(card.image)}">']
+    lines = [thumbnail(card.image, size=128, colours=128)]
     for told in card.told.values():
         mark, css = ("✓", "good") if told.right else ("✗", "bad")
         question, answer = html.escape(told.question), html.escape(told.answer)
         lines.append(f"<div>{question}<br><span class={css}>{mark} {answer}</span></div>")
     lines.append(f"<div class=small>truth: {html.escape(card.truth)}<br>{html.escape(card.credit)}</div>")
     return f"<figure>{''.join(lines)}</figure>"
-
-
-def _base64(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    small = image.copy()
-    small.thumbnail((128, 128))
-    small.quantize(128).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def sheet(cards: Sequence[Card], columns: int = COLUMNS) -> Image.Image:

@@ -99,7 +99,7 @@ def pairs_of(asked: Sequence[AskedQuestion]) -> list[tuple[AskedQuestion, AskedQ
 
 
 def same_fact_asked(zh: AskedQuestion, en: AskedQuestion) -> bool:
-    """True if the true answers state the same fact, so that the questions are the same."""
+    """Return True if the true answers state the same fact, so that the questions are the same."""
     return same_fact(zh.exchange.task, zh.exchange.answer, en.exchange.answer)
 
 

@@ -69,7 +69,7 @@ def tell_zones(model: VisualGLMForConditionalGeneration, images: list[Tensor]) -
 
 
 def room_for_zones(config: VisualGLMConfig) -> bool:
-    """True if the embeddings have enough channels for the zones beside those of the comparing heads."""
+    """Return True if the embeddings have enough channels for the zones beside those of the comparing heads."""
     return config.num_attention_heads > 2 and config.image_length >= len(ZONES)
 
 

@@ -91,7 +91,7 @@ class Heads(nn.Module):
         return loss + guide, {**right, "guide": float(guide.detach())}
 
     def zone_loss(self, queries: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
-        """Queries [P, Q, hidden] -> loss and values to report."""
+        """Compute loss and values to report from queries [P, Q, hidden]."""
         zones = len(ZONES)
         return self.zones(
             queries[:, :zones], queries[:, zones], labels.kinds[:, -zones:], labels.colours[:, -zones:], labels.grounds

@@ -105,7 +105,7 @@ def _whole_english(lines: list[str]) -> Iterator[str]:
 
 
 def _stays(piece: str) -> bool:
-    """True if NFKC leaves the piece unchanged; other pieces can never match."""
+    """Return True if NFKC leaves the piece unchanged; other pieces can never match."""
     return unicodedata.normalize("NFKC", piece) == piece
 
 

@@ -35,6 +35,9 @@ class SceneStage(Stage):
         asked: weights of tasks, which override `scene_batches.WEIGHTS`.
         fact_weight: loss weight of the tokens that state the fact.
         teacher_loss: loss weight of predicting a teacher's features (the album's `features.npy`) of pasted images.
+        prototypes: vectors sampled around the classes of the stem's classifier, as a fraction of `images`; each is
+            asked about in both languages, in the place of an image's pooled features.
+        prototype_loss: loss weight of their answers.
     """
 
     rows: int = 6
@@ -46,6 +49,8 @@ class SceneStage(Stage):
     zones_after: int = 0
     asked: dict[str, float] = field(default_factory=dict)
     fact_weight: float = 1.0
+    prototypes: float = 0.0
+    prototype_loss: float = 1.0
     least: int = 1
     most: int = 4
     on_white: int = 0

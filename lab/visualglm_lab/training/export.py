@@ -18,6 +18,7 @@ from visualglm.checkpoints import fingerprint, open_checkpoint
 from visualglm.model import VisualGLMForConditionalGeneration
 
 LONGEST_ANSWER = 80
+LONGEST_REPEAT = 12  # tokens; right answers about scenes of up to ten objects repeat seven at most
 TOKENIZER = {
     "name_or_path": "visualglm-mini",
     "bos_token": "<sop>",
@@ -41,6 +42,7 @@ def pack_weights(source: Path, target: Path) -> None:
     model.generation_config = GenerationConfig(
         do_sample=False,
         max_new_tokens=LONGEST_ANSWER,
+        no_repeat_ngram_size=LONGEST_REPEAT,
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,

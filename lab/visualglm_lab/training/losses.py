@@ -5,10 +5,12 @@ In: `SceneBatch`, `SceneStage`. Out: a scalar loss and values to report.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visualglm.errors import UsageError
@@ -16,12 +18,14 @@ from visualglm.evaluation.scenes import answers
 from visualglm.evaluation.scenes.concepts import kinds
 from visualglm.evaluation.scenes.kinds import COLOURS, ZONES, Language
 from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.network.vision import StemEmbed, VisionTransformer
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
+from visualglm.pretraining.batches import Batch
 from visualglm.pretraining.losses import LEARNING, Objective, Report, deviation
 
 from .auxiliary_heads import Heads
 from .config import SceneStage
-from .scene_batches import Labels, SceneBatch
+from .scene_batches import Labels, PrototypeBatch, SceneBatch
 
 SCENE_LEARNING = {
     **LEARNING,
@@ -31,6 +35,22 @@ SCENE_LEARNING = {
     "dialogue": ("model.", "heads."),
 }
 """Trained parameters of each kind of stage, as prefixes of their names in `SceneObjective`."""
+
+
+@contextmanager
+def replaced_pooled(vit: VisionTransformer, pooled: Tensor) -> Iterator[None]:
+    """Put `pooled` [P, 1280] in the place of the stem's pooled features, and zeros in the place of its maps."""
+
+    def replace(module: nn.Module, inputs: Any, output: tuple[list[Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
+        maps, own = output
+        return [torch.zeros_like(x) for x in maps], pooled.to(own)
+
+    stem = cast(StemEmbed, vit.mixins["patch_embedding"]).stem
+    hook = stem.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class SceneObjective(Objective):
@@ -57,7 +77,21 @@ class SceneObjective(Objective):
             "patches": self._patches,
             "zones": self._zones,
         }
-        return losses[stage.kind](stage, batch) if stage.kind in losses else super().forward(stage, batch)
+        if stage.kind in losses:
+            return losses[stage.kind](stage, batch)
+        loss, report = super().forward(stage, batch)
+        if batch.prototypes is not None:
+            added = self._prototypes(stage, batch.prototypes)
+            loss, report = loss + stage.prototype_loss * added, report | {"prototypes": float(added.detach())}
+        return loss, report
+
+    def _prototypes(self, stage: SceneStage, batch: PrototypeBatch) -> Tensor:
+        """Compute the language loss of questions about sampled features, which stand for the stem's own."""
+        encoder = self.model.image_encoder
+        frozen = not any("image_encoder" in name or name == "model." for name in self.parts[stage.kind])
+        with replaced_pooled(encoder.vit, batch.pooled), torch.set_grad_enabled(not frozen):
+            image_embeds = encoder(batch.pixel_values)[0]
+        return self.language_loss(Batch(batch.pixel_values, batch.rows), image_embeds)
 
     def _text(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report]:
         loss = self.language_loss(batch, None)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from visualglm.evaluation.scenes import answers
-from visualglm.evaluation.scenes.kinds import BACKGROUNDS, Language
+from visualglm.evaluation.scenes.kinds import BACKGROUNDS, LANGUAGES, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm.evaluation.scenes.questions import TASKS, after_other_turns, exchange_of, without_image
 from visualglm.evaluation.scenes.render import render_scene
@@ -35,7 +35,9 @@ from visualglm.pretraining.batches import (
 from ..scenes.cutouts import Album
 from ..scenes.patch_labels import patch_labels, zone_labels
 from ..scenes.text_only_scenes import describable_tasks, described_question, described_scene, fact_question
+from .class_prototypes import PrototypeSampler, smooth_noise
 from .config import SceneStage
+from .opinion_answers import question_about
 
 # Relative frequency of each task: finding the object named in a question takes the longest to learn.
 WEIGHTS = {
@@ -85,10 +87,26 @@ class Labels:
 
 
 @dataclass
+class PrototypeBatch:
+    """Questions about sampled features: `pixel_values` [M, 3, S, S] without objects, `pooled` [M, 1280], rows."""
+
+    pixel_values: Tensor
+    pooled: Tensor
+    rows: list[RowBlock]
+
+    def to(self, device: torch.device) -> PrototypeBatch:
+        """Copy the batch to a device."""
+        return PrototypeBatch(
+            self.pixel_values.to(device), self.pooled.to(device), [row.to(device) for row in self.rows]
+        )
+
+
+@dataclass
 class SceneBatch(Batch):
-    """A batch of scenes; `labels` is None for text-only stages."""
+    """A batch of scenes; `labels` is None for text-only stages, `prototypes` for stages without them."""
 
     labels: Labels | None = None
+    prototypes: PrototypeBatch | None = None
 
     def to(self, device: torch.device) -> SceneBatch:
         """Copy the batch to a device."""
@@ -96,7 +114,8 @@ class SceneBatch(Batch):
             Labels(**{name: value.to(device) for name, value in vars(self.labels).items()}) if self.labels else None
         )
         moved = super().to(device)
-        return SceneBatch(moved.pixel_values, moved.rows, moved.captions, labels)
+        prototypes = self.prototypes and self.prototypes.to(device)
+        return SceneBatch(moved.pixel_values, moved.rows, moved.captions, labels, prototypes)
 
 
 def weigh_fact(row: TokenRow, truth: str, tokenizer: ChatGLMTokenizer, weight: float) -> TokenRow:
@@ -132,8 +151,10 @@ class SceneBatches(IterableDataset[Batch]):
         split: Split = Split.TRAIN,
         album: Album | None = None,
         share: BatchShare | None = None,
+        sampler: PrototypeSampler | None = None,
     ) -> None:
         self.stage, self.prompts, self.split, self.album = stage, prompts, split, album
+        self.sampler = sampler
         weights = np.array([stage.asked.get(task, WEIGHTS.get(task, 1.0)) for task in TASKS])
         self.shares = weights / weights.sum()
         self.share = share or BatchShare()
@@ -156,7 +177,18 @@ class SceneBatches(IterableDataset[Batch]):
             captions = [self.prompts.caption(_caption(scene)) for scene in scenes]
             return SceneBatch(pixel_values, [], caption_block(captions, self._pad), self._labels(scenes))
         asked = [(index, exchange) for index, scene in enumerate(scenes) for exchange in self._questions(scene)]
-        return SceneBatch(pixel_values, self._blocks(asked), labels=self._labels(scenes))
+        prototypes = self._prototypes(chosen[0], pixel_values.shape[-1])
+        return SceneBatch(pixel_values, self._blocks(asked), labels=self._labels(scenes), prototypes=prototypes)
+
+    def _prototypes(self, seed: int, side: int) -> PrototypeBatch | None:
+        count = round(self.stage.prototypes * self.stage.images)
+        if self.sampler is None or not count:
+            return None
+        rng = np.random.default_rng(seed + 3)
+        pooled = self.sampler.sample(count, rng)
+        opinions = self.sampler.opinion(pooled)
+        asked = [(n, question_about(opinions[n], language, rng)) for n in range(count) for language in LANGUAGES]
+        return PrototypeBatch(smooth_noise(count, side, rng), pooled, self._blocks(asked))
 
     @property
     def _pad(self) -> int:

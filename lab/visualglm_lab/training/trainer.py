@@ -26,6 +26,7 @@ from visualglm.pretraining.trainer import BaseTrainer, exact_shares
 
 from ..scenes.cutouts import Album
 from .attention_init import compare_words, room_for_zones, tell_zones
+from .class_prototypes import PrototypeSampler
 from .config import SceneStage, SceneTrainingConfig
 from .losses import SceneObjective
 from .scene_batches import SceneBatch, SceneBatches
@@ -44,6 +45,9 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
     def build_objective(self) -> SceneObjective:
         """Create the losses, with the teacher's features of the album's images if there are any."""
         self.albums = _albums(self.recipe.album)
+        self.sampler = (
+            PrototypeSampler.load(self.recipe.album) if any(s.prototypes for s in self.recipe.stages) else None
+        )
         return SceneObjective(self.model, self.tokenizer, _features(self.recipe.album))
 
     def check(self) -> None:
@@ -59,6 +63,13 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
                 raise UsageError(
                     f"Stage {stage.name} has a teacher_loss, but {self.recipe.album!r} has no features.npy. Build the "
                     "album with a teacher, or remove teacher_loss."
+                )
+            if stage.prototypes and (
+                config.vision.stem is None or stage.kind not in ("alignment", "answers", "dialogue")
+            ):
+                raise UsageError(
+                    f"Stage {stage.name} has prototypes, which need a model with a stem and a stage with answers. Make "
+                    "start.model with python -m visualglm_lab.training.stem_weights, or remove prototypes."
                 )
             if stage.zones_after and not room_for_zones(config):
                 raise UsageError(
@@ -113,7 +124,8 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         if validation:
             stage = replace(stage, on_white=0, images=VALIDATED)
         share, patch_size = share or self.share(stage, first), self.model.config.vision.patch_size
-        return SceneBatches(stage, self.prompts, patch_size, split, self.albums.get(split), share)
+        sampler = None if validation else self.sampler
+        return SceneBatches(stage, self.prompts, patch_size, split, self.albums.get(split), share, sampler)
 
 
 def _features(folder: str) -> Tensor | None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from visualglm.evaluation.answer_matching import is_right
-from visualglm.evaluation.scenes import exchanges, scene_of
+from visualglm.evaluation.scenes import answers, exchanges, scene_of
 from visualglm.evaluation.scenes.answers import article
 from visualglm.evaluation.scenes.concepts import by_key, kinds, overlap
 from visualglm.evaluation.scenes.kinds import COLOURS, Language
+from visualglm.evaluation.scenes.qa_pair import name
 from visualglm.evaluation.scenes.questions import TASKS, exchange_of, without_image
 from visualglm.evaluation.scenes.scene import SceneMix
 
@@ -94,3 +95,32 @@ def test_articles() -> None:
     assert said == {
         "hourglass": "an", "unicorn": "a", "ufo": "a", "apple": "an", "scissors": "some", "cat": "a", "x-ray": "an"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "key, name, phrase",
+    [
+        ("pair of gloves", "gloves", "some gloves"),
+        ("pair of gloves", "glove", "a glove"),
+        ("scissors", "scissors", "some scissors"),
+        ("bowl of rice", "rice", "some rice"),
+        ("birthday cake", "birthday cake", "a birthday cake"),
+        ("usb stick", "usb stick", "a usb stick"),
+        ("umbrella", "umbrella", "an umbrella"),
+    ],
+)
+def test_articles_follow_number_and_sound(key: str, name: str, phrase: str) -> None:
+    kind = next(kind for kind in kinds() if name in kind.en)
+    assert answers.some(name, kind, None, "en") == phrase
+    assert answers.some(name, kind, COLOURS[0], "en") == f"{'some' if phrase[:4] == 'some' else 'a'} red {name}"
+
+
+def test_a_singular_question_never_has_a_plural_name() -> None:
+    gloves = next(kind for kind in kinds() if "gloves" in kind.en)
+    asked = {name(np.random.default_rng(seed), gloves, "en") for seed in range(60)}
+    assert asked == {"pair of gloves", "glove"}
+    assert "gloves" in {name(np.random.default_rng(seed), gloves, "en", False) for seed in range(60)}
+
+
+def test_animals_have_a_measure_word_of_their_own() -> None:
+    assert [kind.key for kind in kinds() if kind.category == "animal" and kind.measure == "个"] == []

@@ -1,1 +1,1 @@
-"""One file per checkpoint format: native, Hugging Face, sat; and how a folder's format is detected."""
+"""One file per checkpoint layout: native, Hugging Face, sat; and how a folder's layout is detected."""

@@ -1,7 +1,6 @@
-"""Which layout a folder has, or one sentence about what it is instead.
+"""Detect the layout of a folder, from file names and the model type in `config.json`.
 
-In: a path that exists or not. Out: the folder and `native`, `hf` or `sat`. Looks at file names and at
-`config.json`'s model type only; knows nothing about tensors.
+In: a path, which may not exist. Out: the folder and `native`, `hf` or `sat`, or an error that says what it is instead.
 """
 
 from __future__ import annotations
@@ -9,35 +8,36 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import CheckpointError
+from ...files.json_object import read_object
+from ...hub.local_folder import SAT_WEIGHTS
 from ..checkpoint import Layout
-from ..storage.read import check_is_weights_file, read_json
+from ..storage.read import check_is_weights_file
 
 CONFIG = "config.json"
 SAT_CONFIG = "model_config.json"
-SAT_WEIGHTS = "mp_rank_00_model_states.pt"
 WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
 
 
 def detect_layout(path: Path) -> tuple[Path, Layout]:
-    """The checkpoint's folder and its layout.
+    """Return the checkpoint's folder and its layout.
 
     Raises:
         CheckpointError: nothing there, or something else.
     """
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist: give the folder with the model's files.")
+        raise CheckpointError(f"{path} does not exist. Give the folder with the model's files.")
     folder = path if path.is_dir() else _folder_of(path)
     if not any(folder.iterdir()):
-        raise CheckpointError(f"{folder} is empty: put the model's files there, or give the folder that has them.")
+        raise CheckpointError(f"{folder} is empty. Put the model's files there, or give the folder that has them.")
     if (folder / SAT_WEIGHTS).exists() or _looks_sat(folder):
         return folder, "sat"
     if (folder / CONFIG).exists():
         return folder, _by_model_type(folder)
-    raise CheckpointError(f"{folder} is no VisualGLM checkpoint: {_what_it_may_be(folder)}")
+    raise CheckpointError(f"{folder} is not a VisualGLM checkpoint: {_what_it_may_be(folder)}")
 
 
 def root_folder(path: Path) -> Path:
-    """The folder that a checkpoint is: of a file inside it, or of a sat step folder, the one around."""
+    """Return the checkpoint's folder for a file inside it or a sat step folder."""
     folder = path if path.is_dir() else path.parent
     inside = (folder / SAT_WEIGHTS).exists() and not (folder / SAT_CONFIG).exists()
     return folder.parent if inside else folder
@@ -48,12 +48,12 @@ def _folder_of(file: Path) -> Path:
     if file.suffix in (".zip", ".tar", ".gz", ".7z", ".rar"):
         raise CheckpointError(f"{file} is an archive: unpack it and give the folder.")
     if file.suffix not in (".bin", ".safetensors", ".pt", ".json", ".model") and file.name != "latest":
-        raise CheckpointError(f"{file} is a file: give the folder with the model's files.")
+        raise CheckpointError(f"{file} is a file. Give the folder with the model's files.")
     return file.parent
 
 
 def _looks_sat(folder: Path) -> bool:
-    """Both configurations side by side (two downloads unpacked into one folder): the one with weights counts."""
+    """Return whether the folder is a sat checkpoint; if both configurations exist, the one with weights decides."""
     if not (folder / SAT_CONFIG).exists() and not (folder / "latest").exists():
         return False
     return not ((folder / CONFIG).exists() and _has_weights(folder))
@@ -64,7 +64,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _by_model_type(folder: Path) -> Layout:
-    model_type = read_json(folder / CONFIG).get("model_type")
+    model_type = read_object(folder / CONFIG).get("model_type")
     if model_type == "visualglm":
         return "native"
     if model_type == "chatglm":

@@ -1,7 +1,7 @@
-"""Our own layout: `config.json` (`model_type: visualglm`) and safetensors under our names.
+"""Native layout: `config.json` (`model_type: visualglm`) and safetensors under our names.
 
-It is what `save_pretrained` writes; a converted folder may also hold `fingerprint.json` and `carried/`. In: the
-folder. Out: a `Checkpoint`, and the way back. Knows nothing about upstream's layouts or networks.
+`save_pretrained` writes it; a converted folder may also hold `fingerprint.json` and `carried/`. In: the folder. Out: a
+`Checkpoint`. It also writes the layout.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigurationError
 from ...network.configuration import VisualGLMConfig
-from ..checkpoint import Checkpoint, infer_dtype, refuse_foreign_quantization, tie_head_if_equal
-from ..storage.read import read_json
+from ..checkpoint import Checkpoint, infer_dtype, read_config_file, tie_head_if_equal
 from ..storage.shards import CONFIG, read_weights, shard_names, write_index
 from ..storage.write import split_into_shards, write_safetensors
 from .unused_tensors import read_carried
@@ -20,31 +18,26 @@ from .unused_tensors import read_carried
 ARCHITECTURES = ["VisualGLMForConditionalGeneration"]
 
 
-def read(folder: Path) -> Checkpoint:
-    """The folder as a `Checkpoint`.
+def read(folder: Path, variant: str | None = None) -> Checkpoint:
+    """Read the folder as a `Checkpoint`.
 
     Raises:
         CheckpointError: broken or missing files.
         ConfigurationError: the configuration contradicts itself.
     """
     config, raw = read_config(folder)
-    tensors = read_weights(folder)
+    tensors = read_weights(folder, variant)
     infer_dtype(config, tensors)
     return Checkpoint(folder, "native", config, tie_head_if_equal(config, tensors), raw, read_carried(folder))
 
 
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
-    """The configuration, and its file as it stands; what is wrong with it is said with the folder's name."""
-    raw = read_json(folder / CONFIG)
-    refuse_foreign_quantization(folder, raw)
-    try:
-        return VisualGLMConfig.from_dict(dict(raw)), raw
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{folder}: {error}") from error
+    """Return the configuration and the unchanged content of its file; errors name the folder."""
+    return read_config_file(folder / CONFIG, VisualGLMConfig.from_dict)
 
 
 def write(folder: Path, source: Checkpoint, max_shard_size: int) -> None:
-    """Writes `config.json` and `model.safetensors` (with an index where one file would be too large)."""
+    """Write `config.json` and `model.safetensors` (with an index if one file would be too large)."""
     config = VisualGLMConfig.from_dict(source.config.to_dict())
     config.architectures = ARCHITECTURES
     config.save_pretrained(folder)

@@ -1,11 +1,10 @@
 """SwissArmyTransformer's layout: `model_config.json`, `latest`, `1/mp_rank_00_model_states.pt`.
 
 In: the folder (or its step folder). Out: a `Checkpoint`: tensors renamed, the language model's query_key_value rows
-regrouped. Two generations exist: files since July 2023, told by `pad_token_id` in `model_config.json`, hold all
+regrouped. Two generations exist: files since July 2023, recognized by `pad_token_id` in `model_config.json`, hold all
 queries, then keys, then values; older ones hold them head by head, as the Hugging Face files do (upstream's issues 102,
-180, 200). A fine-tuned folder is read as its base with what LoRA adds beside it (`sat_lora.py`); a P-tuning prefix has
-the same name on both sides. Also the way back, always in the newer order. Knows nothing about Hugging Face files or
-networks.
+180, 200). A fine-tuned folder is read as its base plus a LoRA (`sat_lora.py`); a P-tuning prefix has the same name in
+both layouts. It also writes the layout, always in the newer order.
 """
 
 from __future__ import annotations
@@ -18,24 +17,25 @@ from typing import Any
 
 from ...errors import CheckpointError, ConfigurationError
 from ...files.untrusted_files import read_bytes
+from ...hub.local_folder import SAT_WEIGHTS
 from ...network.configuration import ChatGLMConfig, VisualGLMConfig
 from ..checkpoint import (
     LM_HEAD,
     WORD_EMBEDDINGS,
     Checkpoint,
     infer_dtype,
-    refuse_foreign_quantization,
+    read_config_file,
     tie_head_if_equal,
 )
 from ..storage.lazy_tensor import LazyTensor, per_head_rows, thirds_rows
-from ..storage.read import is_plain_name, open_torch, read_json, tensors_only
+from ..storage.read import is_plain_name, open_torch, tensors_only
 from ..storage.write import write_torch
 from . import sat_lora, sat_nf4, upstream_config
-from .detect import SAT_CONFIG, SAT_WEIGHTS
+from .detect import SAT_CONFIG
 from .unused_tensors import POSITION_TABLE, SAT_BUFFER, read_carried, sat_dead
 
 LONGEST_NAME = 4096
-"""Bytes of `latest`, which holds the name of a folder."""
+"""Maximum bytes of `latest`, which holds the name of a folder."""
 DEAD = (POSITION_TABLE, SAT_BUFFER)
 HEAD = "mixins.chatglm-final.lm_head.weight"
 IMAGE_ENCODER = "mixins.eva.model."
@@ -43,21 +43,21 @@ FUSED_ROWS = re.compile(r"transformer\.layers\.\d+\.attention\.query_key_value\.
 
 
 def our_name(name: str) -> str:
-    """sat's name of a tensor -> ours (upstream's Hugging Face name)."""
+    """Map sat's name of a tensor to ours (upstream's Hugging Face name)."""
     if name == HEAD:
         return LM_HEAD
     return "image_encoder." + name.removeprefix(IMAGE_ENCODER) if name.startswith(IMAGE_ENCODER) else name
 
 
 def sat_name(name: str) -> str:
-    """Our name of a tensor -> sat's."""
+    """Map our name of a tensor to sat's."""
     if name == LM_HEAD:
         return HEAD
     return IMAGE_ENCODER + name.removeprefix("image_encoder.") if name.startswith("image_encoder.") else name
 
 
 def read(folder: Path) -> Checkpoint:
-    """The folder as a `Checkpoint`.
+    """Read the folder as a `Checkpoint`.
 
     Raises:
         CheckpointError: broken or missing files, or a model-parallel checkpoint.
@@ -77,28 +77,26 @@ def read(folder: Path) -> Checkpoint:
 
 
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
-    """The configuration, and its file as it stands; what is wrong with it is said with the folder's name."""
+    """Return the configuration and the unchanged content of its file; errors name the folder."""
     root, _ = _places(folder)
-    raw = read_json(root / SAT_CONFIG)
-    refuse_foreign_quantization(root, raw)
-    return _configuration(root, raw), raw
+    return read_config_file(root / SAT_CONFIG, _configuration)
 
 
 def _per_head(name: str, tensor: LazyTensor, config: VisualGLMConfig) -> LazyTensor:
     if not FUSED_ROWS.fullmatch(name) or tensor.shape[0] != 3 * config.hidden_size:
-        return tensor  # a misshapen one is named by the check of all shapes
+        return tensor  # the check of all shapes names misshapen tensors
     return per_head_rows(tensor, config.num_attention_heads)
 
 
 def _places(folder: Path) -> tuple[Path, Path]:
-    """The folder of `model_config.json` and the step folder with the weights."""
+    """Return the folder of `model_config.json` and the step folder with the weights."""
     step = folder if (folder / SAT_WEIGHTS).exists() else _step(folder)
     root = next((place for place in (folder, folder.parent) if (place / SAT_CONFIG).is_file()), None)
     if root is None:
-        raise CheckpointError(f"{folder} lacks {SAT_CONFIG}: it belongs beside the step folder; download it too.")
+        raise CheckpointError(f"{folder} lacks {SAT_CONFIG}: it belongs beside the step folder. Download it too.")
     if (step / "mp_rank_01_model_states.pt").exists():
         raise CheckpointError(
-            f"{step} is split over several processes (mp_rank_01_model_states.pt): merge it with sat's "
+            f"{step} is split over several processes (mp_rank_01_model_states.pt). Merge it with sat's "
             "`split_model_parallel`/`--model_parallel_size 1` first; only single-process checkpoints can be opened."
         )
     return root, step
@@ -108,39 +106,44 @@ def _step(root: Path) -> Path:
     latest = root / "latest"
     name = read_bytes(latest, LONGEST_NAME).decode("utf-8", "replace").strip() if latest.is_file() else ""
     if name and not is_plain_name(name):
-        raise CheckpointError(f"{latest} asks for {name!r}, which is no folder beside it: write the step's name there.")
+        raise CheckpointError(
+            f"{latest} asks for {name!r}, which is not a folder beside it. Write the step's name there."
+        )
     steps = [root / name] if name else sorted(child.parent for child in root.glob(f"*/{SAT_WEIGHTS}"))
     if not steps:
-        raise CheckpointError(f"{root} has no {SAT_WEIGHTS} in any step folder: download the weights too.")
+        raise CheckpointError(f"{root} has no {SAT_WEIGHTS} in any step folder. Download the weights too.")
     if not (steps[-1] / SAT_WEIGHTS).is_file():
-        raise CheckpointError(f"{steps[-1] / SAT_WEIGHTS} is missing, which {latest} asks for: download it.")
+        raise CheckpointError(f"{steps[-1] / SAT_WEIGHTS} is missing, which {latest} asks for. Download it.")
     return steps[-1]
 
 
-def _configuration(root: Path, raw: dict[str, Any]) -> VisualGLMConfig:
+def _configuration(raw: dict[str, Any]) -> VisualGLMConfig:
     missing = [key for key in ("eva_args", "qformer_args", "hidden_size", "num_layers") if key not in raw]
     if missing:
         raise ConfigurationError(
-            f"{root / SAT_CONFIG} lacks {', '.join(missing)}: it is the configuration of another sat model."
+            f"{SAT_CONFIG} lacks {', '.join(missing)}: it is the configuration of another sat model."
         )
     try:
         return ChatGLMConfig.from_dict(upstream_config.from_sat(raw))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{root}: {error}") from error
     except (TypeError, KeyError) as error:
-        raise ConfigurationError(f"{root / SAT_CONFIG} makes no sense ({error}): download it again.") from error
+        raise ConfigurationError(f"{SAT_CONFIG} makes no sense ({error}). Download it again.") from error
 
 
 def _stored(step: Path) -> dict[str, LazyTensor]:
     file = step / SAT_WEIGHTS
     content = open_torch(file)
     if not isinstance(content, dict) or "module" not in content:
-        raise CheckpointError(f"{file} has no `module`, where sat keeps its tensors: it is no sat checkpoint.")
+        raise CheckpointError(f"{file} has no `module`, where sat stores its tensors, so it is not a sat checkpoint.")
     return sat_nf4.unpacked(tensors_only(sat_nf4.drop_quant_states(content["module"]), file), content["module"], file)
 
 
 def write(folder: Path, source: Checkpoint, step_name: str = "1") -> None:
-    """Writes `model_config.json`, `latest` and one `.pt`, the query_key_value rows in thirds (the newer generation)."""
+    """Write `model_config.json`, `latest` and one `.pt`, with query_key_value in the newer order.
+
+    Raises:
+        UsageError: the model has a convolutional stem.
+    """
+    upstream_config.check_no_stem(source.folder, source.config)
     step = folder / step_name
     step.mkdir()
     write_torch(step / SAT_WEIGHTS, stored_tensors(source), wrap="module")
@@ -150,7 +153,7 @@ def write(folder: Path, source: Checkpoint, step_name: str = "1") -> None:
 
 
 def stored_tensors(source: Checkpoint) -> dict[str, LazyTensor]:
-    """Everything that this layout stores, under its names."""
+    """Return all tensors that this layout stores, under its names."""
     tensors = dict(source.tensors)
     tensors.setdefault(LM_HEAD, source.tensors[WORD_EMBEDDINGS])
     heads = source.config.num_attention_heads

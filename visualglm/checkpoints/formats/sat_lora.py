@@ -1,9 +1,9 @@
-"""LoRA inside a sat file: which tensors are it, and the matrix that each adds to a weight.
+"""Separate LoRA from the base weights in a sat file.
 
-sat's `lora2.py` puts a layer of its own in the place of a linear one, so a fine-tuned file has `X.original.weight`,
-`X.matrix_A.i` [rank, in] and `X.matrix_B.i` [out / parts, rank] where the base has `X.weight`; the parts (three of
-query_key_value, one of dense) add to consecutive rows. In: names and tensors as the file has them. Out: the base's
-names and tensors, and one `LowRank` per changed weight. Knows nothing about networks or PEFT.
+sat's `lora2.py` replaces a linear layer by its own, so a fine-tuned file has `X.original.weight`, `X.matrix_A.i`
+[rank, in] and `X.matrix_B.i` [out / parts, rank] where the base has `X.weight`; the parts (three of query_key_value,
+one of dense) add to consecutive rows. In: names and tensors of the file. Out: the base's names and tensors, and one
+`LowRank` per changed weight.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ..checkpoint import Checkpoint
 from ..low_rank_delta import LowRank
-from ..storage.lazy_tensor import LazyTensor
+from ..storage.lazy_tensor import LazyTensor, is_finite
 
 ORIGINAL = ".original."
 MATRIX = re.compile(r"(?P<linear>.+)\.matrix_(?P<side>[AB])\.(?P<part>\d)")
 SATS_ALPHA = 1.0
-"""`LoraMixin`'s default, which upstream's fine-tuning never changes and no file states."""
+"""Default alpha of `LoraMixin`, which upstream's fine-tuning never changes and no file states."""
 
 
 def split_lora(stored: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, LowRank]]:
-    """A file's tensors -> the base's under their plain names, and what LoRA adds, by the weight's name.
+    """Split a file's tensors into the base's, under their plain names, and the LoRA by weight name.
 
     Raises:
         CheckpointError: a layer's matrices do not belong together.
@@ -50,8 +50,8 @@ def _low_rank(linear: str, sides: dict[str, dict[int, LazyTensor]], base: Mappin
     weight = base.get(f"{linear}.weight")
     if weight is None or not _fit(weight.shape, downs, ups):
         raise CheckpointError(
-            f"the LoRA matrices of {linear} do not fit each other or its weight: the fine-tuned file is incomplete, so "
-            "copy it again."
+            f"The LoRA matrices of {linear} do not fit each other or its weight, so the fine-tuned file is incomplete. "
+            "Copy it again."
         )
     rank, parts = downs[0].shape[0], len(downs)
     down = LazyTensor((rank * parts, weight.shape[1]), downs[0].dtype, lambda: _stacked(downs))
@@ -78,14 +78,22 @@ def _diagonal(tensors: list[LazyTensor]) -> Tensor:
 
 
 def merge_lora(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with what LoRA adds inside the weights; their dtypes stay."""
+    """Return the checkpoint with its LoRA merged into the weights, in their dtypes."""
     if not checkpoint.low_rank:
         return checkpoint
     tensors: dict[str, Any] = dict(checkpoint.tensors)
     for name, low_rank in checkpoint.low_rank.items():
-        tensors[name] = _sum(tensors[name], low_rank)
+        tensors[name] = _sum(name, tensors[name], low_rank)
     return replace(checkpoint, tensors=tensors, low_rank={})
 
 
-def _sum(weight: LazyTensor, low_rank: LowRank) -> LazyTensor:
-    return LazyTensor(weight.shape, weight.dtype, lambda: (weight.read().float() + low_rank.delta()).to(weight.dtype))
+def _sum(name: str, weight: LazyTensor, low_rank: LowRank) -> LazyTensor:
+    def read() -> Tensor:
+        merged = (weight.read().float() + low_rank.delta()).to(weight.dtype)
+        if not is_finite(merged):
+            raise CheckpointError(
+                f"{name} is NaN or infinite after its LoRA is added. Copy the folder again, or train it again."
+            )
+        return merged
+
+    return LazyTensor(weight.shape, weight.dtype, read)

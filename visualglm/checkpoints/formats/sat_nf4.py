@@ -1,11 +1,11 @@
-"""4-bit weights of sat's QLoRA files -> the numbers they stand for.
+"""Decode the 4-bit (NF4) weights of sat's QLoRA files.
 
 sat's `lora2.py` stores bitsandbytes' packed bytes as `X.weight` and beside them its state, a list of plain values, as
 `X.quant_state`: [scales, shape, dtype, block size, nested or None, kind, ...]; nested, the scales are bytes themselves:
 [mean, [scales of 256, table of 256 values, block size, ...]]. Blocks are runs of the flat weight; the first of two
 values is in a byte's upper half. In: such tensors and states. Out: lazy tensors. Sources: bitsandbytes 0.40
 `functional.py` (`quantize_4bit`, `quantize_blockwise`); the sixteen values: https://arxiv.org/abs/2305.14314, appendix
-E. bitsandbytes from 0.42 on keeps its state in an object, with which sat's QLoRA does not work.
+E. Since 0.42 bitsandbytes keeps its state in an object, with which sat's QLoRA does not work.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ NF4 = (
 
 
 def drop_quant_states(module: Any) -> Any:
-    """The content of a file less the states, which are no tensors."""
+    """Return the content of a file without the quantization states, which are not tensors."""
     if not isinstance(module, Mapping):
         return module
     return {name: value for name, value in module.items() if not str(name).endswith(STATE)}
 
 
 def unpacked(tensors: Mapping[str, LazyTensor], module: Mapping[str, Any], file: Path) -> dict[str, LazyTensor]:
-    """All tensors, those with a state in `module` as what their bytes stand for.
+    """Return all tensors; those with a state in `module` are dequantized when read.
 
     Raises:
         CheckpointError: a state that sat's QLoRA does not write.
@@ -54,7 +54,7 @@ def unpacked(tensors: Mapping[str, LazyTensor], module: Mapping[str, Any], file:
 def _unpacked(name: str, packed: LazyTensor | None, state: Any, file: Path) -> LazyTensor:
     if packed is None or packed.dtype != torch.uint8 or not _is_state(state, math.prod(packed.shape)):
         raise CheckpointError(
-            f"{file} has {name} in a 4-bit form that is not sat's QLoRA: merge it with the program that wrote it."
+            f"{file} has {name} in a 4-bit form that is not sat's QLoRA. Merge it with the program that wrote it."
         )
     scales, shape, dtype, block_size, nested = state[:5]
 
@@ -67,7 +67,7 @@ def _unpacked(name: str, packed: LazyTensor | None, state: Any, file: Path) -> L
 
 
 def _is_state(state: Any, count: int) -> bool:
-    """Whether it is the state of `count` packed bytes; sizes that do not belong together would only cost memory."""
+    """Return whether it is the state of `count` packed bytes; inconsistent sizes could exhaust memory."""
     if not isinstance(state, (list, tuple)) or len(state) < 6 or state[5] != "nf4":
         return False
     scales, shape, dtype, block_size, nested = state[:5]
@@ -81,19 +81,19 @@ def _is_state(state: Any, count: int) -> bool:
 
 
 def _blocks(scales: Any, size: Any, count: int) -> bool:
-    """Whether there is one scale for each block of so many numbers."""
+    """Return whether there is one scale for each block of so many numbers."""
     whole = isinstance(scales, Tensor) and scales.dim() == 1 and type(size) is int and size > 0
     return whole and scales.numel() == -(-count // size)
 
 
 def _values(packed: Tensor) -> Tensor:
-    """Bytes -> two values in -1..1 each, in one row."""
+    """Decode bytes into two values in -1..1 each, in one row."""
     halves = torch.stack([packed.flatten() >> 4, packed.flatten() & 15], dim=1)
     return torch.tensor(NF4)[halves.flatten().long()]
 
 
 def _scales(scales: Tensor, nested: Any) -> Tensor:
-    """One float32 per block."""
+    """Return one float32 scale per block."""
     if nested is None:
         return scales.float()
     mean, (outer, table, outer_block, *_) = nested

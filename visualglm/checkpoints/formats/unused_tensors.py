@@ -1,10 +1,9 @@
-"""Tensors that upstream's files carry and no network reads.
+"""Tensors in upstream's files that no network reads.
 
 Hugging Face files have one rotary buffer per layer, sat files one in all and an unused position table. They are ignored
-when a model loads, and written again when a checkpoint is converted: as the source had them. Where it had none, the
-buffers, without which sat does not load, are written as upstream would. What a layout has no place for travels in the
-folder `carried/`, so that any cycle of conversions gives back the very same file contents. Of the networks it knows the
-rotary frequencies only.
+when a model loads, and written unchanged when a checkpoint is converted. If the source has no buffers, they are
+computed as upstream does, because sat does not load without them. Tensors that the target layout cannot store are kept
+in the folder `carried/`, so that any cycle of conversions restores the same file contents.
 """
 
 from __future__ import annotations
@@ -27,34 +26,34 @@ CARRIED = Path("carried") / "dead.safetensors"
 
 
 def is_hf_buffer(name: str) -> bool:
-    """Whether the name is a rotary buffer of the Hugging Face layout."""
+    """Return whether the name is a rotary buffer of the Hugging Face layout."""
     return HF_BUFFER.fullmatch(name) is not None
 
 
 def hf_buffers(source: Checkpoint) -> dict[str, LazyTensor]:
-    """The rotary buffers of a Hugging Face file, one per layer."""
+    """Return the rotary buffers of a Hugging Face file, one per layer."""
     names = [f"transformer.layers.{i}.attention.rotary_emb.inv_freq" for i in range(source.config.num_layers)]
     return {name: source.dead.get(name) or _rotary_buffer(source.config) for name in names}
 
 
 def sat_dead(source: Checkpoint) -> dict[str, LazyTensor]:
-    """The rotary buffer of a sat file, which sat wants, and its position table where the source had one."""
+    """Return the rotary buffer of a sat file, which sat requires, and the source's position table if it has one."""
     table = {name: source.dead[name] for name in (POSITION_TABLE,) if name in source.dead}
     return {SAT_BUFFER: source.dead.get(SAT_BUFFER) or _rotary_buffer(source.config), **table}
 
 
 def _rotary_buffer(config: VisualGLMConfig) -> LazyTensor:
-    """As upstream's constructor makes it: half of a head's half, rounded to float16 (`modeling_chatglm.py` 123-128)."""
+    """Compute the buffer as upstream does, rounded to float16 (`modeling_chatglm.py` 123-128)."""
     return LazyTensor.of(inverse_frequencies(config.hidden_size // config.num_attention_heads).half())
 
 
 def read_carried(folder: Path) -> dict[str, LazyTensor]:
-    """What an earlier conversion put aside."""
+    """Read the tensors that an earlier conversion stored in `carried/`."""
     return open_safetensors(folder / CARRIED) if (folder / CARRIED).is_file() else {}
 
 
 def write_carried(folder: Path, source: Checkpoint, stored: Mapping[str, LazyTensor]) -> None:
-    """Puts aside what the layout just written does not store and what could not be made again."""
+    """Write the tensors into `carried/` that the new layout does not store and that cannot be recomputed."""
     again = {**hf_buffers(_without_dead(source)), **sat_dead(_without_dead(source))}
     homeless = {
         name: tensor

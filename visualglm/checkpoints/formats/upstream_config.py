@@ -1,14 +1,16 @@
-"""`VisualGLMConfig` -> upstream's two configuration files, and sat's -> Hugging Face's.
+"""Translate `VisualGLMConfig` into upstream's two configuration files, and sat's into Hugging Face's.
 
 Keys and their order are upstream's (`configuration_chatglm.py`; sat's `model_config.json` as users posted it in issue
-239); what upstream's code needs and we do not (`layernorm_order`, `pre_len`, ...) is written as constants, what we do
-not know is carried through. Knows nothing about files.
+239). Keys that only upstream's code needs (`layernorm_order`, `pre_len`, ...) are written as constants; unknown keys
+are kept.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from ...errors import UsageError
 from ...network.configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 
 SAT_CONSTANTS = {
@@ -19,11 +21,11 @@ SAT_CONSTANTS = {
 }
 HF_CONSTANTS = {"position_encoding_2d": True}
 FINE_TUNING = ("use_lora", "use_qlora", "lora_rank", "layer_range", "use_ptuning", "pre_seq_len")
-"""What sat's fine-tuning adds to `model_config.json`: how to build the file's layers, which its tensors say as well."""
+"""Keys that sat's fine-tuning adds to `model_config.json` to build the file's layers; its tensors imply the same."""
 
 
 def from_sat(raw: dict[str, Any]) -> dict[str, Any]:
-    """sat's `model_config.json` in the words of upstream's `config.json`.
+    """Translate sat's `model_config.json` into the keys of upstream's `config.json`.
 
     sat rounds the rotary frequencies to the compute dtype; it stores no id of `<eop>`, which follows `<sop>`.
     """
@@ -39,8 +41,17 @@ def from_sat(raw: dict[str, Any]) -> dict[str, Any]:
     return ours
 
 
+def check_no_stem(folder: Path, config: VisualGLMConfig) -> None:
+    """Raise `UsageError` if the model has a convolutional stem, of which upstream's code knows nothing."""
+    if config.vision.stem is not None:
+        raise UsageError(
+            f"{folder} has a convolutional stem, which upstream's layouts cannot hold: write --to native, or first "
+            "make a model without it with `visualglm convert MODEL NEW --without-stem`, whose answers differ."
+        )
+
+
 def hugging_face(config: VisualGLMConfig) -> dict[str, Any]:
-    """`config.json` of the Hugging Face layout. Without `auto_map`: nothing is downloaded and run for it."""
+    """Build `config.json` of the Hugging Face layout, without `auto_map`, so no code is downloaded for it."""
     dtype = None if config.dtype is None else str(config.dtype).removeprefix("torch.")
     raw = {
         "architectures": ["ChatGLMModel"],
@@ -59,7 +70,7 @@ def hugging_face(config: VisualGLMConfig) -> dict[str, Any]:
 
 
 def sat(config: VisualGLMConfig) -> dict[str, Any]:
-    """`model_config.json` of the sat layout, newer generation (it has `pad_token_id`)."""
+    """Build `model_config.json` of the sat layout, newer generation (it has `pad_token_id`)."""
     raw = {
         **SAT_CONSTANTS,
         **_language(config, "num_layers", "hidden_size", "num_attention_heads", "vocab_size"),
@@ -127,6 +138,6 @@ def _qformer(config: QFormerConfig) -> dict[str, Any]:
 
 
 def _with_extras(written: dict[str, Any], config: Any) -> dict[str, Any]:
-    """Adds the keys that are neither ours nor transformers' nor written already."""
+    """Add the keys that are neither ours nor transformers' nor already written."""
     known = {*type(config)().to_dict(), "transformers_version", "auto_map", *written}
     return written | {key: value for key, value in config.to_dict().items() if key not in known}

@@ -1,8 +1,7 @@
-"""Where a conversion writes: may that folder be replaced, and the swap when everything is written.
+"""Write a folder atomically: check that the target may be replaced, and swap when everything is written.
 
-In: the folder the user named. Out: a new folder to write into, which takes that place at the end; what stood there is
-deleted after the new one stands, and never when it holds anything but a checkpoint's files. Knows nothing about what is
-written.
+In: the folder the user named. Out: a new folder to write into, which is renamed to the target at the end. The old
+folder is deleted only after that, and only if it holds nothing but a checkpoint's files.
 """
 
 from __future__ import annotations
@@ -26,53 +25,53 @@ REPLACEABLE = (
     *("chat_template.json", "chat_template.jinja", ".gitattributes"),
     *("LICENSE*", "MODEL_LICENSE*", "NOTICE*", "README*", "MODEL_CARD*"),
 )
-"""What this package or upstream writes; anything else in a folder is somebody's own."""
-ADVICE = "mend that, or choose another folder"
+"""Patterns of files that this package or upstream writes; any other file belongs to the user."""
+ADVICE = "correct that, or choose another folder"
 
 
 def validate_target(target: Path, overwrite: bool) -> Path:
-    """The target's absolute path, symbolic links followed.
+    """Return the target's absolute path, with symbolic links resolved.
 
     Raises:
-        UsageError: it cannot be replaced by a rename, or would take somebody's files with it.
+        UsageError: it cannot be replaced by a rename, or that would delete the user's files.
     """
     with explain_write_errors(target, ADVICE):
         place, here = target.resolve(), Path.cwd()
         _restore(place)
         if place == here or place in here.parents:
             what = "is" if place == here else "holds"
-            raise UsageError(f"{place} {what} the current directory, which cannot be replaced: name a new folder.")
+            raise UsageError(f"{place} {what} the current directory, which cannot be replaced. Name a new folder.")
         if os.path.ismount(place):
-            raise UsageError(f"{place} is a mount point, which cannot be replaced: name a new folder inside it.")
+            raise UsageError(f"{place} is a mount point, which cannot be replaced. Name a new folder inside it.")
         check_replaceable(place, overwrite)
     return place
 
 
 def check_not_nested(place: Path, source: Path) -> None:
-    """Raises `UsageError` where the target is the source, or one lies inside the other."""
+    """Raise `UsageError` if the target is the source, or one is inside the other."""
     source = source.resolve()
     if place == source:
-        raise UsageError(f"{place} is the source itself: convert into another folder, then remove this one yourself.")
+        raise UsageError(f"{place} is the source itself. Convert into another folder, then remove this one yourself.")
     if source in place.parents:
-        raise UsageError(f"{place} lies inside the source {source}: give a folder beside it.")
+        raise UsageError(f"{place} is inside the source {source}. Give a folder beside it.")
     if place in source.parents:
-        raise UsageError(f"the source {source} lies inside {place}, which would be replaced: give another folder.")
+        raise UsageError(f"The source {source} is inside {place}, which would be replaced. Give another folder.")
 
 
 def check_free_space(place: Path, nbytes: int) -> None:
-    """Raises `UsageError` where the disk cannot hold that many bytes."""
+    """Raise `UsageError` if the disk has no room for that many bytes."""
     disk = next(parent for parent in (place, *place.parents) if parent.exists())
     free = shutil.disk_usage(disk).free
     if free < nbytes:
         raise UsageError(
-            f"{place} needs {in_words(nbytes)}, but {in_words(free)} are free on its disk: make room, or choose a "
+            f"{place} needs {in_words(nbytes)}, but {in_words(free)} are free on its disk. Make room, or choose a "
             "folder on another disk."
         )
 
 
 @contextmanager
 def atomic_folder(place: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside `place` that takes its place when everything is written, and vanishes when something fails.
+    """Create a folder beside `place` that replaces it when everything is written, and is deleted on an error.
 
     Raises:
         UsageError: the disk is full, or nothing can be written there.
@@ -81,19 +80,21 @@ def atomic_folder(place: Path, overwrite: bool) -> Iterator[Path]:
         new, old = workshop / "new", workshop / "old"
         new.mkdir()
         yield new
-        check_replaceable(place, overwrite)  # a conversion takes minutes, and somebody may have saved a file there
+        check_replaceable(
+            place, overwrite
+        )  # a conversion takes minutes, during which the user may have saved a file there
         sync_tree(new)
         _swap(new, place, old)
         sync_folder(place.parent)
 
 
 def _only_copy(place: Path) -> Callable[[Path], bool]:
-    """Whether a workshop holds all that there is: the old folder, which could not be moved back."""
+    """Return whether a temporary folder holds the only copy of the old folder, which could not be moved back."""
     return lambda workshop: not place.exists() and (workshop / "old").exists()
 
 
 def _restore(place: Path) -> None:
-    """Moves the old folder back that a process took away and was killed before the new one stood."""
+    """Move the old folder back after a process was killed between the two renames."""
     for workshop in leftovers(place.parent, place.name):
         if _only_copy(place)(workshop):
             (workshop / "old").rename(place)
@@ -114,19 +115,19 @@ def check_replaceable(place: Path, overwrite: bool) -> None:
     if not place.exists():
         return
     if not place.is_dir():
-        raise UsageError(f"{place} is a file: give a new folder.")
+        raise UsageError(f"{place} is a file. Give a new folder.")
     if not overwrite and any(place.iterdir()):
-        raise UsageError(f"{place} is not empty: give another folder, or --overwrite to replace it.")
+        raise UsageError(f"{place} is not empty. Give another folder, or --overwrite to replace it.")
     foreign = next((path for path in _files(place) if not _is_replaceable(path.relative_to(place))), None)
     if foreign is not None:
         raise UsageError(
-            f"{place} holds {foreign.relative_to(place)}, which is no file of a checkpoint and would be lost: give "
+            f"{place} holds {foreign.relative_to(place)}, which is not a checkpoint's file and would be lost. Give "
             "another folder, or move that file away."
         )
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Files and symbolic links at any depth; a folder that cannot be looked into is an error, not an empty one."""
+    """Yield files and symbolic links at any depth; raise an error for an unreadable folder."""
 
     def refuse(error: OSError) -> None:
         raise error

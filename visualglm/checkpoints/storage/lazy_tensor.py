@@ -1,8 +1,8 @@
-"""A tensor of a checkpoint that is read only when somebody asks for its numbers.
+"""A tensor of a checkpoint that is read only on request.
 
-Shape and dtype come from the file's header; `read()` gives the tensor, as a view of the mapped file where that is
-possible (`mapped`: its pages belong to the file and cost no memory of the process). Also the one permutation that
-upstream's two layouts need. Knows nothing about files, names or networks.
+Shape and dtype come from the file's header; `read()` returns the tensor, as a view of the mapped file if possible
+(`mapped`: its pages belong to the file and cost no memory of the process). The file also has the permutation between
+upstream's two layouts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+PIECE = 1 << 24
+"""Values that `is_finite` looks at together."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +30,29 @@ class LazyTensor:
 
     @classmethod
     def of(cls, tensor: Tensor, mapped: bool = False) -> LazyTensor:
-        """A tensor that is there already; `mapped` says that its memory is a file's."""
+        """Wrap a loaded tensor; `mapped`: its storage is memory-mapped."""
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor, mapped)
 
     @property
     def nbytes(self) -> int:
-        """Size of the numbers in bytes."""
+        """Size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def get_shape(self) -> list[int]:
-        """The shape, under the name that safetensors' slices give it."""
+        """Return the shape, under the name that safetensors' slices use."""
         return list(self.shape)
+
+    def is_floating_point(self) -> bool:
+        """Whether it holds floating-point values, as `torch.Tensor`'s; the loader of older transformers asks it."""
+        return self.dtype.is_floating_point
 
     def __getitem__(self, index: Any) -> Tensor:
         return self.read()[index]
 
 
 def per_head_rows(thirds: LazyTensor, heads: int) -> LazyTensor:
-    """Rows `[Q of all heads | K | V]` -> `[q k v]` of the first head, then of the second, ... (sat -> Hugging Face).
+    """Reorder rows `[Q of all heads | K | V]` to `[q k v]` of the first head, then of the second, ... (sat -> Hugging
+    Face).
 
     Source: upstream's issue 200, where the maintainer states both orders: thirds = per_head.view(heads, 3, d, ...)
     .transpose(0, 1).
@@ -53,7 +61,7 @@ def per_head_rows(thirds: LazyTensor, heads: int) -> LazyTensor:
 
 
 def thirds_rows(per_head: LazyTensor, heads: int) -> LazyTensor:
-    """The inverse of `per_head_rows` (Hugging Face -> sat)."""
+    """Invert `per_head_rows` (Hugging Face -> sat)."""
     return _regrouped(per_head, heads, 3)
 
 
@@ -66,12 +74,19 @@ def _regrouped(tensor: LazyTensor, outer: int, inner: int) -> LazyTensor:
 
 
 def same_bits(one: LazyTensor, other: LazyTensor) -> bool:
-    """Whether two tensors have the same shape, dtype and bits (so NaN equals NaN, and 0.0 differs from -0.0)."""
+    """Return whether two tensors have the same shape, dtype and bits (so NaN equals NaN, and 0.0 differs from -0.0)."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(bits(one.read()), bits(other.read()))
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
+    pieces = tensor.detach().flatten().split(PIECE)
+    # torch has no isfinite for float8
+    return all(bool(torch.isfinite(piece.float() if piece.itemsize == 1 else piece).all()) for piece in pieces)
+
+
 def bits(tensor: Tensor) -> Tensor:
-    """The tensor's memory as one row of bytes [n], without copying where it is contiguous."""
+    """Return the tensor's memory as one row of bytes [n], without a copy if it is contiguous."""
     return tensor.detach().contiguous().flatten().view(torch.uint8)

@@ -1,7 +1,7 @@
-"""Is a file of PyTorch small work to open? Asked before torch reads it; nothing is executed.
+"""Check that a PyTorch file is cheap to open, before torch reads it; nothing is executed.
 
-`weights_only=True` keeps code out, but not work: a compressed record grows a thousandfold, and a tuple of tuples that
-are all the same one takes for ever to hash. In: a file. Out: nothing, or one sentence.
+`weights_only=True` keeps code out, but does not bound work: a compressed record can grow a thousandfold, and nested
+tuples that repeat one object take exponential time to hash.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from ...errors import CheckpointError
 from ...files.untrusted_files import open_regular
 
 MOST_DIRECTORY = 1 << 24
-"""Bytes of a zip's list of records; one of the 6B's thousand takes some 100."""
+"""Maximum bytes of a zip's directory; that of the 6B's thousand records takes about 100 each."""
 MOST_PICKLE = 1 << 25
 MOST_STEPS = 1 << 20
-"""Of a pickle; a whole 6B takes some 40 thousand."""
+"""Maximum number of opcodes in a pickle; a whole 6B takes about 40 thousand."""
 MOST_ITEMS = 10_000
-"""Of a tuple, those of the tuples in it included, each as often as it is there."""
+"""Maximum number of items of a tuple, nested tuples included, counted each time they occur."""
 OLD_PICKLES = 5
-"""A file before PyTorch 1.6 begins with a magic number, a version, the system, the content and the storages' keys."""
+"""Pickles at the start of a file before PyTorch 1.6: magic number, version, system, content, storage keys."""
 HASHED = ("TUPLE", "FROZENSET", "REDUCE", "NEWOBJ")
-"""Steps that make what may be hashed with all that is in it."""
-REMEDY = "it is not opened; ask its author for safetensors"
+"""Opcodes that hash their operand with everything in it."""
+REMEDY = "it was not opened. Ask its author for safetensors"
 
 
 def check_records(path: Path) -> None:
-    """Raises `CheckpointError` for a zip whose records are compressed, too many, or a pickle that is too much work."""
+    """Raise `CheckpointError` for a zip with compressed records, too many records, or a too expensive pickle."""
     with open_regular(path) as file:
         try:
             end: Any = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # before the list itself is read
@@ -40,17 +40,17 @@ def check_records(path: Path) -> None:
                 if any(record.compress_type != zipfile.ZIP_STORED for record in records):
                     if any(record.filename.endswith("data.pkl") for record in records):
                         raise CheckpointError(f"{path} has compressed records, unlike torch.save's: {REMEDY}.")
-                    return  # an archive of files, which the next reader names
+                    return  # an archive of files; the next reader reports it
                 for record in records:
                     if record.filename.endswith(".pkl"):
                         with archive.open(record) as pickled:
                             _check_pickle(pickled, path)
         except (zipfile.BadZipFile, NotImplementedError, OSError, RuntimeError):
-            return  # truncated or damaged, which torch says better
+            return  # truncated or damaged; torch's message is better
 
 
 def check_pickles(path: Path) -> None:
-    """Raises `CheckpointError` where the pickles of a file before PyTorch 1.6 are too much work."""
+    """Raise `CheckpointError` if the pickles of a file before PyTorch 1.6 are too expensive."""
     with open_regular(path) as file:
         for _ in range(OLD_PICKLES):
             if not _check_pickle(file, path):
@@ -58,7 +58,7 @@ def check_pickles(path: Path) -> None:
 
 
 def _check_pickle(file: IO[bytes], path: Path) -> bool:
-    """Walk one pickle; False where it is damaged, which torch says better."""
+    """Walk one pickle; return False if it is damaged, which torch reports better."""
     try:
         _walk(_Bounded(file, path), path)  # type: ignore[arg-type]
     except (ValueError, IndexError, KeyError) as error:
@@ -88,7 +88,7 @@ class _Bounded:
 
 
 def _walk(file: IO[bytes], path: Path) -> None:
-    """Follow the stack of a pickle's machine with the sizes of its tuples in the place of its values."""
+    """Follow the stack of the pickle machine, with the sizes of tuples instead of values."""
     stack: list[int | None] = []  # None is a mark
     memo: dict[Any, int] = {}
     for step, (code, argument, _) in enumerate(pickletools.genops(file)):
@@ -112,7 +112,7 @@ def _walk(file: IO[bytes], path: Path) -> None:
 
 
 def _taken(stack: list[int | None], code: Any) -> list[int]:
-    """Take what a step takes off the stack: all down to the mark, and then or else its fixed number of values."""
+    """Pop what an opcode consumes: everything down to the mark, then or otherwise its fixed number of values."""
     before, taken = list(code.stack_before), []
     if pickletools.markobject in before:
         while (value := stack.pop()) is not None:

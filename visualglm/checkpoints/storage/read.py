@@ -1,9 +1,9 @@
-"""One file of weights -> its tensors, not yet read.
+"""Read one file of weights into lazy tensors.
 
-In: a `.safetensors`, `.bin` or `.pt` file. Out: names -> `LazyTensor` (safetensors), or what was pickled with the
+In: a `.safetensors`, `.bin` or `.pt` file. Out: names -> `LazyTensor` (safetensors), or the unpickled object with its
 tensors mapped from the file (PyTorch). The file is never read whole and nothing in it is executed
-(`weights_only=True`). A file that is no weights at all - a web page, a git-lfs pointer, half a download - is told
-apart here, in one sentence. Knows nothing about names, layouts or networks.
+(`weights_only=True`). For a file without weights (a web page, a git-lfs pointer, half a download) the error says what
+it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ...files.atomic import scratch_folder
 from ...files.untrusted_files import open_regular, parse_json, wrong_download
-from ...files.untrusted_files import read_json as read_any_json
 from .lazy_tensor import LazyTensor
 from .pickle_check import check_pickles, check_records
 
@@ -47,16 +46,15 @@ SAFETENSORS_DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-DOWNLOAD_AGAIN = "so download it again"
 TORCH_LOAD = threading.Lock()
-"""Held while `torch.load` runs: which globals it trusts and how it maps a file can only be set for a whole process."""
+"""Held while `torch.load` runs: trusted globals and the way of mapping are settings of the whole process."""
 MOST_HEADER = 1 << 24
-"""Bytes of a safetensors header; the 6B's has 0.1 MB in all its files together."""
+"""Maximum bytes of a safetensors header; all files of the 6B have 0.1 MB of headers."""
 MOST_AXES = 8
 MOST_SHARING = 4
-"""How often tensors of one file may use its bytes: a tied head does it twice, views of nothing without end."""
+"""How often tensors of one file may share its bytes: a tied head uses them twice, malicious views without limit."""
 
-# What training frameworks store beside the weights, random states and options: plain values. numpy 1 and 2 name their
+# Plain values that training frameworks store beside the weights: random states and options. numpy 1 and 2 name their
 # array builder differently.
 ARRAY_BUILDER = np.empty(0).__reduce__()[0]
 SAFE_GLOBALS: list[Any] = [
@@ -70,10 +68,10 @@ SAFE_GLOBALS: list[Any] = [
 
 
 def open_safetensors(path: Path) -> dict[str, LazyTensor]:
-    """Names -> tensors of a safetensors file, mapped.
+    """Open a safetensors file as names -> mapped lazy tensors.
 
     Raises:
-        CheckpointError: not such a file, or not all of it.
+        CheckpointError: it is not a safetensors file, or is truncated.
     """
     check_is_weights_file(path)
     with readable(path), open_regular(path) as file:
@@ -89,7 +87,7 @@ def _safetensors_header(path: Path, file: IO[bytes]) -> tuple[dict[str, Any], in
     size = path.stat().st_size
     length = int.from_bytes(file.read(8), "little")
     if length > size - 8:
-        raise CheckpointError(f"{path} is not a complete safetensors file, {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{path} is not a complete safetensors file. Download it again.")
     if length > MOST_HEADER:
         raise CheckpointError(
             f"{path} is not a safetensors file of this model: its header has {length >> 20} MiB, and at most "
@@ -100,15 +98,15 @@ def _safetensors_header(path: Path, file: IO[bytes]) -> tuple[dict[str, Any], in
     except ValueError as error:
         raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read ({error}).") from error
     if not isinstance(header, dict):
-        raise CheckpointError(f"{path} is not a safetensors file: its header is no list of tensors.")
+        raise CheckpointError(f"{path} is not a safetensors file: its header is not a table of tensors.")
     return header, 8 + length
 
 
 def _refuse_overlaps(header: dict[str, Any], path: Path) -> None:
-    """Raises `CheckpointError` where two tensors share bytes: a small file would stand for any amount of memory."""
+    """Raise `CheckpointError` if two tensors share bytes: a small file could then take any amount of memory."""
     ends = sorted(entry["data_offsets"] for entry in header.values())
     if any(later[0] < earlier[1] for earlier, later in pairwise(ends)):
-        raise CheckpointError(f"{path} is damaged (two of its tensors overlap), {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{path} is damaged (two of its tensors overlap). Download it again.")
 
 
 def _mapped(pages: mmap.mmap, start: int, name: str, entry: Any, path: Path) -> LazyTensor:
@@ -120,11 +118,11 @@ def _mapped(pages: mmap.mmap, start: int, name: str, entry: Any, path: Path) -> 
         dtype = SAFETENSORS_DTYPES.get(kind)
         fits = dtype is None or end - begin == math.prod(shape) * dtype.itemsize
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged (its entry of {name} makes no sense), {DOWNLOAD_AGAIN}.") from error
+        raise CheckpointError(f"{path} is damaged (its entry of {name} makes no sense). Download it again.") from error
     if dtype is None:
-        raise CheckpointError(f"{path} has a tensor of type {kind}, which is none of {', '.join(SAFETENSORS_DTYPES)}.")
+        raise CheckpointError(f"{path} has a tensor of type {kind}. Supported are {', '.join(SAFETENSORS_DTYPES)}.")
     if not fits or start + end > len(pages):
-        raise CheckpointError(f"{path} is truncated: the numbers of {name} are not all there, {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{path} is truncated: the numbers of {name} are not all there. Download it again.")
 
     def read() -> Tensor:
         if math.prod(shape) == 0:
@@ -137,13 +135,13 @@ def _mapped(pages: mmap.mmap, start: int, name: str, entry: Any, path: Path) -> 
 
 
 def open_torch(path: Path) -> Any:
-    """What `torch.save` put into the file, its tensors mapped from it.
+    """Load what `torch.save` wrote into the file, with its tensors mapped from it.
 
-    A file of PyTorch < 1.6 cannot be mapped; it is first rewritten into a temporary file that can (one file's size of
-    memory for a moment, and of disk until the tensors are let go).
+    A file of PyTorch < 1.6 cannot be mapped; it is first rewritten into a temporary file that can (which briefly takes
+    the file's size in memory, and on disk until the tensors are freed).
 
     Raises:
-        CheckpointError: not such a file, not all of it, or it wants to run code.
+        CheckpointError: it is not a PyTorch file, is truncated, or would run code.
     """
     check_is_weights_file(path)
     if _is_zip(path):
@@ -152,20 +150,21 @@ def open_torch(path: Path) -> Any:
     with open_regular(path) as file:
         head = file.read(4)
     if head == b"PK\x03\x04":
-        raise CheckpointError(f"{path} is truncated: its end is missing, {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{path} is truncated: its end is missing. Download it again.")
     if head[:1] != b"\x80":
-        raise CheckpointError(f"{path} is not a file of PyTorch weights, {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{path} is not a file of PyTorch weights. Download it again.")
     check_pickles(path)
     return _rewritten(path)
 
 
 @contextmanager
 def _read_only_mapping() -> Iterator[None]:
-    """`torch.load(mmap=True)` of this thread maps read-only, as safetensors are mapped; other threads notice nothing.
+    """Make `torch.load(mmap=True)` in this thread map read-only, as safetensors are mapped; other threads are
+    unaffected.
 
-    torch maps a file so that it could be written to, which a limit on memory (RLIMIT_DATA, strict overcommit) counts as
-    memory: two shards of the 6B would use up 8 GB before a number is read. It has no option for this, so its
-    `UntypedStorage.from_file` gives way for the moment; `TORCH_LOAD` is held.
+    torch maps a file writable, which limits on memory (RLIMIT_DATA, strict overcommit) count as memory: two shards of
+    the 6B would use up 8 GB before anything is read. torch has no option for this, so `UntypedStorage.from_file` is
+    replaced while `TORCH_LOAD` is held.
     """
     thread, torchs_own = threading.get_ident(), torch.UntypedStorage.from_file
 
@@ -176,7 +175,7 @@ def _read_only_mapping() -> Iterator[None]:
     try:
         yield
     finally:
-        del torch.UntypedStorage.from_file  # the base class has torch's own
+        del torch.UntypedStorage.from_file  # the base class keeps torch's own
 
 
 def _map_read_only(path: str) -> torch.UntypedStorage:
@@ -195,12 +194,12 @@ def _rewritten(path: Path) -> Any:
     except OSError as error:
         raise CheckpointError(
             f"{path} is a file of PyTorch before 1.6 and has to be rewritten, but {tempfile.gettempdir()} cannot take "
-            f"it ({error.strerror or error}): make room there, or set TMPDIR to a folder with room."
+            f"it ({error.strerror or error}). Make room there, or set TMPDIR to a folder with room."
         ) from error
 
 
 class ErrorRecordingFile:
-    """A file to write to that remembers why it could not be written; torch's own writer does not say."""
+    """A writable file that remembers why writing failed, which torch's own writer does not report."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -218,7 +217,7 @@ class ErrorRecordingFile:
 
 
 def save_torch(content: object, path: Path) -> None:
-    """`torch.save`, where a full disk is the OSError that the system gave."""
+    """Call `torch.save`; a full disk raises the system's OSError."""
     with path.open("wb") as file:
         noting = ErrorRecordingFile(file)
         try:
@@ -237,12 +236,12 @@ def _load(path: Path, mapped: bool) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged or holds more than numbers ({_reason(error)}), and is not opened, because a pickle can "
-            "run code: download it again, or ask its author for safetensors."
+            "run code. Download it again, or ask its author for safetensors."
         ) from error
-    except Exception as error:  # a damaged pickle fails in every way there is
+    except Exception as error:  # a damaged pickle can raise any exception
         if _is_zip(path) and not _has_pickle(path):
             raise CheckpointError(f"{path} is a zip archive, not weights: unpack it and give the folder.") from error
-        raise CheckpointError(f"{path} is truncated or damaged ({_reason(error)}), {DOWNLOAD_AGAIN}.") from error
+        raise CheckpointError(f"{path} is truncated or damaged ({_reason(error)}). Download it again.") from error
 
 
 def _is_zip(path: Path) -> bool:
@@ -261,37 +260,39 @@ def _has_pickle(path: Path) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The one line of torch's message that says what it met."""
+    """Return the one line of torch's message that states the cause."""
     lines = str(error).splitlines() or [type(error).__name__]
     met = next((line.split("error:", 1)[1] for line in lines if "error:" in line), lines[0])
     return met.split(". ")[0].strip(" .")
 
 
 def tensors_only(content: Any, file: Path) -> dict[str, LazyTensor]:
-    """A pickled dictionary of tensors as lazy ones.
+    """Return a pickled dictionary of tensors as lazy ones.
 
     Raises:
         CheckpointError: it is something else.
     """
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{file} holds no dictionary of tensors: it is no checkpoint of this model.")
+        raise CheckpointError(f"{file} holds no dictionary of tensors, so it is not a checkpoint of this model.")
     odd = [str(name)[:200] for name, value in content.items() if not isinstance(name, str) or not _is_plain(value)]
     if odd:
-        raise CheckpointError(f"{file} holds {', '.join(odd[:8])} beside tensors: it is no checkpoint of this model.")
+        raise CheckpointError(
+            f"{file} holds {', '.join(odd[:8])} beside tensors, so it is not a checkpoint of this model."
+        )
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in content.values()}
     if sum(tensor.nbytes for tensor in content.values()) > MOST_SHARING * sum(storages.values()):
-        raise CheckpointError(f"{file} has far fewer numbers than its tensors show, {DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{file} has far fewer numbers than its tensors show. Download it again.")
     return {name: LazyTensor.of(tensor.detach(), mapped=True) for name, tensor in content.items()}
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is a tensor of numbers that lie in memory, one after the other or in strides."""
+    """Return whether it is a dense tensor of numbers in memory, possibly with strides."""
     plain = isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
     return plain and value.dtype in SAFETENSORS_DTYPES.values()
 
 
 def check_is_weights_file(path: Path) -> None:
-    """Raises `CheckpointError` for a web page, a git-lfs pointer, an empty file or one that may not be read."""
+    """Raise `CheckpointError` for a web page, a git-lfs pointer, an empty file or an unreadable one."""
     with readable(path), open_regular(path) as file:
         head = file.read(512)
     fault = wrong_download(head)
@@ -301,34 +302,15 @@ def check_is_weights_file(path: Path) -> None:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns the system's refusal to read into a `CheckpointError` with its reason."""
+    """Convert the system's error on reading into a `CheckpointError` with its reason."""
     try:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"{error.filename or path} cannot be read ({error.strerror or error}): check its kind and permissions."
+            f"{error.filename or path} cannot be read ({error.strerror or error}). Check its kind and permissions."
         ) from error
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name that stands inside a file names something beside that file, on every system."""
+    """Return whether a name inside a file names something beside that file, on every system."""
     return name != ".." and name == PureWindowsPath(name).name != ""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        CheckpointError: it is none, or a web page, or a git-lfs pointer.
-    """
-    check_is_weights_file(path)
-    try:
-        with readable(path):
-            value = read_any_json(path)
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}), {DOWNLOAD_AGAIN}.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} should hold a JSON object with names and values, not a {type(value).__name__}.")
-    return value

@@ -1,7 +1,7 @@
-"""Lazy tensors -> files, one tensor in memory at a time.
+"""Write lazy tensors into files, one tensor in memory at a time.
 
-Out: safetensors (written by hand, because the library wants a whole file's tensors at once) and `torch.save`'s zip.
-Knows nothing about layouts, names or networks. Format: https://huggingface.co/docs/safetensors.
+Out: safetensors (written by our own code, because the library needs all tensors of a file at once) and `torch.save`'s
+zip. Format: https://huggingface.co/docs/safetensors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
 
 def split_into_shards(tensors: Mapping[str, LazyTensor], max_bytes: int) -> list[Shard]:
-    """Groups of at most `max_bytes` (or of one tensor that is larger), in order."""
+    """Group tensors in order into shards of at most `max_bytes` (or of one larger tensor)."""
     shards: list[Shard] = [{}]
     room = max_bytes
     for name, tensor in tensors.items():
@@ -35,7 +35,7 @@ def split_into_shards(tensors: Mapping[str, LazyTensor], max_bytes: int) -> list
 
 
 def write_safetensors(path: Path, shard: Mapping[str, LazyTensor]) -> None:
-    """One safetensors file; wide dtypes first, so that every tensor is aligned for those who map it."""
+    """Write one safetensors file; wide dtypes come first, so that every tensor is aligned for memory mapping."""
     ordered = dict(sorted(shard.items(), key=lambda item: -item[1].dtype.itemsize))
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -55,10 +55,10 @@ def write_safetensors(path: Path, shard: Mapping[str, LazyTensor]) -> None:
 
 
 def write_torch(path: Path, tensors: Mapping[str, LazyTensor], wrap: str | None = None) -> None:
-    """One `torch.save` file, the dictionary inside another under the key `wrap` if given.
+    """Write one `torch.save` file; with `wrap`, the dictionary is inside another under that key.
 
-    `torch.save` wants all tensors at once: those that are no pages of a file yet are first put into a scratch file
-    each, so that memory holds one of them.
+    `torch.save` needs all tensors at once, so those that are not mapped are first written to temporary files, one at a
+    time.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".scratch-") as scratch:
         content = {
@@ -72,6 +72,6 @@ def _in_a_file(tensor: LazyTensor, scratch: Path) -> Tensor:
     whole = numbers.is_contiguous() and numbers.untyped_storage().nbytes() == tensor.nbytes
     if tensor.nbytes == 0 or (tensor.mapped and whole):
         return numbers
-    with scratch.open("wb") as file:  # written before it is mapped: a full disk is an error here, there a crash
+    with scratch.open("wb") as file:  # written before mapping, because a full disk is an error here but a crash later
         file.write(bits(numbers).numpy().data)
     return torch.from_file(str(scratch), shared=True, size=numbers.numel(), dtype=tensor.dtype).view(tensor.shape)

@@ -5,14 +5,10 @@ There is one wording per fact, so that an answer is either right or wrong.
 
 from __future__ import annotations
 
+from .concepts import names_without_article
 from .kinds import CATEGORIES, Background, Colour, Kind, Language, Zone
 from .question_templates import EN_NUMBERS, ZH_NUMBERS
 from .scene import Scene, SceneItem
-
-_SOME = (
-    *("scissors", "glasses", "eyeglasses", "jeans", "trousers", "pants", "broccoli", "binoculars", "pliers", "shears"),
-    *("garden shears", "tweezers", "onion rings", "rice", "milk", "water", "fries", "salt", "canned food"),
-)
 
 
 def noun(kind: Kind, language: Language) -> str:
@@ -40,7 +36,7 @@ def category(key: str, language: Language) -> str:
 
 
 def a_category(key: str, language: Language) -> str:
-    """动物 / an animal."""
+    """Return 动物 / an animal."""
     name = category(key, language)
     return name if language == "zh" else f"{article(name)} {name}"
 
@@ -52,15 +48,15 @@ def mentioned_colour(item: SceneItem) -> Colour | None:
 
 def article(word: str) -> str:
     """Return a or an, by sound; some for uncountable and plural names (milk, scissors)."""
-    if word in _SOME:
+    if word in names_without_article():
         return "some"
-    if word.startswith(("uni", "ufo", "ute", "euro")):
+    if word.startswith(("uni", "ufo", "usb", "ute", "euro")):
         return "a"
     return "an" if word[0] in "aeiou" or word.startswith(("hour", "x-", "x mark")) else "a"
 
 
 def counted(count: int, kind: Kind, colour: Colour | None, language: Language) -> str:
-    """两个红色的圆形 / two red circles; with count 0 only the name (for 没有圆形 / no circle)."""
+    """Return 两个红色的圆形 / two red circles; with count 0 only the name (for 没有圆形 / no circle)."""
     if language == "zh":
         quantity = f"{ZH_NUMBERS[count]}{kind.measure}" if count else ""
         return quantity + (f"{colour.zh}的" if colour else "") + kind.zh[0]
@@ -71,15 +67,15 @@ def counted(count: int, kind: Kind, colour: Colour | None, language: Language) -
 
 
 def some(name: str, kind: Kind, colour: Colour | None, language: Language) -> str:
-    """红色的圆 / a red circle, with any of the kind's names."""
+    """Return 红色的圆 / a red circle, with any of the kind's names."""
     if language == "zh":
         return (f"{colour.zh}的" if colour else "") + name
     phrase = (f"{colour.key} " if colour else "") + name
-    return f"{article(phrase)} {phrase}"
+    return f"{article(name if name in names_without_article() else phrase)} {phrase}"
 
 
 def joined(phrases: list[str], language: Language) -> str:
-    """a, b and c."""
+    """Join names: a, b and c."""
     if len(phrases) == 1:
         return phrases[0]
     comma, last = ("、", "和") if language == "zh" else (", ", " and ")
@@ -87,7 +83,7 @@ def joined(phrases: list[str], language: Language) -> str:
 
 
 def inventory(items: list[SceneItem], language: Language) -> str:
-    """图中有两个红色的圆形和一棵绿色的树。 Objects of the same kind and colour are counted together."""
+    """Return 图中有两个红色的圆形和一棵绿色的树。 Objects of the same kind and colour are counted together."""
     groups: dict[tuple[Kind, Colour | None], int] = {}
     for item in items:
         thing = (item.kind, mentioned_colour(item))
@@ -110,7 +106,7 @@ def description(scene: Scene, language: Language) -> str:
 
 
 def _with_frame(item: SceneItem, language: Language) -> str:
-    """一只猫, or 圆形里的一只猫 for an object inside a shape."""
+    """Return 一只猫, or 圆形里的一只猫 for an object inside a shape."""
     phrase = counted(1, item.kind, mentioned_colour(item), language)
     if item.frame is None:
         return phrase
@@ -144,13 +140,13 @@ def it_is_coloured(colour: Colour, language: Language) -> str:
 
 
 def is_a(kind: Kind, language: Language) -> str:
-    """它是动物。 / It is an animal."""
+    """Return 它是动物。 / It is an animal."""
     name = a_category(kind.category, language)
     return f"它是{name}。" if language == "zh" else f"It is {name}."
 
 
 def is_of(kind: Kind, language: Language) -> str:
-    """狗是动物。 / A dog is an animal."""
+    """Return 狗是动物。 / A dog is an animal."""
     name = a_category(kind.category, language)
     if language == "zh":
         return f"{kind.zh[0]}是{name}。"
@@ -168,7 +164,7 @@ def same_colour(same: bool, language: Language) -> str:
 
 
 def is_not(item: SceneItem, key: str, language: Language) -> str:
-    """狗不是水果。 / The dog is not a fruit."""
+    """Return 狗不是水果。 / The dog is not a fruit."""
     name = a_category(key, language)
     return f"{item.kind.zh[0]}不是{name}。" if language == "zh" else f"The {item.kind.en[0]} is not {name}."
 
@@ -204,7 +200,7 @@ def total(count: int, language: Language) -> str:
 
 
 def there_are(count: int, kind: Kind, colour: Colour | None, language: Language) -> str:
-    """图中有两个圆形。 / 图中没有圆形。"""
+    """Return 图中有两个圆形。 / 图中没有圆形。"""
     if count == 0:
         return there_is_none(counted(0, kind, colour, language), language)
     if language == "zh":

@@ -16,7 +16,7 @@ from .scene import Scene, SceneItem
 
 
 def akin(one: str, other: str) -> bool:
-    """True if objects of one category may also be counted to the other."""
+    """Return True if objects of one category may also be counted to the other."""
     return one in AKIN.get(other, ()) or other in AKIN.get(one, ())
 
 

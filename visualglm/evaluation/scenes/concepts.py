@@ -17,6 +17,14 @@ from .kinds import KINDS, Kind
 
 TABLE = Path(__file__).with_name("concepts.tsv")
 LETTER = "letter"
+_PLURAL_NAMES = frozenset(
+    (
+        *("crossed fingers", "painted nails", "heart hands", "lips", "praying hands", "cupped hands", "eyeglasses"),
+        *("trousers", "pants", "theater masks", "ballet slippers", "briefs", "prayer beads", "fries", "hina dolls"),
+        *("sun and clouds", "train tracks", "table tennis", "tennis", "hundred points", "sparkles", "scales"),
+        *("film frames", "garden shears", "canned food", "curry", "wheat"),
+    )
+)
 
 
 @lru_cache(maxsize=1)
@@ -40,6 +48,13 @@ def by_key() -> dict[str, Kind]:
 
 
 @lru_cache(maxsize=1)
+def names_without_article() -> frozenset[str]:
+    """Return the English names without "a", plural or uncountable: gloves (pair of gloves), rice (bowl of rice)."""
+    parts = {name for kind in kinds() for name in kind.en if kind.en[0].endswith(f" of {name}")}
+    return frozenset(parts) | _PLURAL_NAMES
+
+
+@lru_cache(maxsize=1)
 def glyphs() -> tuple[Kind, ...]:
     """Return letters and digits as kinds to draw: 字母A, letter A."""
     letters = (
@@ -56,7 +71,7 @@ def concept_of_emoji() -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
+def families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
     """Read pairs (wide names, all names): an object with a narrow name may also be called by the wide one."""
     table = tomllib.loads(TABLE.with_name("families.toml").read_text(encoding="utf-8"))
     families = []
@@ -69,9 +84,9 @@ def _families() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
 
 @lru_cache(maxsize=500_000)
 def overlap(one: Kind, other: Kind) -> bool:
-    """True if an image of one kind could correctly be named as the other."""
+    """Return True if an image of one kind could correctly be named as the other."""
     a, b = one.key, other.key
-    return a == b or any((a in wide and b in all_) or (b in wide and a in all_) for wide, all_ in _families())
+    return a == b or any((a in wide and b in all_) or (b in wide and a in all_) for wide, all_ in families())
 
 
 def _rows() -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from numpy.random import Generator
 
 from ...preprocessing.prompt import Turn
-from .concepts import kinds, overlap
+from .concepts import kinds, names_without_article, overlap
 from .kinds import KINDS, Kind, Language
 from .question_templates import QUESTIONS
 from .scene import Scene, SceneItem
@@ -52,9 +52,11 @@ def ask(rng: Generator, task: str, language: Language, **words: str) -> str:
     return pick(rng, QUESTIONS[task][language]).format(**words)
 
 
-def name(rng: Generator, kind: Kind, language: Language) -> str:
-    """Return a kind's first name, or sometimes a synonym."""
+def name(rng: Generator, kind: Kind, language: Language, countable: bool = True) -> str:
+    """Return a kind's first name, or sometimes a synonym; with `countable` one that is singular."""
     names = kind.zh if language == "zh" else kind.en
+    if countable:
+        names = tuple(name for name in names if name not in names_without_article())
     return names[0] if rng.random() < 0.6 else pick(rng, names)
 
 

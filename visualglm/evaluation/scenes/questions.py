@@ -177,7 +177,7 @@ def _exists(scene: Scene, language: Language, rng: Generator) -> QAPair:
         colour = _wrong_colour(scene, rng, kind)
     elif not there:
         kind = absent(scene, rng, kind)
-    question = ask(rng, "exists", language, x=answers.some(name(rng, kind, language), kind, colour, language))
+    question = ask(rng, "exists", language, x=answers.some(name(rng, kind, language, False), kind, colour, language))
     answer = answers.yes_or_no(there, answers.counted(0, kind, colour, language), language)
     return QAPair("exists", language, question, answer, "yes" if there else "no")
 

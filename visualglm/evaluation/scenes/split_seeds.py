@@ -1,4 +1,4 @@
-"""Disjoint seeds for training, validation, test and samples."""
+"""Disjoint seeds for training, validation, test, samples and `visualglm evaluate`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Split(Enum):
     VALIDATION = 1
     TEST = 2
     SAMPLES = 3
+    EVALUATION = 4
 
 
 def seeds(split: Split, start: int = 0) -> Iterator[int]:

@@ -1,0 +1,133 @@
+"""Vectors sampled around the classes, what is answered about them, and training on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from visualglm.conversation import packed_model
+from visualglm.errors import UsageError
+from visualglm.evaluation.scenes.question_templates import QUESTIONS
+from visualglm.network.stem import ConvolutionalStem
+from visualglm.network.vision import is_frozen
+from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
+from visualglm.pretraining.build_model import build_model
+from visualglm.pretraining.config import Checkpoints, ModelSizes
+from visualglm.pretraining.optimizer import adamw
+from visualglm_lab.training.class_prototypes import PrototypeSampler, write_features
+from visualglm_lab.training.config import SceneStage, SceneTrainingConfig
+from visualglm_lab.training.imagenet_classes import CLASSES, named_kinds
+from visualglm_lab.training.losses import replaced_pooled
+from visualglm_lab.training.opinion_answers import KEPT_FOR_TESTS, NOT_SURE, answer_for, question_about
+from visualglm_lab.training.stem_weights import NAME, add_stem
+from visualglm_lab.training.trainer import SceneTrainer
+
+KEYS = [kind.key for kind in named_kinds()]
+SMALL = ModelSizes(
+    image_size=96, vision_layers=1, vision_hidden=64, qformer_layers=1, qformer_hidden=64, layers=1, hidden=128
+)
+STAGE = SceneStage("stem", "dialogue", steps=3, images=4, rows=2, prototypes=1.0, learning_rate=3e-3)
+
+
+def classifier() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    features = (torch.randn(300, 1280) + 0.3).clamp(min=0)
+    return {"features": features, "classes": 0.05 * torch.randn(CLASSES, 1280), "bias": torch.zeros(CLASSES)}
+
+
+def opinion(**chances: float) -> torch.Tensor:
+    found = torch.zeros(len(KEYS))
+    for key, chance in chances.items():
+        found[KEYS.index(key.replace("_", " "))] = chance
+    return found
+
+
+def test_vectors_are_believed_as_much_as_was_drawn_and_look_real() -> None:
+    given = classifier()
+    sampler = PrototypeSampler(**given)
+    vectors = sampler.sample(200, np.random.default_rng(0))
+    belief = sampler.probabilities(vectors).max(-1).values
+    assert (belief >= 0.2).float().mean() > 0.9 and 0.4 < belief.median() < 0.99
+    assert vectors.min() >= 0
+    assert vectors.norm(dim=-1).mean() < 2 * given["features"].norm(dim=-1).mean()
+    assert torch.equal(vectors, sampler.sample(200, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize(
+    "chances, zh, en",
+    [
+        ({"dog": 0.9}, "这是一只狗。", "It is a dog."),
+        ({"duck": 0.4, "eagle": 0.4}, "这是一只鸟。", "It is a bird."),
+        (
+            {"lion": 0.3, "zebra": 0.3, "snail": 0.3},
+            "我不确定，只看得出是动物。",
+            "I am not sure, but it is an animal.",
+        ),
+        ({"lion": 0.3, "laptop": 0.3}, NOT_SURE["zh"], NOT_SURE["en"]),
+        ({}, NOT_SURE["zh"], NOT_SURE["en"]),
+    ],
+)
+def test_an_answer_says_no_more_than_is_likely(chances: dict[str, float], zh: str, en: str) -> None:
+    assert answer_for(opinion(**chances), "zh") == zh
+    assert answer_for(opinion(**chances), "en") == en
+
+
+def test_some_wordings_are_kept_for_tests() -> None:
+    rng = np.random.default_rng(0)
+    asked = {question_about(opinion(dog=1.0), "en", rng).question for _ in range(300)}
+    assert not asked & set(QUESTIONS["name"]["en"][-KEPT_FOR_TESTS:])
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model with a random stem."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("start")
+    model = build_model(SMALL, ChatGLMTokenizer(str(packed_model() / "ice_text.model")))
+    add_stem(model, ConvolutionalStem(NAME).state_dict())
+    model.save_pretrained(folder)
+    return folder
+
+
+def trainer(folder: Path, start: Path, album: Path) -> SceneTrainer:
+    write_features(album, **classifier())
+    plan = SceneTrainingConfig(
+        str(folder), str(packed_model() / "ice_text.model"), bfloat16=False, threads=1, workers=0, album=str(album),
+        start=Checkpoints(model=str(start)), stages=(STAGE,),
+    )  # fmt: skip
+    return SceneTrainer(plan, lambda line: None)
+
+
+def test_training_on_them_lowers_their_loss_and_leaves_the_stem(tmp_path: Path, start: Path, album: Path) -> None:
+    run = trainer(tmp_path, start, album)
+    batch = next(iter(run.batches(STAGE, 0)))
+    named = run.objective.learning(STAGE.kind)
+    assert not [name for name in named if is_frozen(name)]
+    optimizer = adamw(STAGE, named)
+    reports = [run.train_step(STAGE, batch, optimizer) for _ in range(8)]
+    assert reports[-1]["prototypes"] < 0.8 * reports[0]["prototypes"]
+
+
+def test_features_stand_in_for_the_stems_own_only_inside(tmp_path: Path, start: Path, album: Path) -> None:
+    vit = trainer(tmp_path, start, album).model.image_encoder.vit.eval()
+    torch.nn.init.normal_(vit.mixins["patch_embedding"].pooled_proj.weight)  # type: ignore[union-attr, arg-type]
+    pixels, pooled = torch.randn(2, 3, 96, 96), torch.rand(2, 1280)
+    with torch.no_grad():
+        own = vit(pixels)
+        with replaced_pooled(vit, pooled):
+            other = vit(pixels)
+        assert (own - other)[:, 0].abs().max() > 0.1 and torch.equal(vit(pixels), own)
+
+
+def test_prototypes_need_a_stem_and_its_features(tmp_path: Path, start: Path, album: Path) -> None:
+    write_features(album, **classifier())
+    plan = SceneTrainingConfig(
+        str(tmp_path), str(packed_model() / "ice_text.model"), album=str(album), stages=(STAGE,)
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="stem_weights"):
+        SceneTrainer(plan, lambda line: None)
+    with pytest.raises(UsageError, match="stem_features"):
+        PrototypeSampler.load(tmp_path)

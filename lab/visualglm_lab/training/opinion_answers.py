@@ -1,0 +1,81 @@
+"""What to answer to "what is this?", given the probabilities of kinds.
+
+A likely kind is named. Otherwise the answer is the family that the kinds agree on (a bird), else their category, and
+else that the model is not sure. The answers are training targets: no code of the product knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from visualglm.evaluation.scenes.answers import a_category, counted
+from visualglm.evaluation.scenes.concepts import by_key, families
+from visualglm.evaluation.scenes.kinds import CATEGORIES, Kind, Language
+from visualglm.evaluation.scenes.qa_pair import QAPair, pick
+from visualglm.evaluation.scenes.question_templates import NOT_SHOWN, OFF_TOPIC, QUESTIONS
+
+from .imagenet_classes import named_kinds
+
+LIKELY, AGREED = 0.6, 0.75
+KEPT_FOR_TESTS = 2
+"""Wordings at the end of the list of questions that are never trained on, to test paraphrases."""
+OFF_TOPIC_SHARE = 0.1
+NOT_SURE: dict[Language, str] = {"zh": "我不确定这是什么。", "en": "I am not sure what this is."}
+
+
+def question_about(opinion: Tensor, language: Language, rng: Generator) -> QAPair:
+    """Ask what an image shows, or sometimes what no image can tell; the answer follows the opinion [kinds]."""
+    if rng.random() < OFF_TOPIC_SHARE:
+        return QAPair("off topic", language, pick(rng, OFF_TOPIC[language]), NOT_SHOWN[language], "")
+    question = pick(rng, QUESTIONS["name"][language][:-KEPT_FOR_TESTS])
+    return QAPair("name", language, question, answer_for(opinion, language), "")
+
+
+def answer_for(opinion: Tensor, language: Language) -> str:
+    """Name the likely kind, the family or the category of the likely kinds, or say that it is not sure."""
+    chance, best = opinion.max(-1)
+    if chance >= LIKELY:
+        return _this_is(named_kinds()[int(best)], language)
+    groups: tuple[tuple[dict[str, Tensor], Callable[[str, Language], str]], ...] = (
+        (_members_of_families(), lambda key, language: _this_is(by_key()[key], language)),
+        (_members_of_categories(), _unsure_but),
+    )
+    for members, say in groups:
+        sums = {key: float(opinion[numbers].sum()) for key, numbers in members.items()}
+        key = max(sums, key=lambda key: sums[key])
+        if sums[key] >= AGREED:
+            return say(key, language)
+    return NOT_SURE[language]
+
+
+def _this_is(kind: Kind, language: Language) -> str:
+    phrase = counted(1, kind, None, language)
+    return f"这是{phrase}。" if language == "zh" else f"It is {phrase}."
+
+
+def _unsure_but(key: str, language: Language) -> str:
+    name = a_category(key, language)
+    return f"我不确定，只看得出是{name}。" if language == "zh" else f"I am not sure, but it is {name}."
+
+
+@lru_cache(maxsize=1)
+def _members_of_families() -> dict[str, Tensor]:
+    """Map a wide kind to the numbers of its kinds; a family with two wide names is called by neither."""
+    number = {kind.key: index for index, kind in enumerate(named_kinds())}
+    members = {}
+    for wide, keys in families():
+        numbers = [number[key] for key in keys if key in number]
+        if len(wide) == 1 and len(numbers) > 1:
+            members[next(iter(wide))] = torch.tensor(numbers)
+    return members
+
+
+@lru_cache(maxsize=1)
+def _members_of_categories() -> dict[str, Tensor]:
+    numbers = {key: [i for i, kind in enumerate(named_kinds()) if kind.category == key] for key in CATEGORIES}
+    return {key: torch.tensor(found) for key, found in numbers.items() if found}

@@ -1,0 +1,25 @@
+"""Fine-tuning a model with a convolutional stem: the stem stays, the linear layers behind it train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from visualglm import VisualGLMForConditionalGeneration
+from visualglm.adapters.files import base_of
+from visualglm.finetuning.trainable_model import prepare_for_training
+from visualglm.network.vision import is_frozen
+
+
+@pytest.mark.parametrize("method, part", [("full", "full"), ("lora", "full"), ("lora", "lora")])
+def test_the_stem_never_trains(stem_folder: Path, recipe: Any, method: str, part: str) -> None:
+    model = VisualGLMForConditionalGeneration.from_pretrained(str(stem_folder), dtype=torch.float16)
+    frozen = ("parts.language='frozen'",) if method == "full" else ()
+    ready = prepare_for_training(model, recipe(method, f"parts.vision='{part}'", *frozen), base_of(stem_folder))
+    assert not [name for name in ready.parameters if is_frozen(name)]
+    assert {"map_proj", "pooled_proj"} <= {part for name in ready.parameters for part in name.split(".")}
+    stems = [parameter for name, parameter in ready.model.named_parameters() if is_frozen(name)]
+    assert stems and {parameter.dtype for parameter in stems} == {torch.float16}

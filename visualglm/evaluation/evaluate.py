@@ -1,0 +1,130 @@
+"""Run a task with a model: replies, figures, report. `visualglm evaluate` and `quantize --evaluate` call it.
+
+DIR/replies.jsonl  DIR/run.json  DIR/rows.jsonl  DIR/results.json  DIR/report.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from .. import __version__
+from ..conversation import VisualGLM
+from ..errors import UsageError
+from ..files.untrusted_files import open_regular
+from .examples import Examples
+from .queries import ScoredRow
+from .readers.source import DataSource
+from .reply_store import Part, ReplyStore
+from .report import write_report
+from .results import summarize, write_results
+from .run import AnswerPlan, answer_task
+from .scenes.kinds import Language
+from .task_list import make_task
+
+HASHED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to evaluate: a task, its data, and names of model and settings for the results.
+
+    `settings` decide the replies; a run that is resumed must have the same.
+    """
+
+    task: str
+    source: DataSource | None = None
+    limit: int | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    language: Language = "en"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Results and rows of a finished run; `results` is None while other processes still answer their parts."""
+
+    results: dict[str, Any] | None
+    rows: list[ScoredRow]
+
+
+def evaluate(
+    evaluation: Evaluation,
+    open_model: Callable[[], VisualGLM],
+    plan: AnswerPlan,
+    folder: Path,
+    part: Part | None = None,
+    done: Callable[[int, int], object] = lambda finished, known: None,
+) -> Outcome:
+    """Answer what has no reply yet, then write results and report into `folder`.
+
+    The data is checked before the model is opened. With several processes, the last one to finish writes the results.
+
+    Raises:
+        UsageError: the data has another shape, or the folder holds another run.
+        RowError: a row has another shape.
+    """
+    started, part = time.time(), part or Part()
+    task, examples = make_task(evaluation.task, evaluation.source, evaluation.limit)
+    data = describe_data(evaluation, examples)
+    settings = {"task": evaluation.task, "data": data, "limit": evaluation.limit, **evaluation.settings}
+    with ReplyStore(folder, settings, part) as store:
+        if any(part.has(query.row) and query.id not in store.replies for query in task.queries(store.replies)):
+            answer_task(open_model(), task, store, plan, part, done)
+        store.refresh()
+        if any(query.id not in store.replies for query in task.queries(store.replies)):
+            return Outcome(None, [])
+        rows = task.score(store.replies)
+    results = {
+        "task": evaluation.task,
+        "model": dict(evaluation.model),
+        "data": data,
+        "notes": list(examples.notes),
+        "settings": dict(evaluation.settings),
+        **summarize(task.metrics, rows, task.baselines()),
+        "date": time.strftime("%Y-%m-%d"),
+        "seconds": round(time.time() - started, 1),
+        "versions": _versions(),
+    }
+    write_results(folder, results, rows)
+    write_report(folder / "report.html", results, task.metrics, rows, evaluation.language)
+    return Outcome(results, rows)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "visualglm": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def describe_data(evaluation: Evaluation, examples: Examples) -> dict[str, Any]:
+    """Name the data and its content: runs are compared by it, not by paths."""
+    if evaluation.source is None:
+        return {"name": examples.source, "sha256": None, "limit": evaluation.limit}
+    source = evaluation.source
+    files = sorted(path for path in source.data.rglob("*") if path.suffix in (".json", ".jsonl", ".txt"))
+    named = files if source.data.is_dir() else [source.data]
+    digest = hashlib.sha256()
+    for path in [*named, *([source.answers] if source.answers else [])]:
+        _add(path, digest)
+    return {"name": source.data.name, "sha256": digest.hexdigest(), "limit": evaluation.limit}
+
+
+def _add(path: Path, digest: Any) -> None:
+    try:
+        with open_regular(path) as file:
+            while piece := file.read(HASHED_BYTES):
+                digest.update(piece)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}). Check the path and the rights.") from error

@@ -1,0 +1,1 @@
+"""Reports: the look of plots and of self-contained HTML pages, for evaluation, benchmarks and training."""
