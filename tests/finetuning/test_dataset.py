@@ -26,18 +26,23 @@ def samples(file: str, processor: VisualGLMProcessor, **options: Any) -> Finetun
     return FinetuningDataset(DataFile(file), processor, **{"max_tokens": 500, **options})
 
 
-def test_every_answer_is_a_sample_with_the_dialogue_before_it(tmp_path: Path, processor: VisualGLMProcessor) -> None:
+@pytest.mark.parametrize("sop_loss", [True, False])
+def test_every_answer_is_a_sample_with_the_dialogue_before_it(
+    tmp_path: Path, processor: VisualGLMProcessor, sop_loss: bool
+) -> None:
     messages = [
         {"role": "user", "content": [{"type": "image", "path": IMAGES[0]}, {"type": "text", "text": "a?"}]},
         {"role": "assistant", "content": "b"},
         {"role": "user", "content": [{"type": "image", "path": IMAGES[1]}, {"type": "text", "text": "c?"}]},
         {"role": "assistant", "content": "dd"},
     ]
-    found = samples(written(tmp_path, [{"messages": messages}, {"prompt": "x", "label": "y"}]), processor)
+    file = written(tmp_path, [{"messages": messages}, {"prompt": "x", "label": "y"}])
+    found = samples(file, processor, sop_loss=sop_loss)
     assert [found[n]["images"] for n in range(3)] == [IMAGES[:1], IMAGES, []]
     for n, answer in enumerate(["b", "dd", "y"]):
         learned = [label for label in found[n]["labels"] if label != -100]
-        assert learned == [*processor.tokenizer.encode_plain(answer), processor.tokenizer.eos_token_id]
+        sop, eop = processor.tokenizer.bos_token_id, processor.tokenizer.eos_token_id
+        assert learned == [*[sop][:sop_loss], *processor.tokenizer.encode_plain(answer), eop]
         assert found.lengths[n] == len(found[n]["input_ids"])
     batch = Collator(3)([{**found[n], "pixels": found.pixel_values(found[n])} for n in range(3)])
     assert len(batch["pixel_values"]) == 3 and batch["input_ids"].shape == batch["labels"].shape

@@ -3,8 +3,8 @@
 A chat of three turns gives three samples. Only what follows `<sop>` is causal, so each answer is trained after the
 whole chat before it, as at inference. A row that is too long is an error; it is not truncated.
 
-Unlike upstream, `<sop>` is no target: it ends every prompt, so it is never generated. A model that was not trained on
-it (the packed one) has a loss of about 20 there, and would mostly learn, and forget, because of that.
+As at upstream, `<sop>` is a target too, though it ends every prompt and is never generated. A model that was not trained
+on it (the packed one) has a loss of about 20 there, which makes it forget; `sop_loss=False` leaves it out.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
         max_tokens: int,
         language: Language = "auto",
         skip_bad: bool = False,
+        sop_loss: bool = True,
     ) -> None:
         self.rows, self.processor, self.max_tokens, self.language = rows, processor, max_tokens, language
+        self.sop_loss = sop_loss
         self.bad: list[str] = []
         self.positions, self.lengths = array("q"), array("q")
         for number in range(len(rows)):
@@ -96,7 +98,8 @@ class FinetuningDataset(Dataset[dict[str, Any]]):
     def _encoded(self, number: int, row: DataRow, turn: int) -> tuple[list[int], list[int]]:
         try:
             ids, labels = self.processor.build_training_row(row.turns[: turn + 1], self.language)
-            labels[labels.index(self.processor.tokenizer.bos_token_id)] = IGNORED_LABEL
+            if not self.sop_loss:
+                labels[labels.index(self.processor.tokenizer.bos_token_id)] = IGNORED_LABEL
             return ids, labels
         except VisualGLMError as error:
             raise RowError(f"{self.rows.path}, row {number + 1}: {error}") from error

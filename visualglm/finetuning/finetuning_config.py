@@ -85,7 +85,8 @@ class Finetuning:
     fraction `warmup` of the steps, then falls to 0 as a cosine. Every `save_steps` steps (0: each epoch) the run is
     saved and validated. The newest `keep` checkpoints are kept. After `early_stop` validations without improvement the
     run ends (0: never). `dtype` is the dtype of frozen weights and of the computation; trained weights are float32.
-    `max_tokens` limits a row (0: the model's limit). `answers` held-out rows are answered before and after training
+    `max_tokens` limits a row (0: the model's limit). `sop_loss = false` leaves `<sop>`, which ends every prompt, out of
+    the loss; upstream trains it. `answers` held-out rows are answered before and after training
     and shown in the report; questions about `forgetting` drawn scenes are too (0: none), as `evaluate --task scenes`
     asks them. `workers` processes decode images (0: the training process). Of several processes (torchrun), each holds
     the whole model with `sharding` `ddp`, or a shard of it with `fsdp` (method `full` only).
@@ -112,6 +113,7 @@ class Finetuning:
     gradient_checkpointing: bool = False
     cache_features: bool = True
     max_tokens: int = 0
+    sop_loss: bool = True
     workers: int = 0
     sharding: str = "ddp"
     seed: int = 0

@@ -14,7 +14,7 @@ from ..adapters.lora_config import stored_lora
 from ..adapters.manager import LORA, PREFIX, read_lora_weights
 from ..adapters.prefix_adapter import read_prefix
 from ..checkpoints.save_sat import ADAPTER
-from ..conversation import packed_model
+from ..conversation import default_model
 from ..errors import UsageError
 from .finetuning_config import Finetuning
 
@@ -39,7 +39,7 @@ def check_initial_adapter(recipe: Finetuning) -> None:
     if not recipe.adapter:
         return
     folder, kind = adapter_folder(recipe.adapter), KINDS[recipe.method]
-    require_same_base(folder, recipe.model or packed_model())
+    require_same_base(folder, recipe.model or default_model())
     stored = read_adapter_config(folder)
     if stored.get("peft_type") != kind:
         raise UsageError(

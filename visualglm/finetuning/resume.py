@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..adapters.files import WEIGHTS, adapter_folder, base_of
+from ..adapters.files import adapter_folder, base_of, weights_file
 from ..errors import UsageError
 from ..files.atomic import explain_write_errors, write_file
 from ..files.untrusted_files import read_json
@@ -98,7 +98,7 @@ def _describe_files(recipe: Finetuning) -> dict[str, dict[str, Any]]:
     if recipe.model:
         found[recipe.model] = {"fingerprint": base_of(recipe.model).fingerprint}
     if recipe.adapter:
-        found[recipe.adapter] = describe(adapter_folder(recipe.adapter) / WEIGHTS)
+        found[recipe.adapter] = describe(weights_file(adapter_folder(recipe.adapter)))
     return found
 
 

@@ -9,7 +9,7 @@ from ..datasets.data_files import DataFile
 from ..errors import UsageError
 from ..preprocessing.images import VisualGLMImageProcessor
 from ..preprocessing.processor import VisualGLMProcessor
-from ..preprocessing.prompt import IGNORED_LABEL
+from ..preprocessing.prompt import IGNORED_LABEL, Language
 from .dataset import FinetuningDataset, SubsetDataset, split_dataset
 from .evaluation import EvalQuestion
 from .finetuning_config import Finetuning
@@ -43,7 +43,8 @@ class DataSplits:
 
 def read_samples(recipe: Finetuning, file: str, processor: VisualGLMProcessor, max_tokens: int) -> FinetuningDataset:
     """Read the training samples of a file with the recipe's settings."""
-    return FinetuningDataset(DataFile(file), processor, max_tokens, recipe.language, recipe.skip_bad)  # type: ignore[arg-type]
+    language: Language = recipe.language  # type: ignore[assignment]
+    return FinetuningDataset(DataFile(file), processor, max_tokens, language, recipe.skip_bad, recipe.sop_loss)
 
 
 def split_data(
