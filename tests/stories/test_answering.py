@@ -35,7 +35,7 @@ BODIES: list[Any] = [
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}
         ]
     },
-    {"messages": [{"role": "user", "content": "hi"}], "n": 2},
+    {"messages": [{"role": "user", "content": "hi"}], "n": 20},
     {"text": None},
     {"text": "hi", "image": "photos/0.png"},
     {"text": "hi", "image": "AAAA"},
