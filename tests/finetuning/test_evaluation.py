@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from visualglm.conversation import VisualGLM
 from visualglm.finetuning.evaluation import EvalQuestion, answers, probes, score
 
@@ -21,3 +24,8 @@ def test_an_answer_is_right_whatever_its_case_spaces_and_last_mark() -> None:
     found = score(asked, ["a cat", "一只猫。", "three"])
     assert found is not None and found.value == 2 / 3 and found.low < found.value < found.high
     assert score([], []) is None
+
+
+def test_fine_tuning_needs_no_package_of_the_eval_extra() -> None:
+    hidden = "import sys; sys.modules.update(dict.fromkeys(('pycocoevalcap', 'scipy')))"
+    subprocess.run([sys.executable, "-c", f"{hidden}; import visualglm.finetuning.run"], check=True)

@@ -3,8 +3,8 @@
 A chat of three turns gives three samples. Only what follows `<sop>` is causal, so each answer is trained after the
 whole chat before it, as at inference. A row that is too long is an error; it is not truncated.
 
-As at upstream, `<sop>` is a target too, though it ends every prompt and is never generated. A model that was not trained
-on it (the packed one) has a loss of about 20 there, which makes it forget; `sop_loss=False` leaves it out.
+As at upstream, `<sop>` is a target too, though it ends every prompt and is never generated. A model that was not
+trained on it (the packed one) has a loss of about 20 there, which makes it forget; `sop_loss=False` leaves it out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Captions: CIDEr, BLEU and ROUGE-L as COCO's evaluation computes them (pycocoevalcap's scorers, which need no Java).
 
-Only the tokenizer differs from COCO's, which is a Java program: words are lower-case runs of letters and digits, and
-every Chinese character is a word.
+The scorers are imported when captions are scored: fine-tuning reads the list of tasks without the extra `[eval]`. Only
+the tokenizer differs from COCO's, which is a Java program: words are lower-case runs of letters and digits, and every
+Chinese character is a word.
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from pycocoevalcap.bleu.bleu_scorer import BleuScorer
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
 
 from ...preprocessing.prompt import language_of
 from ..examples import Example, Examples
@@ -83,6 +81,10 @@ def caption_statistics(
     answers: Sequence[str], references: Sequence[Sequence[str]]
 ) -> list[dict[str, tuple[float, ...]]]:
     """Compute the statistics of each tokenized answer; CIDEr weights words by their frequency in all references."""
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
     bleu_scorer = BleuScorer(n=ORDERS)
     for answer, own in zip(answers, references, strict=True):
         bleu_scorer += (answer, list(own))
