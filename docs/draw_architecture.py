@@ -78,7 +78,7 @@ LAYERS = [
     ("evaluation",),
     ("datasets",),
     ("conversation.py", "auto.py"),
-    ("adapters",),
+    ("adapters", "explanation"),
     ("model.py",),
     ("checkpoints",),
     ("inference",),

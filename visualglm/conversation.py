@@ -8,7 +8,6 @@ An image is encoded once for each adapter, however many questions follow.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,11 @@ from torch import Tensor
 from .adapters.manager import AdapterManager
 from .checkpoints import find_vocabulary, local_folder, plan_from_flags, read_config, resolve_vocabulary
 from .errors import ImageError, PromptError, TokenizerError, UsageError, VisualGLMError
+from .explanation.attribution import Method, check_method
+from .explanation.explanation import Explanation, explain_row
 from .hardware.devices import cpu_dtype, resolve_device, validate_dtype
+from .hub.local_folder import default_model
+from .hub.local_folder import packed_model as packed_model
 from .inference.answer import Answer
 from .inference.batch_generation import generate_batch
 from .inference.generation_settings import generation_settings
@@ -32,7 +35,7 @@ from .inference.text_row import TextRow
 from .model import VisualGLMForConditionalGeneration
 from .preprocessing.chinese_token_filter import forbid_chinese_tokens
 from .preprocessing.describe_questions import DEFAULT_QUESTIONS
-from .preprocessing.images import ImageSource, VisualGLMImageProcessor
+from .preprocessing.images import ImageSource, VisualGLMImageProcessor, open_image
 from .preprocessing.processor import VisualGLMProcessor
 from .preprocessing.prompt import Language, Turn
 from .preprocessing.tokenizer import ChatGLMTokenizer
@@ -297,13 +300,7 @@ class VisualGLM:
         except (ImageError, PromptError) as error:
             return Answer("", "error", 0, 0, 0.0, error=str(error))
 
-    def row(
-        self,
-        image_embeds: Tensor | None,
-        question: str,
-        language: Language = "auto",
-        **sampling: Any,
-    ) -> TextRow:
+    def row(self, image_embeds: Tensor | None, question: str, language: Language = "auto", **sampling: Any) -> TextRow:
         """Build a row for `generate_batch`: a question, and an encoded image [1, image_length, hidden] or None.
 
         Raises:
@@ -314,6 +311,29 @@ class VisualGLM:
         turn = Turn(question, image_count=0 if image_embeds is None else 1)
         prompt = ask_prompt(self.processor, [turn], language, settings.limits)
         return TextRow(self.tokenizer, prompt.input_ids, image_embeds, settings)
+
+    def explain(
+        self,
+        image: ImageSource,
+        question: str,
+        language: Language = "auto",
+        *,
+        word: str | None = None,
+        method: Method = "rollout",
+        thorough: bool = False,
+        **sampling: Any,
+    ) -> Explanation:
+        """Ask one question, and explain which patches each word of the answer, or only `word`, rests on.
+
+        Raises:
+            UsageError: an unknown method, or a word that is not in the answer.
+        """
+        check_method(method)
+        opened = open_image(image, upstream=self.upstream_images)
+        pixels = self.pixel_values(opened)
+        row = self.row(encode_pixels(self.model, pixels), question, language, **sampling)
+        generate_batch(self.model, [row])
+        return explain_row(self.model, self.tokenizer, row, pixels, opened, question, method, word, thorough)
 
     def row_answer(self, row: TextRow, seconds: float = 0.0) -> Answer:
         """Return the answer of a finished row."""
@@ -348,8 +368,7 @@ def load(
         quantize_vision: 8 or 4 does the same for ViT, Q-Former and projection.
         quantize_vocabulary: 8 does the same for the word embeddings and the head.
         compile: compile the decoding step into a CUDA graph. Compilation happens during the first answer, and during
-            the
-            first answer that is longer than all before it.
+            the first answer that is longer than all before it.
         kwargs: more arguments of `from_pretrained` (`device_map`, `attn_implementation`, ...).
 
     Raises:
@@ -366,7 +385,7 @@ def load(
     dtype = validate_dtype(dtype)
     if dtype == "auto" and device == "cpu":
         dtype = cpu_dtype(read_config(folder))
-    plan = plan_from_flags(_bits(quantize), vision=_bits(quantize_vision), vocabulary=_bits(quantize_vocabulary))
+    plan = plan_from_flags(quantize, vision=quantize_vision, vocabulary=quantize_vocabulary)
     if plan is not None:
         kwargs["quantization_config"] = plan
     model = VisualGLMForConditionalGeneration.from_pretrained(
@@ -379,22 +398,3 @@ def load(
     if adapter is not None:
         opened.add_adapter(adapter)
     return opened
-
-
-def _bits(value: int | str | None) -> int | None:
-    """Parse a number of bits, which may be text."""
-    if value is None or isinstance(value, int):
-        return value
-    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 5:
-        return int(value)
-    raise UsageError(f"{value!r:.60} is not a number of bits. Choose 8 or 4.")
-
-
-def default_model() -> str | Path:
-    """Return what the environment variable `VISUALGLM_MODEL` names (a folder or hub id), or else the packed model."""
-    return os.environ.get("VISUALGLM_MODEL") or packed_model()
-
-
-def packed_model() -> Path:
-    """Return the folder of the packed model, for `load` and transformers' Auto classes."""
-    return Path(__file__).parent / "mini"

@@ -72,19 +72,31 @@ def plan(
     return QuantizationConfig(bits, group_size, modules)  # type: ignore[arg-type]
 
 
-def plan_from_flags(bits: int | None, *, vision: int | None, vocabulary: int | None) -> QuantizationConfig | None:
+def plan_from_flags(
+    quantize: int | str | None, *, vision: int | str | None, vocabulary: int | str | None
+) -> QuantizationConfig | None:
     """Build the configuration that `quantize`, `quantize_vision` and `quantize_vocabulary` request; None if none is
     set.
 
     Raises:
         QuantizationError: an unsupported format.
-        UsageError: only one of the latter two was given, or the vocabulary in other than 8 bits.
+        UsageError: only one of the latter two was given, the vocabulary in other than 8 bits, or text is no number.
     """
+    bits = _parse_bits(quantize)
     if bits is not None:
-        return plan(bits, vision=vision, vocabulary=vocabulary)
+        return plan(bits, vision=_parse_bits(vision), vocabulary=_parse_bits(vocabulary))
     if vision or vocabulary:
         raise UsageError("quantize_vision and quantize_vocabulary require quantize. Give quantize=8 or quantize=4 too.")
     return None
+
+
+def _parse_bits(value: int | str | None) -> int | None:
+    """Parse a number of bits, which may be text."""
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 5:
+        return int(value)
+    raise UsageError(f"{value!r:.60} is not a number of bits. Choose 8 or 4.")
 
 
 def with_default_modules(wanted: QuantizationConfig) -> QuantizationConfig:

@@ -23,6 +23,7 @@ from .convert import convert
 from .doctor import doctor
 from .download import download
 from .evaluate import evaluate
+from .explain import explain
 from .finetune import finetune
 from .fit import fit
 from .grouped_help import GroupedCommand
@@ -60,6 +61,7 @@ VERBS = (
     doctor,
     download,
     evaluate,
+    explain,
     finetune,
     fit,
     merge,

@@ -21,9 +21,10 @@ from ..checkpoints import find_vocabulary, local_folder, read_config, resolve_vo
 from ..checkpoints.quantize import plan_of_config
 from ..checkpoints.save_sat import ADAPTER
 from ..checkpoints.tensor_check import check_finite_model
-from ..conversation import VisualGLM, default_model, load
+from ..conversation import VisualGLM, load
 from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
+from ..hub.local_folder import default_model
 from ..preprocessing.processor import VisualGLMProcessor
 from ..training.distributed import join, leave, world
 from .data_report import findings

@@ -141,3 +141,13 @@ def weight_patterns(names: Iterable[str]) -> list[str]:
         if any(name.endswith(f".{kind}.index.json") for name in indexes):
             return [f"*.{kind}", "carried/*"]
     return UNSHARDED
+
+
+def default_model() -> str | Path:
+    """Return what the environment variable `VISUALGLM_MODEL` names (a folder or hub id), or else the packed model."""
+    return os.environ.get("VISUALGLM_MODEL") or packed_model()
+
+
+def packed_model() -> Path:
+    """Return the folder of the packed model, for `load` and transformers' Auto classes."""
+    return Path(__file__).parents[1] / "mini"

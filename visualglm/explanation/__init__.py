@@ -1,0 +1,1 @@
+"""Which image patches an answer rests on, and a measurement of whether that is so."""
