@@ -11,8 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .conversation import Conversation, VisualGLM, load, packed_model
+    from .conversation import Conversation, VisualGLM, load
     from .errors import VisualGLMError
+    from .hub.local_folder import packed_model
     from .inference.answer import Answer
     from .model import VisualGLMForConditionalGeneration
     from .network.configuration import QFormerConfig, VisionConfig, VisualGLMConfig
@@ -35,7 +36,7 @@ _HOMES = {
     "VisualGLMImageProcessor": "preprocessing.images",
     "VisualGLMProcessor": "preprocessing.processor",
     "load": "conversation",
-    "packed_model": "conversation",
+    "packed_model": "hub.local_folder",
 }
 
 __all__ = [

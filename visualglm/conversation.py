@@ -23,7 +23,6 @@ from .explanation.attribution import Method, check_method
 from .explanation.explanation import Explanation, explain_row
 from .hardware.devices import cpu_dtype, resolve_device, validate_dtype
 from .hub.local_folder import default_model
-from .hub.local_folder import packed_model as packed_model
 from .inference.answer import Answer
 from .inference.batch_generation import generate_batch
 from .inference.generation_settings import generation_settings

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from visualglm.adapters.files import base_of
-from visualglm.conversation import load, packed_model
+from visualglm.conversation import load
 from visualglm.errors import CheckpointError, UsageError
 from visualglm.finetuning.evaluation import EvalQuestion
 from visualglm.finetuning.finetuning_config import Finetuning
@@ -29,6 +29,7 @@ from visualglm.finetuning.resume import (
 from visualglm.finetuning.run import finetune
 from visualglm.finetuning.saved_checkpoint import seal
 from visualglm.finetuning.trainable_model import TRAINED, prepare_for_training
+from visualglm.hub.local_folder import packed_model
 from visualglm.preprocessing.prompt import Turn
 
 from ..conftest import REFERENCE

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
+from visualglm.hub.local_folder import packed_model
 from visualglm.pretraining.config import Checkpoints, PretrainingConfig, Stage, read_pretraining_config
 from visualglm.pretraining.trainer import Trainer
 

@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
+from visualglm.hub.local_folder import packed_model
 from visualglm.pretraining.batches import BatchShare
 from visualglm.pretraining.config import PretrainingConfig, read_pretraining_config
 from visualglm.pretraining.trainer import Trainer

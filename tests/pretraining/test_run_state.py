@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from visualglm.conversation import packed_model
 from visualglm.errors import CheckpointError, UsageError
+from visualglm.hub.local_folder import packed_model
 from visualglm.pretraining.config import Checkpoints, ModelSizes, PretrainingConfig, Stage
 from visualglm.pretraining.run_state import read_run_state, saving, settle
 from visualglm.pretraining.trainer import Trainer

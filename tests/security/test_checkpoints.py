@@ -27,8 +27,8 @@ import visualglm.auto  # registers
 from visualglm import load
 from visualglm.checkpoints import open_checkpoint
 from visualglm.checkpoints.storage import pickle_check
-from visualglm.conversation import packed_model
 from visualglm.errors import CheckpointError, TokenizerError, UsageError, VisualGLMError
+from visualglm.hub.local_folder import packed_model
 from visualglm.model import VisualGLMForConditionalGeneration as Model
 
 from ..conftest import REFERENCE

@@ -46,7 +46,7 @@ def doctor(
     options.check_model(model)
     from ..adapters.verify import verify_adapter
     from ..checkpoints import local_folder, verify
-    from ..conversation import packed_model
+    from ..hub.local_folder import packed_model
 
     folder = local_folder(model or packed_model())
     if not as_json:

@@ -79,7 +79,7 @@ def fit(
 def _open_headers(model: str | None) -> Checkpoint:
     from ..checkpoints import local_folder, open_checkpoint
     from ..checkpoints.memory_estimate import dummy_checkpoint
-    from ..conversation import packed_model
+    from ..hub.local_folder import packed_model
     from ..network.configuration import VisualGLMConfig
 
     if model == options.SIX_B:  # its LM head is tied to the word embeddings

@@ -19,7 +19,7 @@ NOTICE = {
 
 def is_packed(model: str | None) -> bool:
     """Return True if `--model` means the packed model."""
-    from ..conversation import packed_model
+    from ..hub.local_folder import packed_model
 
     return model is None or Path(model).resolve() == packed_model().resolve()
 

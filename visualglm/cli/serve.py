@@ -167,7 +167,7 @@ def serve_vllm(
     from ..vllm_plugin.versions import require_vllm
 
     require_vllm()
-    from ..conversation import packed_model
+    from ..hub.local_folder import packed_model
     from ..serving.model_ids import parse_adapter_flags
     from ..vllm_plugin.server import VLLMServer, serve
     from ..vllm_plugin.supported_checkpoints import language_adapters, native_folder

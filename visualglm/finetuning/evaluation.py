@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..conversation import VisualGLM, packed_model
+from ..conversation import VisualGLM
 from ..evaluation.metrics import Estimate, Metric, estimate
 from ..evaluation.vqa_answers import short_answer_statistics
+from ..hub.local_folder import packed_model
 from ..inference.batch_generation import generate_batch
 from ..inference.generation_settings import generation_settings
 from ..inference.start_reply import ask_prompt

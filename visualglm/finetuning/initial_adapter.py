@@ -14,8 +14,8 @@ from ..adapters.lora_config import stored_lora
 from ..adapters.manager import LORA, PREFIX, read_lora_weights
 from ..adapters.prefix_adapter import read_prefix
 from ..checkpoints.save_sat import ADAPTER
-from ..conversation import default_model
 from ..errors import UsageError
+from ..hub.local_folder import default_model
 from .finetuning_config import Finetuning
 
 KINDS = {"lora": LORA, "qlora": LORA, "ptuning": PREFIX}

@@ -12,7 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..conversation import packed_model
+from ..hub.local_folder import packed_model
 
 METHODS = ("GET", "HEAD")
 FOLDER = Path(__file__).parent / "web"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from visualglm.conversation import packed_model
 from visualglm.evaluation.scenes.kinds import Language
+from visualglm.hub.local_folder import packed_model
 from visualglm_lab.evaluation.model_card import CARDS, refresh
 
 FIGURES = Path(__file__).parents[2] / "recipes" / "mini" / "figures.json"

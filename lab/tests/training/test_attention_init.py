@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
+from visualglm.hub.local_folder import packed_model
 from visualglm.network.configuration import QFormerConfig, VisualGLMConfig
 from visualglm.network.glm import GLMAttention, GLMBlock
 from visualglm.network.qformer import QFormerLayer

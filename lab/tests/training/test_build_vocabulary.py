@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sentencepiece import sentencepiece_model_pb2 as protobuf
 
-from visualglm.conversation import packed_model
 from visualglm.evaluation.scenes.concepts import kinds
 from visualglm.evaluation.scenes.kinds import COLOURS
+from visualglm.hub.local_folder import packed_model
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 from visualglm_lab.training.build_vocabulary import (
     BYTE,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
 from visualglm.evaluation.scenes.question_templates import QUESTIONS
+from visualglm.hub.local_folder import packed_model
 from visualglm.network.stem import ConvolutionalStem
 from visualglm.network.vision import is_frozen
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from visualglm.conversation import packed_model
 from visualglm.errors import UsageError
 from visualglm.evaluation.scenes import scene_of
+from visualglm.hub.local_folder import packed_model
 from visualglm.preprocessing.prompt import Turn, build_training_row
 from visualglm.pretraining.batches import block_of
 from visualglm.pretraining.config import MAX_STAGES, Checkpoints, ModelSizes

@@ -22,11 +22,12 @@ from typing import Any, TypeVar
 import torch
 import transformers
 
-from visualglm.conversation import VisualGLM, load, packed_model
+from visualglm.conversation import VisualGLM, load
 from visualglm.evaluation.answering import AskedQuestion
 from visualglm.evaluation.confidence import fraction_of
 from visualglm.evaluation.scene_questions import drawn_scenes, encode_scenes
 from visualglm.evaluation.scenes.scene import Scene
+from visualglm.hub.local_folder import packed_model
 
 from ..scenes.cutouts import Album
 from .album_images import AlbumImages

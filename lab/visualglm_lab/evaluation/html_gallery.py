@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from visualglm.conversation import VisualGLM, load, packed_model
+from visualglm.conversation import VisualGLM, load
 from visualglm.evaluation.answer_matching import is_right
 from visualglm.evaluation.answering import AskedQuestion, answer_all, encode
 from visualglm.evaluation.scene_questions import drawn_scenes
@@ -27,6 +27,7 @@ from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm.evaluation.scenes.questions import exchange_of
 from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import Scene
+from visualglm.hub.local_folder import packed_model
 from visualglm.reporting.html_page import thumbnail
 
 from ..scenes.cutouts import Album

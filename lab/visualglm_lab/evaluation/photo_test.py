@@ -24,13 +24,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from visualglm.conversation import VisualGLM, load, packed_model
+from visualglm.conversation import VisualGLM, load
 from visualglm.evaluation.answer_matching import named_kind
 from visualglm.evaluation.answering import AskedQuestion, EncodedImages, answer_all, encode
 from visualglm.evaluation.confidence import fraction_of
 from visualglm.evaluation.scenes.concepts import by_key, overlap
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Kind, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
+from visualglm.hub.local_folder import packed_model
 from visualglm.preprocessing.images import VisualGLMImageProcessor
 
 from ..training.imagenet_classes import kind_probabilities, named_kinds

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from visualglm.checkpoints.storage.read import open_torch
-from visualglm.conversation import packed_model
 from visualglm.errors import CheckpointError
+from visualglm.hub.local_folder import packed_model
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.stem import STEMS, ConvolutionalStem
 from visualglm.network.vision import PatchEmbed, StemEmbed
