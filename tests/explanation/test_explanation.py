@@ -16,6 +16,8 @@ import visualglm
 from visualglm.errors import UsageError
 from visualglm.explanation.drawing import MOST_WORDS, draw_explanation
 
+from ..adapters.conftest import made
+
 Program = Callable[..., CompletedProcess]
 STAR = str(visualglm.packed_model() / "samples" / "star.png")
 ENGLISH = "What is in this image?"
@@ -29,6 +31,16 @@ def test_the_answer_is_that_of_ask_and_each_word_has_a_map(opened: visualglm.Vis
         assert word.map.shape == (9, 9) and float(word.map.sum()) == pytest.approx(1, abs=1e-4)
     again = opened.explain(STAR, ENGLISH, do_sample=False)
     assert again.deletion == explanation.deletion
+
+
+def test_an_adapter_is_explained_as_it_answers(opened: visualglm.VisualGLM, tmp_path: Path) -> None:
+    base = str(visualglm.packed_model())
+    tuned = visualglm.load(base, device="cpu", adapter=made(tmp_path / "lora", base, "lora", size=0.05))
+    explanation = tuned.explain(STAR, ENGLISH, do_sample=False)
+    assert explanation.answer == tuned.ask(STAR, ENGLISH, do_sample=False).text
+    assert float(explanation.explained.map.sum()) == pytest.approx(1, abs=1e-4)
+    plain = opened.explain(STAR, ENGLISH, do_sample=False)
+    assert not torch.equal(explanation.explained.map, plain.explained.map)
 
 
 def test_the_map_of_a_word_leads_to_the_object(opened: visualglm.VisualGLM) -> None:

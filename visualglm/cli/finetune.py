@@ -64,7 +64,7 @@ def finetune(
     from ..finetuning import run
     from ..finetuning.resume import is_first
 
-    options.quiet_transformers()
+    options.quiet_libraries()
     say = _print_line if is_first() else _print_nothing
     if check:
         raise typer.Exit(1 if run.check(plan, say) else 0)

@@ -29,7 +29,7 @@ def merge(
     options.Flags(model=base, adapter=adapter).check()
     from ..adapters.merge import merge as merge_adapter
 
-    options.quiet_transformers()
+    options.quiet_libraries()
     report = merge_adapter(
         base, adapter, target, to, overwrite=overwrite, report=lambda step: typer.echo(step, err=True)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import locale
+import logging
 import math
 import os
 import re
@@ -201,7 +202,7 @@ class Flags(OptionGroup):
         from ..conversation import load
 
         set_threads(self.threads)
-        quiet_transformers()
+        quiet_libraries()
         return load(
             self.model,
             tokenizer=self.tokenizer,
@@ -238,10 +239,11 @@ def check_device(name: str) -> None:
         raise UsageError(f"Unknown device {name!r}. Use auto, cpu, cuda, cuda:1 or mps.")
 
 
-def quiet_transformers() -> None:
-    """Turn off transformers' progress bars and warnings."""
+def quiet_libraries() -> None:
+    """Turn off transformers' progress bars and warnings, and bitsandbytes' hint at kernels of a hub."""
     import transformers
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 

@@ -73,9 +73,10 @@ def answer_words(sides: DataSplits, count: int) -> list[int]:
     """Return at most `count` different token ids of trained answers, from samples spread over the data."""
     words: dict[int, None] = {}
     indices = sides.learned.indices
+    sop = sides.learned.samples.processor.tokenizer.bos_token_id
     for index in indices[:: max(1, len(indices) // count)]:
         labels = sides.learned.samples[index]["labels"]
-        words |= dict.fromkeys([label for label in labels[:-1] if label not in (IGNORED_LABEL, *words)][:1])
+        words |= dict.fromkeys([label for label in labels[:-1] if label not in (IGNORED_LABEL, sop, *words)][:1])
     return list(words)[:count]
 
 
