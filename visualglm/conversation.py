@@ -25,10 +25,8 @@ from .hardware.devices import cpu_dtype, resolve_device, validate_dtype
 from .hub.local_folder import default_model
 from .inference.answer import Answer
 from .inference.batch_generation import generate_batch
-from .inference.generation_settings import generation_settings
 from .inference.image_features import ImageFeatures, encode_pixels
-from .inference.json_grammar import compile_json_schema
-from .inference.start_reply import ask_prompt, start_reply
+from .inference.start_reply import start_reply, start_row
 from .inference.streaming_reply import StreamingReply
 from .inference.text_row import TextRow
 from .model import VisualGLMForConditionalGeneration
@@ -305,11 +303,8 @@ class VisualGLM:
         Raises:
             PromptError: the question does not fit into the model.
         """
-        sampling = forbid_chinese_tokens(self.tokenizer, language, sampling)
-        settings = generation_settings(self.model, **compile_json_schema(self.tokenizer, sampling))
         turn = Turn(question, image_count=0 if image_embeds is None else 1)
-        prompt = ask_prompt(self.processor, [turn], language, settings.limits)
-        return TextRow(self.tokenizer, prompt.input_ids, image_embeds, settings)
+        return start_row(self.model, self.processor, [turn], image_embeds, language, **sampling)
 
     def explain(
         self,

@@ -12,6 +12,7 @@ import pytest
 
 import visualglm
 from visualglm import vllm_plugin
+from visualglm.checkpoints.tensor_check import finite_weights
 from visualglm.errors import CheckpointError, UsageError
 from visualglm.vllm_plugin import versions
 
@@ -36,7 +37,6 @@ from visualglm.vllm_plugin.server import (
 )
 from visualglm.vllm_plugin.supported_checkpoints import (
     LanguageAdapter,
-    finite_weights,
     language_adapter,
     native_folder,
 )

@@ -6,7 +6,7 @@ headers only; the error lists what differs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -78,9 +78,17 @@ def _read_finite(name: str, tensor: LazyTensor, folder: Path) -> Tensor:
 
 def check_finite_model(model: nn.Module, source: str | Path) -> None:
     """Raise `CheckpointError` if a parameter holds NaN or infinity: training would only say that the loss does."""
-    for name, parameter in model.named_parameters():
-        if not parameter.is_meta and not is_finite(parameter):
+    present = ((name, parameter) for name, parameter in model.named_parameters() if not parameter.is_meta)
+    for _ in finite_weights(present, source):
+        pass
+
+
+def finite_weights(weights: Iterable[tuple[str, Tensor]], source: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield weights by name; raise `CheckpointError` at one with NaN or infinity."""
+    for name, tensor in weights:
+        if not is_finite(tensor):
             raise CheckpointError(f"{source}: {name} holds NaN or infinite values. Check it with `visualglm doctor`.")
+        yield name, tensor
 
 
 def check_overflow(model: nn.Module, checkpoint: Checkpoint) -> None:

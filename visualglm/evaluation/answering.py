@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -20,6 +21,7 @@ from ..inference.generation_settings import generation_settings
 from ..inference.text_row import TextRow
 from .scenes.qa_pair import QAPair
 
+T = TypeVar("T")
 BATCH_SIZE = 64
 MAX_ANSWER_TOKENS = 80  # a model in training may never generate the end token
 
@@ -50,7 +52,7 @@ def encode(model: VisualGLM, images: Iterable[Image.Image]) -> EncodedImages:
     """Encode RGB images batch by batch; a generator of images is consumed lazily."""
     network, process = model.model, model.processor.image_processor
     embeds, class_tokens = [], []
-    for batch in _batches(images):
+    for batch in batched(images, BATCH_SIZE):
         pixel_values = process(batch, return_tensors="pt")["pixel_values"].to(network.device, network.dtype)
         patches = network.image_encoder.vit(pixel_values)
         queries, _ = network.image_encoder.qformer(patches, False)
@@ -59,9 +61,10 @@ def encode(model: VisualGLM, images: Iterable[Image.Image]) -> EncodedImages:
     return EncodedImages(torch.cat(embeds), torch.cat(class_tokens))
 
 
-def _batches(images: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
-    rest = iter(images)
-    while batch := list(islice(rest, BATCH_SIZE)):
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items, the last one shorter."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
         yield batch
 
 
@@ -99,20 +102,27 @@ def answer_all(
     return answered
 
 
-@torch.no_grad()
 def _answer_probabilities(model: VisualGLM, rows: Sequence[TextRow]) -> list[float]:
     """Return the probability of each generated answer, the product over its tokens."""
+    scores, shown = answer_log_probabilities(model, rows, [row.ids for row in rows])
+    probabilities: list[float] = (scores * shown).sum(1).exp().tolist()
+    return probabilities
+
+
+@torch.no_grad()
+def answer_log_probabilities(
+    model: VisualGLM, rows: Sequence[TextRow], answers: Sequence[list[int]]
+) -> tuple[Tensor, Tensor]:
+    """Return the log probabilities [rows, longest answer] of each answer's ids after the prompt and image of its row,
+    and the mask [rows, longest answer] of the ids, in one forward pass."""
     network = model.model
-    ids, mask, start = padded(
-        [row.input_ids for row in rows], [row.ids for row in rows], int(network.config.pad_token_id or 0)
-    )
+    prompts = [row.input_ids for row in rows]
+    ids, mask, start = padded(prompts, answers, int(network.config.pad_token_id or 0))
     ids, mask = ids.to(network.device), mask.to(network.device)
     embeds = torch.cat([row.image_embeds for row in rows if row.image_embeds is not None])
     kept = ids.shape[1] - start + 1
     logits = network(ids, attention_mask=mask, image_embeds=embeds, logits_to_keep=kept).logits[:, :-1]
-    log_probabilities = logits.float().log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0]
-    probabilities: list[float] = (log_probabilities * mask[:, start:]).sum(1).exp().tolist()
-    return probabilities
+    return logits.float().log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0], mask[:, start:]
 
 
 def prompt_ids(model: VisualGLM, exchange: QAPair) -> list[int]:

@@ -6,20 +6,16 @@ DIR/replies.jsonl  DIR/run.json  DIR/rows.jsonl  DIR/results.json  DIR/report.ht
 from __future__ import annotations
 
 import hashlib
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
-from .. import __version__
 from ..conversation import VisualGLM
 from ..errors import UsageError
 from ..files.untrusted_files import open_regular
+from ..hardware.machine_report import versions
 from .examples import Examples
 from .queries import ScoredRow
 from .readers.source import DataSource
@@ -29,8 +25,6 @@ from .results import summarize, write_results
 from .run import AnswerPlan, answer_task
 from .scenes.kinds import Language
 from .task_list import make_task
-
-HASHED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -92,20 +86,11 @@ def evaluate(
         **summarize(task.metrics, rows, task.baselines()),
         "date": time.strftime("%Y-%m-%d"),
         "seconds": round(time.time() - started, 1),
-        "versions": _versions(),
+        "versions": versions(),
     }
     write_results(folder, results, rows)
     write_report(folder / "report.html", results, task.metrics, rows, evaluation.language)
     return Outcome(results, rows)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "visualglm": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def describe_data(evaluation: Evaluation, examples: Examples) -> dict[str, Any]:
@@ -124,7 +109,6 @@ def describe_data(evaluation: Evaluation, examples: Examples) -> dict[str, Any]:
 def _add(path: Path, digest: Any) -> None:
     try:
         with open_regular(path) as file:
-            while piece := file.read(HASHED_BYTES):
-                digest.update(piece)
+            hashlib.file_digest(file, lambda: digest)  # type: ignore[arg-type]
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}). Check the path and the rights.") from error

@@ -20,13 +20,12 @@ from torch import Tensor
 from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
 from ..inference.batch_generation import generate_batch
-from ..inference.generation_settings import generation_settings
 from ..inference.image_features import encode_pixels
-from ..inference.start_reply import ask_prompt
+from ..inference.start_reply import start_row
 from ..inference.text_row import TextRow
-from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
 from ..preprocessing.image_pool import ImagePool
 from ..preprocessing.prompt import Language
+from .answering import batched
 from .option_likelihood import score_options
 from .queries import Query, Reply, Task
 from .reply_store import Part, ReplyStore
@@ -90,7 +89,7 @@ class _Answerer:
     def replies(self, queries: Sequence[Query]) -> Iterator[Reply]:
         """Answer queries in order, decoding the images of the next batch meanwhile."""
         runs = itertools.groupby(queries, key=lambda query: bool(query.options))
-        batches = [list(batch) for _, run in runs for batch in _batched(run, self.batch_size)]
+        batches = [list(batch) for _, run in runs for batch in batched(run, self.batch_size)]
         decoding = self._decode(batches[0])
         for number, batch in enumerate(batches):
             self._encode(decoding)
@@ -152,15 +151,8 @@ class _Answerer:
         embeds = self._embeds(query)
         if isinstance(embeds, str):
             return embeds
-        sampling = forbid_chinese_tokens(self.model.tokenizer, self.plan.language, self.sampling)
-        settings = generation_settings(self.model.model, **sampling)
+        network, language = self.model.model, self.plan.language
         try:
-            prompt = ask_prompt(self.model.processor, query.turns, self.plan.language, settings.limits)
+            return start_row(network, self.model.processor, query.turns, embeds, language, **self.sampling)
         except PromptError as error:
             return str(error)
-        return TextRow(self.model.tokenizer, prompt.input_ids, embeds, settings)
-
-
-def _batched(queries: Iterator[Query], size: int) -> Iterator[list[Query]]:
-    while batch := list(itertools.islice(queries, size)):
-        yield batch

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..hub.local_folder import default_model
 from ..training.toml_settings import fill_settings, nearest_word, read_table
 
 METHODS = ("lora", "qlora", "ptuning", "full")
@@ -132,6 +133,11 @@ class Finetuning:
     def caches(self) -> bool:
         """True if each image is encoded once and cached: only possible if all vision-side modules are frozen."""
         return self.cache_features and not self.parts.image_trains
+
+    @property
+    def base_model(self) -> str:
+        """The model to train: `model`, or the default one."""
+        return self.model or str(default_model())
 
     @property
     def rate(self) -> float:

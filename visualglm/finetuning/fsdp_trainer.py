@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from ..checkpoints.storage.lazy_tensor import is_finite
+from ..checkpoints.storage.lazy_tensor import first_not_finite
 from ..errors import UsageError
 from ..files.untrusted_files import read_json
 from ..training.distributed import rank, shard, world
@@ -65,7 +65,7 @@ class FsdpTrainer(FinetuneTrainer):
                 f"{folder} was saved by {processes} processes, but now there are {world()}. Resume with {processes}."
             )
         parts = load_file(folder / MOMENTS.format(rank()))
-        broken = next((name for name, part in parts.items() if not is_finite(part)), None)
+        broken = first_not_finite(parts)
         if broken is not None:
             raise UsageError(f"{folder}: {broken} holds NaN or infinite values. Delete {folder}, and resume again.")
         restore(self.optimizer, self.tuned.parameters, parts)

@@ -15,7 +15,6 @@ from ..adapters.manager import LORA, PREFIX, read_lora_weights
 from ..adapters.prefix_adapter import read_prefix
 from ..checkpoints.save_sat import ADAPTER
 from ..errors import UsageError
-from ..hub.local_folder import default_model
 from .finetuning_config import Finetuning
 
 KINDS = {"lora": LORA, "qlora": LORA, "ptuning": PREFIX}
@@ -39,7 +38,7 @@ def check_initial_adapter(recipe: Finetuning) -> None:
     if not recipe.adapter:
         return
     folder, kind = adapter_folder(recipe.adapter), KINDS[recipe.method]
-    require_same_base(folder, recipe.model or default_model())
+    require_same_base(folder, recipe.base_model)
     stored = read_adapter_config(folder)
     if stored.get("peft_type") != kind:
         raise UsageError(

@@ -24,7 +24,6 @@ from ..checkpoints.tensor_check import check_finite_model
 from ..conversation import VisualGLM, load
 from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
-from ..hub.local_folder import default_model
 from ..preprocessing.processor import VisualGLMProcessor
 from ..training.distributed import join, leave, world
 from .data_report import findings
@@ -91,7 +90,7 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
         join(device)
     model = _load_base(recipe, device)
     words = answer_words(sides, recipe.ptuning.tokens) if recipe.method == "ptuning" else ()
-    ready = prepare_for_training(model.model, recipe, base_of(recipe.model or default_model()), words)
+    ready = prepare_for_training(model.model, recipe, base_of(recipe.base_model), words)
     plan = _make_plan(ready, sides)
     for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)
@@ -142,7 +141,7 @@ def _load_processor(recipe: Finetuning) -> tuple[VisualGLMProcessor, int]:
     Raises:
         TokenizerError: the base has no vocabulary file, and the recipe names none.
     """
-    folder = local_folder(recipe.model or default_model())
+    folder = local_folder(recipe.base_model)
     config = read_config(folder)
     vocabulary = resolve_vocabulary(recipe.tokenizer or (folder if folder.is_dir() else folder.parent))
     return VisualGLMProcessor.for_config(config, vocabulary), recipe.max_tokens or config.max_sequence_length
@@ -160,7 +159,7 @@ def _load_base(recipe: Finetuning, device: str) -> VisualGLM:
     if recipe.method == "qlora":
         options["quantization_config"] = four_bit()
     model = load(recipe.model or None, tokenizer=recipe.tokenizer or None, device=device, dtype=dtype, **options)
-    check_finite_model(model.model, recipe.model or default_model())
+    check_finite_model(model.model, recipe.base_model)
     if model.model.device.type == "cpu" and model.model.transformer.final_layernorm.weight.dtype == torch.float16:
         raise UsageError("float16 does not train on a CPU. Set dtype to bfloat16 or float32.")
     for module in model.model.modules():
@@ -173,7 +172,7 @@ def _check_base_not_quantized(recipe: Finetuning) -> None:
     """Raise `UsageError` if the base is quantized and the method would train or quantize it."""
     if recipe.method not in ("full", "qlora"):
         return
-    stored = plan_of_config(read_config(local_folder(recipe.model or default_model())))
+    stored = plan_of_config(read_config(local_folder(recipe.base_model)))
     if stored is not None:
         raise UsageError(
             f"{recipe.model} is in {stored.bits} bits already, and method {recipe.method} needs the unquantized base. "
@@ -280,7 +279,7 @@ def save_result(ready: TrainableModel, step: int) -> None:
         model = ready.model.to(ready.dtype)
         check_finite(dict(model.named_parameters()), step)
         model.save_pretrained(folder)
-        vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.model or default_model()))
+        vocabulary = find_vocabulary(local_folder(ready.recipe.tokenizer or ready.recipe.base_model))
         if vocabulary is not None:
             shutil.copyfile(vocabulary, folder / vocabulary.name)
 

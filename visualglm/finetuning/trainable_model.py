@@ -24,7 +24,7 @@ from ..adapters.lora import inject
 from ..adapters.manager import WRAPPED
 from ..adapters.prefix_adapter import TENSOR, flattened, new_prefix, start_from_words
 from ..checkpoints.save_sat import ADAPTER
-from ..checkpoints.storage.lazy_tensor import is_finite
+from ..checkpoints.storage.lazy_tensor import first_not_finite
 from ..checkpoints.storage.read import open_safetensors
 from ..errors import UsageError, require_extra
 from ..network.vision import is_frozen
@@ -101,7 +101,7 @@ class TrainableModel:
         differing = sorted(name for name in shapes | expected if shapes.get(name) != expected.get(name))
         if differing:
             raise UsageError(f"{folder} was trained with other settings ({differing[0]}). Resume with the same recipe.")
-        broken = next((name for name, value in stored.items() if not is_finite(value)), None)
+        broken = first_not_finite(stored)
         if broken is not None:
             raise UsageError(
                 f"{folder / TRAINED}: {broken} holds NaN or infinite values. Delete {folder}, and resume from the "
@@ -136,7 +136,7 @@ class TrainableModel:
 
 def check_finite(weights: Mapping[str, Tensor], step: int) -> None:
     """Raise `UsageError` if trained weights hold NaN or infinity, so that none replace good ones on the disk."""
-    broken = next((name for name, value in weights.items() if not is_finite(value)), None)
+    broken = first_not_finite(weights)
     if broken is not None:
         raise UsageError(
             f"Training stopped at step {step}: {broken} is NaN or infinite, and was not saved. Resume from the last "

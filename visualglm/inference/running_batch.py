@@ -3,7 +3,7 @@
     add(row): its prompt alone, first token --> step(): one token for every row --> a row that has ended leaves
 
 A row's answer is the one it gets alone (see batch_generation.py): its prompt is read alone, its keys have a row of the
-cache to themselves (network/row_cache.py), and its penalties and draws are its own. Knows nothing about servers.
+cache to themselves (network/row_cache.py), and its penalties and draws are its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Build the prompt of a chat, dropping the oldest turns that do not fit, and start its answer."""
+"""Build the prompt of a chat, dropping the oldest turns that do not fit; start its answer, or make it a batch's row."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from torch import Tensor
 
 from ..errors import ContextLengthError
 from ..network.visualglm import VisualGLMNetwork
+from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
 from ..preprocessing.processor import VisualGLMProcessor
 from ..preprocessing.prompt import Language, Prompt, Turn, language_of, merge_dropped
 from .generation_settings import LengthLimits, generation_settings
 from .json_grammar import compile_json_schema
 from .streaming_reply import StreamingReply
+from .text_row import TextRow
 
 
 def ask_prompt(processor: VisualGLMProcessor, turns: list[Turn], language: Language, limits: LengthLimits) -> Prompt:
@@ -50,3 +52,22 @@ def start_reply(
     settings = generation_settings(model, **compile_json_schema(processor.tokenizer, arguments))
     prompt = ask_prompt(processor, turns, language, settings.limits)
     return StreamingReply(model, processor.tokenizer, prompt.input_ids, image_embeds, settings), prompt.dropped_turns
+
+
+def start_row(
+    model: VisualGLMNetwork,
+    processor: VisualGLMProcessor,
+    turns: list[Turn],
+    image_embeds: Tensor | None,
+    language: Language,
+    **arguments: Any,
+) -> TextRow:
+    """Build the row for `generate_batch` that answers the last of `turns`; `arguments` as `start_reply`.
+
+    Raises:
+        PromptError: the question alone does not fit into the model.
+    """
+    arguments = forbid_chinese_tokens(processor.tokenizer, language, arguments)
+    settings = generation_settings(model, **compile_json_schema(processor.tokenizer, arguments))
+    prompt = ask_prompt(processor, turns, language, settings.limits)
+    return TextRow(processor.tokenizer, prompt.input_ids, image_embeds, settings)

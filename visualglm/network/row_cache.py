@@ -3,7 +3,7 @@
     per layer [rows, heads, tokens, head_dim]: row i fills the first `lengths[i]` columns, the others are zeros
 
 A step adds one token to every row, behind its own last one. So nothing moves when a longer row enters, and a row's
-keys are in the same columns as alone. A row that leaves gives its index to the last row. Knows nothing about answers.
+keys are in the same columns as alone. A row that leaves gives its index to the last row.
 """
 
 from __future__ import annotations

@@ -85,12 +85,12 @@ def read_path(path: str) -> bytes:
             f"curl -L URL | visualglm ask -"
         )
     if not path.strip():
-        raise ImageError("No image was named: give its path.")
+        raise ImageError("No image was named. Give its path.")
     try:
         return read_image(path)
     except FileNotFoundError as error:
-        raise ImageError(f"{path[:200]} does not exist: check the path.") from error
+        raise ImageError(f"{path[:200]} does not exist. Check the path.") from error
     except IsADirectoryError as error:
-        raise ImageError(f"{path} is a folder: give one image in it.") from error
+        raise ImageError(f"{path} is a folder. Give one image in it.") from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path[:200]!r} cannot be read ({error}): check the path and its permissions.") from error
+        raise ImageError(f"{path[:200]!r} cannot be read ({error}). Check the path and its permissions.") from error

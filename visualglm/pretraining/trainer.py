@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..checkpoints.checkpoint import LM_HEAD, WORD_EMBEDDINGS
-from ..checkpoints.storage.lazy_tensor import is_finite
+from ..checkpoints.storage.lazy_tensor import first_not_finite
 from ..checkpoints.tensor_check import differences
 from ..errors import UsageError
 from ..files.atomic import append_line
@@ -290,7 +290,7 @@ class BaseTrainer(ABC, Generic[R]):
             tensors = load_file(file)
         except (OSError, SafetensorError) as error:
             raise self._damaged(file, str(error)) from error
-        broken = next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
+        broken = first_not_finite(tensors)
         if broken is not None:
             raise self._damaged(file, f"{broken} holds NaN or infinite values")
         return tensors

@@ -13,7 +13,6 @@ from fastapi.responses import StreamingResponse
 
 from ..errors import ContextLengthError, PromptError
 from ..preprocessing.chat_messages import messages_to_turns
-from . import error_responses
 from .engine import Engine
 from .image_reader import ImageReader, refuse_long_texts
 from .job import Job
@@ -89,12 +88,6 @@ def stream_events(events: AsyncIterator[str]) -> Response:
 def write_event(data: Mapping[str, Any], name: str | None = None) -> str:
     """Write one server-sent event."""
     return (f"event: {name}\n" if name else "") + f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
-
-
-def unknown_model(model: str, served: ModelIds) -> Response:
-    """Return the answer to a request for a model that is not served."""
-    message = f"There is no model {model[:100]!r} here. Use {' or '.join(map(repr, served.ids))}."
-    return error_responses.error_reply(404, message, param="model", code="model_not_found")
 
 
 async def wait_for_disconnect(request: Request) -> None:

@@ -6,6 +6,7 @@ That is OpenAI's shape, and Anthropic's too. One exception: a request with an un
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from itertools import pairwise
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import AnswerError, ContextLengthError, ImageError, JsonSchemaError, PromptError, VisualGLMError
 from .engine import QueueFullError
 from .job import QueueTimeoutError
+from .model_ids import UnknownModelError
 from .request_fields import RefusedFieldError
 from .request_id import current_request_id
 
@@ -146,6 +148,8 @@ def explain(error: BaseException, path: str = "") -> JSONResponse:
     if isinstance(error, JsonSchemaError):
         field = "text.format" if path == "/v1/responses" else "response_format"
         return error_reply(400, str(error), field, "invalid_json_schema")
+    if isinstance(error, UnknownModelError):
+        return error_reply(404, str(error), "model", "model_not_found")
     if isinstance(error, RefusedFieldError):
         return error_reply(400, str(error), error.field, "unsupported_parameter")
     if isinstance(error, VisualGLMError):
@@ -154,6 +158,12 @@ def explain(error: BaseException, path: str = "") -> JSONResponse:
         return error_reply(503, f"Busy: {error}")
     logger.error("%s: a request failed", current_request_id.get(), exc_info=error)
     return error_reply(500, FAILED)
+
+
+def error_fields(error: BaseException, path: str = "") -> dict[str, Any]:
+    """Return the JSON of `explain`, for an event of a stream that has begun."""
+    fields: dict[str, Any] = json.loads(bytes(explain(error, path).body))
+    return fields
 
 
 def client_closed_response() -> Response:

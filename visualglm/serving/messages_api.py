@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from . import error_responses
-from .answering import EVENTS, Answering, collect_text, stream_events, unknown_model, write_event
+from .answering import EVENTS, Answering, collect_text, stream_events, write_event
 from .job import Job
 from .json_body import body_schema, read_json
 from .messages_schema import AnswerBlock, MessageReply, MessagesRequest, MessageUsage
@@ -27,9 +27,7 @@ def router(answering: Answering) -> APIRouter:
     )
     async def reply_to_messages(request: Request) -> Any:
         asked = await read_json(request, MessagesRequest)
-        model = asked.model or answering.served.default
-        if not answering.served.knows(model):
-            return unknown_model(model, answering.served)
+        model = answering.served.choose(asked.model)
         sampling = asked.sampling()
         job = await answering.start(request, model, asked.take_messages(), asked, **sampling)
         if job is None:
@@ -72,7 +70,7 @@ class _Reply:
             yield _event("message_delta", delta=ended, usage=self._usage().model_dump())
             yield _event("message_stop")
         except Exception as error:
-            yield f"event: error\ndata: {bytes(error_responses.explain(error).body).decode()}\n\n"
+            yield write_event(error_responses.error_fields(error), "error")
         finally:
             self.job.cancel()
 

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import UsageError
+from ..errors import UsageError, VisualGLMError
 
 BASE = "base"
+
+
+class UnknownModelError(VisualGLMError):
+    """A request names a model that is not served."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,20 @@ class ModelIds:
         """The id of what answers where nothing is named."""
         return self.first or self.name
 
-    def knows(self, asked: str) -> bool:
-        """Whether an id means the model or an adapter."""
-        return asked == self.name or asked in self.ids
+    def check(self, asked: str) -> str:
+        """Return an id that means the model or an adapter.
+
+        Raises:
+            UnknownModelError: it means neither.
+        """
+        if asked != self.name and asked not in self.ids:
+            ids = " or ".join(map(repr, self.ids))
+            raise UnknownModelError(f"There is no model {asked[:100]!r} here. Use {ids}.")
+        return asked
+
+    def choose(self, asked: str | None) -> str:
+        """Return the id that a request asks for, or the default if it names none; raises what `check` raises."""
+        return self.check(asked or self.default)
 
     def adapter(self, asked: str) -> str | None:
         """Return the adapter of an id; None: the base model."""

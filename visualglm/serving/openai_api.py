@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from . import error_responses
-from .answering import EVENTS, Answering, stream_events, unknown_model, while_connected, write_event
+from .answering import EVENTS, Answering, stream_events, while_connected, write_event
 from .chat_reply import ChatReply
 from .json_body import body_schema, read_json
 from .openai_schema import ChatCompletion, ChatRequest, ModelCard, ModelList
@@ -33,7 +33,7 @@ def router(answering: Answering, cards: Mapping[str, ModelCard]) -> APIRouter:
         response_model=ModelCard,
     )
     async def model_card(model: str) -> Any:
-        return cards[model] if served.knows(model) else unknown_model(model, served)
+        return cards[served.check(model)]
 
     @routes.post(
         "/chat/completions",
@@ -43,9 +43,7 @@ def router(answering: Answering, cards: Mapping[str, ModelCard]) -> APIRouter:
     )
     async def chat(request: Request) -> Any:
         asked = await read_json(request, ChatRequest)
-        model = asked.model or served.default
-        if not served.knows(model):
-            return unknown_model(model, served)
+        model = served.choose(asked.model)
         sampling = asked.sampling()
         job = await answering.start(request, model, asked.take_messages(), asked, **sampling)
         if job is None:
@@ -69,7 +67,7 @@ async def _events(reply: ChatReply, with_usage: bool) -> AsyncIterator[str]:
         async for chunk in reply.chunks(with_usage):
             yield write_event(chunk)
     except Exception as error:
-        yield f"data: {bytes(error_responses.explain(error, '/v1/chat/completions').body).decode()}\n\n"
+        yield write_event(error_responses.error_fields(error, "/v1/chat/completions"))
     finally:
         reply.cancel()
     yield "data: [DONE]\n\n"

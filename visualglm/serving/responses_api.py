@@ -6,7 +6,6 @@ AI SDK refers to them by default.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -15,7 +14,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from . import error_responses
-from .answering import EVENTS, Answering, collect_text, stream_events, unknown_model, write_event
+from .answering import EVENTS, Answering, collect_text, stream_events, write_event
 from .job import Job
 from .json_body import body_schema, read_json
 from .recent_answers import RecentAnswers
@@ -44,9 +43,7 @@ def router(answering: Answering) -> APIRouter:
     )
     async def respond(request: Request) -> Any:
         asked = await read_json(request, ResponsesRequest)
-        model = asked.model or answering.served.default
-        if not answering.served.knows(model):
-            return unknown_model(model, answering.served)
+        model = answering.served.choose(asked.model)
         sampling, keep_turns = asked.sampling(), asked.truncation == "disabled"
         messages = asked.take_messages(answers.recall)
         job = await answering.start(request, model, messages, asked, keep_turns, **sampling)
@@ -128,7 +125,7 @@ class _Reply:
             ended = self._ended()
             yield f"response.{ended.status}", {"response": ended.model_dump()}
         except Exception as error:
-            said = json.loads(bytes(error_responses.explain(error, "/v1/responses").body))["error"]
+            said = error_responses.error_fields(error, "/v1/responses")["error"]
             failed = ResponseError(code=said["code"], message=said["message"])
             yield (
                 "response.failed",

@@ -22,11 +22,11 @@ from vllm.model_executor.models.module_mapping import MultiModelKeys
 from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from ..checkpoints.tensor_check import finite_weights
 from ..network.visualglm import ImageEncoder
 from . import lora
 from .glm import ParallelGLM
 from .multimodal import DummyImages, ImageMultiModalProcessor, ImageProcessingInfo
-from .supported_checkpoints import finite_weights
 
 
 @MULTIMODAL_REGISTRY.register_processor(ImageMultiModalProcessor, info=ImageProcessingInfo, dummy_inputs=DummyImages)

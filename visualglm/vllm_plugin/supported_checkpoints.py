@@ -7,18 +7,15 @@ would be attached in part and give wrong answers. This file does not import vLLM
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from ..adapters.files import adapter_folder, read_adapter_config, read_adapter_weights, require_same_base
 from ..adapters.manager import LORA, WRAPPED
 from ..checkpoints import local_folder, open_checkpoint
 from ..checkpoints.formats.detect import detect_layout
 from ..checkpoints.quantize import plan_of_config
-from ..checkpoints.storage.lazy_tensor import is_finite
 from ..checkpoints.tensor_check import finite_when_read
 from ..errors import CheckpointError, UsageError
 from ..network.configuration import VisualGLMConfig
@@ -54,14 +51,6 @@ def native_folder(model: str | Path) -> Path:
     for tensor in finite_when_read(open_checkpoint(folder)).tensors.values():
         tensor.read()
     return folder
-
-
-def finite_weights(weights: Iterable[tuple[str, Tensor]], folder: str | Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights that vLLM loads; raise `CheckpointError` at one with NaN or infinity."""
-    for name, tensor in weights:
-        if not is_finite(tensor):
-            raise CheckpointError(f"{folder}: {name} holds NaN or infinite values. Check it with `visualglm doctor`.")
-        yield name, tensor
 
 
 def check_only_language_quantized(name: str | Path, config: VisualGLMConfig) -> None:

@@ -8,7 +8,7 @@ upstream's two layouts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,11 @@ def same_bits(one: LazyTensor, other: LazyTensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(bits(one.read()), bits(other.read()))
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor that holds NaN or infinity, or None."""
+    return next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
 
 
 def is_finite(tensor: Tensor) -> bool:
