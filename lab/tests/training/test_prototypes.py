@@ -52,7 +52,7 @@ def test_vectors_are_believed_as_much_as_was_drawn_and_look_real() -> None:
     sampler = PrototypeSampler(**given)
     vectors = sampler.sample(200, np.random.default_rng(0))
     belief = sampler.probabilities(vectors).max(-1).values
-    assert (belief >= 0.2).float().mean() > 0.9 and 0.4 < belief.median() < 0.99
+    assert (belief >= 0.3).float().mean() > 0.9 and 0.4 < belief.median() < 0.99
     assert vectors.min() >= 0
     assert vectors.norm(dim=-1).mean() < 2 * given["features"].norm(dim=-1).mean()
     assert torch.equal(vectors, sampler.sample(200, np.random.default_rng(0)))
@@ -61,7 +61,7 @@ def test_vectors_are_believed_as_much_as_was_drawn_and_look_real() -> None:
 def test_photographs_are_a_part_of_what_is_sampled() -> None:
     photographs = torch.full((5, 1280), 7.0)
     vectors = PrototypeSampler(**classifier(), photographs=photographs).sample(200, np.random.default_rng(0))
-    assert 0.2 < (vectors == 7).all(-1).float().mean() < 0.4
+    assert 0.1 < (vectors == 7).all(-1).float().mean() < 0.3
 
 
 def test_features_of_an_album_and_photographs_are_written_once(album: Path, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_features_of_an_album_and_photographs_are_written_once(album: Path, tmp_
     rows = np.load(album / "features.npy")
     assert len(rows) == len(np.load(album / "album.npy"))
     sampler = PrototypeSampler.load(album)
-    assert len(sampler.residuals) == 16 and sampler.photographs is not None and len(sampler.photographs) == CROPS
+    assert len(sampler.features) == 16 and sampler.photographs is not None and len(sampler.photographs) == CROPS
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """Sample feature vectors around the class prototypes of the stem's classifier.
 
-    mean + residual of a free image + s * covariance (row of the class - mean row), at least 0
+    t * (vector of a free image + s * covariance (row of the class - mean row)), at least 0
 
-s is the smallest factor at which the classifier gives the class a probability drawn between 0.2 and 0.95. So no image
-of the class is needed. Other vectors are those of crops of free photographs. The label is the classifier's opinion.
+t keeps the free image's length. s is the smallest factor at which the classifier gives the class a probability drawn
+between 0.3 and 0.98. So no image of the class is needed. Other vectors are those of crops of free photographs. The
+label is the classifier's opinion.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from numpy.random import Generator
 from safetensors.torch import load_file, save_file
@@ -18,12 +22,12 @@ from torch import Tensor
 
 from visualglm.errors import UsageError
 
-from .imagenet_classes import CLASSES, kind_probabilities
+from .imagenet_classes import CLASSES, class_kinds, kind_probabilities
 
 FILE = "stem.safetensors"
 FACTORS = torch.linspace(0, 1, 49) ** 2
-BELIEFS = (0.2, 0.95)
-PHOTOGRAPHED = 0.3
+BELIEFS = (0.3, 0.98)
+PHOTOGRAPHED = 0.2
 """Fraction of vectors that are of free photographs, where there are any."""
 
 
@@ -35,10 +39,8 @@ class PrototypeSampler:
 
     def __init__(self, features: Tensor, classes: Tensor, bias: Tensor, photographs: Tensor | None = None) -> None:
         self.photographs = None if photographs is None else photographs.float()
-        features = features.float()
-        self.mean, self.classes, self.bias = features.mean(0), classes.float(), bias.float()
-        self.residuals = features - self.mean
-        covariance = self.residuals.T @ self.residuals / len(features)
+        self.features, self.classes, self.bias = features.float(), classes.float(), bias.float()
+        covariance = self.features.T.cov(correction=0)
         self.directions = (self.classes - self.classes.mean(0)) @ covariance
         # the longest step raises the class's own logit by 60, enough to be believed whatever the residual says
         own = (self.directions * self.classes).sum(-1, keepdim=True)
@@ -57,11 +59,15 @@ class PrototypeSampler:
         return cls(**load_file(file))
 
     def sample(self, count: int, rng: Generator) -> Tensor:
-        """Draw `count` vectors [count, 1280] of random classes and photographs."""
-        chosen = torch.from_numpy(rng.integers(CLASSES, size=count))
-        base = self.mean + self.residuals[torch.from_numpy(rng.integers(len(self.residuals), size=count))]
-        steps = FACTORS[None, :, None] * self.directions[chosen][:, None]
-        tried = (base[:, None] + steps).clamp(min=0)
+        """Draw `count` vectors [count, 1280] of random classes and photographs.
+
+        A kind of n classes is drawn sqrt(n) times as often as one of a single class: 118 breeds would make most things
+        dogs.
+        """
+        chosen = torch.from_numpy(rng.choice(CLASSES, size=count, p=_class_shares()))
+        base = self.features[torch.from_numpy(rng.integers(len(self.features), size=count))][:, None]
+        moved = (base + FACTORS[None, :, None] * self.directions[chosen][:, None]).clamp(min=0)
+        tried = moved * (base.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True))
         belief = self.probabilities(tried)[torch.arange(count), :, chosen]
         wanted = torch.from_numpy(rng.uniform(*BELIEFS, size=count)).float()
         reached = belief >= wanted[:, None]
@@ -79,6 +85,14 @@ class PrototypeSampler:
     def opinion(self, vectors: Tensor) -> Tensor:
         """Return the probabilities of `named_kinds`: [B, 1280] -> [B, kinds]; their sum may be below 1."""
         return kind_probabilities(self.probabilities(vectors))
+
+
+@lru_cache(maxsize=1)
+def _class_shares() -> npt.NDArray[np.float64]:
+    kinds = class_kinds()
+    sizes = Counter(kinds)
+    shares = np.array([1.0 if kind is None else sizes[kind] ** -0.5 for kind in kinds])
+    return shares / shares.sum()
 
 
 def write_features(

@@ -17,21 +17,22 @@ from visualglm.evaluation.scenes.answers import a_category, counted
 from visualglm.evaluation.scenes.concepts import by_key, families
 from visualglm.evaluation.scenes.kinds import CATEGORIES, Kind, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair, pick
-from visualglm.evaluation.scenes.question_templates import NOT_SHOWN, OFF_TOPIC, QUESTIONS
+from visualglm.evaluation.scenes.question_templates import QUESTIONS
 
 from .imagenet_classes import named_kinds
+from .open_questions import open_question
 
-LIKELY, AGREED = 0.6, 0.75
+LIKELY, AGREED = 0.5, 0.65
 KEPT_FOR_TESTS = 2
 """Wordings at the end of the list of questions that are never trained on, to test paraphrases."""
-OFF_TOPIC_SHARE = 0.1
+OPEN_SHARE = 0.15
 NOT_SURE: dict[Language, str] = {"zh": "我不确定这是什么。", "en": "I am not sure what this is."}
 
 
 def question_about(opinion: Tensor, language: Language, rng: Generator) -> QAPair:
     """Ask what an image shows, or sometimes what no image can tell; the answer follows the opinion [kinds]."""
-    if rng.random() < OFF_TOPIC_SHARE:
-        return QAPair("off topic", language, pick(rng, OFF_TOPIC[language]), NOT_SHOWN[language], "")
+    if rng.random() < OPEN_SHARE:
+        return open_question(language, rng)
     question = pick(rng, QUESTIONS["name"][language][:-KEPT_FOR_TESTS])
     return QAPair("name", language, question, answer_for(opinion, language), "")
 

@@ -37,6 +37,7 @@ from ..scenes.patch_labels import patch_labels, zone_labels
 from ..scenes.text_only_scenes import describable_tasks, described_question, described_scene, fact_question
 from .class_prototypes import PrototypeSampler, smooth_noise
 from .config import SceneStage
+from .open_questions import open_question
 from .opinion_answers import question_about
 
 # Relative frequency of each task: finding the object named in a question takes the longest to learn.
@@ -62,6 +63,7 @@ WEIGHTS = {
     "height": 1.5,
 }
 WITHOUT_IMAGE = 0.02
+OPEN = 0.03  # fraction of questions that no scene answers
 LATER = 0.3  # fraction of questions asked after others, so that not every second turn is about "it"
 
 
@@ -247,6 +249,8 @@ def _caption(scene: Scene) -> str:
 
 def _one(rng: Generator, task: str, scene: Scene) -> QAPair | None:
     language: Language = "zh" if rng.random() < 0.5 else "en"
+    if rng.random() < OPEN:
+        return open_question(language, rng, with_image=rng.random() < 0.6)
     if rng.random() < WITHOUT_IMAGE:
         return without_image(language, rng) if rng.random() < 0.5 else fact_question(language, rng)
     exchange = exchange_of(task, scene, language, rng)
