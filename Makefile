@@ -96,10 +96,8 @@ ifndef TRANSFORMERS_SOURCE
 endif
 	$(BIN)/python -m pytest tests/transformers -rs
 
-# the page in a real browser; needs a Chromium (apt-get install chromium), and npm for axe's checks of accessibility
+# the page in a real browser; needs a Chromium (apt-get install chromium)
 test-web: .venv/.all
-	mkdir -p runs/axe
-	test -f runs/axe/axe.min.js || { npm pack --silent --pack-destination runs/axe axe-core@4.14.1 && tar -xzf runs/axe/axe-core-4.14.1.tgz -C runs/axe --strip-components 1 package/axe.min.js; } || echo "axe-core is missing; only the names of controls are checked"
 	$(BIN)/python -m pytest tests/web -rs
 
 # the clients that people use, each in an environment of its own, against a real server; JavaScript's need npm

@@ -1,18 +1,17 @@
-"""Accessibility: names of all controls, and axe-core's checks where `make test-web` has fetched it."""
+"""Accessibility: names of all controls, and axe-core's checks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from .chromium import SAMPLES, PageServer, answers, ask
 
 pytestmark = pytest.mark.slow
 
-AXE = Path(__file__).parents[2] / "runs" / "axe" / "axe.min.js"
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, a")].filter((element) => {
   if (!element.checkVisibility({ visibilityProperty: true })) return false;
   const label = element.getAttribute("aria-label") || element.labels?.[0]?.textContent;
@@ -41,8 +40,6 @@ def test_axe_finds_nothing_serious(
 
 def check(page: Page) -> None:
     assert page.evaluate(NAMELESS) == []
-    if AXE.exists():
-        page.evaluate(AXE.read_text("utf-8") + ";0")
-        found = page.evaluate("axe.run().then(({violations}) => violations)")
-        serious = [it for it in found if it["impact"] in ("serious", "critical")]
-        assert serious == [], [(it["id"], [node["html"] for node in it["nodes"]]) for it in serious]
+    found = Axe().run(page).response["violations"]
+    serious = [it for it in found if it["impact"] in ("serious", "critical")]
+    assert serious == [], [(it["id"], [node["html"] for node in it["nodes"]]) for it in serious]
