@@ -28,13 +28,13 @@ from visualglm.conversation import VisualGLM, load
 from visualglm.evaluation.answer_matching import named_kind
 from visualglm.evaluation.answering import AskedQuestion, EncodedImages, answer_all, encode
 from visualglm.evaluation.confidence import fraction_of
-from visualglm.evaluation.scenes.concepts import by_key, overlap
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Kind, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm.hub.local_folder import packed_model
-from visualglm.preprocessing.images import VisualGLMImageProcessor
 
 from ..training.imagenet_classes import kind_probabilities, named_kinds
+from ..training.open_questions import ANSWERS, wordings
+from ..training.stem_features import pooled_features
 from ..training.stem_weights import NAME, StemWeights, fetch_stem
 from .album_images import AlbumImages, Shown
 
@@ -54,9 +54,11 @@ FORMS: tuple[tuple[str, dict[Language, str]], ...] = (
     ("background", {"zh": "背景是什么？", "en": "What is the background?"}),
 )
 ASKED_IMAGES = 250
+OPEN_IMAGES = 12
 CONFIDENT = 0.5
 CHINESE = re.compile(r"[\u3400-\u9fff]")
 LATIN = re.compile(r"[A-Za-z]{3,}")
+UNSURE = re.compile("不确定|not sure")
 LOOP = re.compile(r"(.{2,}?)\1{3,}")
 """The same characters four times in a row."""
 
@@ -119,28 +121,49 @@ def read_list(path: Path) -> list[dict[str, str]]:
 
 
 def measure(model: VisualGLM, photos: Sequence[Photo], stem: StemWeights | None) -> dict[str, Any]:
-    """Measure names in both languages with controls, the 500 answers, and the classifier alone."""
+    """Measure names in both languages with controls, the 500 answers, open questions, and the classifier alone."""
     seen = encode(model, (photo.image for photo in photos))
     figures: dict[str, Any] = {}
     for language in LANGUAGES:
-        right = _named(model, photos, seen, language, 0)
-        entry = _by_group(photos, right)
-        entry["other picture shown"] = fraction_of(_named(model, photos, seen, language, len(photos) // 2))
+        told = _told(model, photos, seen, language, 0)
+        kinds = [named_kind(answer, language) for answer in told]
+        entry = _names_and_doubts(photos, kinds, [not UNSURE.search(answer) for answer in told])
+        others = _told(model, photos, seen, language, len(photos) // 2)
+        entry["other picture shown"] = fraction_of(_right(photos, [named_kind(a, language) for a in others]))
         figures[f"names, {language}"] = entry
     figures["commonest name"] = _commonest(photos)
     figures["500 answers"] = _answers(model, photos, seen)
+    figures["open questions"] = _open_answers(model, seen)
     if stem is not None:
         figures["classifier alone"] = classifier_figures(photos, stem)
     return figures
 
 
-def _named(
-    model: VisualGLM, photos: Sequence[Photo], seen: EncodedImages, language: Language, shift: int
-) -> list[bool]:
+def _told(model: VisualGLM, photos: Sequence[Photo], seen: EncodedImages, language: Language, shift: int) -> list[str]:
+    """Ask what each photograph shows."""
     question = FORMS[0][1][language]
     asked = [AskedQuestion(i, QAPair("name", language, question, "", "")) for i in range(len(photos))]
-    told = answer_all(model, asked, seen.embeds, shift)
-    return [p.shown.is_called(named_kind(a.answer, language)) for p, a in zip(photos, told, strict=True)]
+    return [told.answer for told in answer_all(model, asked, seen.embeds, shift)]
+
+
+def _right(photos: Sequence[Photo], kinds: Sequence[Kind | None]) -> list[bool]:
+    return [photo.shown.is_called(kind) for photo, kind in zip(photos, kinds, strict=True)]
+
+
+def _names_and_doubts(photos: Sequence[Photo], kinds: Sequence[Kind | None], given: Sequence[bool]) -> dict[str, Any]:
+    """Shares of right names by group, of answers that give a name without doubt, and of right ones among those."""
+    right = _right(photos, kinds)
+    near = [photo.shown.is_near(kind) for photo, kind in zip(photos, kinds, strict=True)]
+    never = [photo.shown.source not in EARLIER_TRAINED for photo in photos]
+    entry = _by_group(photos, right)
+    for name, inside in (("", [True] * len(photos)), (", never trained", never)):
+        kept = [flag and sure for flag, sure in zip(inside, given, strict=True)]
+        entry[f"given{name}"] = fraction_of([sure for sure, flag in zip(given, inside, strict=True) if flag])
+        entry[f"right of those given{name}"] = fraction_of([hit for hit, flag in zip(right, kept, strict=True) if flag])
+        entry[f"right or near of those given{name}"] = fraction_of(
+            [hit for hit, flag in zip(near, kept, strict=True) if flag]
+        )
+    return entry
 
 
 def _by_group(photos: Sequence[Photo], right: Sequence[bool]) -> dict[str, Any]:
@@ -206,31 +229,29 @@ def fault_of_form(answer: str, language: Language) -> str:
     return "loop" if LOOP.search(answer) else ""
 
 
+def _open_answers(model: VisualGLM, seen: EncodedImages) -> dict[str, Any]:
+    """Count, by group, the honest answers to wordings that are never trained on, about evenly spaced photographs."""
+    images = np.linspace(0, len(seen.embeds) - 1, OPEN_IMAGES).round().astype(int).tolist()
+    figures = {}
+    for group, honest in ANSWERS.items():
+        asked = [
+            AskedQuestion(index, QAPair(group, language, question, honest[language], ""))
+            for language in LANGUAGES
+            for question in wordings(group, language, "test")
+            for index in images
+        ]
+        told = answer_all(model, asked, seen.embeds)
+        figures[group] = fraction_of([one.answer == one.exchange.answer for one in told])
+    return figures
+
+
 @torch.no_grad()
-def classifier_figures(photos: Sequence[Photo], stem: StemWeights, size: int = 144) -> dict[str, Any]:
+def classifier_figures(photos: Sequence[Photo], stem: StemWeights) -> dict[str, Any]:
     """Name the photographs by the classifier's most likely kind, at the model's image size."""
-    probabilities = torch.cat(list(_classified(photos, stem, size)))
-    chance, best = kind_probabilities(probabilities).max(-1)
+    pooled = pooled_features([photo.image for photo in photos], stem)
+    chance, best = kind_probabilities((pooled @ stem.classes.T + stem.bias).softmax(-1)).max(-1)
     kinds = [named_kinds()[index] for index in best.tolist()]
-    right = [photo.shown.is_called(kind) for photo, kind in zip(photos, kinds, strict=True)]
-    near = [any(overlap(kind, other) for other in p.shown.kinds if other.key in by_key() and kind.key in by_key())
-            for p, kind in zip(photos, kinds, strict=True)]  # fmt: skip
-    given = [value >= CONFIDENT for value in chance.tolist()]
-    entry = _by_group(photos, right)
-    entry[f"given at {CONFIDENT}"] = fraction_of(given)
-    entry["right of those given"] = fraction_of([hit for hit, sure in zip(right, given, strict=True) if sure])
-    entry["right or near of those given"] = fraction_of([hit for hit, sure in zip(near, given, strict=True) if sure])
-    return entry
-
-
-def _classified(photos: Sequence[Photo], stem: StemWeights, size: int) -> Iterator[torch.Tensor]:
-    """Yield the classifier's probabilities [B, 1000] of batches of photographs."""
-    network = stem.network()
-    process = VisualGLMImageProcessor(size={"height": size, "width": size})
-    for start in range(0, len(photos), 32):
-        images = [photo.image for photo in photos[start : start + 32]]
-        _, pooled = network(process(images=images, return_tensors="pt")["pixel_values"])
-        yield (pooled @ stem.classes.T + stem.bias).softmax(-1)
+    return _names_and_doubts(photos, kinds, [value >= CONFIDENT for value in chance.tolist()])
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ def _kind(row: dict[str, str]) -> Kind | None:
     return Kind(row["concept"], row["category"], (row["zh"],), (row["en"],), row["plural"], row["measure"])
 
 
+@lru_cache(maxsize=1)
 def named_kinds() -> tuple[Kind, ...]:
     """Return each kind that a class has, once, in the order of the classes."""
     return tuple(dict.fromkeys(kind for kind in class_kinds() if kind is not None))
