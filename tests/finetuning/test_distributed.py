@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,13 @@ from visualglm.finetuning.finetuning_config import Finetuning
 from visualglm.finetuning.trainable_model import TRAINED
 from visualglm.finetuning.trainer import read_metrics
 
+from ..process_group import run_together
 from .conftest import BASE, rows, written
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-PRELOADED = ["torch", "peft", "transformers.trainer", "visualglm.finetuning.run"]
+PRELOADED = ["peft", "transformers.trainer", "visualglm.finetuning.run"]
 
 
 def silent(line: str) -> None:
@@ -60,27 +60,9 @@ def test_two_processes_learn_as_one(tmp_path: Path) -> None:
     assert len(one) == 4 and two == pytest.approx(one, rel=1e-4)
 
 
-def one_of(number: int, count: int, port: int, recipe: Finetuning, resume: bool) -> None:
-    """Run one process of a group, as torchrun starts it."""
-    torch.set_num_threads(1)
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", **dict(zip(names, map(str, (number, number, count, port)), strict=True))}
-    assert run.finetune(recipe, silent, resume, device="cpu")
-
-
-def together(recipe: Finetuning, count: int = 2, resume: bool = False) -> None:
-    """Run a recipe in a group of processes forked after the imports."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = [context.Process(target=one_of, args=(number, count, port, recipe, resume)) for number in range(count)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join()
-    assert [process.exitcode for process in started] == [0] * count
+def together(recipe: Finetuning, resume: bool = False) -> None:
+    """Run a recipe in two processes."""
+    run_together(partial(run.finetune, recipe, silent, resume, device="cpu"), PRELOADED)
 
 
 def test_two_processes_with_half_the_model_each_learn_as_one(recipe: Any) -> None:

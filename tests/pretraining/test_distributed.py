@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,8 @@ from visualglm.hub.local_folder import packed_model
 from visualglm.pretraining.batches import BatchShare
 from visualglm.pretraining.config import PretrainingConfig, read_pretraining_config
 from visualglm.pretraining.trainer import Trainer
+
+from ..process_group import run_together
 
 pytestmark = pytest.mark.slow
 
@@ -118,27 +119,14 @@ class Stopped(Trainer):
             os._exit(0)
 
 
-def one_of(number: int, count: int, port: int, recipe: PretrainingConfig, kind: type[Trainer]) -> None:
-    """Run one process of a group, as torchrun starts it."""
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", **dict(zip(names, map(str, (number, number, count, port)), strict=True))}
-    kind(recipe, silent).run()
-
-
-def together(recipe: PretrainingConfig, kind: type[Trainer] = Trainer, count: int = 2) -> dict[str, torch.Tensor]:
-    """Run a recipe in a group of processes; return the saved weights."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "visualglm.pretraining.trainer"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = [context.Process(target=one_of, args=(number, count, port, recipe, kind)) for number in range(count)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join()
-    assert [process.exitcode for process in started] == [0] * count
+def together(recipe: PretrainingConfig, kind: type[Trainer] = Trainer) -> dict[str, torch.Tensor]:
+    """Run a recipe in two processes; return the saved weights."""
+    run_together(partial(run_trainer, kind, recipe), ["visualglm.pretraining.trainer"])
     return load_file(Path(recipe.output) / "model" / "model.safetensors")
+
+
+def run_trainer(kind: type[Trainer], recipe: PretrainingConfig) -> None:
+    kind(recipe, silent).run()
 
 
 def test_a_sharded_run_goes_on_with_its_moments(captions: Path, tmp_path: Path) -> None:

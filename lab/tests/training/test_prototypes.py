@@ -22,8 +22,8 @@ from visualglm_lab.training.class_prototypes import PrototypeSampler, write_feat
 from visualglm_lab.training.config import SceneStage, SceneTrainingConfig
 from visualglm_lab.training.imagenet_classes import CLASSES, named_kinds
 from visualglm_lab.training.losses import replaced_pooled
-from visualglm_lab.training.opinion_answers import KEPT_FOR_TESTS, NOT_SURE, answer_for, question_about
-from visualglm_lab.training.stem_features import CROPS, write_album_features
+from visualglm_lab.training.opinion_answers import KEPT_FOR_TESTS, NOT_SURE, THERE_IS, answer_for, question_about
+from visualglm_lab.training.stem_features import CROPS, SIDE, write_album_features
 from visualglm_lab.training.stem_weights import NAME, StemWeights, add_stem
 from visualglm_lab.training.trainer import SceneTrainer
 
@@ -58,10 +58,18 @@ def test_vectors_are_believed_as_much_as_was_drawn_and_look_real() -> None:
     assert torch.equal(vectors, sampler.sample(200, np.random.default_rng(0)))
 
 
-def test_photographs_are_a_part_of_what_is_sampled() -> None:
-    photographs = torch.full((5, 1280), 7.0)
-    vectors = PrototypeSampler(**classifier(), photographs=photographs).sample(200, np.random.default_rng(0))
-    assert 0.1 < (vectors == 7).all(-1).float().mean() < 0.3
+def test_vectors_are_seen_beside_scenes_photographs_and_noise() -> None:
+    """The images are of kinds that real vectors come with, so that only the vector tells what to answer."""
+    pixels = torch.full((5, 3, 8, 8), 7.0)
+    sampler = PrototypeSampler(**classifier(), photographs=torch.full((5, 1280), 2.0), pixels=pixels)
+    rng = np.random.default_rng(0)
+    seen = sampler.images(torch.zeros(200, 3, 8, 8), rng)
+    photographed = (seen == 7).flatten(1).all(-1).float().mean()
+    scenes = (seen == 0).flatten(1).all(-1).float().mean()
+    assert 0.25 < photographed < 0.45 and 0.4 < scenes < 0.6
+    drawn = sampler.crops(3, rng)
+    assert drawn is not None and drawn[0].shape == (3, 3, 8, 8) and (drawn[1] == 2).all()
+    assert PrototypeSampler(**classifier()).crops(3, rng) is None
 
 
 def test_features_of_an_album_and_photographs_are_written_once(album: Path, tmp_path: Path) -> None:
@@ -72,7 +80,9 @@ def test_features_of_an_album_and_photographs_are_written_once(album: Path, tmp_
     rows = np.load(album / "features.npy")
     assert len(rows) == len(np.load(album / "album.npy"))
     sampler = PrototypeSampler.load(album)
-    assert len(sampler.features) == 16 and sampler.photographs is not None and len(sampler.photographs) == CROPS
+    assert len(sampler.features) == 16
+    assert sampler.photographs is not None and sampler.photographs.shape == (CROPS, 1280)
+    assert sampler.pixels is not None and sampler.pixels.shape == (CROPS, 3, SIDE, SIDE)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +102,11 @@ def test_features_of_an_album_and_photographs_are_written_once(album: Path, tmp_
 def test_an_answer_says_no_more_than_is_likely(chances: dict[str, float], zh: str, en: str) -> None:
     assert answer_for(opinion(**chances), "zh") == zh
     assert answer_for(opinion(**chances), "en") == en
+
+
+def test_an_inventory_is_answered_in_its_own_form() -> None:
+    assert answer_for(opinion(dog=0.9), "zh", THERE_IS) == "图中有一只狗。"
+    assert answer_for(opinion(dog=0.9), "en", THERE_IS) == "There is a dog."
 
 
 def test_some_wordings_are_kept_for_tests() -> None:

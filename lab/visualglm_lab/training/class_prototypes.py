@@ -27,18 +27,26 @@ from .imagenet_classes import CLASSES, class_kinds, kind_probabilities
 FILE = "stem.safetensors"
 FACTORS = torch.linspace(0, 1, 49) ** 2
 BELIEFS = (0.3, 0.98)
-PHOTOGRAPHED = 0.2
-"""Fraction of vectors that are of free photographs, where there are any."""
+PHOTOGRAPHED, NOISE = 0.35, 0.15
+"""Fractions of sampled vectors that are seen beside a crop of a free photograph, or noise, instead of a scene."""
 
 
 class PrototypeSampler:
     """Samples vectors from `features` [N, 1280] of free images and a classifier (`classes` [1000, 1280], `bias`).
 
-    `photographs` [M, 1280] are features of crops of free photographs.
+    `photographs` [M, 1280] are features of crops of free photographs, `pixels` [M, 3, S, S] their `pixel_values`.
     """
 
-    def __init__(self, features: Tensor, classes: Tensor, bias: Tensor, photographs: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        features: Tensor,
+        classes: Tensor,
+        bias: Tensor,
+        photographs: Tensor | None = None,
+        pixels: Tensor | None = None,
+    ) -> None:
         self.photographs = None if photographs is None else photographs.float()
+        self.pixels = None if pixels is None else pixels.float()
         self.features, self.classes, self.bias = features.float(), classes.float(), bias.float()
         covariance = self.features.T.cov(correction=0)
         self.directions = (self.classes - self.classes.mean(0)) @ covariance
@@ -72,11 +80,27 @@ class PrototypeSampler:
         wanted = torch.from_numpy(rng.uniform(*BELIEFS, size=count)).float()
         reached = belief >= wanted[:, None]
         first = torch.where(reached.any(-1), reached.int().argmax(-1), belief.argmax(-1))
-        made = tried[torch.arange(count), first]
-        if self.photographs is None:
-            return made
-        shown = self.photographs[torch.from_numpy(rng.integers(len(self.photographs), size=count))]
-        return torch.where(torch.from_numpy(rng.random(count) < PHOTOGRAPHED)[:, None], shown, made)
+        return tried[torch.arange(count), first]
+
+    def images(self, scenes: Tensor, rng: Generator) -> Tensor:
+        """Choose what is seen beside sampled vectors [count, 3, S, S]: a scene, a crop of a photograph, or noise.
+
+        All are kinds of images that real vectors come with, too, so that only the vector tells what to answer.
+        """
+        images = scenes.clone()
+        for index, draw in enumerate(rng.random(len(scenes))):
+            if draw < NOISE:
+                images[index] = coloured_noise(scenes.shape[-1], rng)
+            elif draw < NOISE + PHOTOGRAPHED and self.pixels is not None:
+                images[index] = self.pixels[rng.integers(len(self.pixels))]
+        return images
+
+    def crops(self, count: int, rng: Generator) -> tuple[Tensor, Tensor] | None:
+        """Draw crops of photographs with their own vectors, [count, 3, S, S] and [count, 1280]."""
+        if self.photographs is None or self.pixels is None:
+            return None
+        chosen = torch.from_numpy(rng.integers(len(self.pixels), size=count))
+        return self.pixels[chosen], self.photographs[chosen]
 
     def probabilities(self, vectors: Tensor) -> Tensor:
         """Return the classifier's probabilities: [..., 1280] -> [..., 1000]."""
@@ -96,16 +120,25 @@ def _class_shares() -> npt.NDArray[np.float64]:
 
 
 def write_features(
-    folder: Path, features: Tensor, classes: Tensor, bias: Tensor, photographs: Tensor | None = None
+    folder: Path,
+    features: Tensor,
+    classes: Tensor,
+    bias: Tensor,
+    photographs: Tensor | None = None,
+    pixels: Tensor | None = None,
 ) -> None:
     """Write what `PrototypeSampler.load` reads, in float16."""
     tensors = {"features": features, "classes": classes, "bias": bias}
-    if photographs is not None:
-        tensors["photographs"] = photographs
+    if photographs is not None and pixels is not None:
+        tensors |= {"photographs": photographs, "pixels": pixels}
     save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, folder / FILE)
 
 
-def smooth_noise(count: int, side: int, rng: Generator) -> Tensor:
-    """Draw images without objects, [count, 3, side, side]: soft colours, normalised like `pixel_values`."""
-    coarse = torch.from_numpy(rng.standard_normal((count, 3, 5, 5)).astype(np.float32))
-    return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)
+def coloured_noise(side: int, rng: Generator) -> Tensor:
+    """Draw an image without objects, [3, side, side], normalised like `pixel_values`: noise at all scales."""
+    image = torch.zeros(1, 3, side, side)
+    for cells in (2, 4, 9, 18, 36, 72):
+        coarse = torch.from_numpy(rng.standard_normal((1, 3, cells, cells)).astype(np.float32))
+        coarse *= 2 / cells**0.5
+        image += torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)
+    return image[0]

@@ -39,11 +39,11 @@ SCENE_LEARNING = {
 
 @contextmanager
 def replaced_pooled(vit: VisionTransformer, pooled: Tensor) -> Iterator[None]:
-    """Put `pooled` [P, 1280] in the place of the stem's pooled features, and zeros in the place of its maps."""
+    """Put `pooled` [P, 1280] in the place of the stem's pooled features; its maps stay."""
 
     def replace(module: nn.Module, inputs: Any, output: tuple[list[Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
         maps, own = output
-        return [torch.zeros_like(x) for x in maps], pooled.to(own)
+        return maps, pooled.to(own)
 
     stem = cast(StemEmbed, vit.mixins["patch_embedding"]).stem
     hook = stem.register_forward_hook(replace)

@@ -25,7 +25,9 @@ from .open_questions import open_question
 LIKELY, AGREED = 0.5, 0.65
 KEPT_FOR_TESTS = 2
 """Wordings at the end of the list of questions that are never trained on, to test paraphrases."""
-OPEN_SHARE = 0.15
+OPEN_SHARE, LIST_SHARE = 0.15, 0.3
+IT_IS: dict[Language, str] = {"zh": "这是{}。", "en": "It is {}."}
+THERE_IS: dict[Language, str] = {"zh": "图中有{}。", "en": "There is {}."}
 NOT_SURE: dict[Language, str] = {"zh": "我不确定这是什么。", "en": "I am not sure what this is."}
 
 
@@ -33,30 +35,33 @@ def question_about(opinion: Tensor, language: Language, rng: Generator) -> QAPai
     """Ask what an image shows, or sometimes what no image can tell; the answer follows the opinion [kinds]."""
     if rng.random() < OPEN_SHARE:
         return open_question(language, rng)
-    question = pick(rng, QUESTIONS["name"][language][:-KEPT_FOR_TESTS])
-    return QAPair("name", language, question, answer_for(opinion, language), "")
+    task = "list" if rng.random() < LIST_SHARE else "name"
+    question = pick(rng, QUESTIONS[task][language][:-KEPT_FOR_TESTS])
+    return QAPair(task, language, question, answer_for(opinion, language, THERE_IS if task == "list" else IT_IS), "")
 
 
-def answer_for(opinion: Tensor, language: Language) -> str:
-    """Name the likely kind, the family or the category of the likely kinds, or say that it is not sure."""
+def answer_for(opinion: Tensor, language: Language, form: dict[Language, str] = IT_IS) -> str:
+    """Name the likely kind, the family or the category of the likely kinds, or say that it is not sure.
+
+    `form` is the sentence that states a kind in place of `{}`.
+    """
     chance, best = opinion.max(-1)
+
+    def state(kind: Kind) -> str:
+        return form[language].format(counted(1, kind, None, language))
+
     if chance >= LIKELY:
-        return _this_is(named_kinds()[int(best)], language)
-    groups: tuple[tuple[dict[str, Tensor], Callable[[str, Language], str]], ...] = (
-        (_members_of_families(), lambda key, language: _this_is(by_key()[key], language)),
-        (_members_of_categories(), _unsure_but),
+        return state(named_kinds()[int(best)])
+    groups: tuple[tuple[dict[str, Tensor], Callable[[str], str]], ...] = (
+        (_members_of_families(), lambda key: state(by_key()[key])),
+        (_members_of_categories(), lambda key: _unsure_but(key, language)),
     )
     for members, say in groups:
         sums = {key: float(opinion[numbers].sum()) for key, numbers in members.items()}
         key = max(sums, key=lambda key: sums[key])
         if sums[key] >= AGREED:
-            return say(key, language)
+            return say(key)
     return NOT_SURE[language]
-
-
-def _this_is(kind: Kind, language: Language) -> str:
-    phrase = counted(1, kind, None, language)
-    return f"这是{phrase}。" if language == "zh" else f"It is {phrase}."
 
 
 def _unsure_but(key: str, language: Language) -> str:

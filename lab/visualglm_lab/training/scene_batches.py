@@ -35,7 +35,7 @@ from visualglm.pretraining.batches import (
 from ..scenes.cutouts import Album
 from ..scenes.patch_labels import patch_labels, zone_labels
 from ..scenes.text_only_scenes import describable_tasks, described_question, described_scene, fact_question
-from .class_prototypes import PrototypeSampler, smooth_noise
+from .class_prototypes import PrototypeSampler
 from .config import SceneStage
 from .open_questions import open_question
 from .opinion_answers import question_about
@@ -90,7 +90,7 @@ class Labels:
 
 @dataclass
 class PrototypeBatch:
-    """Questions about sampled features: `pixel_values` [M, 3, S, S] without objects, `pooled` [M, 1280], rows."""
+    """Questions about sampled features: `pixel_values` [M, 3, S, S] of other images, `pooled` [M, 1280], rows."""
 
     pixel_values: Tensor
     pooled: Tensor
@@ -179,18 +179,24 @@ class SceneBatches(IterableDataset[Batch]):
             captions = [self.prompts.caption(_caption(scene)) for scene in scenes]
             return SceneBatch(pixel_values, [], caption_block(captions, self._pad), self._labels(scenes))
         asked = [(index, exchange) for index, scene in enumerate(scenes) for exchange in self._questions(scene)]
-        prototypes = self._prototypes(chosen[0], pixel_values.shape[-1])
+        prototypes = self._prototypes(chosen[0])
         return SceneBatch(pixel_values, self._blocks(asked), labels=self._labels(scenes), prototypes=prototypes)
 
-    def _prototypes(self, seed: int, side: int) -> PrototypeBatch | None:
+    def _prototypes(self, seed: int) -> PrototypeBatch | None:
         count = round(self.stage.prototypes * self.stage.images)
         if self.sampler is None or not count:
             return None
         rng = np.random.default_rng(seed + 3)
-        pooled = self.sampler.sample(count, rng)
+        mix = replace(self.stage.mix, large=1.0, letters=0.0, frames=0.0)
+        scenes = [scene_of(seed + index, 1, 1, False, self.album, mix) for index in range(count)]
+        shown = self.images([render_scene(scene) for scene in scenes], return_tensors="pt")["pixel_values"]
+        shown, pooled = self.sampler.images(shown, rng), self.sampler.sample(count, rng)
+        crops = self.sampler.crops(-(-count // 4), rng)
+        if crops is not None:
+            shown, pooled = (torch.cat([a, b]) for a, b in zip((shown, pooled), crops, strict=True))
         opinions = self.sampler.opinion(pooled)
-        asked = [(n, question_about(opinions[n], language, rng)) for n in range(count) for language in LANGUAGES]
-        return PrototypeBatch(smooth_noise(count, side, rng), pooled, self._blocks(asked))
+        asked = [(n, question_about(opinions[n], language, rng)) for n in range(len(pooled)) for language in LANGUAGES]
+        return PrototypeBatch(shown, pooled, self._blocks(asked))
 
     @property
     def _pad(self) -> int:

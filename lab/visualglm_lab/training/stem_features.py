@@ -38,12 +38,16 @@ MOST_KEPT = 3000
 @torch.no_grad()
 def pooled_features(images: Sequence[Image.Image], stem: StemWeights, side: int = SIDE) -> Tensor:
     """Compute [N, 1280] pooled features of images."""
-    network, process = stem.network(), VisualGLMImageProcessor(size={"height": side, "width": side})
-    parts = []
-    for start in range(0, len(images), BATCH):
-        batch = list(images[start : start + BATCH])
-        parts.append(network(process(images=batch, return_tensors="pt")["pixel_values"])[1])
-    return torch.cat(parts)
+    network = stem.network()
+    parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    return torch.cat([network(pixel_values(part, side))[1] for part in parts])
+
+
+def pixel_values(images: Sequence[Image.Image], side: int = SIDE) -> Tensor:
+    """Return [N, 3, side, side], as the model sees images."""
+    process = VisualGLMImageProcessor(size={"height": side, "width": side})
+    pixels: Tensor = process(images=list(images), return_tensors="pt")["pixel_values"]
+    return pixels
 
 
 def crops(photograph: Image.Image, rng: Generator) -> Iterator[Image.Image]:
@@ -66,7 +70,8 @@ def write_album_features(folder: Path, stem: StemWeights, photographs: Sequence[
     np.save(folder / "features.npy", whiten_features(rows, trained))
     kept = torch.from_numpy(np.flatnonzero(train))
     kept = kept[torch.linspace(0, len(kept) - 1, min(len(kept), MOST_KEPT)).long()]
-    write_features(folder, found[kept], stem.classes, stem.bias, pooled_features(shown, stem) if shown else None)
+    photographed = (pooled_features(shown, stem), pixel_values(shown)) if shown else ()
+    write_features(folder, found[kept], stem.classes, stem.bias, *photographed)
 
 
 def main() -> None:
