@@ -22,7 +22,9 @@ def finetune(
         str | None,
         data_option(metavar="FILE", help="A .json list of {img, prompt, label}, a .jsonl of messages, or a .csv."),
     ] = None,
-    output: Annotated[str | None, output_option(metavar="DIR", help="New folder for the result.")] = None,
+    output: Annotated[
+        str | None, output_option("--output", "-o", metavar="DIR", help="New folder for the result.")
+    ] = None,
     method: Annotated[
         Method | None,
         model_option(metavar="lora|qlora|ptuning|full", help="Fine-tuning method. Default: lora."),
