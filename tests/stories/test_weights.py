@@ -254,12 +254,14 @@ def test_merged_and_converted(folder: Path, show: Any) -> None:
     Before: There was no script to convert between sat and Hugging Face, which order the rows of `query_key_value`
     differently; merging LoRA failed, and P-tuning was not mentioned at all.
 
-    以前：sat 与 Hugging Face 之间没有转换脚本，而两者 `query_key_value` 的行顺序不同；合并 LoRA 会出错，P-tuning 则完全没有说明。
+    以前：sat 与 Hugging Face 之间没有转换脚本，而两者 `query_key_value` 的行顺序不同；合并 LoRA 会出错，P-tuning
+    则完全没有说明。
 
     Now: `merge` and `convert` write any format, and converting back and forth is bit-exact. Upstream's Hugging Face
     format cannot store a P-tuning prefix; converting one to it is refused, with the formats that can store it.
 
-    现在：`merge` 和 `convert` 可写出任何格式，来回转换后逐位相同。上游的 Hugging Face 格式无法保存 P-tuning 前缀，转换时会被拒绝，并说明哪些格式可以保存。
+    现在：`merge` 和 `convert` 可写出任何格式，来回转换后逐位相同。上游的 Hugging Face 格式无法保存 P-tuning 前缀，
+    转换时会被拒绝，并说明哪些格式可以保存。
 
         visualglm merge visualglm-6b runs/lora merged --to hf
         visualglm convert merged merged-sat --to sat

@@ -51,7 +51,7 @@ def evaluate(
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
-        output_option("--compare", metavar="A B", help="Compare two finished folders; answers nothing."),
+        output_option("--compare", metavar="A B", help="Compare two finished folders; runs no model."),
     ] = None,
     as_json: options.Json = False,
     batch_size: Annotated[str, performance_option(metavar="N", help="Questions in one batch, or auto.")] = "auto",

@@ -40,7 +40,7 @@ def finetune(
             "--set", metavar="KEY=VALUE", help="Override a setting of the recipe, e.g. --set epochs=5 (repeatable)."
         ),
     ] = None,
-    check: Annotated[bool, data_option("--check", help="Report what the data holds and exit.")] = False,
+    check: Annotated[bool, data_option("--check", help="Check the data, print a summary and exit.")] = False,
     resume: Annotated[
         bool, output_option("--resume", help="Continue from the newest checkpoint in the output folder.")
     ] = False,
