@@ -4,7 +4,7 @@
 
 Runs `visualglm evaluate` into `runs/evaluate-mini/FORM/TASK` (resumable; reports are there), compares each form with
 the unchanged model row by row, and stores `benchmarks/results/evaluate_mini.json`. The adapter is a LoRA trained here
-on counting questions about drawn scenes of training seeds. A drawn world measures binding and presence, not
+on counting questions about drawn scenes of training seeds. Drawn scenes measure binding and presence, not
 photographs.
 """
 

@@ -76,7 +76,7 @@ def memory_figures(kind: str) -> dict[str, Any]:
         settings = [f"batch={ROWS[kind]}", *(["dtype='bfloat16'"] if kind == "wide" else [])]
         found = {method: child(folder, rows, method, settings, model) for method in METHODS[kind]}
     for figures in found.values():
-        figures["measured_over_foretold"] = round(figures["peak_bytes"] / figures["foretold_bytes"], 2)
+        figures["measured_over_estimated"] = round(figures["peak_bytes"] / figures["estimated_bytes"], 2)
         figures.pop("cpu_seconds")
     facts = {"scaled": True, "blocks": BLOCKS, "of_blocks": UNCUT_BLOCKS} if kind == "wide" else {"scaled": False}
     return {**facts, "rows_per_step": ROWS[kind], "methods": found}
@@ -159,8 +159,8 @@ def one_run(data: str, output: str, method: str, model: str | None, settings: li
     memory, (peak_bytes, seconds) = plans[0].memory, spent[0]
     mapped = mapped_files() - files  # weights that are still pages of their file
     return {
-        "foretold_bytes": memory.total,
-        "foretold": dataclasses.asdict(memory),
+        "estimated_bytes": memory.total,
+        "estimated": dataclasses.asdict(memory),
         "peak_bytes": peak_bytes - program + mapped,
         "of_it_mapped_bytes": mapped,
         "program_bytes": program,

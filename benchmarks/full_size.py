@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=None, help="folder for the 15.6 GB (default: a temporary one)")
     parser.add_argument("--tokens", type=int, default=16, help="tokens to generate")
-    parser.add_argument("--output", type=Path, default=None, help="file for the figures")
+    parser.add_argument("-o", "--output", type=Path, default=None, help="file for the figures")
     parser.add_argument("--quantize", type=int, choices=(8, 4))
     parser.add_argument("--quantize-vision", type=int, choices=(8, 4))
     parser.add_argument("--quantize-vocabulary", type=int, choices=(8,))
@@ -110,8 +110,8 @@ def measure(
         "load_seconds": round(loading, 1),
         "peak_anonymous_gb": round(peak[0] / 1e9, 2),
         "peak_over_model": round(peak[0] / size, 3),
-        "foretold_weights_gb": round(estimate.weights / 1e9, 2),
-        "foretold_peak_gb": round(estimate.loading / 1e9, 2),
+        "estimated_weights_gb": round(estimate.weights / 1e9, 2),
+        "estimated_peak_gb": round(estimate.loading / 1e9, 2),
         "limit_gb": limit,
         "quantization": None if plan is None else plan.modules,
         "anonymous_after_load_gb": round(after / 1e9, 2),

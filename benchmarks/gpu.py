@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--peers", type=Path, help="a Python that has deep-training and sat, with a CUDA torch")
-    parser.add_argument("--output", type=Path, default=RESULTS / "gpu.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "gpu.json")
     options = parser.parse_args()
     config = VisualGLMConfig.from_pretrained(visualglm.packed_model()) if options.small else VisualGLMConfig()
     config.tie_word_embeddings = False  # as in the 6B; a tied head cannot be in other bits than its table

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--scenes", type=int, default=40, help="drawn scenes; about 40 questions each")
     parser.add_argument("--questions", type=int, default=1000, help="number of questions, evenly chosen")
-    parser.add_argument("--output", type=Path, default=RESULTS / "quantization_quality.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "quantization_quality.json")
     options = parser.parse_args()
     forms = measure(options.model, options.scenes, options.questions)
     store(options.output, {**origin(__file__), "model": options.model or "visualglm-mini", "forms": forms})

@@ -63,7 +63,7 @@ def finetune_memory(language: str) -> str:
     """Build the table of estimated and measured peak memory of fine-tuning."""
     words, result = WORDS[language], stored("finetuning")
     rows = [
-        f"| {words[f'memory_{kind}'].format(**result[kind])} | `{method}` | {in_words(found['foretold_bytes'])} | "
+        f"| {words[f'memory_{kind}'].format(**result[kind])} | `{method}` | {in_words(found['estimated_bytes'])} | "
         f"{in_words(found['peak_bytes'])} | {in_words(found['of_it_mapped_bytes'])} |"
         for kind in ("packed", "wide")
         if kind in result
@@ -183,7 +183,7 @@ def upstream(language: str) -> str:
 
 
 def evaluate_mini(language: str) -> str:
-    """What `make evaluate-mini` measured of the packed model's forms, on every offline task."""
+    """Build the table of the packed model's forms on every offline task, as `make evaluate-mini` measured them."""
     words, result = WORDS[language], stored("evaluate_mini")
     forms = result["forms"]
     rows = [(words["evaluate_head"], *(words["evaluate_forms"][form] for form in forms)), ("---",) * (1 + len(forms))]

@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--requests", type=int, default=64, help="for each number of clients")
     parser.add_argument("--tokens", type=int, default=32, help="of an answer at most")
-    parser.add_argument("--output", type=Path, default=RESULTS / "vllm_throughput.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "vllm_throughput.json")
     parser.add_argument("--vllm-python", type=Path, default=ROOT / ".venv-vllm" / "bin" / "python")
     options = parser.parse_args()
     found = {

@@ -1,6 +1,6 @@
-"""A image and a question to `visualglm serve`, with OpenAI's client: `python client_openai.py IMAGE QUESTION`.
+"""Send an image and a question to `visualglm serve` with OpenAI's client: `python client_openai.py IMAGE QUESTION`.
 
-VISUALGLM_URL (default http://127.0.0.1:8080) and VISUALGLM_KEY say where, and with which key.
+VISUALGLM_URL (default http://127.0.0.1:8080) is the server's address, VISUALGLM_KEY the API key.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Upstream's API as its clients call it, without packages: `python client_upstream.py IMAGE QUESTION ...`."""
+"""Call upstream's API with the standard library: `python client_upstream.py IMAGE QUESTION ...`."""
 
 import base64
 import json

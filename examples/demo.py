@@ -1,4 +1,4 @@
-"""The first answer: streams what the packed model says about a bundled image, two turns each in Chinese and English.
+"""Stream the packed model's answers about a sample image, two turns each in Chinese and English.
 
 `--record FILE` also writes the dialogues as JSON, for the README to quote.
 """

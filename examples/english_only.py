@@ -1,8 +1,9 @@
-"""Asks many English questions in English mode and counts answers with a Chinese character in them: there are none.
+"""Ask many English questions in English mode and count answers with a Chinese character; there should be none.
 
     python examples/english_only.py [--questions 200] [--model FOLDER]
 
-Each is asked twice, sampled: `Conversation` with language "en", and sat's `chat` with upstream's `invalid_slices`.
+Each question is asked twice, with sampling: by `Conversation` with language "en", and by sat's `chat` with upstream's
+`invalid_slices`.
 Prints one JSON object; exit code 1 if a Chinese character was found.
 """
 
@@ -34,7 +35,7 @@ QUESTIONS = (
 
 
 def count(questions: int, folder: str) -> dict[str, int]:
-    """How many answers there were on both roads, and how many of them had a Chinese character."""
+    """Count the answers of both interfaces, and those with a Chinese character."""
     opened = visualglm.load(folder, device="cpu")
     images = sorted((visualglm.packed_model() / "samples").glob("*.png"))
     asked = itertools.cycle(itertools.product(QUESTIONS, images))

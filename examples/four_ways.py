@@ -1,9 +1,9 @@
-"""One image and one question, greedily, through four interfaces: what differs, and that nothing else does.
+"""Ask one question about an image through four interfaces, greedily, and show what differs between them.
 
     python examples/four_ways.py [IMAGE] [QUESTION] [--model FOLDER]
 
-Prints each road's answer, its marks (问/答 or Q/A), its penalty rule, and the dtype of its pixels. Exit code 1 where
-two roads with the same marks answered differently although pixels and penalty were made equal.
+Prints each interface's answer, its prompt marks (问/答 or Q/A), its penalty rule, and the dtype of its pixels. The exit
+code is 1 if two interfaces with the same marks, pixels and penalty answered differently.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from visualglm.preprocessing.prompt import language_of
 
 
 @dataclass(frozen=True)
-class Road:
-    """One interface's answer, and what it does by its own."""
+class InterfaceAnswer:
+    """An interface's answer, and the settings that the interface chooses itself."""
 
     name: str
     marks: str
     pixels: str
     penalty: str
-    answer: str
+    text: str
 
 
-def four_ways(folder: str, image: str, question: str) -> list[Road]:
-    """Ask the question in all four ways, greedily and without a penalty, in float32."""
+def four_ways(folder: str, image: str, question: str) -> list[InterfaceAnswer]:
+    """Ask through all four interfaces, greedily and without a penalty, in float32."""
     opened = visualglm.load(folder, device="cpu", dtype="float32")
     model, _ = sat.VisualGLMModel.from_pretrained(folder, argparse.Namespace(device="cpu"))
     spoken = "Q/A" if language_of(question) == "en" else "问/答"
@@ -42,10 +42,10 @@ def four_ways(folder: str, image: str, question: str) -> list[Road]:
     greedy = {"do_sample": False, "max_length": 256}
     hugging_face, _ = opened.model.chat(opened.tokenizer, image, question, history=[], **greedy)
     conversation = opened.conversation(image).ask(question, **greedy).text
-    roads = [
-        Road("model.chat (HF style)", "问/答", "float32", every_id, hugging_face),
-        Road("Conversation.ask", spoken, "float32", every_id, conversation),
-        Road("visualglm ask", spoken, "float32", every_id, command_line(folder, image, question)),
+    answers = [
+        InterfaceAnswer("model.chat (HF style)", "问/答", "float32", every_id, hugging_face),
+        InterfaceAnswer("Conversation.ask", spoken, "float32", every_id, conversation),
+        InterfaceAnswer("visualglm ask", spoken, "float32", every_id, command_line(folder, image, question)),
     ]
     for marks, english in (("问/答", False), ("Q/A", True)):
         for dtype in ("float16", "float32"):
@@ -53,9 +53,9 @@ def four_ways(folder: str, image: str, question: str) -> list[Road]:
             answer, _, _ = sat.chat(
                 image, model, opened.tokenizer, question, [], None, 256, 0, 30, 0.95, 1.0, english=english
             )
-            roads.append(Road(f"sat's chat{', english' * english}", marks, dtype, generated, answer))
+            answers.append(InterfaceAnswer(f"sat's chat{', english' * english}", marks, dtype, generated, answer))
     sat_chat.PIXELS = torch.float16
-    return roads
+    return answers
 
 
 def command_line(folder: str, image: str, question: str) -> str:
@@ -66,30 +66,30 @@ def command_line(folder: str, image: str, question: str) -> str:
     return str(json.loads(done.stdout)["text"])
 
 
-def disagreements(roads: list[Road]) -> list[str]:
-    """Return the prompt marks for which ways with equal pixels gave different answers."""
-    exact = [road for road in roads if road.pixels == "float32"]
-    said = {marks: {road.answer for road in exact if road.marks == marks} for marks in ("问/答", "Q/A")}
-    return [marks for marks, answers in said.items() if len(answers) > 1]
+def differences(answers: list[InterfaceAnswer]) -> list[str]:
+    """Return the prompt marks for which interfaces with equal pixels gave different answers."""
+    exact = [answer for answer in answers if answer.pixels == "float32"]
+    texts = {marks: {answer.text for answer in exact if answer.marks == marks} for marks in ("问/答", "Q/A")}
+    return [marks for marks, different in texts.items() if len(different) > 1]
 
 
 def main() -> None:
-    """Asks and prints."""
+    """Ask and print."""
     packed = visualglm.packed_model()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", nargs="?", default=str(sorted((packed / "samples").glob("*.png"))[0]))
     parser.add_argument("question", nargs="?", default="描述这张图片。")
     parser.add_argument("--model", default=str(packed))
     chosen = parser.parse_args()
-    roads = four_ways(str(Path(chosen.model)), chosen.image, chosen.question)
-    for road in roads:
-        print(f"{road.name}\n    marks {road.marks}; pixels {road.pixels}; penalty, if one is given: {road.penalty}")
-        print(f"    {road.answer}")
-    print("Slots hold one id here; upstream's hold unk (0, HF) and pad (3, sat). No number depends on it.")
-    apart = disagreements(roads)
-    if apart:
-        sys.exit(f"the same marks ({', '.join(apart)}), pixels and penalty, but not the same answer")
-    print("Same marks, same pixels, same penalty: the same answer.")
+    answers = four_ways(str(Path(chosen.model)), chosen.image, chosen.question)
+    for answer in answers:
+        print(f"{answer.name}\n    marks {answer.marks}; pixels {answer.pixels}; repetition penalty: {answer.penalty}")
+        print(f"    {answer.text}")
+    print("Image placeholders have one id here; upstream's are unk (0, HF) and pad (3, sat). No value depends on it.")
+    different = differences(answers)
+    if different:
+        sys.exit(f"different answers with the same marks ({', '.join(different)}), pixels and penalty")
+    print("Equal marks, pixels and penalty give equal answers.")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""The server as a Ray Serve app: one address, as many replicas of the model as you have room for.
+"""Run the server as a Ray Serve app: one address, several replicas of the model.
 
     pip install -c constraints.txt ".[serve,ray]" "ray[serve]"
     python examples/ray_serve.py --replicas 2
 
-Each replica is what `visualglm serve --no-web` is: OpenAI's API, upstream's `POST /`, the same queue and answers.
-Ray's proxy hands a request to the replica with the fewest under way and passes its stream on. It listens on this
-machine only; put nginx in front (deploy/nginx.conf) for others. On a cluster: `--ray-address auto`, one node's proxy
-is the door, and `--model` is a folder that every machine sees. Ctrl-C ends it.
+Each replica equals `visualglm serve --no-web`: OpenAI's API, upstream's `POST /`, the same queue and answers. Ray's
+proxy sends a request to the replica with the fewest running ones and forwards its stream. It listens on this machine
+only; for other machines, put nginx in front (deploy/nginx.conf). On a cluster, use `--ray-address auto`, send requests
+to one node's proxy, and give as `--model` a folder that every machine can read. Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def application(model: str | None, replicas: int, cpus: float, gpus: float) -> Application:
-    """`replicas` servers, each with a model, cores and GPUs of its own."""
+    """Build an app of `replicas` servers, each with its own model, cores and GPUs."""
 
     def build() -> FastAPI:
         settings = ServerSettings(name=served_name(model), with_page=False, trusted_hosts=LOOPBACK)
@@ -43,7 +43,7 @@ def application(model: str | None, replicas: int, cpus: float, gpus: float) -> A
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--replicas", type=int, default=2)

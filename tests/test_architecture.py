@@ -31,12 +31,12 @@ MAX_LINES = 400
 
 
 def load_diagram() -> ModuleType:
-    """The script that draws the architecture, whose table of layers is the rule."""
+    """Load the script that draws the architecture, whose table of layers is the rule."""
     return load_script("draw_architecture")
 
 
 def load_script(name: str) -> ModuleType:
-    """A script of docs/ as a module."""
+    """Load a script of docs/ as a module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, required=True, help="a Python that has chatglm-cpp 0.4.2")
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=24)
-    parser.add_argument("--output", type=Path, default=RESULTS / "peers_chatglm_cpp.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "peers_chatglm_cpp.json")
     options = parser.parse_args()
     found = {f"int{bits}": beside_chatglm_cpp(bits, options) for bits in (4, 8)}
     store(options.output, {**origin(__file__), "prompt_tokens": options.prompt, **found})

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=8, help="number of the language model's 28 blocks")
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=24)
-    parser.add_argument("--output", type=Path, default=RESULTS / "peers_upstream.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "peers_upstream.json")
     options = parser.parse_args()
     peer = Peer(options.peers, SCRIPT, str(options.blocks), str(options.prompt))
     found = {name: beside(peer, bits, options) for name, bits in (("bfloat16", None), ("int8", 8), ("int4", 4))}

@@ -1,11 +1,11 @@
-"""Draws the data of the few-shot example: images, and what upstream's example asks: what is in their background?
+"""Draw the data of the few-shot example: images with the question of upstream's example, what is in the background?
 
-The answers are sentences that no model was taught, so a model that was not fine-tuned has none of them right. Their
-words are among those that the packed model can say: more than half of its tokens occurred in no training answer, and
-have almost equal embeddings, so that an adapter cannot tell them apart. Training and held-out images come from
-different seeds. So that the model does not answer everything with a background, three quarters of what is learned are
-other questions of every kind, in both languages, with the answers that it gives already. None of them is a question
-that a run asks before and after to find out what was forgotten (`finetuning/evaluation.py`).
+The answers are sentences that the model was never taught, so without fine-tuning it gets none of them right. They use
+words that the packed model can say: more than half of its tokens occurred in no training answer and have almost equal
+embeddings, so an adapter cannot tell them apart. Training and held-out images come from different seeds. So that the
+model does not answer every question with a background, three quarters of the rows are other questions of every kind,
+in both languages, with the answers that it already gives. None of them is among the questions that a run asks before
+and after training to measure forgetting (`finetuning/evaluation.py`).
 
 Run: python examples/finetune_background/draw.py runs/background
 """
@@ -81,11 +81,11 @@ def draw(folder: Path, split: Split, each: int) -> list[dict[str, str]]:
             drawn[name] += 1
         if sum(drawn.values()) == each * len(ANSWERS):
             return rows
-    raise RuntimeError("the seeds ended before the pictures were drawn")
+    raise RuntimeError("the seeds ended before all images were drawn")
 
 
 def kept(folder: Path, model: visualglm.VisualGLM) -> list[dict[str, str]]:
-    """Other questions about other images, and about none, with the model's own greedy answers."""
+    """Return other questions, about other images and without one, with the model's own greedy answers."""
     random = np.random.default_rng(OTHERS)
     templates = {without_image(language, random).question for language in LANGUAGES for _ in range(KEPT_WITHOUT)}
     words = sorted({*KEPT_WORDS, *templates} - PROBED)
@@ -104,7 +104,7 @@ def kept(folder: Path, model: visualglm.VisualGLM) -> list[dict[str, str]]:
 
 
 def other_questions(scene: Scene) -> list[str]:
-    """`KEPT_EACH` questions about a scene, of tasks and languages drawn at random."""
+    """Draw `KEPT_EACH` questions about a scene, of random tasks and languages."""
     random = np.random.default_rng(scene.seed)
     pairs = [pair for language in LANGUAGES for pair in exchanges(scene, language, random) if not pair.history]
     questions = sorted({pair.question for pair in pairs} - PROBED - {QUESTION})

@@ -2,8 +2,8 @@
 
     pip install -r requirements.txt && python app.py
 
-The packed model answers; VISUALGLM_MODEL names another one. gradio serves the page and stores uploads: this example is
-for demonstrations. `visualglm serve` has limits, keys and a page of its own, and needs no gradio.
+The packed model answers; VISUALGLM_MODEL selects another one. gradio serves the page and stores uploads, so use this
+example for demonstrations only. `visualglm serve` has limits, keys and its own page, and does not need gradio.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def answer(message: dict[str, Any], history: list[dict[str, Any]]) -> Iterator[s
 
 
 def images_of(history: list[dict[str, Any]]) -> list[str]:
-    """Paths of the images in the user's earlier messages."""
+    """Return the paths of the images in the user's earlier messages."""
     parts = [part for turn in history if turn["role"] == "user" for part in turn["content"]]
     return [part["file"]["path"] for part in parts if part["type"] == "file"]
 

@@ -18,7 +18,7 @@ INSTALLED = ROOT / "build" / "clients"
 
 @pytest.fixture(scope="session")
 def url() -> Iterator[str]:
-    """The address of a server on a free port."""
+    """Yield the address of a server on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -33,7 +33,7 @@ def url() -> Iterator[str]:
 
 
 def client(name: str) -> Path:
-    """The folder of a client's environment; without it the test is not run."""
+    """Return the folder of a client's environment; skip the test if there is none."""
     if os.environ.get("VISUALGLM_TEST_CLIENTS") != "1" or not (INSTALLED / name / ".done").exists():
         pytest.skip(f"not run: `make test-clients` installs this client ({name}) and runs the test")
     return INSTALLED / name

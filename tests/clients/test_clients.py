@@ -25,7 +25,7 @@ QUESTION, FOLLOWING = "What is in the picture?", "How many objects?"
 
 @pytest.fixture(scope="session")
 def expected() -> tuple[str, str]:
-    """The answers to both questions, by the Python interface."""
+    """Return the answers to both questions from the Python interface."""
     conversation = visualglm.load().conversation(IMAGE)
     return conversation.ask(QUESTION).text, conversation.ask(FOLLOWING).text
 

@@ -25,15 +25,15 @@ def example(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize("question", ["描述这张图片。", "What is in the picture?"])
-def test_one_answer_on_four_roads(question: str) -> None:
+def test_four_interfaces_give_one_answer(question: str) -> None:
     """With the same prompt, pixels and penalty, HF-style and sat-style chat, Conversation and `ask` answer the same."""
     packed = visualglm.packed_model()
     image = sorted((packed / "samples").glob("*.png"))[0]
     four_ways = example("four_ways")
-    roads = four_ways.four_ways(str(packed), str(image), question)
-    assert four_ways.disagreements(roads) == [] and all(road.answer for road in roads)
-    spoken = [road.marks for road in roads if road.name in ("Conversation.ask", "visualglm ask")]
-    assert spoken == ["Q/A" if question.isascii() else "问/答"] * 2
+    answers = four_ways.four_ways(str(packed), str(image), question)
+    assert four_ways.differences(answers) == [] and all(answer.text for answer in answers)
+    marks = [answer.marks for answer in answers if answer.name in ("Conversation.ask", "visualglm ask")]
+    assert marks == ["Q/A" if question.isascii() else "问/答"] * 2
 
 
 def test_english_answers_have_no_chinese_characters() -> None:

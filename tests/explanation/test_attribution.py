@@ -25,7 +25,7 @@ def packed_input(opened: visualglm.VisualGLM) -> dict[str, Any]:
 
 
 def six_b_input(model: VisualGLMForConditionalGeneration) -> dict[str, Any]:
-    """The 6B's layout with random weights, from upstream's files."""
+    """Build an input in the 6B's layout, for a model from upstream's files with random weights."""
     config = model.config
     prompt = [5, *[config.image_token_id] * config.image_length, 7, 8, config.gmask_token_id, config.bos_token_id]
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ PIXELS = torch.linspace(-1, 1, 3 * (SIDE * PATCH) ** 2).reshape(1, 3, SIDE * PAT
 
 
 def planted_score(images: Tensor) -> Tensor:
-    """A stub whose log probability falls where one patch changes."""
+    """Return a log probability that falls when one patch changes."""
     row, column = (PATCH * place for place in divmod(PLANTED, SIDE))
     changed = (images - PIXELS)[:, :, row : row + PATCH, column : column + PATCH].abs().amax((1, 2, 3))
     return -5.0 * (changed > 0)
@@ -40,7 +40,7 @@ def test_the_map_that_names_the_planted_patch_exceeds_chance() -> None:
 
 
 def smooth_score(images: Tensor) -> Tensor:
-    """A stub that rests on the first eighth of the patches, all alike."""
+    """Return a log probability that depends equally on each of the first eighth of the patches."""
     return -(images - PIXELS).abs()[:, :, : SIDE * PATCH // 8].mean((1, 2, 3))
 
 

@@ -36,7 +36,7 @@ def silent(line: str) -> None:
 
 @pytest.fixture(scope="module", params=WAYS)
 def first(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Finetuning:
-    """A finished run of each kind."""
+    """Return a finished run of each kind."""
     folder = tmp_path_factory.mktemp(request.param)
     method, *changes = WAYS[request.param]
     settings = ("batch=4", "epochs=4", "validation_share=0.0", "answers=4", "max_new_tokens=8", *changes)

@@ -1,4 +1,4 @@
-"""Writes docs/en/stories.md and docs/zh/stories.md from the docstrings of the tests in this folder.
+"""Write docs/en/stories.md and docs/zh/stories.md from the docstrings of the tests in this folder.
 
     python -m tests.stories.page
 
@@ -22,15 +22,15 @@ CHAPTERS = ("test_weights.py", "test_training.py", "test_answering.py", "test_in
 HEADS = {
     "en": """# 25 stories
 
-What hurt users of [the original VisualGLM-6B repository](https://github.com/zai-org/VisualGLM-6B) (upstream) most,
-by its issues, and what happens in this package. Each story is a test in `tests/stories`; the commands below are those
-that the test runs, on a small random model in a folder `visualglm-6b`. This page is made from their docstrings
+The problems that users of [the original VisualGLM-6B repository](https://github.com/zai-org/VisualGLM-6B) (upstream)
+reported most, and how this package behaves. Each story is a test in `tests/stories`; the commands below are those
+that the test runs, on a small random model in a folder `visualglm-6b`. This page is generated from the docstrings
 (`python -m tests.stories.page`).
 """,
     "zh": """# 25 个故事
 
 官方 [VisualGLM-6B](https://github.com/zai-org/VisualGLM-6B) 仓库（下称“上游”）的 issue 中
-最让用户头疼的 25 件事，以及本项目中的情况。每个故事都是 `tests/stories` 中的一个测试；
+用户反馈最多的 25 个问题，以及本项目的做法。每个故事都是 `tests/stories` 中的一个测试；
 下面的命令就是测试所运行的命令，使用的是 `visualglm-6b` 文件夹中的小型随机模型。
 本页由测试的文档字符串生成（`python -m tests.stories.page`）。
 """,

@@ -51,12 +51,13 @@ def test_batches_and_images_encoded_once(show: Any, folder: Path, monkeypatch: p
 
     Issues: #89, #102, #149, #232, #299
 
-    Before: One image at a time, encoded anew for every question: 300,000 images were not done in a day.
+    Before: Only one image at a time, and it was encoded again for every question: 300,000 images took more than a
+    day.
 
     以前：一次只能处理一张图，每问一次都重新编码；30 万张图片一天也跑不完。
 
-    Now: `caption` answers whole folders in batches, each image as if it were alone, and goes on where it stopped.
-    A second question about an image does not encode it again.
+    Now: `caption` answers whole folders in batches, gives each image the same answer as if it were alone, and
+    resumes where it stopped. A second question about an image does not encode it again.
 
     现在：`caption` 批量处理整个文件夹，每张图的回答与单独提问相同，中断后可继续；对同一张图再次提问不会重新编码。
 
@@ -81,19 +82,19 @@ def test_batches_and_images_encoded_once(show: Any, folder: Path, monkeypatch: p
 
 
 def test_bad_requests_are_never_a_500(opened: visualglm.VisualGLM) -> None:
-    """An API that answers bad requests with a reason, and streams.
+    """The API gives a reason for bad requests, and streams.
 
     API 会说明请求错在哪里，并支持流式输出。
 
     Issues: #104, #156, #161, #191
 
-    Before: A path instead of base64, or base64 with line breaks as the README's command makes it, was a 500.
-    There was no streaming, and the image was mandatory.
+    Before: A path instead of base64, or base64 with line breaks (as the README's command produces it), resulted in
+    a 500. There was no streaming, and the image was mandatory.
 
     以前：传路径而不是 base64，或者传 README 命令生成的带换行的 base64，都会返回 500；没有流式输出，而且必须有图片。
 
-    Now: A mistake is a 4xx with one sentence. `/v1/chat/completions` streams the same text, and `POST /` returns
-    a history with the new turn.
+    Now: An invalid request gets a 4xx with one sentence. `/v1/chat/completions` streams the same text, and
+    `POST /` returns a history that includes the new turn.
 
     现在：请求有误时返回 4xx 和一句说明。`/v1/chat/completions` 支持流式输出且内容一致，`POST /` 返回的历史包含新
     一轮对话。
@@ -117,18 +118,19 @@ def test_bad_requests_are_never_a_500(opened: visualglm.VisualGLM) -> None:
 
 
 def test_another_resolution(folder: Path) -> None:
-    """Another resolution by one call.
+    """Change the resolution with one call.
 
     一次调用即可改变分辨率。
 
     Issues: #82, #257, #291, #296, #302
 
-    Before: 224 pixels were fixed in three places; whoever changed one of them got a crash or the old memory.
+    Before: The size of 224 pixels was hard-coded in three places; changing one of them caused a crash or saved no
+    memory.
 
-    以前：224 像素写死在三处，只改一处要么报错，要么显存不变。
+    以前：224 像素硬编码在三处，只改一处要么报错，要么显存占用不变。
 
-    Now: `model.resize_image_size` interpolates the position table. The size is saved, and the processor follows
-    it. Other sizes than 224 work but are untrained: fine-tune after the change.
+    Now: `model.resize_image_size` interpolates the position embeddings. The size is saved with the model, and the
+    processor follows it. Sizes other than 224 work but are untrained: fine-tune after the change.
 
     现在：`model.resize_image_size` 对位置编码插值，尺寸随模型保存，处理器自动跟随。224 以外的尺寸可以运行但未经训
     练，修改后需要微调。
@@ -148,20 +150,20 @@ def test_another_resolution(folder: Path) -> None:
 
 
 def test_the_device_is_yours_and_the_start_is_quiet(folder: Path) -> None:
-    """The device is your choice, and the start is quiet.
+    """You choose the device, and the start is quiet.
 
-    设备由您选择，启动时没有吓人的日志。
+    设备由您选择，启动时没有多余的日志。
 
     Issues: #41, #55, #80, #102, #274, #303, #353
 
-    Before: `CUDA_VISIBLE_DEVICES` was overwritten with 0, and lines about RANK and WORLD_SIZE were taken for
-    errors. Memory seemed to grow without end.
+    Before: `CUDA_VISIBLE_DEVICES` was overwritten with 0, and log lines about RANK and WORLD_SIZE looked like
+    errors. Memory seemed to grow without limit.
 
     以前：`CUDA_VISIBLE_DEVICES` 会被改成 0；关于 RANK 和 WORLD_SIZE 的日志被当成错误；内存看起来一直在涨。
 
-    Now: The variable is left alone, `--device cuda:1` chooses, and a device that is not there is one sentence. A
-    command prints its answer and nothing else, and memory stays flat. Shown here on a CPU: this project has no
-    GPU to test on.
+    Now: The variable is not changed, `--device cuda:1` selects a device, and a device that does not exist is
+    reported in one sentence. A command prints only its answer, and memory use stays constant. This was tested on a
+    CPU, because the project has no GPU.
 
     现在：不改动该变量，用 `--device cuda:1` 选择；设备不存在时只报一句话。命令只输出回答，内存保持平稳。本项目没
     有 GPU，这里在 CPU 上验证。

@@ -24,14 +24,13 @@ def test_cpu_mac_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Issues: #6, #22, #39, #106, #156, XrayGLM#18
 
-    Before: `.half().cuda()` was fixed in the code, and inference imported deepspeed, which Windows cannot
-    install.
+    Before: `.half().cuda()` was hard-coded, and inference imported deepspeed, which cannot be installed on Windows.
 
     以前：代码里写死了 `.half().cuda()`；推理也会导入 deepspeed，而它在 Windows 上装不上。
 
-    Now: `--device auto` takes CUDA, else MPS, else the CPU, and nothing needs CUDA or deepspeed. Every test runs
-    on a CPU. Shown here: the choice for each machine, and that nothing moves to CUDA by itself. macOS and Windows
-    themselves were not run: they are steps of `.github/workflows/test.yml`.
+    Now: `--device auto` selects CUDA, else MPS, else the CPU, and nothing needs CUDA or deepspeed. Every test runs
+    on a CPU. This test shows the selection for each machine, and that nothing moves to CUDA by itself. macOS and
+    Windows have not been tested yet: they are steps of `.github/workflows/test.yml`.
 
     现在：`--device auto` 依次选择 CUDA、MPS、CPU，任何功能都不依赖 CUDA 或 deepspeed，所有测试都在 CPU 上运行。这
     里验证的是各种机器上的设备选择，以及代码不会自行把模型移到 CUDA。macOS 和 Windows 本身尚未实测，只写进了
@@ -52,7 +51,7 @@ def test_cpu_mac_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_package_is_named(show: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing optional package is named.
 
-    缺少可选依赖时会说出名字。
+    缺少可选依赖时会指明包名。
 
     Issues: #85, #100
 
@@ -79,12 +78,12 @@ def test_windows_checkouts() -> None:
 
     Issues: #48
 
-    Before: Bash scripts got CRLF line ends and failed with `$'\\r': command not found`.
+    Before: Bash scripts got CRLF line endings and failed with `$'\\r': command not found`.
 
     以前：bash 脚本被转成 CRLF 换行，报错 `$'\\r': command not found`。
 
-    Now: `.gitattributes` keeps line ends, no text file has CRLF, and every command is `visualglm ...`, not a bash
-    script.
+    Now: `.gitattributes` fixes the line endings, no text file has CRLF, and every command is `visualglm ...`, not a
+    bash script.
 
     现在：`.gitattributes` 固定换行符，文本文件都没有 CRLF；所有命令都是 `visualglm ...`，不需要 bash 脚本。
     """

@@ -43,13 +43,13 @@ def test_a_fine_tuned_model_works_everywhere(adapter: Path, show: Any) -> None:
 
     Issues: #127, #154, #280, #308, #345
 
-    Before: The API and the web demo built the base model by name and ignored what was trained; a load that
-    dropped the LoRA keys only said "unexpected_keys".
+    Before: The API and the web demo built the base model by name and ignored the fine-tuned weights; when loading
+    dropped the LoRA keys, it only printed "unexpected_keys".
 
     以前：API 和网页演示按名称加载基础模型，忽略训练结果；加载时丢掉 LoRA 参数也只提示一句 “unexpected_keys”。
 
-    Now: Every command has `--adapter`, and `serve` takes several. Each gives the same answer. An adapter of
-    another model is refused.
+    Now: Every command has `--adapter`, and `serve` accepts several adapters. All commands give the same answer. An
+    adapter of another model is refused.
 
     现在：每个命令都有 `--adapter`，`serve` 可以同时加载多个，各处回答相同；用在别的模型上会被拒绝。
 
@@ -75,19 +75,18 @@ def test_a_fine_tuned_model_works_everywhere(adapter: Path, show: Any) -> None:
 
 
 def test_qlora_comes_back(folder: Path) -> None:
-    """What QLoRA trained loads again.
+    """Weights trained with QLoRA can be loaded again.
 
     QLoRA 训练的结果能再次加载。
 
     Issues: #103, #125, #218, #337, #343, #369, #370, XrayGLM#69
 
-    Before: A weight took another shape when it moved to a GPU, so a checkpoint saved afterwards did not fit a new
-    model.
+    Before: A weight changed its shape when it was moved to a GPU, so a checkpoint saved afterwards did not fit a
+    new model.
 
     以前：权重移到 GPU 后形状会变，之后保存的文件与新建的模型对不上。
 
-    Now: QLoRA writes an adapter in 16 bits of its own. It answers on the base in 4 bits, on the base in 16 bits,
-    and merged.
+    Now: QLoRA writes a separate adapter. It works on the 4-bit base model, on the 16-bit base model, and merged.
 
     现在：QLoRA 只写出适配器，可用于 4 位基础模型、16 位基础模型，也可合并。
     """
@@ -111,8 +110,8 @@ def test_data_of_any_size(folder: Path, show: Any, monkeypatch: pytest.MonkeyPat
 
     以前：第一步之前就把所有图片解码进内存，三万张图片就能占满一台服务器。
 
-    Now: Memory holds one position per row, and an image is opened when its batch comes. A bad row is named by its
-    number, or left out with `--skip-bad`.
+    Now: Memory holds one file position per row, and an image is opened when its batch is needed. An invalid row is
+    reported with its number, or skipped with `--skip-bad`.
 
     现在：内存中每行只保留一个位置，图片在用到时才打开。出错的行会给出行号，也可用 `--skip-bad` 跳过。
 
@@ -146,14 +145,14 @@ def test_prompts_are_never_cut_in_the_middle(model: Any, tokenizer: Any) -> None
 
     Issues: #114, #118, #241, #308
 
-    Before: `max_source_length` 64 counted the 32 placeholders of the image, so a long question lost its end, and
-    with it `答：`, without a word.
+    Before: `max_source_length` was 64 and included the 32 image placeholders, so a long question lost its end,
+    including `答：`, without a warning.
 
     以前：`max_source_length` 默认 64，图片的 32 个占位 token 也算在内；问题稍长就会丢掉结尾和 `答：`，没有任何提
     示。
 
-    Now: Images, the last question and `答：` always remain. Whole turns are left out, oldest first, and counted;
-    what still does not fit is an error.
+    Now: Images, the last question and `答：` are always kept. Whole turns are dropped, oldest first, and counted; a
+    prompt that still does not fit is an error.
 
     现在：图片、最后一个问题和 `答：` 总会保留；只按整轮从最早的开始省略并计数；仍放不下时报错。
     """
@@ -183,12 +182,12 @@ def test_all_kinds_of_rows_in_one_file(folder: Path, show: Any) -> None:
 
     Issues: #118, #195, #331, #347, #357, #365, #376
 
-    Before: A row had one image and one question; other data needed changes in the code.
+    Before: A row had one image and one question; any other data required changes in the code.
 
     以前：一行只能有一张图和一个问题，其他数据都要改代码。
 
-    Now: Rows as OpenAI, LLaVA and ms-swift write them mix with upstream's. Every answer of a dialogue is learned
-    after the whole dialogue before it.
+    Now: Rows in the formats of OpenAI, LLaVA and ms-swift can be mixed with upstream's. Every answer of a chat is
+    learned in the context of the whole chat before it.
 
     现在：OpenAI、LLaVA、ms-swift 等格式可与上游格式混用；多轮对话的每个回答都会学习，并带上之前的完整对话。
 
@@ -216,13 +215,13 @@ def test_all_kinds_of_rows_in_one_file(folder: Path, show: Any) -> None:
 
 
 def test_upstreams_data_trains_as_it_is(folder: Path, show: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Upstream's data files train as they are.
+    """Upstream's data files can be used as they are.
 
     上游的数据文件可以直接训练。
 
     Issues: #280, XrayGLM#10, XrayGLM#12
 
-    Before: Image paths were relative to wherever the script was started.
+    Before: Image paths were relative to the folder in which the script was started.
 
     以前：图片路径相对于启动脚本时所在的目录。
 
@@ -245,7 +244,8 @@ def test_epochs_and_a_plan(folder: Path, show: Any) -> None:
 
     Issues: #173, #267, #294
 
-    Before: `--train-iters 300` whatever the data: 26 images were seen dozens of times, of 300,000 a fraction.
+    Before: `--train-iters 300` regardless of the data: 26 images were seen dozens of times, but only a fraction of
+    300,000 images.
 
     以前：无论数据多少都是 `--train-iters 300`：26 张图片会看几十遍，30 万张则只看一小部分。
 
@@ -270,11 +270,11 @@ def test_loss_validation_and_answers_are_shown(folder: Path, show: Any) -> None:
 
     Issues: #124, #146, #253, #362
 
-    Before: Training and validation were the same file, and there was no measure of what had been learned.
+    Before: Training and validation used the same file, and nothing measured what had been learned.
 
     以前：训练和验证用的是同一个文件，也没有办法衡量学到了什么。
 
-    Now: A part of the rows is held out. The output folder has the losses (`metrics.jsonl`), the share of right
+    Now: Some of the rows are held out. The output folder has the losses (`metrics.jsonl`), the fraction of correct
     answers before and after (`result.json`) and a page with questions, images and answers (`report.html`).
 
     现在：自动留出一部分数据。输出文件夹中有 loss（`metrics.jsonl`）、训练前后的正确率（`result.json`），以及带问
@@ -292,18 +292,18 @@ def test_loss_validation_and_answers_are_shown(folder: Path, show: Any) -> None:
 
 
 def test_choose_what_trains(folder: Path) -> None:
-    """Choose what trains: language model, vision, Q-Former, projection.
+    """Choose what to train: language model, vision, Q-Former, projection.
 
     自己选择训练哪些部分：语言模型、视觉编码器、Q-Former、投影层。
 
     Issues: #186, #204, #237, #255, LAVIS#409
 
-    Before: The image part was trained by editing the model's code, and in float16 its loss became NaN.
+    Before: Training the vision side required editing the model's code, and in float16 the loss became NaN.
 
     以前：要训练图像部分得改模型代码，而且 float16 下 loss 会变成 NaN。
 
-    Now: `[parts]` sets `frozen`, `lora` or `full` for each. What trains is held in float32, whatever the rest
-    has.
+    Now: `[parts]` sets each part to `frozen`, `lora` or `full`. Trained parameters are kept in float32, whatever
+    the dtype of the rest.
 
     现在：`[parts]` 中对每部分设置 `frozen`、`lora` 或 `full`；被训练的参数一律用 float32，其余部分不受影响。
     """
@@ -320,18 +320,18 @@ def test_choose_what_trains(folder: Path) -> None:
 
 
 def test_resume_exactly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that was stopped goes on exactly.
+    """An interrupted run resumes exactly.
 
     中断的训练可以精确续训。
 
     Issues: #230, #300, #301
 
-    Before: "Resume" loaded the weights as a new base, without optimizer, schedule or position in the data; a step
-    was chosen by editing a text file.
+    Before: "Resume" loaded the weights as a new base model, without optimizer state, schedule or position in the
+    data; selecting a step meant editing a text file.
 
     以前：所谓续训只是把权重当作新的基础模型，没有优化器、学习率和数据位置；选择某一步要手工修改文本文件。
 
-    Now: `--resume` gives the same bits as a run that never stopped, and `--adapter DIR@STEP` selects a step.
+    Now: `--resume` is bit-identical to a run that was never interrupted, and `--adapter DIR@STEP` selects a step.
 
     现在：`--resume` 与从未中断的训练逐位相同；`--adapter DIR@STEP` 选择某一步。
     """

@@ -35,13 +35,13 @@ def test_one_flag_opens_any_weights(show: Any) -> None:
 
     Issues: #9, #60, #61, #177, #242, #333
 
-    Before: Hugging Face's files and sat's have the same name and different tools; a script given the other kind
-    asks for a file that is not there.
+    Before: Hugging Face's and sat's checkpoints have the same name but need different tools; a script that was
+    given the other kind only reported a missing file.
 
     以前：Hugging Face 格式和 sat 格式同名不同用；脚本拿到另一种格式时只会报缺少某个文件。
 
-    Now: `--model` takes a folder of either layout, its step folder, or our own layout, in every command. The
-    answers are equal.
+    Now: In every command, `--model` accepts a folder of either format, the folder of one step, or this package's
+    own format. The answers are equal.
 
     现在：所有命令的 `--model` 都接受这两种格式的文件夹、其中某一步的子文件夹，以及本项目自己的格式，回答完全相同。
 
@@ -57,18 +57,18 @@ def test_one_flag_opens_any_weights(show: Any) -> None:
 
 
 def test_nothing_is_downloaded_unasked(show: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is downloaded behind your back.
+    """Nothing is downloaded unless you ask for it.
 
-    不会在背后偷偷下载。
+    不会擅自下载。
 
     Issues: #23, #73, #111, #155, #231, #259
 
-    Before: Weights that were on the disk were fetched again, and the tokenizer came from a second repository, so
-    a machine without internet could not start.
+    Before: Weights that were already on disk were downloaded again, and the tokenizer came from a second
+    repository, so nothing worked on a machine without internet access.
 
     以前：磁盘上已有的权重会重新下载，分词器还要从另一个仓库获取，没有网络的机器无法启动。
 
-    Now: A folder is opened without any connection. Only a hub id that you type is downloaded.
+    Now: Opening a folder makes no connection. Only a hub id that you type is downloaded.
 
     现在：打开本地文件夹不产生任何网络连接。只有您写出 hub 名称时才会下载。
 
@@ -86,20 +86,20 @@ def test_nothing_is_downloaded_unasked(show: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_downloads_resume_and_are_checked(hub: FakeHub, folder: Path, show: Any) -> None:
-    """A download resumes, and is checked.
+    """Downloads resume, and are checked.
 
     下载可以续传，并且会校验。
 
     Issues: #163, #166, #190, #198, #261, SAT#157
 
-    Before: One archive of 14.4 GB at an address that moved three times; it broke off, began anew, and was
-    sometimes a web page of 8 kB.
+    Before: There was one archive of 14.4 GB, whose address changed three times. An interrupted download started
+    again from the beginning, and sometimes the result was a web page of 8 kB.
 
     以前：只有一个 14.4 GB 的压缩包，地址换了三次；断开后只能重新下载，有时下到的只是 8 kB 的网页。
 
-    Now: `visualglm download` lists files and sizes, resumes in the middle of a file, checks every size and
-    sha256, and says so when the answer is a web page. Shown here against a hub on this machine that cuts a file
-    short and then damages another one.
+    Now: `visualglm download` lists files and sizes, resumes in the middle of a file, checks every size and sha256,
+    and tells you if the response is a web page. The test uses a simulated hub on the local machine, which truncates
+    one file and then damages another.
 
     现在：`visualglm download` 列出文件和大小，可从文件中间续传，校验每个文件的大小和 sha256；返回的若是网页会直接
     说明。这里使用本机上的模拟 hub：先中断一个文件，再损坏另一个文件。
@@ -121,14 +121,14 @@ def test_downloads_resume_and_are_checked(hub: FakeHub, folder: Path, show: Any)
 
 
 def test_no_version_roulette() -> None:
-    """No roulette of transformers, sat and deepspeed versions.
+    """No guessing of transformers, sat and deepspeed versions.
 
     不再为 transformers、sat、deepspeed 的版本组合碰运气。
 
     Issues: #42, #46, #53, #105, #120, #245, #323, #328, #333, #373
 
-    Before: Code, sat library and checkpoint had to be of the same month, and the model's remote code broke with
-    each newer transformers (`sp_tokenizer`, `padding_side`).
+    Before: Code, sat library and checkpoint had to be from the same month, and the model's remote code broke with
+    each new version of transformers (`sp_tokenizer`, `padding_side`).
 
     以前：代码、sat 库和权重必须是同一时期的版本；模型自带的远程代码随 transformers 每次更新而失效（`sp_tokenizer`、
     `padding_side`）。
@@ -149,20 +149,20 @@ def test_no_version_roulette() -> None:
 
 
 def test_old_configurations_open(folder: Path, show: Any) -> None:
-    """Configurations and checkpoints of every year open.
+    """Configurations and checkpoints of every age can be opened.
 
     各个时期的配置和权重都能打开。
 
     Issues: #109, #188, #236, #239
 
-    Before: A missing key (`pad_token_id`, `model_parallel_size`, `use_qlora`) ended in an AttributeError, and the
+    Before: A missing key (`pad_token_id`, `model_parallel_size`, `use_qlora`) caused an AttributeError, and the
     format of the download changed in July 2023.
 
     以前：缺少某个键（`pad_token_id`、`model_parallel_size`、`use_qlora`）就报 AttributeError；2023 年 7 月下载文
     件的格式又变过。
 
-    Now: Both generations of sat's files open, the folders that upstream's LoRA, QLoRA and P-tuning wrote too.
-    Missing keys get the values that upstream's code has for them.
+    Now: Both generations of sat's files can be opened, and so can the folders written by upstream's LoRA, QLoRA and
+    P-tuning. Missing keys get the defaults of upstream's code.
 
     现在：两代 sat 文件，以及上游 LoRA、QLoRA、P-tuning 写出的文件夹都能打开；缺少的键取上游代码中的默认值。
 
@@ -184,12 +184,12 @@ def test_old_configurations_open(folder: Path, show: Any) -> None:
 def test_wrong_weights_cannot_answer_fluently(folder: Path, show: Any) -> None:
     """Wrong weights cannot answer fluently.
 
-    错误的权重不会再流利地胡说。
+    权重有误时不会再流利地给出错误回答。
 
     Issues: #178, #179, #189, #220, #225
 
-    Before: A stale checkpoint or a regression of sat gave fluent answers that had nothing to do with the image,
-    and nothing noticed.
+    Before: An outdated checkpoint or a bug in a version of sat led to fluent answers that had nothing to do with
+    the image, without any warning.
 
     以前：过期的权重或有问题的 sat 版本会给出流利却与图片无关的回答，而且没有任何提示。
 
@@ -216,18 +216,19 @@ def test_wrong_weights_cannot_answer_fluently(folder: Path, show: Any) -> None:
 
 
 def test_4_bits_from_a_file(show: Any) -> None:
-    """8 and 4 bits from a file, in little memory.
+    """8-bit and 4-bit weights from a file, with little memory.
 
     从文件直接读取 8 位和 4 位权重，内存占用小。
 
     Issues: #28, #69, #105, #141
 
-    Before: Quantizing began after the whole model was in memory, so 16 GB were not enough to get a model of 6 GB.
+    Before: Quantization started only after the whole model was in memory, so 16 GB were not enough to produce a
+    6 GB model.
 
     以前：先把完整模型读入内存再量化，16 GB 内存也得不到 6 GB 的模型。
 
-    Now: `visualglm quantize` writes a folder, tensor by tensor, that opens as it is. The full size in 4 bits
-    loads and answers in a process that may take 8 GB (`make full-size-4bit`); this test shows the sizes on the
+    Now: `visualglm quantize` writes a folder tensor by tensor, and every command can open it. The full size in 4
+    bits loads and answers in a process limited to 8 GB (`make full-size-4bit`); this test shows the file sizes with a
     small model.
 
     现在：`visualglm quantize` 逐个张量写出可直接打开的文件夹。6B 尺寸的 4 位模型可在限制 8 GB 内存的进程中加载并
@@ -244,23 +245,23 @@ def test_4_bits_from_a_file(show: Any) -> None:
 
 
 def test_merged_and_converted(folder: Path, show: Any) -> None:
-    """Merge an adapter, convert between the layouts.
+    """Merge an adapter, convert between formats.
 
     合并适配器，互转格式。
 
     Issues: #90, #147, #187, #200, #258, #366
 
-    Before: There was no script between sat and Hugging Face, whose rows of `query_key_value` are in another
-    order; merging LoRA failed, and nothing was said about P-tuning.
+    Before: There was no script to convert between sat and Hugging Face, which order the rows of `query_key_value`
+    differently; merging LoRA failed, and P-tuning was not mentioned at all.
 
     以前：sat 与 Hugging Face 之间没有转换脚本，而两者 `query_key_value` 的行顺序不同；合并 LoRA 会出错，P-tuning
-    更是没有说法。
+    则完全没有说明。
 
-    Now: `merge` and `convert` write any layout; a cycle gives back every bit. A P-tuning prefix has no place in
-    upstream's Hugging Face layout and is refused there, with the layouts that can hold it.
+    Now: `merge` and `convert` write any format, and converting back and forth is bit-exact. Upstream's Hugging Face
+    format cannot store a P-tuning prefix; converting one to it is refused, with the formats that can store it.
 
-    现在：`merge` 和 `convert` 可写出任何格式，转一圈回来逐位相同。上游 Hugging Face 格式容不下 P-tuning 前缀，会
-    被拒绝并说明哪些格式可以。
+    现在：`merge` 和 `convert` 可写出任何格式，来回转换后逐位相同。上游的 Hugging Face 格式无法保存 P-tuning 前缀，
+    转换时会被拒绝，并说明哪些格式可以保存。
 
         visualglm merge visualglm-6b runs/lora merged --to hf
         visualglm convert merged merged-sat --to sat

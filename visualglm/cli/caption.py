@@ -56,9 +56,7 @@ def caption(
     ] = None,
     batch_size: Annotated[str, performance_option(metavar="N", help="Images answered in one batch, or auto.")] = "auto",
     workers: Annotated[int, performance_option(min=1, max=64, metavar="N", help="Processes that decode images.")] = 2,
-    retry_failed: Annotated[
-        bool, output_option("--retry-failed", help="Answer rows that hold an error again.")
-    ] = False,
+    retry_failed: Annotated[bool, output_option("--retry-failed", help="Answer rows with an error again.")] = False,
     sidecar: Annotated[
         bool, output_option("--sidecar", help="Also write each text to a .txt file beside its image.")
     ] = False,

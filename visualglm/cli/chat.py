@@ -65,7 +65,7 @@ COMMAND = re.compile("/[a-zA-Z]+")
 @options.with_flags
 def chat(
     flags: options.Flags,
-    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="Image to begin with.")] = None,
+    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="First image.")] = None,
     question: Annotated[
         str | None, data_option(metavar="TEXT", help="Question to ask about every image as soon as it is shown.")
     ] = None,

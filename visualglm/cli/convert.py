@@ -35,7 +35,7 @@ Overwrite = Annotated[bool, output_option("--overwrite", help="Replace a TARGET 
 WithoutStem = Annotated[
     bool,
     output_option(
-        "--without-stem", help="Leave out a convolutional stem, which upstream's formats cannot hold; answers change."
+        "--without-stem", help="Leave out a convolutional stem, which upstream's formats cannot store; answers change."
     ),
 ]
 MaxShardSize = Annotated[

@@ -14,6 +14,7 @@ from ..errors import UsageError, require_extra
 from . import options
 from .caption import parse_batch_size
 from .grouped_help import data_option, output_option, performance_option
+from .model_name import MINI
 
 if TYPE_CHECKING:
     from ..evaluation.reply_store import Part
@@ -45,11 +46,12 @@ def evaluate(
         int | None, data_option(min=1, metavar="N", help="Use N rows, evenly spaced; or N drawn scenes.")
     ] = None,
     out: Annotated[
-        Path | None, output_option("-o", "--out", metavar="DIR", help="Folder of results, report and replies.")
+        Path | None,
+        output_option("--output", "-o", "--out", metavar="DIR", help="Folder of results, report and replies."),
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
-        output_option("--compare", metavar="A B", help="Compare two finished folders; answers nothing."),
+        output_option("--compare", metavar="A B", help="Compare two finished folders; runs no model."),
     ] = None,
     as_json: options.Json = False,
     batch_size: Annotated[str, performance_option(metavar="N", help="Questions in one batch, or auto.")] = "auto",
@@ -128,7 +130,7 @@ def _run_settings(flags: options.Flags) -> dict[str, Any]:
 
 def describe_model(flags: options.Flags) -> dict[str, Any]:
     """Name a model by what was asked for, for results and reports."""
-    parts = [flags.model or "visualglm-mini"]
+    parts = [flags.model or MINI]
     parts += [f"adapter {flags.adapter}"] if flags.adapter else []
     parts += [f"{flags.quantize} bits"] if flags.quantize else []
     fields = {"name": ", ".join(parts), "quantize": flags.quantize, "adapter": flags.adapter, "dtype": flags.dtype}

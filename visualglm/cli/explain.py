@@ -21,7 +21,7 @@ def explain(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="Question in Chinese or English.")],
     flags: options.Flags,
     out: Annotated[
-        Path | None, output_option("-o", "--output", metavar="FILE", help="Drawing to write, .png or .svg.")
+        Path | None, output_option("--output", "-o", metavar="FILE", help="Drawing to write, .png or .svg.")
     ] = None,
     as_json: options.Json = False,
     word: Annotated[

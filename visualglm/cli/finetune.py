@@ -22,7 +22,9 @@ def finetune(
         str | None,
         data_option(metavar="FILE", help="A .json list of {img, prompt, label}, a .jsonl of messages, or a .csv."),
     ] = None,
-    output: Annotated[str | None, output_option(metavar="DIR", help="New folder for the result.")] = None,
+    output: Annotated[
+        str | None, output_option("--output", "-o", metavar="DIR", help="New folder for the result.")
+    ] = None,
     method: Annotated[
         Method | None,
         model_option(metavar="lora|qlora|ptuning|full", help="Fine-tuning method. Default: lora."),
@@ -38,7 +40,7 @@ def finetune(
             "--set", metavar="KEY=VALUE", help="Override a setting of the recipe, e.g. --set epochs=5 (repeatable)."
         ),
     ] = None,
-    check: Annotated[bool, data_option("--check", help="Report what the data holds and exit.")] = False,
+    check: Annotated[bool, data_option("--check", help="Check the data, print a summary and exit.")] = False,
     resume: Annotated[
         bool, output_option("--resume", help="Continue from the newest checkpoint in the output folder.")
     ] = False,

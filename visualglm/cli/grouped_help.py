@@ -14,8 +14,8 @@ from typer.core import TyperCommand
 
 GROUPS = ("Arguments", "Data", "Output", "Server", "Model", "Sampling", "Performance", "Options")
 """Sections of a help page, in order."""
-OLD_NAMES = ("--bits", "--out")
-"""Names of options that are still read, and not shown."""
+OLD_NAMES = {"--bits": "--quantize", "--out": "--output"}
+"""Old name of an option, still read and not shown -> its name."""
 
 data_option = partial(typer.Option, rich_help_panel="Data")
 output_option = partial(typer.Option, rich_help_panel="Output")

@@ -20,7 +20,7 @@ MAX_IMAGES = 32
 @options.with_flags
 def quantize(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Checkpoint folder of any format, or a hub id; not quantized.")
+        str, typer.Argument(metavar="SOURCE", help="Unquantized checkpoint folder of any format, or a hub id.")
     ],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="New folder, in the native format.")],
     bits: Annotated[
@@ -37,14 +37,14 @@ def quantize(
         str | None,
         data_option(
             metavar="SOURCE",
-            help="Images (folder, glob or list) like yours: 4-bit scales are chosen to suit them.",
+            help="Images (folder, glob or list) like those you will ask about; used to choose 4-bit scales.",
         ),
     ] = None,
     evaluate: Annotated[
         TaskName | None,
         output_option(
             metavar="TASK",
-            help="Also print what the bits cost on a task of `visualglm evaluate` (drawn scenes), for example scenes.",
+            help="Then compare the result with SOURCE on a task of `visualglm evaluate` (drawn scenes), e.g. scenes.",
         ),
     ] = None,
     *,

@@ -25,7 +25,7 @@ TEXTS: dict[Language, dict[str, str]] = {
         "model": "Model",
         "data": "Data",
         "date": "Date",
-        "drawn": "A drawn world measures binding and presence, not photographs.",
+        "drawn": "Drawn scenes measure binding and presence, not photographs.",
         "baseline_note": "“without looking”: the commonest answer to every question, or chance.",
         "interval_note": "Intervals: bootstrap over images, 2,000 resamples.",
         "difference": "difference (B − A)",

@@ -100,6 +100,6 @@ class _Row:
 
 
 def is_right(asked: EvalQuestion, answer: str) -> bool:
-    """True if an answer equals the expected one by the exact match of `visualglm evaluate --task vqa`."""
+    """Return True if an answer equals the expected one by the exact match of `visualglm evaluate --task vqa`."""
     wanted = asked.wanted or ""
     return answer == wanted or short_answer_statistics(answer, (wanted,))["exact"][0] == 1.0

@@ -117,7 +117,7 @@ def test_some_wordings_are_kept_for_tests() -> None:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model with a random stem."""
+    """Return a small model with a random stem."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("start")
     model = build_model(SMALL, ChatGLMTokenizer(str(packed_model() / "ice_text.model")))

@@ -1,6 +1,6 @@
 """Rows without a file: drawn scenes of the evaluation's own seeds, for each task, in Chinese and English.
 
-They let every task run offline. A drawn world measures whether objects, colours and places are recognised, not
+They let every task run offline. Drawn scenes measure whether objects, colours and places are recognised, not
 photographs.
 """
 

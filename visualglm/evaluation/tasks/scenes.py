@@ -1,6 +1,6 @@
 """Drawn scenes with exact truth: presence, binding, counting, position, size, text, consistency, firmness.
 
-No data is needed. A drawn world measures binding and presence, not photographs.
+No data is needed. Drawn scenes measure binding and presence, not photographs.
 """
 
 from __future__ import annotations
