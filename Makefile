@@ -276,14 +276,17 @@ mini-train: .venv/.all
 mini-pack: .venv/.all
 	$(BIN)/python -m visualglm_lab.training.export runs/mini/model visualglm/mini
 
+MINI_CARDS = $(BIN)/python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json lab/recipes/mini/photo_figures.json visualglm/mini
+
 # every figure of the packed model with its controls, into both cards; needs the album (`make mini-data`)
 mini-eval: .venv/.all
 	$(BIN)/python -m visualglm_lab.evaluation --model visualglm/mini --album runs/pictures -o lab/recipes/mini/figures.json
-	$(BIN)/python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json visualglm/mini
+	$(MINI_CARDS)
 
 # the photograph test: names, five forms of question, and the stem's classifier alone; needs the album
 mini-photos: .venv/.all
 	$(BIN)/python -m visualglm_lab.evaluation.photo_test measure --model visualglm/mini --album runs/pictures
+	$(MINI_CARDS)
 
 # forty test pictures with the model's answers, right and wrong marked
 mini-page: .venv/.all

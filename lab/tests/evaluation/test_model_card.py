@@ -11,14 +11,14 @@ import pytest
 
 from visualglm.evaluation.scenes.kinds import Language
 from visualglm.hub.local_folder import packed_model
-from visualglm_lab.evaluation.model_card import CARDS, refresh
+from visualglm_lab.evaluation.model_card import CARDS, refresh, refresh_photos
 
-FIGURES = Path(__file__).parents[2] / "recipes" / "mini" / "figures.json"
+RECIPES = Path(__file__).parents[2] / "recipes" / "mini"
 
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((RECIPES / "figures.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -27,6 +27,9 @@ def test_a_card_quotes_the_figures(figures: dict[str, Any], language: Language) 
     card = (packed_model() / CARDS[language]).read_text(encoding="utf-8")
     assert refresh(card, figures, language) == card
     assert figures["weights_sha256"] in card
+    photos = json.loads((RECIPES / "photo_figures.json").read_text(encoding="utf-8"))
+    assert photos["weights_sha256"] == figures["weights_sha256"]
+    assert refresh_photos(card, photos, language) == card
 
 
 def test_the_figures_are_of_the_weights_that_ship(figures: dict[str, Any]) -> None:

@@ -8,10 +8,7 @@ threshold, the best features) is made on validation images.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
-import platform
 import shlex
 import sys
 import time
@@ -20,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import transformers
 
 from visualglm.conversation import VisualGLM, load
 from visualglm.evaluation.answering import AskedQuestion
@@ -33,6 +29,7 @@ from ..scenes.cutouts import Album
 from .album_images import AlbumImages
 from .dialogue_eval import evaluate_dialogues
 from .naming_eval import Named, evaluate_names, wrong_names
+from .origin import origin
 from .scene_eval import UNSEEN, evaluate_scenes, pasted_scenes, wrong_answers
 from .targets import as_rows, leaks
 
@@ -88,19 +85,6 @@ class Evaluation:
         self.seconds[name] = round(time.perf_counter() - started, 1)
         print(f"{name}: {self.seconds[name]} s", file=sys.stderr)
         return result
-
-
-def origin(model: Path, album: Path | None) -> dict[str, Any]:
-    """Describe the weights, the images, the machine and the date."""
-    found: dict[str, Any] = {"split": "test", "date": time.strftime("%Y-%m-%d")}
-    found["weights_sha256"] = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
-    if album is not None:
-        manifest = (album / "manifest.jsonl").read_bytes()
-        found["album"] = {"pictures": manifest.count(b"\n"), "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    versions["transformers"] = transformers.__version__
-    found["machine"] = {"processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    return {**found, "versions": versions}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -18,6 +18,8 @@ from visualglm.evaluation.scenes.kinds import Kind
 from ..scenes.cutouts import open_album
 
 NOT_TO_SHARE = "evaluation only"
+EARLIER_TRAINED = ("tuxpaint-stamps-default", "gcompris-qt-data")
+"""Sources of test photographs that trained the third version of the weights, from which later ones started."""
 TOLD = ("index", "split", "source", "style", "licence", "file", "cutout", "cluster")
 
 
@@ -68,6 +70,10 @@ class AlbumImages:
         if most is None or len(rows) <= most:
             return rows
         return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
+
+    def never_trained(self, split: str, most: int | None = None) -> list[Shown]:
+        """Return a split as `of` does, without photographs of sources that trained an earlier version."""
+        return [row for row in self.of(split, most) if row.style != "photo" or row.source not in EARLIER_TRAINED]
 
     def image(self, row: Shown) -> Image.Image:
         """Return an RGB image: a cut-out on white, or the whole photograph."""

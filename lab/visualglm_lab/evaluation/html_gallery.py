@@ -71,7 +71,7 @@ class Card:
 
 def name_cards(model: VisualGLM, gallery: AlbumImages, split: str, count: int) -> list[Card]:
     """Make cards of single images of a split."""
-    rows = [row for row in gallery.of(split) if row.shareable]
+    rows = [row for row in gallery.never_trained(split) if row.shareable]
     chosen = [rows[i] for i in np.random.default_rng(SEED).permutation(len(rows))[:count]]
     said = name_all(model, chosen, encode(model, gallery.images(chosen))) if chosen else []
     return [_name_card(gallery, n) for n in said]

@@ -1,7 +1,7 @@
-"""Write the results of `figures.json` as tables into model cards.
+"""Write the results of `figures.json` and `photo_figures.json` as tables into model cards.
 
-Run: `python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json visualglm/mini`. The text between
-`<!-- figures -->` and `<!-- /figures -->` is replaced; the rest of the card is unchanged.
+Run: `make mini-eval mini-photos`. The text between `<!-- figures -->` and `<!-- /figures -->`, and between the marks of
+photographs, is replaced; the rest of the card is unchanged.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from visualglm.evaluation.scenes.kinds import Language
 
-from .targets import FIVE, LEAK, PARTS, Figures, Result, Words, results
+from .photo_table import photo_block
+from .targets import FIVE, LEAK, PARTS, Figures, Result, Words, results, share
 
 CARDS: dict[Language, str] = {"en": "MODEL_CARD.md", "zh": "MODEL_CARD_zh.md"}
-BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 GOAL_HEAD: Words = {
     "en": "| test | asked in Chinese | asked in English | commonest answer alone | another picture shown | "
     "nearest neighbour | goal | reached |",
@@ -147,11 +146,6 @@ def _later(figures: Figures, language: Language) -> Iterator[str]:
         yield "| " + " | ".join([after[language].format(names[task][language]), *cells]) + " |"
 
 
-def share(entry: dict[str, Any]) -> str:
-    """Format a fraction: 0.91 [0.87, 0.93], n = 343."""
-    return f"{entry['share']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}], n = {entry['n']}"
-
-
 def _scenes(figures: Figures) -> int:
     return int(figures["drawn"]["scenes"])
 
@@ -198,17 +192,27 @@ def _unseen(table: Figures, language: Language) -> str:
 
 def refresh(card: str, figures: Figures, language: Language) -> str:
     """Replace the tables of a card."""
-    pattern = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
-    return pattern.sub(lambda _: f"{BEGIN}\n{block(figures, language)}\n{END}", card)
+    return _between(card, "figures", block(figures, language))
 
 
-def main(figures_file: str, folder: str) -> None:
+def refresh_photos(card: str, figures: Figures, language: Language) -> str:
+    """Replace the table of photographs of a card; `figures` are those of the photograph test."""
+    return _between(card, "photographs", photo_block(figures, language))
+
+
+def _between(card: str, mark: str, text: str) -> str:
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    return re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", card, flags=re.DOTALL)
+
+
+def main(figures_file: str, photo_figures_file: str, folder: str) -> None:
     """Update both cards."""
-    figures = json.loads(Path(figures_file).read_text(encoding="utf-8"))
+    figures, photos = (json.loads(Path(file).read_text("utf-8")) for file in (figures_file, photo_figures_file))
     for language, name in CARDS.items():
         path = Path(folder) / name
-        path.write_text(refresh(path.read_text(encoding="utf-8"), figures, language), encoding="utf-8")
+        card = refresh_photos(refresh(path.read_text("utf-8"), figures, language), photos, language)
+        path.write_text(card, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:4])

@@ -54,7 +54,7 @@ def evaluate_names(
 ) -> tuple[dict[str, Any], dict[str, list[Named]]]:
     """Compute the results of every split; also return the answers."""
     train = gallery.of("train", most and 20 * most)
-    shelves = {split: _shelf(model, gallery, gallery.of(split, most)) for split in SPLITS}
+    shelves = {split: _shelf(model, gallery, gallery.never_trained(split, most)) for split in SPLITS}
     shelves = {split: shelf for split, shelf in shelves.items() if shelf.rows}
     validation = shelves["validation"]
     remembered, tried = best_index(encode(model, gallery.images(train)), train, validation.seen, validation.rows)

@@ -36,7 +36,8 @@ from ..training.imagenet_classes import kind_probabilities, named_kinds
 from ..training.open_questions import ANSWERS, wordings
 from ..training.stem_features import pooled_features
 from ..training.stem_weights import NAME, StemWeights, fetch_stem
-from .album_images import AlbumImages, Shown
+from .album_images import EARLIER_TRAINED, AlbumImages, Shown
+from .origin import origin
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "mini"
 LIST, QUESTIONS, FIGURES = (RECIPES / f"photo_{name}" for name in ("test.tsv", "questions.tsv", "figures.json"))
@@ -44,8 +45,6 @@ SOURCES = (
     *("tuxpaint-stamps-default", "gcompris-qt-data", "gnome-control-center-data", "opencv-doc", "tuxpaint-data"),
     *("scikit-image", "darknet", "palapeli-data", "scikit-learn"),
 )
-EARLIER_TRAINED = ("tuxpaint-stamps-default", "gcompris-qt-data")
-"""Sources whose photographs trained the third version of the weights; from the fourth on, none does."""
 FORMS: tuple[tuple[str, dict[Language, str]], ...] = (
     ("name", {"zh": "这是什么？", "en": "What is this?"}),
     ("list", {"zh": "图里有什么？", "en": "What is in the picture?"}),
@@ -270,7 +269,7 @@ def main() -> None:
         write_lists(photos, {row["file"]: row["sha256"] for row in map(json.loads, lines)})
         return
     figures = measure(load(options.model, device="cpu"), photos, fetch_stem(options.downloads))
-    described = {"model": options.model.name, "classifier": NAME, "photographs": len(photos), **figures}
+    described = {**origin(options.model, options.album), "classifier": NAME, "photographs": len(photos), **figures}
     options.output.write_text(json.dumps(described, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

@@ -115,6 +115,11 @@ def _languages(table: Figures) -> dict[str, dict[str, Any]]:
     return {language: table[language] for language in LANGUAGES}
 
 
+def share(entry: dict[str, Any]) -> str:
+    """Format a fraction: 0.91 [0.87, 0.93], n = 343."""
+    return f"{entry['share']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}], n = {entry['n']}"
+
+
 def leaks(figures: Figures) -> dict[str, float]:
     """Find tasks whose answers about another image beat the commonest answer by more than `LEAK`, and by how much."""
     found: dict[str, float] = {}
