@@ -29,6 +29,8 @@ from .vq_tokenizer import VQTokenizer
 
 TOKENIZER_FILE = "tokenizer.safetensors"
 WHITENING_IMAGES = 600
+LONG = 256
+"""Tokens of an image from which on sdpa trains faster on a CPU than eager attention."""
 
 
 class StudyObjective(Objective):
@@ -91,6 +93,8 @@ class StudyTrainer(TimedTrainer[RunConfig]):
         """Give the model the image encoder of the job's condition."""
         condition, model = self.job.condition, self.model
         assert condition is not None
+        if condition.tokens >= LONG:
+            model.set_attn_implementation("sdpa")
         if condition.encoder == "patches":
             model.image_encoder = PatchEncoder(model.image_encoder.vit, model.config)  # type: ignore[assignment]
         if condition.encoder == "codes":
