@@ -204,9 +204,11 @@ def _with_interval(entry: dict[str, Any] | None) -> str:
 def token_study(language: str) -> str:
     """Build the tables and figures of `make study-tokens-full`, or say that it has not run."""
     words = WORDS[language]["token_study"]
-    if not (ROOT / "benchmarks" / "results" / "token_study.json").exists():
+    try:
+        result = stored("token_study")
+    except FileNotFoundError:
         return str(words["not run"])
-    result, suffix = stored("token_study"), "" if language == "en" else f"_{language}"
+    suffix = "" if language == "en" else f"_{language}"
     pieces = [words["origin"].format(**result, cpu=result["machine"]["cpu"], cores=result["machine"]["cores"])]
     pieces += [table(rows) for rows in (_study_reading(words, result), _study_tasks(words, result))]
     pieces += [f"![{words[name]}](../images/token_study_{name}{suffix}.svg)" for name in ("right", "curves")]

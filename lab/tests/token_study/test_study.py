@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,9 @@ from visualglm.hub.local_folder import packed_model
 from visualglm.pretraining import trainer as product_trainer
 from visualglm.pretraining.config import ModelSizes
 from visualglm_lab.token_study import __main__ as command
-from visualglm_lab.token_study import study
+from visualglm_lab.token_study import figures, study, trainer
 from visualglm_lab.token_study.config import Job, StudyConfig, read_study_config
-from visualglm_lab.token_study.measurements import loss_curve
+from visualglm_lab.token_study.measurements import read_log
 from visualglm_lab.token_study.scene_batches import FIRST_SEED
 from visualglm_lab.token_study.trainer import StudyTrainer
 
@@ -53,6 +55,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, dic
     plan = tiny_plan(tmp_path_factory.mktemp("study"))
     patch = pytest.MonkeyPatch()
     patch.setattr(product_trainer, "LOG_EVERY", 1)
+    patch.setattr(trainer, "WHITENING_IMAGES", 20)
     result = study.run_study(plan, lambda line: None)
     patch.undo()
     return plan, result
@@ -86,18 +89,35 @@ def test_a_finished_study_runs_nothing_again(
     assert study.run_study(plan, lambda line: None)["reading"] == result["reading"]
 
 
+def test_tables_and_figures_come_from_the_results(
+    finished: tuple[StudyConfig, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, result = finished
+    monkeypatch.syspath_prepend(str(RECIPE.parents[3] / "benchmarks"))
+    quote = importlib.import_module("quote")
+    monkeypatch.setattr(quote, "stored", lambda name: result)
+    figures.draw_all(result, tmp_path)
+    for language in ("en", "zh"):
+        text = quote.token_study(language)
+        assert f"{result['means']['patches']['right']['share']:.2f}" in text
+        assert f"| {result['tokenizer']['codes-64']['0']['squared_error']:.4f} |" in text
+        shown = re.findall(r"\(\.\./images/(.*)\)", text)
+        assert len(shown) == 3 and all((tmp_path / name).exists() for name in shown)
+
+
 def test_a_stopped_job_goes_on_from_its_last_save(
     finished: tuple[StudyConfig, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in step 2 of 2 after a save, it takes one more step; its result is that of the run without a stop."""
     plan, result = finished
-    job = Job("reading", plan.parsed[0], 0)
+    job = Job("reading", plan.parse_conditions()[0], 0)
     folder = plan.folder(job)
     again = replace(plan, output=str(folder.parent.parent / "stopped"), save_minutes=0.0)
     again.folder(job).parent.mkdir()
     language = Job("language").name
     (Path(again.output) / language).symlink_to(Path(plan.output) / language)
     monkeypatch.setattr(product_trainer, "LOG_EVERY", 1)
+    monkeypatch.setattr(trainer, "WHITENING_IMAGES", 20)
     steps = []
 
     def step(run: StudyTrainer, *arguments: object) -> dict[str, float]:
@@ -112,14 +132,16 @@ def test_a_stopped_job_goes_on_from_its_last_save(
         study.run_job(again, job)
     study.run_job(again, job)
     assert steps == [0, 1, 1]
-    assert loss_curve(again.folder(job)) == [tuple(point) for point in result["reading"]["queries-4"]["0"]["curve"]]
+    assert read_log(again.folder(job))["curve"] == [
+        tuple(point) for point in result["reading"]["queries-4"]["0"]["curve"]
+    ]
 
 
 def test_a_run_that_diverges_is_a_result(
     finished: tuple[StudyConfig, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, _ = finished
-    job = Job("tokenizer", plan.parsed[2])
+    job = Job("tokenizer", plan.parse_conditions()[2])
     alone = replace(plan, output=str(tmp_path))
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *arguments: torch.tensor(torch.nan))
     assert "the gradient nan" in study.run_job(alone, job)
@@ -133,7 +155,9 @@ def test_a_run_that_diverges_is_a_result(
         ('conditions=["words-4"]', "words-4 is not a condition"),
         ('conditions=["queries-0"]', "queries-0 is not a condition"),
         ('conditions=["codes-100"]', "codes-100 does not fit images of 128 pixels"),
-        ("conditions=[]", "has no conditions"),
+        ("conditions=[]", "Give a list of texts"),
+        ("seeds=[0.5]", "Give a list of whole numbers"),
+        ("reading=3", "Give a table of settings"),
         ('tasks=["colours"]', "Did you mean colour?"),
         ("step=4", "step in the recipe is not a setting"),
     ],
@@ -145,7 +169,7 @@ def test_a_mistake_in_the_recipe_is_one_sentence(change: str, said: str, capsys:
 
 def test_the_recipe_has_equal_weights_with_and_without_a_qformer() -> None:
     plan = read_study_config(RECIPE)
-    sizes = [plan.sizes(condition) for condition in plan.parsed if condition.encoder != "codes"]
+    sizes = [plan.sizes(condition) for condition in plan.parse_conditions() if condition.encoder != "codes"]
     blocks = {12 * size.vision_layers + (16 * size.qformer_layers if size.queries != 65 else 0) for size in sizes}
     assert len(blocks) == 1
     assert all(size.vocab_size == 7413 + plan.codebook + 1 for size in sizes)

@@ -20,7 +20,10 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         plan = read_study_config(options.recipe, tuple(options.set))
-        _check(plan) if options.check else _run(plan)
+        if options.check:
+            _check(plan)
+        else:
+            _run(plan)
     except VisualGLMError as error:
         print(error, file=sys.stderr)
         return 2

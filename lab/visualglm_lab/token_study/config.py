@@ -98,9 +98,8 @@ class StudyConfig:
         """Number of patches of an image."""
         return (self.model.image_size // self.model.patch_size) ** 2
 
-    @property
-    def parsed(self) -> list[Condition]:
-        """The conditions.
+    def parse_conditions(self) -> list[Condition]:
+        """Read the names of the conditions.
 
         Raises:
             UsageError: a name is no condition, or a number of codes is no square that divides the image.
@@ -126,10 +125,12 @@ class StudyConfig:
 
     def jobs(self) -> Iterator[Job]:
         """Yield the jobs in an order in which each comes after those that it starts from."""
-        codes = [condition for condition in self.parsed if condition.encoder == "codes"]
+        codes = [condition for condition in self.parse_conditions() if condition.encoder == "codes"]
         yield Job("language")
         yield from (Job("tokenizer", condition) for condition in codes)
-        ordered = sorted(self.parsed, key=lambda condition: -condition.tokens)  # the longest first, for an even end
+        ordered = sorted(
+            self.parse_conditions(), key=lambda condition: -condition.tokens
+        )  # the longest first, for an even end
         yield from (Job("reading", condition, seed) for condition in ordered for seed in self.seeds)
         yield from (Job("drawing", condition, seed) for condition in codes for seed in self.drawing_seeds)
 
@@ -180,12 +181,27 @@ def read_study_config(path: str | Path, changes: tuple[str, ...] = ()) -> StudyC
     table = read_table(path, changes)
     parts: dict[str, Any] = {"model": fill_settings(ModelSizes, table.get("model", {}), "model")}
     for name in STAGES:
-        given = {"name": name, "kind": name, **table.get(name, {})}
-        parts[name] = fill_stage(Stage, given, (name,))
+        given = table.get(name, {})
+        named = {"name": name, "kind": name, **given} if isinstance(given, dict) else given
+        parts[name] = fill_stage(Stage, named, (name,))
     plan = fill_settings(StudyConfig, {**table, **parts}, "the recipe")
+    _check_lists(plan)
     unknown = next((task for task in plan.tasks if task not in TASKS), None)
     if unknown is not None:
         raise UsageError(f"{unknown} in tasks is not a task. Did you mean {nearest_word(unknown, TASKS)}?")
-    if not plan.parsed:
-        raise UsageError(f"{path} has no conditions. Give at least one.")
+    plan.parse_conditions()
     return plan
+
+
+def _check_lists(plan: StudyConfig) -> None:
+    """Raise `UsageError` unless the lists hold what they should, and at least one of each; drawing may be left out."""
+    for name, kind, word in (
+        ("conditions", str, "texts"),
+        ("tasks", str, "texts"),
+        ("seeds", int, "whole numbers"),
+        ("drawing_seeds", int, "whole numbers"),
+    ):
+        given = getattr(plan, name)
+        fits = isinstance(given, list) and all(type(one) is kind for one in given)
+        if not fits or not (given or name == "drawing_seeds"):
+            raise UsageError(f"{name} in the recipe is {given!r}. Give a list of {word}.")

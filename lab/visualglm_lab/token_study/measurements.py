@@ -152,7 +152,11 @@ def save_strip(images: Sequence[Image.Image], path: Path) -> None:
     Image.fromarray(np.concatenate([np.asarray(image) for image in images[:SHOWN]], axis=1)).save(path)
 
 
-def loss_curve(folder: Path) -> list[tuple[int, float]]:
-    """Read (step, mean loss since the line before) from a run's log; steps repeated after a kill count once."""
+def read_log(folder: Path) -> dict[str, Any]:
+    """Read a run's log: `curve`, points (step, mean loss since the point before), and `seconds_per_step` if known.
+
+    Steps that were repeated after a kill count once.
+    """
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return sorted({line["step"]: line["loss"] for line in lines if "loss" in line}.items())
+    times = {key: line[key] for line in lines for key in ("seconds_per_step",) if key in line}
+    return {"curve": sorted({line["step"]: line["loss"] for line in lines if "loss" in line}.items()), **times}

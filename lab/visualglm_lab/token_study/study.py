@@ -20,12 +20,11 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from visualglm.evaluation.confidence import mean_fraction
 from visualglm.files.atomic import write_file
 from visualglm.hardware.machine_report import machine, timed_alone, versions
 
 from .config import STAGES, Job, StudyConfig
-from .measurements import loss_curve, measure_drawing, measure_reading, measure_tokenizer
+from .measurements import measure_drawing, measure_reading, measure_tokenizer, packed, read_log
 from .trainer import DivergedError, LanguageTrainer, StudyTrainer
 
 RESULT = "result.json"
@@ -74,25 +73,28 @@ def exit_with_parent() -> None:
 
 def run_job(plan: StudyConfig, job: Job) -> str:
     """Train and measure one job and write its result; return a line to report."""
-    folder = plan.folder(job)
-    run = (
-        LanguageTrainer(plan.language_config(), _ignore) if job.condition is None else StudyTrainer(plan, job, _ignore)
-    )
-    result: dict[str, Any] = {"failure": None}
+    run = _trainer(plan, job)
+    result: dict[str, Any] = {"steps": run.recipe.stages[0].steps, "failure": None}
     try:
         run.run()
     except DivergedError as error:
         result["failure"] = str(error)
-    result |= {"steps": run.recipe.stages[0].steps, "curve": loss_curve(folder)}
-    if run.step_seconds:  # none if a kill came between the end of training and the measurement
-        result["seconds_per_step"] = statistics.median(run.step_seconds)
+    if run.step_seconds:  # none if a kill came after the end of training; the log has them then
+        run.log(seconds_per_step=statistics.median(run.step_seconds))
+    result |= read_log(run.folder)
     if isinstance(run, StudyTrainer) and result["failure"] is None:
         if job.stage == "tokenizer":
             run.save_tokenizer()
         measured, seconds = timed_alone(MEASURE[job.stage], run)
         result |= {**measured, "measuring_seconds": seconds}
-    write_file(folder / RESULT, json.dumps(result))
+    write_file(run.folder / RESULT, json.dumps(result))
     return f"{job.name}: {result['failure'] or 'finished'}"
+
+
+def _trainer(plan: StudyConfig, job: Job) -> LanguageTrainer | StudyTrainer:
+    if job.condition is None:
+        return LanguageTrainer(plan.language_config(), _ignore)
+    return StudyTrainer(plan, job, _ignore)
 
 
 def _ignore(line: str) -> None:
@@ -105,7 +107,7 @@ def summarize(plan: StudyConfig, results: dict[Job, dict[str, Any]]) -> dict[str
     for job, result in results.items():
         name = job.condition.name if job.condition else "text"
         stages[job.stage].setdefault(name, {})[str(job.seed)] = result
-    tokens = {condition.name: condition.tokens for condition in plan.parsed}
+    tokens = {condition.name: condition.tokens for condition in plan.parse_conditions()}
     means = {name: mean_of(list(seeds.values())) for name, seeds in stages["reading"].items()}
     origin = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
     origin |= {"machine": machine(), "versions": versions()}
@@ -113,19 +115,24 @@ def summarize(plan: StudyConfig, results: dict[Job, dict[str, Any]]) -> dict[str
 
 
 def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Average the seeds of a condition: right answers, in all and per task, with intervals, and the range of seeds."""
+    """Average the seeds of a condition: right answers, in all and per task, and the range of the seeds."""
     finished = [result for result in results if result["failure"] is None]
+    failures = {"failures": len(results) - len(finished)}
     if not finished:
-        return {"failures": len(results)}
+        return failures
     shares = [result["right"]["share"] for result in finished]
-    tasks = finished[0]["tasks"]
     return {
-        "failures": len(results) - len(finished),
-        "right": mean_fraction(*(result["right"] for result in finished)),
-        "shuffled": mean_fraction(*(result["shuffled"] for result in finished)),
+        **failures,
+        "right": _mean([result["right"] for result in finished]),
+        "shuffled": _mean([result["shuffled"] for result in finished]),
         "seeds": [min(shares), max(shares)],
-        "tasks": {task: mean_fraction(*(result["tasks"][task] for result in finished)) for task in tasks},
+        "tasks": {task: _mean([result["tasks"][task] for result in finished]) for task in finished[0]["tasks"]},
     }
+
+
+def _mean(entries: list[dict[str, float]]) -> dict[str, float]:
+    """Average fractions and the ends of their intervals, which stay as wide: all seeds are asked the same questions."""
+    return {key: round(statistics.fmean(entry[key] for entry in entries), 4) for key in ("n", "share", "low", "high")}
 
 
 def estimate(plan: StudyConfig) -> dict[Job, float]:
@@ -134,6 +141,7 @@ def estimate(plan: StudyConfig) -> dict[Job, float]:
         trial = replace(plan, output=folder, results=f"{folder}/results.json", test_scenes=4, judged_scenes=4)
         short = {stage: replace(getattr(plan, stage), steps=TRIAL_STEPS) for stage in STAGES}
         trial = replace(trial, seeds=plan.seeds[:1], drawing_seeds=plan.drawing_seeds[:1], processes=1, **short)
+        packed()  # opened once, so no job's time has it
         run_study(trial, _ignore)
         found = {}
         for job in plan.jobs():

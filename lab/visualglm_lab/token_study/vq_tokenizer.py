@@ -18,7 +18,7 @@ from torch.nn import functional as F
 CODE_CHANNELS = 32
 COMMITMENT = 0.25
 DECAY = 0.95
-"""Of the moving averages; the paper has 0.99, for runs that are a hundred times as long."""
+"""Of the moving averages; 0.99 in the paper, whose runs are far longer."""
 DEAD = 0.05
 """Average number of uses per batch below which a code restarts."""
 
