@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from visualglm.errors import UsageError
 from visualglm.hub.local_folder import packed_model
 from visualglm.pretraining import trainer as product_trainer
 from visualglm.pretraining.config import ModelSizes
@@ -87,6 +88,8 @@ def test_a_finished_study_runs_nothing_again(
     plan, result = finished
     monkeypatch.setattr(study, "run_job", lambda plan, job: pytest.fail(f"{job.name} ran again"))
     assert study.run_study(plan, lambda line: None)["reading"] == result["reading"]
+    with pytest.raises(UsageError, match="most, codebook of the recipe differ from the study in"):
+        study.run_study(replace(plan, codebook=8, most=1), lambda line: None)
 
 
 def test_tables_and_figures_come_from_the_results(

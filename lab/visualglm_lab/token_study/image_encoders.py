@@ -22,6 +22,8 @@ class PatchEncoder(nn.Module):
         super().__init__()
         self.vit = vit
         self.glm_proj = nn.Linear(config.vision.hidden_size, config.hidden_size)
+        nn.init.normal_(self.glm_proj.weight, std=config.initializer_range)  # as the model's own layers
+        nn.init.zeros_(self.glm_proj.bias)
 
     def forward(self, pixel_values: Tensor, output_attentions: bool = False) -> tuple[Tensor, None]:
         """[P, 3, S, S] -> [P, 1 + patches, hidden]."""

@@ -51,7 +51,8 @@ class StudyBatches(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for index in self.share.indices():
-            start = (1 + self.seed) * FIRST_SEED + self.share.batch(index) * self.stage.images
+            run = 0 if self.stage.kind == "tokenizer" else 1 + self.seed
+            start = run * FIRST_SEED + self.share.batch(index) * self.stage.images
             numbers = seeds(Split.TRAIN, start)
             yield self.batch([scene_of(next(numbers), self.plan.most) for _ in range(self.stage.images)])
 

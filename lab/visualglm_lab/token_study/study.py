@@ -20,6 +20,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+from visualglm.errors import UsageError
 from visualglm.files.atomic import write_file
 from visualglm.hardware.machine_report import machine, timed_alone, versions
 
@@ -28,6 +29,8 @@ from .measurements import measure_drawing, measure_reading, measure_tokenizer, p
 from .trainer import DivergedError, LanguageTrainer, StudyTrainer
 
 RESULT = "result.json"
+FREE = ("output", "results", "conditions", "seeds", "drawing_seeds", "processes", "save_minutes")
+"""Settings that may change between runs of the command: no job's result depends on them."""
 TRIAL_STEPS = 3
 MEASURE: dict[str, Callable[[StudyTrainer], dict[str, Any]]] = {
     "tokenizer": measure_tokenizer,
@@ -38,6 +41,7 @@ MEASURE: dict[str, Callable[[StudyTrainer], dict[str, Any]]] = {
 
 def run_study(plan: StudyConfig, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run what is not finished yet, stage by stage; return the results of all jobs and write them."""
+    check_same_recipe(plan)
     jobs = list(plan.jobs())
     for stage in STAGES:
         waiting = [job for job in jobs if job.stage == stage and not (plan.folder(job) / RESULT).exists()]
@@ -50,6 +54,25 @@ def run_study(plan: StudyConfig, report: Callable[[str], None] = print) -> dict[
     summary = summarize(plan, results)
     write_file(Path(plan.results), json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     return summary
+
+
+def check_same_recipe(plan: StudyConfig) -> None:
+    """Check that what is finished in the output folder is of this recipe, or write the recipe there.
+
+    Raises:
+        UsageError: a setting on which results depend has changed.
+    """
+    file = Path(plan.output) / "recipe.json"
+    settings = {name: value for name, value in asdict(plan).items() if name not in FREE}
+    saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
+    changed = [name for name in settings if saved.get(name) != settings[name]]
+    if changed:
+        raise UsageError(
+            f"{', '.join(changed)} of the recipe differ from the study in {plan.output}. Continue with that recipe, or "
+            "give another output."
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_file(file, json.dumps(settings))
 
 
 def _run_side_by_side(plan: StudyConfig, jobs: list[Job], report: Callable[[str], None]) -> None:

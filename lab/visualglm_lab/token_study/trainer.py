@@ -80,6 +80,9 @@ class TimedTrainer(BaseTrainer[R]):
 class LanguageTrainer(TimedTrainer[SceneTrainingConfig], SceneTrainer):
     """Trainer of the language model that all reading and drawing runs start from."""
 
+    def initialize(self) -> None:
+        """Leave the vision encoder as it is: no image is read, and no other run takes it over."""
+
 
 class StudyTrainer(TimedTrainer[RunConfig]):
     """Trainer of one tokenizer, one reading model or one drawing model."""
@@ -104,9 +107,14 @@ class StudyTrainer(TimedTrainer[RunConfig]):
         return StudyObjective(model, self.vq if self.job.stage == "tokenizer" else None)
 
     def initialize(self) -> None:
-        """Whiten the patches of a new ViT and give it sinusoidal positions."""
-        encoder = self.model.image_encoder
-        if not hasattr(encoder, "vit"):
+        """Whiten the patches of a new ViT and give it sinusoidal positions; draw new embeddings of the codes.
+
+        In the language model's start they have been trained as words that never occur.
+        """
+        encoder, first = self.model.image_encoder, len(self.tokenizer.sp_model)
+        if isinstance(encoder, CodeEncoder):
+            rows = self.model.transformer.word_embeddings.weight[first : first + self.plan.codebook]
+            nn.init.normal_(rows, std=self.model.config.initializer_range)
             return
         count = -(-WHITENING_IMAGES // self.stage.images)
         batches = self.batches(self.stage, 0)

@@ -77,8 +77,8 @@ class VQTokenizer(nn.Module):
         self.codebook = Codebook(codebook)
 
     def encode(self, pixel_values: Tensor) -> Tensor:
-        """[P, 3, S, S] -> code ids [P, tokens], row by row."""
-        with torch.no_grad():
+        """[P, 3, S, S] -> code ids [P, tokens], row by row; in float32, so that an image always has the same codes."""
+        with torch.no_grad(), torch.autocast(pixel_values.device.type, enabled=False):
             return self.codebook.nearest(self._encodings(pixel_values)).view(len(pixel_values), -1)
 
     def decode(self, ids: Tensor) -> Tensor:
