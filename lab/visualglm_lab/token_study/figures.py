@@ -48,7 +48,7 @@ def draw_all(results: dict[str, Any], images: Path) -> None:
     """Draw every figure, those with words in both languages."""
     for language in LANGUAGES:
         suffix = "" if language == "en" else f"_{language}"
-        drawn: dict[str, Callable[[Axes, dict[str, Any], Language], None]] = {
+        drawn: dict[str, Callable[..., None]] = {
             "right": draw_right,
             "curves": draw_losses,
         }
@@ -88,7 +88,8 @@ def draw_losses(axes: Axes, results: dict[str, Any], language: Language) -> None
 
 def picture_rows(results: dict[str, Any]) -> dict[str, np.ndarray]:
     """Read the strips of pictures: originals, then reconstructions and drawings of each tokenizer."""
-    runs, rows = Path(results["recipe"]["output"]), {}
+    runs = Path(results["recipe"]["output"])
+    rows: dict[str, np.ndarray] = {}
     for name in results["tokenizer"]:
         condition = Condition("codes", results["tokens"][name])
         first = next(iter(results["drawing"].get(name, {})), "0")

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from visualglm.evaluation.scenes import answers
+from visualglm.evaluation.scenes.kinds import Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm.evaluation.scenes.questions import exchange_of
 from visualglm.evaluation.scenes.render import render_scene
@@ -26,7 +27,7 @@ from visualglm.pretraining.config import Stage
 from .config import StudyConfig
 from .vq_tokenizer import VQTokenizer
 
-LANGUAGE = "en"
+LANGUAGE: Language = "en"
 FIRST_SEED = 10_000_000
 """Seeds between the first scenes of two runs, so that no two runs share one."""
 

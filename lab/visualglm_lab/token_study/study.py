@@ -132,7 +132,7 @@ def summarize(plan: StudyConfig, results: dict[Job, dict[str, Any]]) -> dict[str
         stages[job.stage].setdefault(name, {})[str(job.seed)] = result
     tokens = {condition.name: condition.tokens for condition in plan.parse_conditions()}
     means = {name: mean_of(list(seeds.values())) for name, seeds in stages["reading"].items()}
-    origin = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+    origin: dict[str, Any] = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
     origin |= {"machine": machine(), "versions": versions()}
     return {**origin, "recipe": asdict(plan), "tokens": tokens, "means": means, **stages}
 

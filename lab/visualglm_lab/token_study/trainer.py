@@ -44,10 +44,10 @@ class StudyObjective(Objective):
 
     def forward(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
         """Compute the loss of a batch in a stage, and values to report."""
+        assert batch.pixel_values is not None
         if stage.kind == "tokenizer":
-            assert batch.pixel_values is not None
             return cast(VQTokenizer, self.heads).losses(batch.pixel_values)
-        reads = stage.kind == "reading" and batch.pixel_values is not None
+        reads = stage.kind == "reading"
         return self.language_loss(batch, self.model.encode_images(batch.pixel_values) if reads else None), {}
 
 
@@ -66,6 +66,7 @@ class TimedTrainer(BaseTrainer[R]):
         self, stage: Stage, batch: Batch, optimizer: torch.optim.Optimizer, module: nn.Module | None = None
     ) -> dict[str, float]:
         """Run one optimizer step; return values to report."""
+        values: dict[str, float]
         values, seconds = timed_alone(super().train_step, stage, batch, optimizer, module)
         self.step_seconds.append(seconds)
         return values

@@ -33,7 +33,8 @@ class Residual(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """[P, channels, s, s] -> the same shape."""
-        return maps + self.narrow(F.relu(self.wide(F.relu(maps))))
+        change: Tensor = self.narrow(F.relu(self.wide(F.relu(maps))))
+        return maps + change
 
 
 class Codebook(nn.Module):
@@ -97,11 +98,13 @@ class VQTokenizer(nn.Module):
 
     def _encodings(self, pixel_values: Tensor) -> Tensor:
         """[P, 3, S, S] -> [P * tokens, C]."""
-        return self.encoder(pixel_values).permute(0, 2, 3, 1).flatten(0, 2)
+        maps: Tensor = self.encoder(pixel_values)
+        return maps.permute(0, 2, 3, 1).flatten(0, 2)
 
     def _decode(self, codes: Tensor) -> Tensor:
         """[P * tokens, C] -> [P, 3, S, S]."""
-        return self.decoder(codes.unflatten(0, (-1, self.side, self.side)).permute(0, 3, 1, 2))
+        pixel_values: Tensor = self.decoder(codes.unflatten(0, (-1, self.side, self.side)).permute(0, 3, 1, 2))
+        return pixel_values
 
 
 def _encoder(widths: list[int]) -> nn.Sequential:
