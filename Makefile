@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini mini-stem mini-photos
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini mini-stem mini-photos study-tokens study-tokens-full
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -291,6 +291,17 @@ mini-photos: .venv/.all
 # forty test pictures with the model's answers, right and wrong marked
 mini-page: .venv/.all
 	$(BIN)/python -m visualglm_lab.evaluation.html_gallery --model visualglm/mini --album runs/pictures -o lab/recipes/mini
+
+# discrete image tokens against aligned features: two conditions with one seed (under an hour), or all of them (three hours);
+# run it again after a kill. ARGUMENTS=--check times a few steps of each job
+STUDY := $(BIN)/python -m visualglm_lab.token_study lab/recipes/study/recipe.toml
+study-tokens: .venv/.all
+	$(STUDY) --set 'conditions=["queries-32","codes-256"]' --set 'seeds=[0]' --set 'output="runs/token-study-short"' --set 'results="runs/token-study-short/results.json"' $(ARGUMENTS)
+
+study-tokens-full: .venv/.all
+	$(STUDY) $(ARGUMENTS)
+	$(BIN)/python -m visualglm_lab.token_study.figures benchmarks/results/token_study.json docs/images
+	$(BIN)/python benchmarks/quote.py
 
 clean:
 	rm -rf .venv .venv-vllm build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from quote_words import WORDS
@@ -200,6 +201,75 @@ def _with_interval(entry: dict[str, Any] | None) -> str:
     return f"{entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}], n = {entry['n']}"
 
 
+def token_study(language: str) -> str:
+    """Build the tables and figures of `make study-tokens-full`, or say that it has not run."""
+    words = WORDS[language]["token_study"]
+    try:
+        result = stored("token_study")
+    except FileNotFoundError:
+        return str(words["not run"])
+    suffix = "" if language == "en" else f"_{language}"
+    pieces = [words["origin"].format(**result, cpu=result["machine"]["cpu"], cores=result["machine"]["cores"])]
+    pieces += [table(rows) for rows in (_study_reading(words, result), _study_tasks(words, result))]
+    pieces += [f"![{words[name]}](../images/token_study_{name}{suffix}.svg)" for name in ("right", "curves")]
+    if result["tokenizer"]:
+        pieces += [table(_study_codes(words, result)), f"![{words['pictures']}](../images/token_study_pictures.png)"]
+    return "\n\n".join(pieces)
+
+
+def _study_reading(words: dict[str, Any], result: dict[str, Any]) -> list[Any]:
+    """Yield a row for each condition: tokens, right answers, range of the seeds, failures, seconds."""
+    rows = [words["reading"], ("---",) * 9]
+    for name, tokens in result["tokens"].items():
+        mean, runs = result["means"][name], result["reading"][name].values()
+        steps = [run["steps"] * run["seconds_per_step"] / 60 for run in runs if "seconds_per_step" in run]
+        measured = [run for run in runs if run["failure"] is None]
+        costs = [f"{1000 * fmean(run[key] for run in measured):.1f}" for key in SECONDS] if measured else ["", ""]
+        spread = " - ".join(f"{share:.2f}" for share in mean.get("seeds", ()))
+        found = [_share(mean.get("right")), spread, _share(mean.get("shuffled"))]
+        minutes = f"{fmean(steps):.1f}" if steps else ""
+        rows.append((f"`{name}`", str(tokens), *found, str(mean["failures"]), minutes, *costs))
+    return rows
+
+
+SECONDS = ("image_seconds", "question_seconds")
+
+
+def _study_tasks(words: dict[str, Any], result: dict[str, Any]) -> list[Any]:
+    """Yield a row for each task, a column for each condition; the last column is the commonest answer."""
+    read = {name: mean["tasks"] for name, mean in result["means"].items() if "tasks" in mean}
+    first = next(iter(read.values()), {})
+    majority = {
+        task: next(run for run in result["reading"][name].values() if run["failure"] is None)["tasks"][task]["majority"]
+        for name in list(read)[:1]
+        for task in first
+    }
+    rows = [(words["task"], *(f"`{name}`" for name in read), words["majority"]), ("---",) * (2 + len(read))]
+    return [
+        *rows,
+        *((f"`{task}`", *(_share(tasks[task]) for tasks in read.values()), f"{majority[task]:.2f}") for task in first),
+    ]
+
+
+def _study_codes(words: dict[str, Any], result: dict[str, Any]) -> list[Any]:
+    """Yield a row for each tokenizer: error, used codes, answers about originals, reconstructions and drawings."""
+    rows = [words["codes"], ("---",) * 7]
+    for name, runs in result["tokenizer"].items():
+        found = runs["0"]
+        if found["failure"] is not None:
+            rows.append((f"`{name}`", found["failure"], *[""] * 5))
+            continue
+        drawn = [run for run in result["drawing"].get(name, {}).values() if run["failure"] is None]
+        made = (_share(drawn[0]["right"]), f"{drawn[0]['picture_seconds']:.1f}") if drawn else ("", "")
+        judged = (_share(found["original"]), _share(found["right"]))
+        rows.append((f"`{name}`", f"{found['squared_error']:.4f}", str(found["used_codes"]), *judged, *made))
+    return rows
+
+
+def _share(entry: dict[str, Any] | None) -> str:
+    return f"{entry['share']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]" if entry else ""
+
+
 def table(rows: list[Any]) -> str:
     """Format rows of cells as a Markdown table, the head and its rule first."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -219,6 +289,7 @@ QUOTES = {
     "scale": scale,
     "evaluate_mini": evaluate_mini,
     "vllm": vllm,
+    "token_study": token_study,
 }
 
 

@@ -1,0 +1,1 @@
+"""Study: discrete image tokens against aligned image features, read by the same small language model."""
