@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,11 +35,13 @@ from .conftest import PLAIN, Server, asked, data_url
 STAR = visualglm.packed_model() / "samples" / "star.png"
 ENGLISH, CHINESE = "What is in this image?", "图里有什么？"
 IMAGE = data_url(STAR)
+PATIENCE = 600
+"""Seconds: a busy machine is no failure."""
 
 
 def explain(server: Server, **fields: Any) -> httpx.Response:
     body = {"image": IMAGE, "question": ENGLISH, **fields}
-    return httpx.post(f"{server.url}/v1/explain", json=body, timeout=120)
+    return httpx.post(f"{server.url}/v1/explain", json=body, timeout=PATIENCE)
 
 
 def expect_equal(reply: dict[str, Any], explanation: Explanation) -> None:
@@ -150,7 +154,7 @@ def test_a_key_is_required(serve: Callable[..., Server]) -> None:
     assert explain(locked).status_code == 401
     body = {"image": IMAGE, "question": ENGLISH, "answer": "star"}
     headers = {"Authorization": "Bearer right"}
-    assert httpx.post(f"{locked.url}/v1/explain", json=body, headers=headers, timeout=120).status_code == 200
+    assert httpx.post(f"{locked.url}/v1/explain", json=body, headers=headers, timeout=PATIENCE).status_code == 200
 
 
 def test_the_adapter_of_the_answer_is_explained(tmp_path: Path) -> None:
@@ -189,7 +193,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
 
     def noted_advance(job: ExplanationJob) -> None:
         noted.begun.set()
-        noted.go_on.wait(60)
+        noted.go_on.wait(PATIENCE)
         noted.events.append("pass")
         advance(job)
 
@@ -207,7 +211,7 @@ def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < until
         time.sleep(0.005)
@@ -215,9 +219,9 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 def test_others_get_a_token_between_two_passes(server: Server, passes: Passes) -> None:
     first, explained = in_thread(lambda: explain(server, answer="a star"))
-    passes.begun.wait(60)
+    passes.begun.wait(PATIENCE)
     body = asked("描述这张图片。", STAR)
-    other, said = in_thread(lambda: httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=120))
+    other, said = in_thread(lambda: httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=PATIENCE))
     wait_until(lambda: server.engine.queued == 1)
     passes.go_on.set()
     first.join()
@@ -229,9 +233,11 @@ def test_others_get_a_token_between_two_passes(server: Server, passes: Passes) -
 
 
 def test_who_leaves_ends_the_explanation(server: Server, passes: Passes) -> None:
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/v1/explain", json={"image": IMAGE, "question": ENGLISH, "answer": "x"}, timeout=1)
-    passes.begun.wait(60)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    body = json.dumps({"image": IMAGE, "question": ENGLISH, "answer": "x"})
+    connection.request("POST", "/v1/explain", body, {"Content-Type": "application/json"})
+    assert passes.begun.wait(PATIENCE)
+    connection.close()
     explaining = server.engine._explaining
     wait_until(lambda: all(job.ended for job in explaining))
     passes.go_on.set()
@@ -245,7 +251,7 @@ def test_a_full_queue_and_a_late_explanation_are_busy(
 ) -> None:
     small = serve(dataclasses.replace(PLAIN, limits=EngineLimits(max_queue=1, max_batch=1)))
     threads = [in_thread(lambda: explain(small, answer="star"))]
-    passes.begun.wait(60)
+    passes.begun.wait(PATIENCE)
     threads.append(in_thread(lambda: explain(small, answer="star")))
     wait_until(lambda: small.engine.queued == 1)
     refused = explain(small, answer="star")
