@@ -23,10 +23,10 @@ from visualglm.explanation.explanation import AnsweredQuestion, Explanation, exp
 from visualglm.inference.running_batch import RunningBatch
 from visualglm.preprocessing.images import open_image
 from visualglm.preprocessing.prompt import Turn
-from visualglm.serving import explanation_job
 from visualglm.serving.app import create_app
-from visualglm.serving.explain_api import MAX_ANSWER
+from visualglm.serving.explain_schema import MAX_ANSWER
 from visualglm.serving.explanation_job import ExplanationJob
+from visualglm.serving.job import Job
 from visualglm.serving.limits import EngineLimits
 
 from ..adapters.conftest import made
@@ -219,7 +219,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 def test_others_get_a_token_between_two_passes(server: Server, passes: Passes) -> None:
     first, explained = in_thread(lambda: explain(server, answer="a star"))
-    passes.begun.wait(PATIENCE)
+    assert passes.begun.wait(PATIENCE)
     body = asked("描述这张图片。", STAR)
     other, said = in_thread(lambda: httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=PATIENCE))
     wait_until(lambda: server.engine.queued == 1)
@@ -249,14 +249,14 @@ def test_who_leaves_ends_the_explanation(server: Server, passes: Passes) -> None
 def test_a_full_queue_and_a_late_explanation_are_busy(
     serve: Callable[..., Server], passes: Passes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = serve(dataclasses.replace(PLAIN, limits=EngineLimits(max_queue=1, max_batch=1)))
+    small = serve(dataclasses.replace(PLAIN, limits=EngineLimits(max_queue=1, max_batch=1, decode_seconds=PATIENCE)))
     threads = [in_thread(lambda: explain(small, answer="star"))]
-    passes.begun.wait(PATIENCE)
+    assert passes.begun.wait(PATIENCE)
     threads.append(in_thread(lambda: explain(small, answer="star")))
     wait_until(lambda: small.engine.queued == 1)
     refused = explain(small, answer="star")
     assert refused.status_code == 503 and refused.headers["Retry-After"] and "wait already" in refused.text
-    monkeypatch.setattr(explanation_job.Job, "late", True)
+    monkeypatch.setattr(Job, "late", True)
     passes.go_on.set()
     for thread, replies in threads:
         thread.join()
