@@ -18,7 +18,7 @@ import visualglm
 from visualglm.evaluation.pointing_game import figures, play
 from visualglm.evaluation.readers.drawn import NOTE, evaluation_scenes
 
-SCENES = 150
+SCENES = 400
 
 
 def main() -> None:

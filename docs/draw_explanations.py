@@ -9,6 +9,8 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+from shrink_image import shrink
+
 import visualglm
 from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import scene_of
@@ -36,7 +38,9 @@ def main() -> None:
             break
     for kind, count in WANTED.items():
         for number, explanation in enumerate(found[kind][:count], 1):
-            draw_explanation(explanation, IMAGES / f"explain_{kind}_{number}.png")
+            file = IMAGES / f"explain_{kind}_{number}.png"
+            draw_explanation(explanation, file)
+            shrink(file)
         print(f"{kind}: {min(count, len(found[kind]))} of {count} drawn, {len(found[kind])} found")
 
 

@@ -21,7 +21,7 @@ from .checkpoints import find_vocabulary, local_folder, plan_from_flags, read_co
 from .errors import ImageError, PromptError, TokenizerError, UsageError, VisualGLMError
 from .explanation.attribution import Method, check_method
 from .explanation.deletion import finish
-from .explanation.explanation import AnsweredQuestion, Explanation, answered_by, explain_answer
+from .explanation.explanation import Explanation, answered_by, explain_answer
 from .hardware.devices import cpu_dtype, resolve_device, validate_dtype
 from .hub.local_folder import default_model
 from .inference.answer import Answer
@@ -319,9 +319,7 @@ class VisualGLM:
         thorough: bool = False,
         **sampling: Any,
     ) -> Explanation:
-        """Ask one question, and explain which patches each word of the answer, or only `word`, rests on.
-
-        `answer`: explain this answer instead of the model's own.
+        """Explain which patches each word of the answer, or only `word`, rests on; `answer` replaces the model's own.
 
         Raises:
             PromptError: the question does not fit into the model, or the answer is empty.
@@ -333,9 +331,7 @@ class VisualGLM:
         row = self.row(encode_pixels(self.model, pixels), question, language, **sampling)
         if answer is None:
             generate_batch(self.model, [row])
-            asked = answered_by(row, question, self.tokenizer)
-        else:
-            asked = AnsweredQuestion(question, answer, row.input_ids, self.tokenizer.encode_plain(answer))
+        asked = answered_by(row, question, self.tokenizer, answer)
         return finish(explain_answer(self.model, self.tokenizer, asked, pixels, opened, method, word, thorough))
 
     def row_answer(self, row: TextRow, seconds: float = 0.0) -> Answer:

@@ -88,8 +88,12 @@ class AnsweredQuestion:
     answer_ids: list[int]
 
 
-def answered_by(row: TextRow, question: str, tokenizer: ChatGLMTokenizer) -> AnsweredQuestion:
-    """Return the question with the answer of its finished row."""
+def answered_by(
+    row: TextRow, question: str, tokenizer: ChatGLMTokenizer, answer: str | None = None
+) -> AnsweredQuestion:
+    """Return the question with `answer`, or if it is None, with the answer of its finished row."""
+    if answer is not None:
+        return AnsweredQuestion(question, answer, row.input_ids, tokenizer.encode_plain(answer))
     ids = tokenizer.encode_plain(row.text) if row.settings.stops else [one for one in row.ids if one not in row.eos]
     return AnsweredQuestion(question, row.text, row.input_ids, ids)
 

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from ..errors import PromptError
-from ..explanation.explanation import AnsweredQuestion, Explanation, answered_by, explain_answer
+from ..explanation.explanation import Explanation, answered_by, explain_answer
 from ..preprocessing.prompt import Turn
 from . import error_responses
 from .answering import Answering, while_connected
@@ -64,14 +64,12 @@ async def _explain(answering: Answering, asked: ExplainRequest, adapter: str | N
     given = {**asked.draws(), "max_new_tokens": asked.max_tokens}
     job = await engine.prepare(turns, images, asked.language or "auto", asked.seed, adapter, with_pixels=True, **given)
     images.clear()
-    ids = await asyncio.to_thread(tokenizer.encode_plain, asked.answer or "")
-    refuse_many_tokens(len(job.input_ids), len(ids))
+    refuse_many_tokens(len(job.input_ids))
     if asked.answer is None:
-        job.room = min(job.room, MAX_ANSWER, MAX_TOKENS - len(job.input_ids))
+        job.room = min(job.room, MAX_ANSWER, MAX_TOKENS - 1 - len(job.input_ids))
         await _wait_for_answer(engine, job)
-        answered = answered_by(job, asked.question, tokenizer)
-    else:
-        answered = AnsweredQuestion(asked.question, asked.answer, job.input_ids, ids)
+    answered = await asyncio.to_thread(answered_by, job, asked.question, tokenizer, asked.answer)
+    refuse_many_tokens(len(job.input_ids), len(answered.answer_ids))
     pixels, method = job.images[0].pixel_values, asked.method or "rollout"
     assert pixels is not None
     steps = explain_answer(engine.model.model, tokenizer, answered, pixels, None, method, asked.word)
@@ -86,7 +84,7 @@ async def _wait_for_answer(engine: Engine, job: Job) -> None:
         pass
 
 
-def refuse_many_tokens(prompt: int, answer: int) -> None:
+def refuse_many_tokens(prompt: int, answer: int = 1) -> None:
     """Raise `PromptError` if dialogue and answer have more tokens than one explanation may have."""
     if answer > MAX_ANSWER or prompt + answer >= MAX_TOKENS:
         raise PromptError(
