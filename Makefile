@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini mini-stem mini-photos study-tokens study-tokens-full
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots pointing-game explain-images test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini mini-stem mini-photos study-tokens study-tokens-full
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -142,6 +142,14 @@ docs-pages: .venv/.all
 # images of the page for README and docs, drawn by the same browser
 screenshots: .venv/.all
 	$(BIN)/python docs/draw_screenshots.py
+
+# how often the strongest patch of a word's map lies on the object that it names, on drawn scenes (minutes)
+pointing-game: .venv/.all
+	$(BIN)/python benchmarks/pointing_game.py
+
+# ten explanations for the docs, two of which do not hold (minutes)
+explain-images: .venv/.all
+	$(BIN)/python docs/draw_explanations.py
 
 # seconds until a browser shows the page, on an idle machine
 bench-page: .venv/.all

@@ -195,6 +195,15 @@ def evaluate_mini(language: str) -> str:
     return table(rows)
 
 
+def pointing_game(language: str) -> str:
+    """Build the table of `make pointing-game`."""
+    words, hits = WORDS[language], stored("pointing_game")["hits"]
+    rows = [words["pointing"], ("---",) * 3]
+    for method in ("rollout", "gradient"):
+        rows.append((f"`{method}`", *(_with_interval(hits.get(name)) for name in (method, f"{method}, other object"))))
+    return table([*rows, (words["pointing_chance"], _with_interval(hits["chance"]), "")])
+
+
 def _with_interval(entry: dict[str, Any] | None) -> str:
     if entry is None or entry["value"] is None:
         return ""
@@ -288,6 +297,7 @@ QUOTES = {
     "finetune_memory": finetune_memory,
     "scale": scale,
     "evaluate_mini": evaluate_mini,
+    "pointing_game": pointing_game,
     "vllm": vllm,
     "token_study": token_study,
 }

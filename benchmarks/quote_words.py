@@ -13,6 +13,8 @@ WORDS: dict[str, dict[str, Any]] = {
         "token": "decode, per token",
         "seconds": "{} s",
         "of": "{} GB, {} x the weights ({} GB)",
+        "pointing": ("method", "on the object that the word names", "on another object"),
+        "pointing_chance": "a random patch",
         "evaluate_head": "drawn scenes",
         "evaluate_forms": {
             "base": "16 bits",
@@ -105,6 +107,8 @@ WORDS: dict[str, dict[str, Any]] = {
         "token": "解码每个 token",
         "seconds": "{} 秒",
         "of": "{} GB，权重（{} GB）的 {} 倍",
+        "pointing": ("方法", "落在该词所指的物体上", "落在另一个物体上"),
+        "pointing_chance": "随机图像块",
         "evaluate_head": "绘制的场景",
         "evaluate_forms": {"base": "16 位", "8 bits": "8 位", "4 bits": "4 位", "adapter": "计数适配器"},
         "demo_head": "| 配方 | 训练前正确 | 训练后正确 | 数据之外未变的回答 | CPU 秒 |",

@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 
 import uvicorn
-from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
+from shrink_image import shrink
 
 import visualglm
 from visualglm.serving.app import ServerSettings, create_app
@@ -81,13 +81,6 @@ def draw_preview(browser: Browser, url: str) -> None:
     page.locator("#start img").first.screenshot(path=PREVIEW)
     page.close()
     shrink(PREVIEW)
-
-
-def shrink(file: Path) -> None:
-    """Write an image again with a palette of 256 colours."""
-    with Image.open(file) as image:
-        smaller = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    smaller.save(file, optimize=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from .adapters.manager import AdapterManager
 from .checkpoints import find_vocabulary, local_folder, plan_from_flags, read_config, resolve_vocabulary
 from .errors import ImageError, PromptError, TokenizerError, UsageError, VisualGLMError
 from .explanation.attribution import Method, check_method
-from .explanation.explanation import Explanation, explain_row
+from .explanation.deletion import finish
+from .explanation.explanation import Explanation, answered_by, explain_answer
 from .hardware.devices import cpu_dtype, resolve_device, validate_dtype
 from .hub.local_folder import default_model
 from .inference.answer import Answer
@@ -312,22 +313,26 @@ class VisualGLM:
         question: str,
         language: Language = "auto",
         *,
+        answer: str | None = None,
         word: str | None = None,
         method: Method = "rollout",
         thorough: bool = False,
         **sampling: Any,
     ) -> Explanation:
-        """Ask one question, and explain which patches each word of the answer, or only `word`, rests on.
+        """Explain which patches each word of the answer, or only `word`, rests on; `answer` replaces the model's own.
 
         Raises:
+            PromptError: the question does not fit into the model, or the answer is empty.
             UsageError: an unknown method, or a word that is not in the answer.
         """
         check_method(method)
         opened = open_image(image, upstream=self.upstream_images)
         pixels = self.pixel_values(opened)
         row = self.row(encode_pixels(self.model, pixels), question, language, **sampling)
-        generate_batch(self.model, [row])
-        return explain_row(self.model, self.tokenizer, row, pixels, opened, question, method, word, thorough)
+        if answer is None:
+            generate_batch(self.model, [row])
+        asked = answered_by(row, question, self.tokenizer, answer)
+        return finish(explain_answer(self.model, self.tokenizer, asked, pixels, opened, method, word, thorough))
 
     def row_answer(self, row: TextRow, seconds: float = 0.0) -> Answer:
         """Return the answer of a finished row."""

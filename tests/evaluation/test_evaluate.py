@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 from visualglm import VisualGLM, packed_model
 from visualglm.errors import UsageError
 from visualglm.evaluation.evaluate import Evaluation, Outcome, evaluate
-from visualglm.evaluation.queries import Reply
+from visualglm.evaluation.explained_rows import explain_worst
+from visualglm.evaluation.queries import Reply, ScoredRow
 from visualglm.evaluation.readers.source import DataSource
 from visualglm.evaluation.reply_store import Part, ReplyStore, part_of_environment
+from visualglm.evaluation.report_texts import TEXTS
 from visualglm.evaluation.run import AnswerPlan
 
 PLAN = AnswerPlan(sampling={"do_sample": False}, batch_size=8)
@@ -117,6 +120,37 @@ def test_the_command_says_what_is_missing_and_fails(program: Program, tmp_path: 
     assert done.returncode == 0 and done.stdout.startswith("pope: 6 rows in both\naccuracy")
     assert json.loads((tmp_path / "c" / "comparison.json").read_text("utf-8"))["rows"] == 6
     assert "B − A" in (tmp_path / "c" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_worst_answers_are_explained_where_that_is_asked_for(
+    opened: VisualGLM, tmp_path: Path, language: Any
+) -> None:
+    rows = [
+        {"image": str(SAMPLES[0]), "question": question, "answer": "<b>nothing</b>"}
+        for question in ("What is in this image?", "图里有什么？", "How many <i>objects</i> are there?")
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    source = DataSource(data)
+    outcome = run(opened, tmp_path / "a", "vqa", source=source, language=language, explain=2)
+    report = (tmp_path / "a" / "report.html").read_text("utf-8")
+    asked = outcome.rows[0].said[0]
+    curve = opened.explain(SAMPLES[0], asked[0], answer=asked[1]).deletion
+    assert f"{curve.area:+.2f} [{curve.low:+.2f}, {curve.high:+.2f}]" in report
+    assert report.count("<section>") == 2 and report.count('alt="map"') == 2 and "<script" not in report
+    assert TEXTS[language]["explained"] in report and "<i>objects" not in report
+    run(opened, tmp_path / "a", "vqa", source=source, language=language)
+    assert "<section>" not in (tmp_path / "a" / "report.html").read_text("utf-8")
+
+
+def test_an_answer_that_cannot_be_explained_says_why(opened: VisualGLM, tmp_path: Path) -> None:
+    image = SAMPLES[0].read_bytes
+    row = ScoredRow("a", 0, "a", {"right": (0.0, 1.0)}, 0.0, [("What is this?", "a\x00")], "", image=image)
+    rows = [row, replace(row, said=[]), replace(row, errors=["x"]), replace(row, image=None)]
+    broken = replace(row, said=[(" ", "star")])
+    found = explain_worst(opened, [*rows, broken], 5, "auto", "en")
+    assert len(found) == 2 and "This answer cannot be explained: " in found[1]
 
 
 @pytest.mark.parametrize(

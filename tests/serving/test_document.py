@@ -21,6 +21,7 @@ OPERATIONS = {
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/responses"),
     ("POST", "/v1/messages"),
+    ("POST", "/v1/explain"),
     ("POST", "/"),
 }
 

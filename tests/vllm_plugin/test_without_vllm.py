@@ -29,6 +29,7 @@ from visualglm.vllm_plugin.server import (
     KEYS_VARIABLE,
     ORIGINS_VARIABLE,
     TRUSTED_HOSTS_VARIABLE,
+    UNEXPLAINED,
     LoopbackHostMiddleware,
     VllmApiKeyMiddleware,
     VLLMServer,
@@ -105,6 +106,7 @@ def test_arguments_are_safe_by_default() -> None:
     assert arguments[arguments.index("--allowed-origins") + 1] == "[]"
     assert "--allowed-media-domains" not in arguments and "--allowed-local-media-path" not in arguments
     assert [name.rpartition(".")[2] for name in middleware(arguments)] == [
+        "NoExplanation",
         "VllmSameOriginOnly",
         "LoopbackHostMiddleware",
     ]
@@ -119,14 +121,27 @@ def test_keys_never_stand_in_the_arguments() -> None:
     arguments = server(keys=["secret"], trusted_hosts=("*",)).arguments()
     assert not any("secret" in argument for argument in arguments)
     assert [name.rpartition(".")[2] for name in middleware(arguments)] == [  # and any name may be used
+        "NoExplanation",
         "VllmApiKeyMiddleware",
         "VllmSameOriginOnly",
     ]
 
 
+def test_explanations_are_refused_in_one_sentence_behind_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS_VARIABLE, '["secret"]')
+    app = Starlette(routes=[Route("/v1/models", lambda request: PlainTextResponse("hello"))])
+    for name in middleware(server(keys=["secret"], trusted_hosts=("*",)).arguments()):
+        app.add_middleware(pkgutil.resolve_name(name))
+    client, key = TestClient(app), {"Authorization": "Bearer secret"}
+    assert client.post("/v1/explain", json={}).status_code == 401
+    reply = client.post("/v1/explain", json={}, headers=key)
+    assert reply.status_code == 501 and reply.json()["error"]["message"] == UNEXPLAINED
+    assert client.get("/v1/models", headers=key).text == "hello"
+
+
 def test_a_named_origin_is_answered_before_keys_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     names = middleware(server(keys=["secret"], trusted_hosts=("*",), origins=["http://a.example"]).arguments())
-    assert [name.rpartition(".")[2] for name in names] == ["VllmApiKeyMiddleware", "VllmCors", "VllmSameOriginOnly"]
+    assert [name.rpartition(".")[2] for name in names[1:]] == ["VllmApiKeyMiddleware", "VllmCors", "VllmSameOriginOnly"]
     monkeypatch.setenv(KEYS_VARIABLE, '["secret"]')
     monkeypatch.setenv(ORIGINS_VARIABLE, "http://a.example")
     app = Starlette()
@@ -144,7 +159,11 @@ def test_a_named_origin_is_answered_before_keys_are_checked(monkeypatch: pytest.
 
 def test_the_page_is_in_front_of_the_keys_and_behind_the_guards(monkeypatch: pytest.MonkeyPatch) -> None:
     names = middleware(server(keys=["secret"], trusted_hosts=("*",), with_page=True).arguments())
-    assert [name.rpartition(".")[2] for name in names] == ["VllmApiKeyMiddleware", "StaticPage", "VllmSameOriginOnly"]
+    assert [name.rpartition(".")[2] for name in names[1:]] == [
+        "VllmApiKeyMiddleware",
+        "StaticPage",
+        "VllmSameOriginOnly",
+    ]
     monkeypatch.setenv(KEYS_VARIABLE, '["secret"]')
     app = Starlette()
     for name in names:

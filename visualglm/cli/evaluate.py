@@ -19,6 +19,8 @@ from .model_name import MINI
 if TYPE_CHECKING:
     from ..evaluation.reply_store import Part
 
+MOST_EXPLAINED = 100
+"""Each explanation adds some 100 KB to the report."""
 TaskName = Literal["caption", "vqa", "pope", "choice", "scenes"]
 
 
@@ -53,6 +55,12 @@ def evaluate(
         tuple[Path, Path] | None,
         output_option("--compare", metavar="A B", help="Compare two finished folders; runs no model."),
     ] = None,
+    explain: Annotated[
+        int,
+        output_option(
+            "--explain", min=0, max=MOST_EXPLAINED, metavar="N", help="Explain N of the worst answers in the report."
+        ),
+    ] = 0,
     as_json: options.Json = False,
     batch_size: Annotated[str, performance_option(metavar="N", help="Questions in one batch, or auto.")] = "auto",
     workers: Annotated[int, performance_option(min=1, max=64, metavar="N", help="Processes that decode images.")] = 2,
@@ -89,6 +97,7 @@ def evaluate(
         describe_model(flags),
         {**_run_settings(flags), "sampling": {**sampling}},
         options.interface_language(flags.language),
+        explain,
     )
     plan = AnswerPlan(flags.language, parse_batch_size(batch_size), workers, sampling)
     outcome = run(evaluation, flags.open_model, plan, out, part, report_progress)

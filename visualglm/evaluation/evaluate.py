@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..errors import UsageError
 from ..files.untrusted_files import open_regular
 from ..hardware.machine_report import versions
 from .examples import Examples
+from .explained_rows import explain_worst
 from .queries import ScoredRow
 from .readers.source import DataSource
 from .reply_store import Part, ReplyStore
@@ -31,7 +33,8 @@ from .task_list import make_task
 class Evaluation:
     """What to evaluate: a task, its data, and names of model and settings for the results.
 
-    `settings` decide the replies; a run that is resumed must have the same.
+    `settings` decide the replies; a run that is resumed must have the same. `explain`: number of the worst answers that
+    the report explains.
     """
 
     task: str
@@ -40,6 +43,7 @@ class Evaluation:
     model: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     language: Language = "en"
+    explain: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def evaluate(
         UsageError: the data has another shape, or the folder holds another run.
         RowError: a row has another shape.
     """
-    started, part = time.time(), part or Part()
+    started, part, open_model = time.time(), part or Part(), cache(open_model)
     task, examples = make_task(evaluation.task, evaluation.source, evaluation.limit)
     data = describe_data(evaluation, examples)
     settings = {"task": evaluation.task, "data": data, "limit": evaluation.limit, **evaluation.settings}
@@ -89,7 +93,10 @@ def evaluate(
         "versions": versions(),
     }
     write_results(folder, results, rows)
-    write_report(folder / "report.html", results, task.metrics, rows, evaluation.language)
+    explained: list[str] = []
+    if evaluation.explain:
+        explained = explain_worst(open_model(), rows, evaluation.explain, plan.language, evaluation.language)
+    write_report(folder / "report.html", results, task.metrics, rows, evaluation.language, explained)
     return Outcome(results, rows)
 
 

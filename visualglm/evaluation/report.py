@@ -33,15 +33,22 @@ HIDDEN = ("right", "confusion", "bleu", "rouge", "cider", "vqa", "exact", "menti
 
 
 def write_report(
-    file: Path, results: Mapping[str, Any], metrics: Sequence[Metric], rows: Sequence[ScoredRow], language: Language
+    file: Path,
+    results: Mapping[str, Any],
+    metrics: Sequence[Metric],
+    rows: Sequence[ScoredRow],
+    language: Language,
+    explained: Sequence[str] = (),
 ) -> None:
-    """Write the page of one run."""
+    """Write the page of one run; `explained` are the explanations of some of the worst answers, as HTML."""
     texts = TEXTS[language]
     pieces = [*_facts(results, texts), f"<h2>{texts['figures']}</h2>"]
     pieces += [_metric_plot(results, metrics, texts), _metric_table(results, texts)]
     pieces.append(f"<p>{texts['interval_note']} {texts['baseline_note'] if results['baselines'] else ''}</p>")
     pieces += _facet_tables(results, texts)
     pieces += [f"<h2>{texts['worst']}</h2>", _worst(rows, texts)]
+    if explained:
+        pieces += [f"<h2>{texts['explained']}</h2>", f"<p>{texts['explained_note']}</p>", *explained]
     title = texts["title"].format(task=results["task"])
     write_file(file, page(title, pieces, language))
 
@@ -125,14 +132,18 @@ def _short(entry: Mapping[str, Any] | None) -> str:
     return f"{entry['value']:.3f} [{_number(entry['low'])}, {_number(entry['high'])}]"
 
 
-def _worst(rows: Sequence[ScoredRow], texts: Mapping[str, str]) -> str:
-    """Show the worst rows, those of different statistics in turn."""
+def worst_rows(rows: Sequence[ScoredRow]) -> Iterator[ScoredRow]:
+    """Yield the rows that are not wholly right, the worst first, those of different statistics in turn."""
     kinds: dict[str, list[ScoredRow]] = {}
     for row in sorted(rows, key=lambda row: row.quality):
         if row.quality < 1:
             kinds.setdefault(" ".join(row.statistics), []).append(row)
-    mixed = (own[turn] for turn in range(WORST) for own in kinds.values() if turn < len(own))
-    body = "".join(_worst_row(row, texts) for row in islice(mixed, WORST))
+    longest = max(map(len, kinds.values()), default=0)
+    yield from (own[turn] for turn in range(longest) for own in kinds.values() if turn < len(own))
+
+
+def _worst(rows: Sequence[ScoredRow], texts: Mapping[str, str]) -> str:
+    body = "".join(_worst_row(row, texts) for row in islice(worst_rows(rows), WORST))
     heads = "".join(f"<th>{texts[name]}</th>" for name in ("image", "question", "expected"))
     return f'<div class="wide"><table><tr>{heads}</tr>{body}</table></div>' if body else ""
 

@@ -16,6 +16,10 @@ TEXTS: dict[Language, dict[str, str]] = {
         "figures": "Figures",
         "by": "By {facet}",
         "worst": "Worst answers",
+        "explained": "What the worst answers rest on",
+        "explained_note": "For one answer of each row: bright parts of the image are those that the answer attends to. "
+        "A map that explains no better than chance is marked; do not draw conclusions from it.",
+        "unexplained": "This answer cannot be explained: {reason}",
         "image": "image",
         "question": "question and answer",
         "expected": "expected",
@@ -46,6 +50,10 @@ TEXTS: dict[Language, dict[str, str]] = {
         "figures": "结果",
         "by": "按 {facet} 划分",
         "worst": "最差的回答",
+        "explained": "最差的回答依据了图片的哪些部分",
+        "explained_note": "每条样本解释一个回答：越亮的部分，回答越关注它。"
+        "并不比随机更能解释回答的图会标出，请不要据此下结论。",
+        "unexplained": "无法解释这个回答：{reason}",
         "image": "图片",
         "question": "问题与回答",
         "expected": "标准答案",

@@ -9,9 +9,10 @@ colour. Source: Petsiuk, Das and Saenko 2018 (arXiv 1806.07421), with random ord
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ ORDERS, THOROUGH_ORDERS = 4, 20
 BATCH = 8
 """Images in one forward pass."""
 SEED = 0
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,23 @@ class DeletionCurve:
         return self.low > 0
 
 
+def finish(steps: Generator[None, None, Result]) -> Result:
+    """Run a computation that yields after each of its steps; return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
+
+
 def measure_deletion(
     score: Callable[[Tensor], Tensor],
     pixel_values: Tensor,
     weights: Tensor,
     fractions: Sequence[float] = FRACTIONS,
     orders: int = ORDERS,
-) -> DeletionCurve:
-    """Measure the deletion curve of a map.
+) -> Generator[None, None, DeletionCurve]:
+    """Measure the deletion curve of a map; yield after each forward pass (`finish` runs them all).
 
     Args:
         score: the mean log probability [B] of what is explained, for images [B, 3, H, W].
@@ -73,7 +85,10 @@ def measure_deletion(
     ends = torch.stack([torch.zeros_like(weights), torch.ones_like(weights)]).bool()
     counts = [round(fraction * len(weights)) for fraction in fractions[1:-1]]
     masks = torch.cat([ends, *(torch.stack([rank < count for count in counts]) for rank in ranks)])
-    scores = torch.cat([score(hide(pixel_values, some)) for some in masks.split(BATCH)]).tolist()
+    scores: list[float] = []
+    for some in masks.split(BATCH):
+        scores += score(hide(pixel_values, some)).tolist()
+        yield
     inner = [scores[2 + index * len(counts) :][: len(counts)] for index in range(len(ranks))]
     attended, *random = ((scores[0], *values, scores[1]) for values in inner)
     return DeletionCurve(tuple(fractions), attended, tuple(random), *_gain(fractions, attended, random))

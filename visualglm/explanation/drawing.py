@@ -7,6 +7,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from PIL import Image
+
 from ..errors import UsageError, require_extra
 from ..files.atomic import write_file
 from ..preprocessing.prompt import CHINESE
@@ -22,7 +25,7 @@ COLUMNS, MOST_WORDS = 4, 15
 SHOWN_SIDE = 336
 """Pixels at which the image is drawn."""
 LONGEST_TITLE, LONGEST_WORD = 90, 18
-HEAT = "inferno"
+HEAT, OPACITY = "inferno", 0.6
 WARNING = "#d55e00"
 SUFFIXES = (".png", ".svg")
 TEXTS = {
@@ -60,9 +63,11 @@ def draw_explanation(explanation: Explanation, path: Path, theme: Theme = "light
     """Write the drawing of an explanation as .png or .svg.
 
     Raises:
-        UsageError: matplotlib is missing, or the file cannot be written.
+        UsageError: matplotlib is missing, the explanation has no image, or the file cannot be written.
     """
     check_drawing(path)
+    if explanation.image is None:
+        raise UsageError("This explanation was made without its image. Make it with VisualGLM.explain to draw it.")
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -75,12 +80,22 @@ def draw_explanation(explanation: Explanation, path: Path, theme: Theme = "light
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a rare character is drawn as a box
         figure = Figure(figsize=(WIDTH, 2.0 * rows + 2.9), layout="constrained")
         grid = figure.add_gridspec(rows + 1, COLUMNS, height_ratios=[2.0] * rows + [2.2])
-        _draw_maps(figure, grid, explanation, panels)
+        _draw_maps(figure, grid, explanation, explanation.image.resize((SHOWN_SIDE, SHOWN_SIDE)), panels)
         _draw_curve(figure.add_subplot(grid[rows, :]), explanation, theme)
         left = len(explanation.words) - len(shown)
         _set_title(figure, explanation, left)
         figure.savefig(content, format=path.suffix[1:].lower(), dpi=110)
     write_file(path, content.getvalue())
+
+
+def overlay_map(image: Image.Image, word: WordMap) -> Image.Image:
+    """Lay a map over a grey copy of an image, in the colours of the drawing (matplotlib)."""
+    from matplotlib import colormaps
+
+    weights = (word.map / word.map.max().clamp(min=1e-12)).float().numpy()
+    smooth = Image.fromarray(weights).resize(image.size, Image.Resampling.BILINEAR)
+    heat = Image.fromarray(colormaps[HEAT](np.asarray(smooth), bytes=True)[..., :3])
+    return Image.blend(image.convert("L").convert("RGB"), heat, OPACITY)
 
 
 def _language(explanation: Explanation) -> Literal["zh", "en"]:
@@ -99,10 +114,9 @@ def _set_title(figure: Figure, explanation: Explanation, left: int) -> None:
     figure.suptitle("\n".join(lines), fontsize=11, parse_math=False)
 
 
-def _draw_maps(figure: Figure, grid: Any, explanation: Explanation, panels: list[WordMap]) -> None:
+def _draw_maps(figure: Figure, grid: Any, explanation: Explanation, image: Image.Image, panels: list[WordMap]) -> None:
     """Draw the image, then each map over it in grey; a colour means the same weight in all of them."""
     texts = TEXTS[_language(explanation)]
-    image = explanation.image.resize((SHOWN_SIDE, SHOWN_SIDE))
     first = figure.add_subplot(grid[0, 0])
     first.imshow(image)
     _finish_panel(first, texts["image"])
@@ -113,7 +127,7 @@ def _draw_maps(figure: Figure, grid: Any, explanation: Explanation, panels: list
         axes.imshow(
             panel.map.numpy(),
             cmap=HEAT,
-            alpha=0.6,
+            alpha=OPACITY,
             vmin=0,
             vmax=strongest,
             extent=(0, 1, 1, 0),

@@ -1,11 +1,12 @@
 """Explain an answer: a map of patches for each word, and the deletion curve of what is explained.
 
-a finished row and its image -- attribute --> a map for each token -- words --> a map for each word
-                             -- measure_deletion --> DeletionCurve
+an answered question and its image -- attribute --> a map for each token -- words --> a map for each word
+                                   -- measure_deletion --> DeletionCurve
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,7 +48,8 @@ class WordMap:
 class Explanation:
     """What an answer rests on: `words` with their maps, and the deletion curve of `explained`.
 
-    `explained` is the whole answer, or the word that was asked for. `image` is what the model was shown.
+    `explained` is the whole answer, or the word that was asked for. `image` is what the model was shown, or None where
+    it was not kept.
     """
 
     question: str
@@ -56,7 +58,7 @@ class Explanation:
     words: tuple[WordMap, ...]
     explained: WordMap
     deletion: DeletionCurve
-    image: Image
+    image: Image | None = None
 
     @property
     def exceeds_chance(self) -> bool:
@@ -76,36 +78,54 @@ class Explanation:
         }
 
 
-def explain_row(
+@dataclass(frozen=True)
+class AnsweredQuestion:
+    """A question and its answer, as texts, and as ids: the whole prompt, and the answer without `<eop>`."""
+
+    question: str
+    answer: str
+    prompt_ids: list[int]
+    answer_ids: list[int]
+
+
+def answered_by(
+    row: TextRow, question: str, tokenizer: ChatGLMTokenizer, answer: str | None = None
+) -> AnsweredQuestion:
+    """Return the question with `answer`, or if it is None, with the answer of its finished row."""
+    if answer is not None:
+        return AnsweredQuestion(question, answer, row.input_ids, tokenizer.encode_plain(answer))
+    ids = tokenizer.encode_plain(row.text) if row.settings.stops else [one for one in row.ids if one not in row.eos]
+    return AnsweredQuestion(question, row.text, row.input_ids, ids)
+
+
+def explain_answer(
     network: VisualGLMNetwork,
     tokenizer: ChatGLMTokenizer,
-    row: TextRow,
+    asked: AnsweredQuestion,
     pixel_values: Tensor,
-    image: Image,
-    question: str,
+    image: Image | None = None,
     method: Method = "rollout",
     word: str | None = None,
     thorough: bool = False,
-) -> Explanation:
-    """Explain the answer of a finished row about one image, `pixel_values` [1, 3, H, W].
+) -> Generator[None, None, Explanation]:
+    """Explain an answer about one image, `pixel_values` [1, 3, H, W]; yield after each forward pass.
 
     `word`: explain this word of the answer instead of all. `thorough`: a finer deletion curve with more random orders.
 
     Raises:
-        PromptError: the answer is empty.
+        PromptError: the answer is empty, or the prompt has not one image.
         UsageError: the answer does not contain `word`.
     """
-    ids = (
-        tokenizer.encode_plain(row.text) if row.settings.stops else [index for index in row.ids if index not in row.eos]
-    )
+    ids = asked.answer_ids
     if not ids:
         raise PromptError("The answer is empty, so there is nothing to explain. Ask another question.")
     chosen = [find_word(tokenizer, ids, word)] if word is not None else words_of(tokenizer, ids)
-    whole = chosen[0] if word is not None else Word(row.text, tuple(range(len(ids))))
-    input_ids = torch.tensor([row.input_ids + ids])
+    whole = chosen[0] if word is not None else Word(asked.answer, tuple(range(len(ids))))
+    input_ids = torch.tensor([asked.prompt_ids + ids])
     maps = attribute(network, input_ids, len(ids), pixel_values, method=method).maps
+    yield
     explained = _word_map(whole, maps)
-    curve = measure_deletion(
+    curve = yield from measure_deletion(
         answer_score(network, input_ids, len(ids), whole.tokens),
         pixel_values,
         explained.map.flatten(),
@@ -113,7 +133,7 @@ def explain_row(
         THOROUGH_ORDERS if thorough else ORDERS,
     )
     words = tuple(_word_map(one, maps) for one in chosen)
-    return Explanation(question, row.text, method, words, explained, curve, image)
+    return Explanation(asked.question, asked.answer, method, words, explained, curve, image)
 
 
 def describe_deletion(explanation: Explanation) -> str:
@@ -125,6 +145,15 @@ def describe_deletion(explanation: Explanation) -> str:
         return f"删除曲线：{figures} nat/token，{len(curve.random)} 个随机顺序；{judged}。"
     judged = "better than chance" if curve.exceeds_chance else "WARNING: this map explains no better than chance"
     return f"Deletion curve: {figures} nats per token, {len(curve.random)} random orders; {judged}."
+
+
+def warn_of_chance(explanation: Explanation) -> str | None:
+    """Return a warning in the question's language if the map explains no better than chance."""
+    if explanation.exceeds_chance:
+        return None
+    if CHINESE.search(explanation.question):
+        return "这张图并不比随机更能解释回答，请不要据此下结论。"
+    return "This map explains no better than chance. Do not draw conclusions from it."
 
 
 def _word_map(word: Word, maps: Tensor) -> WordMap:

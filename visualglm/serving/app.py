@@ -19,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from .. import __version__
 from ..conversation import VisualGLM
 from ..preprocessing.prompt import Language
-from . import error_responses, messages_api, openai_api, responses_api, upstream_api
+from . import error_responses, explain_api, messages_api, openai_api, responses_api, upstream_api
 from .answering import Answering
 from .engine import Engine
 from .image_reader import ImageReader
@@ -99,6 +99,7 @@ def create_app(model: VisualGLM, settings: ServerSettings) -> FastAPI:
     app.include_router(openai_api.router(answering, cards))
     app.include_router(responses_api.router(answering))
     app.include_router(messages_api.router(answering))
+    app.include_router(explain_api.router(answering, cards))
     app.include_router(upstream_api.router(engine, served))
     add_openapi_page(app)
     _add_guards(app, metrics, settings)

@@ -1,12 +1,14 @@
 """One model, many clients: a bounded queue, one batch that requests enter and leave, one thread that generates.
 
     ask() -- prompt, Job --> queue (`max_queue`) -- up to `max_batch` at once --> batch --> job.pieces()
+    ExplanationJob --> the same queue -- one forward pass between two tokens of the others --> job.result()
 
 Every answer is what the request would get alone: its images and its prompt are read alone, its penalties and draws are
 its own (inference/running_batch.py). A request enters between two tokens of the others and leaves with its last one.
 A batch has one adapter: once the oldest waiting request needs another one, none enters until the batch is empty. An
 error while a request enters, or in its own sampling, fails that request only. An error in a step fails the requests
 that already streamed text, because their client has seen part of the answer; the others are retried one by one.
+An explanation counts as one of the `max_batch` requests.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from ..inference.start_reply import ask_prompt
 from ..preprocessing.chinese_token_filter import forbid_chinese_tokens
 from ..preprocessing.image_pool import EndedError, Ending, ImagePool
 from ..preprocessing.prompt import Language, Turn
+from .explanation_job import ExplanationJob
 from .image_cache import RequestImage, RequestImageCache
 from .job import Job, QueueTimeoutError
 from .limits import EngineLimits
@@ -67,10 +70,11 @@ class Engine:
         self._pool = ImagePool(limits.decoders, limits.decode_seconds)
         self.memory = RequestImageCache(model, limits.remembered, self._pool)
         self.running = 0
-        self._waiting: collections.deque[Job] = collections.deque()
+        self._waiting: collections.deque[Job | ExplanationJob] = collections.deque()
         self._changed = threading.Condition()
         self._closing = False
         self._batch: Batch[Job] = start_batch(model.model)
+        self._explaining: list[ExplanationJob] = []
         self._drain = False  # whether no request enters until the batch is empty
         self._decoders = ThreadPoolExecutor(limits.decoders, "decoder")  # each waits for a process of the pool
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -109,8 +113,29 @@ class Engine:
     ) -> Job:
         """Put the last of `turns` into the queue; the job's `pieces()` are the answer.
 
+        Raises:
+            As `prepare`.
+        """
+        job = await self.prepare(turns, images, language, seed, adapter, top_logprobs, **sampling)
+        self.enqueue(job)
+        return job
+
+    async def prepare(
+        self,
+        turns: Sequence[Turn],
+        images: Sequence[bytes],
+        language: Language = "auto",
+        seed: int | None = None,
+        adapter: str | None = None,
+        top_logprobs: int | None = None,
+        with_pixels: bool = False,
+        **sampling: Any,
+    ) -> Job:
+        """Decode the images and build the prompt of a job, which is not in the queue yet.
+
         Arguments that are None mean the server's defaults; `adapter` None means the base model. With `top_logprobs`
-        the job records its tokens and that many of the likeliest at each position.
+        the job records its tokens and that many of the likeliest at each position. `with_pixels`: decode images even
+        if their embeddings are cached.
 
         Raises:
             QueueFullError: too many requests wait already.
@@ -120,7 +145,7 @@ class Engine:
         """
         self._refuse_if_full()  # before the work of decoding
         started = time.monotonic()
-        seen = await self._look_up(images, adapter)
+        seen = await self._look_up(images, adapter, with_pixels)
         sampling["seed"] = seed
         given = {**self.defaults, **normalize_sampling(sampling)}
         language = self.language if language == "auto" else language
@@ -131,7 +156,6 @@ class Engine:
         left = started + self.limits.time_limit - time.monotonic()
         job = Job(self.model.tokenizer, prompt.input_ids, seen, settings, left, adapter, top_logprobs)
         job.dropped_turns = prompt.dropped_turns
-        self._put(job)
         return job
 
     def repeat(self, job: Job, count: int) -> list[Job]:
@@ -143,14 +167,19 @@ class Engine:
         jobs = [job.another(number) for number in range(1, count + 1)]
         try:
             for other in jobs:
-                self._put(other)
+                self.enqueue(other)
         except QueueFullError:
             for other in (job, *jobs):
                 other.cancel()
             raise
         return jobs
 
-    def _put(self, job: Job) -> None:
+    def enqueue(self, job: Job | ExplanationJob) -> None:
+        """Put a prepared job, or an explanation, into the queue.
+
+        Raises:
+            QueueFullError: too many requests wait already.
+        """
         with self._changed:
             self._refuse_if_full()
             # drop jobs whose client disconnected, to free their pixels during a long batch ahead
@@ -158,7 +187,7 @@ class Engine:
             self._waiting.append(job)
             self._changed.notify()
 
-    async def _look_up(self, contents: Sequence[bytes], adapter: str | None) -> list[RequestImage]:
+    async def _look_up(self, contents: Sequence[bytes], adapter: str | None, with_pixels: bool) -> list[RequestImage]:
         """Decode the images one after the other; decoding is killed when the request ends or is cancelled.
 
         Raises:
@@ -168,7 +197,9 @@ class Engine:
         try:
             async with asyncio.timeout(self.limits.time_limit):
                 return [
-                    await loop.run_in_executor(self._decoders, self.memory.look_up, content, adapter, ending)
+                    await loop.run_in_executor(
+                        self._decoders, self.memory.look_up, content, adapter, ending, with_pixels
+                    )
                     for content in contents
                 ]
         except TimeoutError as error:
@@ -188,16 +219,23 @@ class Engine:
 
     def _work(self) -> None:
         """Run the thread until closed and empty: requests enter, all advance by a token, ended ones leave."""
-        while (jobs := self._next_jobs()) or self._batch.rows:
+        while (jobs := self._next_jobs()) or self._members:
             for job in jobs:
                 self._enter(job)
             if self._batch.rows:
                 self._step()
+            if self._explaining:
+                self._explain()
 
-    def _next_jobs(self) -> list[Job]:
+    @property
+    def _members(self) -> list[Job | ExplanationJob]:
+        """What runs now."""
+        return [*self._batch.rows, *self._explaining]
+
+    def _next_jobs(self) -> list[Job | ExplanationJob]:
         """Return the requests that may enter the batch; wait for some while it is empty and the engine is open."""
-        entering: list[Job] = []
-        running = list(self._batch.rows)
+        entering: list[Job | ExplanationJob] = []
+        running = self._members
         self._drain = self._drain and bool(running)
         with self._changed:
             while not running and not entering and not (self._closing and not self._waiting):
@@ -205,10 +243,10 @@ class Engine:
                 entering = self._take_jobs(running)
             return entering or self._take_jobs(running)
 
-    def _take_jobs(self, running: Sequence[Job]) -> list[Job]:
+    def _take_jobs(self, running: Sequence[Job | ExplanationJob]) -> list[Job | ExplanationJob]:
         """Take from the queue what fits beside the running requests; the queue is locked."""
-        entering: list[Job] = []
-        others: list[Job] = []
+        entering: list[Job | ExplanationJob] = []
+        others: list[Job | ExplanationJob] = []
         while self._waiting and len(running) + len(entering) < self.limits.max_batch and not self._drain:
             job = self._waiting.popleft()
             if job.late:
@@ -221,25 +259,36 @@ class Engine:
         self._waiting.extendleft(reversed(others))
         return entering
 
-    def _enter(self, job: Job) -> None:
+    def _enter(self, job: Job | ExplanationJob) -> None:
         """Encode the images of a request, and read its prompt into the batch."""
-        self.running = len(self._batch.rows) + 1
+        self.running = len(self._members) + 1
         try:
-            if self.model.adapters and not self._batch.rows:
+            if self.model.adapters and not self._members:
                 self.model.use_adapter(job.adapter)
+            if isinstance(job, ExplanationJob):
+                self._explaining.append(job)
+                return
             job.image_embeds = self._encode(job.images)
             self._batch.add(job)
         except torch.OutOfMemoryError as error:
             self._wait_for_memory(job, error)
         except Exception as error:
             _fail(job, error)
-        self.running = len(self._batch.rows)
-        self._count([job])
+        self.running = len(self._members)
+        if isinstance(job, Job):
+            self._count([job])
 
     def _encode(self, images: Sequence[RequestImage]) -> torch.Tensor | None:
         return torch.cat([self.memory.encode(image) for image in images]) if images else None
 
-    def _wait_for_memory(self, job: Job, error: Exception) -> None:
+    def _explain(self) -> None:
+        """Compute one forward pass of the oldest explanation that has not ended."""
+        self._explaining = [job for job in self._explaining if not job.ended]
+        if self._explaining:
+            self._explaining[0].advance()
+        self.running = len(self._members)
+
+    def _wait_for_memory(self, job: Job | ExplanationJob, error: Exception) -> None:
         """Put a request that does not fit into memory beside others back into the queue until it is alone."""
         if not self._batch.rows:
             _fail(job, error)
@@ -257,7 +306,7 @@ class Engine:
             self._recover(jobs, error)
         else:
             self._count(jobs)
-        self.running = len(self._batch.rows)
+        self.running = len(self._members)
 
     def _recover(self, jobs: Sequence[Job], error: Exception) -> None:
         """Retry each request that has streamed no text yet alone; fail the others, or a request that was alone."""
@@ -277,6 +326,6 @@ class Engine:
         self.metrics.count([job for job in jobs if job.ended])
 
 
-def _fail(job: Job, error: Exception) -> None:
+def _fail(job: Job | ExplanationJob, error: Exception) -> None:
     logger.error("an answer failed", exc_info=error)
     job.fail(error)

@@ -51,8 +51,10 @@ STATUS_CODES = {
 }
 """Codes of errors that have none of their own."""
 TYPES = {401: "authentication_error", 404: "not_found_error", 500: "server_error", 503: "server_error"}
-PARAMS = {"/": "text", "/v1/responses": "input"}
+PARAMS = {"/": "text", "/v1/responses": "input", "/v1/explain": "question"}
 """The field of a path's body that holds the dialogue; elsewhere it is `messages`."""
+IMAGE_PARAMS = {"/": "image", "/v1/explain": "image"}
+"""The field of a path's body that holds the image, where it is not in the dialogue."""
 CONTEXT_LENGTH = "This model's maximum context length is exceeded: the prompt is too long. "
 """Text that clients recognise instead of the code: litellm its beginning, LangChain its end."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -142,7 +144,7 @@ def explain(error: BaseException, path: str = "") -> JSONResponse:
     if isinstance(error, ContextLengthError):
         return error_reply(400, f"{CONTEXT_LENGTH}{error}", param, "context_length_exceeded")
     if isinstance(error, ImageError):
-        return error_reply(400, str(error), "image" if path == "/" else param, "invalid_image")
+        return error_reply(400, str(error), IMAGE_PARAMS.get(path, param), "invalid_image")
     if isinstance(error, PromptError):
         return error_reply(400, str(error), param, "invalid_prompt")
     if isinstance(error, JsonSchemaError):

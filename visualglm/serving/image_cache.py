@@ -45,9 +45,11 @@ class RequestImageCache:
         self._known: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def look_up(self, content: bytes, adapter: str | None = None, ending: Ending | None = None) -> RequestImage:
+    def look_up(
+        self, content: bytes, adapter: str | None = None, ending: Ending | None = None, with_pixels: bool = False
+    ) -> RequestImage:
         """Return an image from the cache of this adapter (None: the base model), or decode it unless `ending` ends
-        that.
+        that. `with_pixels`: decode it in any case.
 
         Raises:
             ImageError: it cannot be decoded, or takes too much memory or time.
@@ -55,7 +57,7 @@ class RequestImageCache:
         """
         key = f"{hashlib.sha256(content).hexdigest()} {adapter or ''}"
         known = self._recall(key)
-        if known is not None:
+        if known is not None and not with_pixels:
             return RequestImage(key, embeds=known)
         side = self.model.model.config.vision.image_size
         pixels = self.pool.decode(content, (side, side), self.model.upstream_images, ending)

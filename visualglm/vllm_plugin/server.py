@@ -18,12 +18,13 @@ from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..checkpoints.load import GENERATION_CONFIG
 from ..errors import UsageError
 from ..files.json_object import read_object
 from ..inference.sampling_arguments import normalize_sampling
+from ..serving.error_responses import error_reply
 from ..serving.middleware import LOOPBACK_NAMES, ApiKeyMiddleware
 from ..serving.origins import cors_settings
 from ..serving.same_origin import PROTECTION, SameOriginOnly
@@ -54,6 +55,8 @@ OWNED_VLLM_ARGS = {
 TRUSTED_HOSTS_VARIABLE, KEYS_VARIABLE = "VISUALGLM_TRUSTED_HOSTS", "VISUALGLM_KEYS"
 ORIGINS_VARIABLE = "VISUALGLM_ORIGINS"
 """Environment variables with the middlewares' settings: vLLM constructs a middleware without arguments."""
+
+UNEXPLAINED = "Explanations are not available with --engine vllm. Start the server with --engine transformers."
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM accepts for --max-lora-rank."""
@@ -88,6 +91,18 @@ class VllmCors(CORSMiddleware):
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(app, **cors_settings(os.environ.get(ORIGINS_VARIABLE, "").split()))
+
+
+class NoExplanation:
+    """Answers `/v1/explain` with what to do: vLLM returns neither attention nor gradients."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/v1/explain":
+            return await self.app(scope, receive, send)
+        return await error_reply(501, UNEXPLAINED, code="not_available")(scope, receive, send)
 
 
 @dataclass(frozen=True)
@@ -134,7 +149,8 @@ class VLLMServer:
         if self.sampling:
             arguments += ["--override-generation-config", json.dumps(overrides(self.sampling, self.folder))]
         arguments += adapter_arguments(self.adapters)
-        middlewares: list[type] = [VllmApiKeyMiddleware] if self.keys else []
+        middlewares: list[type] = [NoExplanation]
+        middlewares += [VllmApiKeyMiddleware] if self.keys else []
         middlewares += [StaticPage] if self.with_page else []
         middlewares += [VllmCors] if self.origins else []
         middlewares.append(VllmSameOriginOnly)

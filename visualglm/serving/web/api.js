@@ -1,4 +1,4 @@
-// Calls of the server's API: the models, and a streamed answer.
+// Calls of the server's API: the models, a streamed answer, and its explanation.
 
 export class ApiError extends Error {
   /** `kind` names a text in texts.js, `detail` is the server's own sentence. */
@@ -33,7 +33,7 @@ async function request(path, options) {
 
 /** What an error of the API is for the page. vLLM gives no code for images and lengths, so its sentence decides. */
 function explain(status, { message = "", code }) {
-  const kinds = { 401: "key", 404: "model", 413: "large", 408: "offline", 429: "busy", 502: "offline", 503: "busy", 504: "offline" };
+  const kinds = { 401: "key", 404: "model", 413: "large", 408: "offline", 429: "busy", 501: "unexplained", 502: "offline", 503: "busy", 504: "offline" };
   if (kinds[status]) return new ApiError(kinds[status], message);
   if (status >= 500) return new ApiError("server", message);
   if (code === "invalid_image") return new ApiError("image", message);
@@ -44,6 +44,11 @@ function explain(status, { message = "", code }) {
 /** The models that a request may name. */
 export async function listModels() {
   return (await (await request("/v1/models")).json()).data;
+}
+
+/** Explain an answer: its words with their maps, and a deletion curve. */
+export async function explainAnswer(body, signal) {
+  return (await request("/v1/explain", { method: "POST", body: JSON.stringify(body), signal })).json();
 }
 
 /** Ask for an answer, call `onText` with each piece of it, and return why it ended ("stop", "length"). */

@@ -78,6 +78,15 @@ export class Dialogue {
     return message;
   }
 
+  /** The image of an answer and the request that explains it, or null unless its dialogue begins with its only image. */
+  explanation(answer) {
+    const turns = requestTurns(this.messages.slice(0, this.messages.indexOf(answer) + 1));
+    const images = turns.flatMap((turn) => turn.images);
+    if (answer.state !== "done" || images.length !== 1 || turns[0].images.length !== 1 || turns.at(-1).answer !== answer.text) return null;
+    const history = turns.slice(0, -1).map((turn) => [turn.text, turn.answer]);
+    return { image: images[0], body: { question: turns.at(-1).text, answer: answer.text, history } };
+  }
+
   async cutFrom(place) {
     const removed = this.messages.splice(Math.max(place, 0));
     if (removed.length) await store.deleteMessages(this.record.id, removed.map(({ id }) => id)).catch(this.onStoreError);
@@ -87,7 +96,7 @@ export class Dialogue {
     const { record } = this;
     const controller = this.controller = new AbortController();
     const save = () => store.saveAnswer({ ...record, updated: Date.now() }, answer).catch(this.onStoreError);
-    answer.state = "writing";
+    Object.assign(answer, { state: "writing", model: options.model });
     this.writing = answer;
     const before = this.messages.slice(0, this.messages.indexOf(answer));
     this.onChange();
@@ -114,8 +123,8 @@ export class Dialogue {
   }
 }
 
-/** Questions and answers in OpenAI's form. The images of a question without an answer go to the next question. */
-async function requestMessages(messages) {
+/** The turns that are sent. The images of a question without an answer go to the next question. */
+function requestTurns(messages) {
   const sent = [];
   let images = [];
   for (const [place, message] of messages.entries()) {
@@ -127,7 +136,12 @@ async function requestMessages(messages) {
     images = [];
   }
   while (sent.length > 1 && sent.reduce((sum, turn) => sum + turn.images.length, 0) > MAX_IMAGES) sent.shift();
-  const parts = sent.map(async (turn) => [
+  return sent;
+}
+
+/** Questions and answers in OpenAI's form. */
+async function requestMessages(messages) {
+  const parts = requestTurns(messages).map(async (turn) => [
     { role: "user", content: [...await Promise.all(turn.images.map(imagePart)), { type: "text", text: turn.text }] },
     ...(turn.answer ? [{ role: "assistant", content: turn.answer }] : []),
   ]);

@@ -2,6 +2,7 @@
 
 import { ApiError, apiKey, listModels } from "./api.js";
 import { Dialogue, MAX_IMAGES } from "./dialogue.js";
+import { closeExplanation, openExplanation } from "./explain.js";
 import { ImageFileError, prepareImage, takeFrame } from "./images.js";
 import * as settings from "./settings.js";
 import * as store from "./store.js";
@@ -19,7 +20,7 @@ let edited = null; // the question that is being edited
 const dialogue = new Dialogue(drawDialogue, view.drawPiece, () => hint(text("notKept")));
 
 function drawDialogue(ended = null) {
-  view.drawMessages(dialogue, { edit, retry, copy });
+  view.drawMessages(dialogue, { edit, retry, copy, explain });
   find("#send").hidden = Boolean(dialogue.writing);
   find("#stop-answer").hidden = !dialogue.writing;
   find("#status").textContent = dialogue.writing ? text("answering") : "";
@@ -152,6 +153,11 @@ async function copy(message) {
   find("#status").textContent = text("copied");
 }
 
+function explain(answer) {
+  const { image, body } = dialogue.explanation(answer);
+  return openExplanation(image, { ...body, model: answer.model ?? chosenModel()?.id });
+}
+
 async function attach(files) {
   hint("");
   const failures = [];
@@ -263,6 +269,7 @@ function listen() {
   }
   find("#camera-open").onclick = openCamera;
   find("#camera-dialog").onclose = closeCamera;
+  find("#explain-dialog").onclose = closeExplanation;
   find("#shoot").onclick = async () => {
     attached.push(await takeFrame(find("#camera-dialog video")));
     find("#camera-dialog").close();

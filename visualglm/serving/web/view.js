@@ -38,7 +38,7 @@ function enlarge(blob) {
   find("#image-dialog").showModal();
 }
 
-/** Draw all messages; `actions` has edit(message), retry() and copy(message). */
+/** Draw all messages; `actions` has edit(message), retry(), copy(message) and explain(message). */
 export function drawMessages(dialogue, actions) {
   const log = find("#messages");
   const atEnd = isAtEnd();
@@ -76,6 +76,11 @@ function drawAnswer(message, isLast, dialogue, actions) {
   if (isWriting) return article;
   const tools = make("div", { className: "tools" });
   if (message.text) tools.append(iconButton("copy", text("copy"), () => actions.copy(message)));
+  if (dialogue.explanation(message)) {
+    const button = iconButton("explain", text("explain"), () => actions.explain(message));
+    button.append(text("explain"));
+    tools.append(button);
+  }
   if (isLast && !dialogue.writing) {
     tools.append(iconButton("retry", text(message.error ? "tryAgain" : "retry"), () => actions.retry()));
   }
