@@ -45,7 +45,7 @@ def explain(server: Server, **fields: Any) -> httpx.Response:
 
 
 def expect_equal(reply: dict[str, Any], explanation: Explanation) -> None:
-    """The same JSON, whose numbers are equal but for the last digits."""
+    """Compare with the same JSON, whose numbers are equal but for the last digits."""
     wanted = explanation.to_dict()
     assert reply["answer"] == wanted["answer"] and reply["method"] == wanted["method"]
     for one, other in zip([*reply["words"], reply["explained"]], [*wanted["words"], wanted["explained"]], strict=True):

@@ -52,7 +52,7 @@ def tiny_plan(folder: Path, **changes: object) -> StudyConfig:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, dict]:
-    """A study of every kind of condition, run to its end."""
+    """Return a study of every kind of condition, run to its end."""
     plan = tiny_plan(tmp_path_factory.mktemp("study"))
     patch = pytest.MonkeyPatch()
     patch.setattr(product_trainer, "LOG_EVERY", 1)
