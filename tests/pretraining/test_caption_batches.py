@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from visualglm.errors import UsageError
 from visualglm.hub.local_folder import packed_model
+from visualglm.pretraining import batches
 from visualglm.pretraining.config import Checkpoints, PretrainingConfig, Stage, read_pretraining_config
 from visualglm.pretraining.trainer import Trainer
 
@@ -50,6 +52,22 @@ def test_every_line_is_met_once_a_round_and_validation_lines_never(captions: Pat
     rows = [data._row(place) for place in range(58)]  # type: ignore[attr-defined]
     assert len(set(rows)) == 58 and {0, 50}.isdisjoint(rows)
     assert set(run.batches(run.recipe.stages[0], 0, validation=True).rows) == {0, 50}  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def test_blocks_have_few_shapes_and_padding_changes_no_loss(
+    captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Trainer(plan(captions, tmp_path, "dialogue"), lambda line: None)
+    losses = []
+    for columns in ((batches.PROMPT_COLUMNS, batches.ANSWER_COLUMNS), (1, 1)):
+        monkeypatch.setattr(batches, "PROMPT_COLUMNS", columns[0])
+        monkeypatch.setattr(batches, "ANSWER_COLUMNS", columns[1])
+        batch = next(iter(run.batches(run.recipe.stages[0], 0)))
+        assert all(b.start % columns[0] == 0 == b.targets.shape[1] % columns[1] for b in batch.rows)
+        embeds = run.model.image_encoder(batch.pixel_values)[0]
+        losses.append(float(run.objective.eval().language_loss(batch, embeds)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_rows_of_other_tools_are_read(captions: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
 from ..inference.batch_generation import padded
@@ -131,8 +132,10 @@ class TokenRow:
 
 
 def block_of(rows: list[TokenRow], pad: int) -> RowBlock:
-    """Pad rows into one block."""
+    """Pad rows into one block, prompts and answers to a multiple of `PROMPT_COLUMNS` and `ANSWER_COLUMNS`."""
     input_ids, mask, start = padded([row.prompt for row in rows], [row.answer for row in rows], pad)
+    columns = (-start % PROMPT_COLUMNS, (start - input_ids.shape[1]) % ANSWER_COLUMNS)
+    input_ids, mask, start = F.pad(input_ids, columns, value=pad), F.pad(mask, columns), start + columns[0]
     targets = input_ids[:, start:].masked_fill(mask[:, start:] == 0, -100)
     images = torch.tensor([row.image for row in rows if row.exchange.with_image], dtype=torch.long)
     weights = torch.ones(targets.shape)
@@ -141,6 +144,8 @@ def block_of(rows: list[TokenRow], pad: int) -> RowBlock:
     return RowBlock(input_ids, mask, targets, images, start, [r.exchange.task for r in rows], weights)
 
 
+# oneDNN compiles a kernel for each new shape and keeps 1024 of them: with arbitrary lengths it compiles in every step.
+PROMPT_COLUMNS, ANSWER_COLUMNS = 8, 4
 # Quantiles at which rows are split into blocks: first by answer length, then each part by prompt length.
 QUANTILES = ((0.62, (0.45, 0.7, 0.9)), (0.88, (0.65, 0.9)), (1.0, (0.7,)))
 
