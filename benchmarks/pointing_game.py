@@ -1,6 +1,6 @@
 """How often the strongest patch of a word's map lies on the object that the word names (`make pointing-game`).
 
-    python benchmarks/pointing_game.py [--scenes N] [--out FILE]
+    python benchmarks/pointing_game.py [--scenes N] [-o FILE]
 
 Drawn scenes of the evaluation's seeds, the packed model, both methods of `visualglm explain`, with two controls (see
 visualglm/evaluation/pointing_game.py). Stores `benchmarks/results/pointing_game.json`.
@@ -25,7 +25,7 @@ def main() -> None:
     """Play on all scenes and store the figures."""
     parser = argparse.ArgumentParser(description="The pointing game on drawn scenes.")
     parser.add_argument("--scenes", type=int, default=SCENES, help="drawn scenes, asked about in two languages")
-    parser.add_argument("--out", type=Path, default=RESULTS / "pointing_game.json", help="file of the figures")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "pointing_game.json", help="file of the figures")
     arguments = parser.parse_args()
     started = time.time()
     found = list(play(visualglm.load(device="cpu"), evaluation_scenes("scenes", arguments.scenes)))

@@ -66,7 +66,9 @@ def tiny_model(attention: str, prefix: int) -> Any:
     torch.manual_seed(0)
     config = VisualGLMConfig.from_pretrained(visualglm.packed_model())
     config.prefix_length = prefix
-    model = visualglm.VisualGLMForConditionalGeneration._from_config(config, attn_implementation=attention).eval()
+    model = visualglm.VisualGLMForConditionalGeneration._from_config(
+        config, dtype=torch.float32, attn_implementation=attention
+    ).eval()
     for mixin in model.mixins.values():
         assert isinstance(mixin, PrefixMixin)
         torch.nn.init.normal_(mixin.prefix[0])

@@ -1,8 +1,8 @@
-"""Stop strings: however a text is cut into pieces, what is shown is the text before the first stop string."""
+"""Stop strings: however a text is cut into pieces, what is shown is the text before the first complete stop string."""
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from visualglm.inference.stop_strings import StopFilter
@@ -10,13 +10,15 @@ from visualglm.inference.stop_strings import StopFilter
 LETTERS = st.text("ab。", max_size=12)
 
 
+@example(["ba", "a"], ["a", "baa"])
+@example(["b", "a", "a"], ["a", "baa"])
 @given(st.lists(LETTERS, max_size=8), st.lists(st.text("ab。", min_size=1, max_size=4), max_size=4))
 def test_pieces_make_no_difference(pieces: list[str], stops: list[str]) -> None:
     found = StopFilter(stops)
     shown = "".join(found.feed(piece, final=place == len(pieces) - 1) for place, piece in enumerate(pieces))
     text = "".join(pieces)
-    ends = [text.find(stop) for stop in stops if stop in text]
-    assert shown == (text[: min(ends)] if ends else text)
+    ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    assert shown == (text[: min(ends)[1]] if ends else text)
     assert found.stopped == bool(ends)
 
 

@@ -1,4 +1,4 @@
-"""Cut a growing text before the first of its stop strings."""
+"""Cut a growing text before the first of its stop strings that is complete."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class StopFilter:
         if self.stopped:
             return ""
         text = self._held + piece
-        found = [place for place in (text.find(stop) for stop in self.stops) if place >= 0]
+        # by where they end: however a text is divided, the one that is complete first ends it
+        found = [(place + len(stop), place) for stop in self.stops if (place := text.find(stop)) >= 0]
         if found:
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         cut = len(text) if final else len(text) - self._undecided(text)
         self._held = text[cut:]
         return text[:cut]
