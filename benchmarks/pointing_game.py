@@ -31,7 +31,7 @@ def main() -> None:
     found = list(play(visualglm.load(device="cpu"), evaluation_scenes("scenes", arguments.scenes)))
     hits = {name: entry and entry.to_json() for name, entry in figures(found).items()}
     record = {"scenes": arguments.scenes, "objects": len(found), "note": NOTE, "hits": hits}
-    store(arguments.out, {**origin(__file__), "seconds": round(time.time() - started), **record})
+    store(arguments.output, {**origin(__file__), "seconds": round(time.time() - started), **record})
 
 
 if __name__ == "__main__":
