@@ -117,9 +117,12 @@ def test_the_keyboard_is_enough_and_closing_cancels(server: PageServer, page: Pa
     page.keyboard.press("Escape")
     expect(page.locator("#explain-dialog")).to_be_hidden()
     expect(page.get_by_role("button", name="Explain")).to_be_focused()
-    page.route("**/v1/explain", lambda route: None)  # a reply that never comes
+    held: list[Route] = []
+    page.route("**/v1/explain", lambda route: held.append(route))  # a reply that never comes
     page.keyboard.press("Enter")
     expect(page.locator("#explain-figure")).to_have_text("The explanation is being computed.")
+    while not held:  # closed before it is sent, a request would not fail but never be
+        page.wait_for_timeout(20)
     with page.expect_event("requestfailed") as ended:
         page.keyboard.press("Escape")
     assert ended.value.url.endswith("/v1/explain")
