@@ -98,7 +98,8 @@ def caption(
     with engine_choice.open_results(out) as results:
         waiting = _waiting_items(results, items, plan, _run_settings(source, question, flags), retry_failed)
         with _progress_bar() as progress:
-            bar = progress.add_task("caption", total=len(items), completed=len(items) - len(waiting))
+            before = len(items) - len(waiting)
+            bar = progress.add_task("caption", total=len(items), completed=before, before=before)
             engine_choice.answer(waiting, results, flags, plan, sampling, partial(progress.advance, bar))
         failed = results.failed
     typer.echo(f"answered {len(waiting)} of {len(items)} images; {failed} rows of {out} hold an error.", err=True)
@@ -223,7 +224,9 @@ def _progress_bar() -> Progress:
 
     class Speed(TextColumn):
         def render(self, task: Bar) -> Text:
-            return Text(f"{task.speed:.2f} images/s" if task.speed else "")
+            # over all elapsed time: task.speed would be that within a batch, whose rows come at once
+            done = task.completed - task.fields["before"]
+            return Text(f"{done / task.elapsed:.2f} images/s" if done and task.elapsed else "")
 
     columns = (BarColumn(), MofNCompleteColumn(), Speed(""), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), speed_estimate_period=120)
