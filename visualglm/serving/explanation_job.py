@@ -22,12 +22,12 @@ class ExplanationJob:
 
     @property
     def ended(self) -> bool:
-        """Whether it is complete, has failed or was cancelled."""
+        """Return True if it is complete, has failed or was cancelled."""
         return self._result.done()
 
     @property
     def late(self) -> bool:
-        """Whether its time limit has passed."""
+        """Return True if its time limit has passed."""
         return self._answered.late
 
     # called by the engine's thread

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -179,16 +180,16 @@ class SceneBatches(IterableDataset[Batch]):
             captions = [self.prompts.caption(_caption(scene)) for scene in scenes]
             return SceneBatch(pixel_values, [], caption_block(captions, self._pad), self._labels(scenes))
         asked = [(index, exchange) for index, scene in enumerate(scenes) for exchange in self._questions(scene)]
-        prototypes = self._prototypes(chosen[0])
+        prototypes = self._prototypes(chosen)
         return SceneBatch(pixel_values, self._blocks(asked), labels=self._labels(scenes), prototypes=prototypes)
 
-    def _prototypes(self, seed: int) -> PrototypeBatch | None:
+    def _prototypes(self, chosen: list[int]) -> PrototypeBatch | None:
         count = round(self.stage.prototypes * self.stage.images)
         if self.sampler is None or not count:
             return None
-        rng = np.random.default_rng(seed + 3)
+        rng = np.random.default_rng(chosen[0] + 3)
         mix = replace(self.stage.mix, large=1.0, letters=0.0, frames=0.0)
-        scenes = [scene_of(seed + index, 1, 1, False, self.album, mix) for index in range(count)]
+        scenes = [scene_of(seed, 1, 1, False, self.album, mix) for seed in islice(cycle(chosen), count)]
         shown = self.images([render_scene(scene) for scene in scenes], return_tensors="pt")["pixel_values"]
         shown, pooled = self.sampler.images(shown, rng), self.sampler.sample(count, rng)
         crops = self.sampler.crops(-(-count // 4), rng)
