@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from visualglm.inference import running_batch
 from visualglm.inference.running_batch import RunningBatch
 from visualglm.preprocessing.prompt import Turn
 from visualglm.serving.engine import Engine, QueueFullError
+from visualglm.serving.explanation_job import ExplanationJob
 from visualglm.serving.job import Job, QueueTimeoutError
 from visualglm.serving.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
@@ -280,6 +281,36 @@ def test_a_request_without_memory_beside_others_waits_until_it_is_alone(
 
     assert set(run(work)) == {opened.ask(SAMPLES[0], QUESTIONS[0]).text}
     assert tried == 2 and [1, 2] not in gate.batches and [2, 1] not in gate.batches
+
+
+def test_a_request_without_memory_beside_an_explanation_waits_until_it_is_alone(
+    opened: visualglm.VisualGLM, gate: Gate, run: Callable[..., Any]
+) -> None:
+    passes: list[str] = []
+    waiting = threading.Event()
+
+    def poison(place: str, seeds: list[int]) -> None:
+        if place == "add" and "end" not in passes:
+            passes.append("tried")
+            raise torch.OutOfMemoryError
+
+    def steps() -> Generator[None, None, Any]:
+        waiting.wait(20)
+        yield
+        yield
+        passes.append("end")
+
+    gate.poison = poison
+
+    async def work(engine: Engine) -> str:
+        explained = await engine.prepare(question(QUESTIONS[0]), CONTENTS[:1], with_pixels=True)
+        engine.enqueue(ExplanationJob(explained, steps()))
+        asked = await engine.ask(question(QUESTIONS[0]), CONTENTS[:1], seed=1)
+        waiting.set()
+        gate.opened.set()
+        return await whole(asked)
+
+    assert run(work) == opened.ask(SAMPLES[0], QUESTIONS[0]).text and passes == ["tried", "end"]
 
 
 def test_requests_enter_and_leave_between_two_tokens(

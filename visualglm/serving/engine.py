@@ -229,7 +229,7 @@ class Engine:
 
     @property
     def _members(self) -> list[Job | ExplanationJob]:
-        """What runs now."""
+        """Return the requests and explanations that run now."""
         return [*self._batch.rows, *self._explaining]
 
     def _next_jobs(self) -> list[Job | ExplanationJob]:
@@ -290,7 +290,7 @@ class Engine:
 
     def _wait_for_memory(self, job: Job | ExplanationJob, error: Exception) -> None:
         """Put a request that does not fit into memory beside others back into the queue until it is alone."""
-        if not self._batch.rows:
+        if not self._members:
             _fail(job, error)
             return
         self._drain = True
