@@ -30,10 +30,11 @@ from visualglm.cli import main
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.configuration import VisualGLMConfig
 from visualglm.network.stem import FoldedConv
-from visualglm.network.vision import is_of_stem
+from visualglm.network.vision import ZeroLinear, is_of_stem
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 collect_ignore = [] if importlib.util.find_spec("fastapi") else ["serving", "web"]  # they want visualglm[serve]
+CONCEPTS = 12
 REFERENCE = Path(__file__).parent / "reference"
 torch.set_num_threads(1)
 transformers.logging.disable_progress_bar()
@@ -145,9 +146,9 @@ def stem_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(visualglm.packed_model(), folder)
     (folder / "fingerprint.json").unlink()
     model = with_random_stem(VisualGLMForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32))
-    embed = model.image_encoder.vit.mixins["patch_embedding"]
-    for linear in (embed.map_proj, embed.pooled_proj):  # type: ignore[union-attr]
-        torch.nn.init.normal_(linear.weight, std=0.02)  # type: ignore[union-attr, arg-type]
+    for module in model.modules():
+        if isinstance(module, ZeroLinear):
+            torch.nn.init.normal_(module.weight, std=0.02)
     model.save_pretrained(folder)
     return folder
 
@@ -156,7 +157,7 @@ def with_random_stem(model: VisualGLMForConditionalGeneration) -> VisualGLMForCo
     """Return the same model with a convolutional stem, whose added linear layers are still zero."""
     torch.manual_seed(0)
     config = VisualGLMConfig.from_dict(model.config.to_dict())
-    config.vision.stem = "efficientnet-lite0"
+    config.vision.stem, config.vision.concepts = "efficientnet-lite0", CONCEPTS
     made = VisualGLMForConditionalGeneration(config).eval()
     made.generation_config = model.generation_config
     weights = {name: value for name, value in model.state_dict().items() if not is_of_stem(name)}

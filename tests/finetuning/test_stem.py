@@ -21,5 +21,14 @@ def test_the_stem_never_trains(stem_folder: Path, recipe: Any, method: str, part
     ready = prepare_for_training(model, recipe(method, f"parts.vision='{part}'", *frozen), base_of(stem_folder))
     assert not [name for name in ready.parameters if is_frozen(name)]
     assert {"map_proj", "pooled_proj"} <= {part for name in ready.parameters for part in name.split(".")}
+    assert not any("classifier" in name for name in ready.parameters)
     stems = [parameter for name, parameter in ready.model.named_parameters() if is_frozen(name)]
     assert stems and {parameter.dtype for parameter in stems} == {torch.float16}
+
+
+@pytest.mark.parametrize("part", ["full", "lora"])
+def test_the_projection_includes_the_layers_behind_the_stem(stem_folder: Path, recipe: Any, part: str) -> None:
+    model = VisualGLMForConditionalGeneration.from_pretrained(str(stem_folder), dtype=torch.float16)
+    ready = prepare_for_training(model, recipe("lora", f"parts.projection='{part}'"), base_of(stem_folder))
+    trained = {part for name in ready.parameters for part in name.split(".")}
+    assert {"glm_proj", "concept_head", "class_proj"} <= trained

@@ -23,7 +23,7 @@ from visualglm.network.vision import is_of_stem
 from visualglm.network.visualglm import ImageEncoder
 from visualglm.preprocessing.images import VisualGLMImageProcessor
 
-from ..conftest import with_random_stem
+from ..conftest import CONCEPTS, with_random_stem
 
 NAME = "efficientnet-lite0"
 MOON = visualglm.packed_model() / "samples" / "moon.png"
@@ -110,13 +110,32 @@ def test_pixels_are_normalised_as_the_stem_was_trained() -> None:
     assert (found - (raw - 127) / 128).abs().max() < 1e-5
 
 
+def test_the_last_two_image_embeddings_tell_what_the_stem_sees(model: Any) -> None:
+    """The last tells the concepts that the head reads in the pooled features, the one before the stem's own classes."""
+    encoder, images = model.image_encoder, inputs(model)["pixel_values"]
+    with torch.no_grad():
+        tokens, pooled = encoder.read(images)
+        queries, _ = encoder.qformer(tokens)
+        stem = encoder.vit.mixins["patch_embedding"].stem
+        classes = torch.softmax(pooled @ stem.classifier.weight.T + stem.classifier.bias, dim=-1)
+        expected = encoder.glm_proj(queries)
+        head = encoder.concept_head
+        concepts = torch.softmax(head.classifier(head.down(pooled)), dim=-1)
+        expected[:, -1] += concepts @ head.proj.weight.T + head.proj.bias
+        expected[:, -2] += encoder.class_proj(classes)
+        torch.testing.assert_close(model.encode_images(images), expected)
+        torch.testing.assert_close(tokens, encoder.vit(images))
+
+
 def test_training_reaches_the_added_layers_and_never_the_stem(model: Any) -> None:
     given = inputs(model)
     model.zero_grad()
     model(**given, labels=given["input_ids"]).loss.backward()
-    embed = model.image_encoder.vit.mixins["patch_embedding"]
+    encoder = model.image_encoder
+    embed = encoder.vit.mixins["patch_embedding"]
     assert all(parameter.grad is None for parameter in embed.stem.parameters())
-    assert all(p.grad.abs().sum() > 0 for p in (*embed.map_proj.parameters(), *embed.pooled_proj.parameters()))
+    for added in (embed.map_proj, embed.pooled_proj, encoder.concept_head, encoder.class_proj):
+        assert all(parameter.grad.abs().sum() > 0 for parameter in added.parameters())
     model.zero_grad()
 
 
@@ -213,7 +232,9 @@ def test_memory_is_estimated_with_it(stem_folder: Path, plain: Any, tmp_path: Pa
     with_stem, without = (
         estimate_memory(open_checkpoint(f), torch.float32, context=16) for f in (stem_folder, tmp_path)
     )
-    added = 3_350_000 + 256 * (592 + 1280) + 2 * 256
+    classifier = 1280 * 1000 + 1000
+    head = 256 * (1280 + 2 * (CONCEPTS + 1)) + 256 + CONCEPTS + 1 + 256
+    added = 3_350_000 + classifier + head + 256 * (592 + 1280 + 1000) + 3 * 256
     assert with_stem.image - without.image == 4 * added and with_stem.work > without.work
 
 
@@ -236,6 +257,10 @@ def test_vllms_image_encoder_loads_the_same_tensors(model: Any) -> None:
         ({"stem": {"kind": NAME}}, "vision_config.stem"),
         ({"stem": ""}, "vision_config.stem"),
         ({"stem": NAME, "in_channels": 1}, "in_channels"),
+        ({"concepts": -1}, "concepts is -1"),
+        ({"concepts": "many"}, "concepts is 'many'"),
+        ({"concepts": 10**9}, "concepts is 1000000000"),
+        ({"stem": None}, "concepts is 12.*without a stem"),
     ],
 )
 def test_a_strangers_configuration_is_checked(stem_folder: Path, tmp_path: Path, vision: Any, word: str) -> None:
@@ -245,6 +270,11 @@ def test_a_strangers_configuration_is_checked(stem_folder: Path, tmp_path: Path,
     (folder / "config.json").write_text(json.dumps(raw), encoding="utf-8")
     with pytest.raises(ConfigurationError, match=word):
         VisualGLMForConditionalGeneration.from_pretrained(str(folder))
+
+
+def test_a_stem_needs_two_image_embeddings() -> None:
+    with pytest.raises(ConfigurationError, match="image_length is 1"):
+        VisualGLMConfig(image_length=1, vision_config={"stem": NAME}, qformer_config={"num_queries": 1})
 
 
 def test_a_dialogue_and_bulk_captions_agree(stem_folder: Path) -> None:

@@ -54,10 +54,10 @@ def encode(model: VisualGLM, images: Iterable[Image.Image]) -> EncodedImages:
     embeds, class_tokens = [], []
     for batch in batched(images, BATCH_SIZE):
         pixel_values = process(batch, return_tensors="pt")["pixel_values"].to(network.device, network.dtype)
-        patches = network.image_encoder.vit(pixel_values)
-        queries, _ = network.image_encoder.qformer(patches, False)
-        embeds.append(network.image_encoder.glm_proj(queries))
-        class_tokens.append(patches[:, 0])
+        tokens, pooled = network.image_encoder.read(pixel_values)
+        queries, _ = network.image_encoder.qformer(tokens, False)
+        embeds.append(network.image_encoder.project(queries, pooled))
+        class_tokens.append(tokens[:, 0])
     return EncodedImages(torch.cat(embeds), torch.cat(class_tokens))
 
 

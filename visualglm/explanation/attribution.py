@@ -116,14 +116,14 @@ def _read_image(network: VisualGLMNetwork, pixel_values: Tensor) -> tuple[list[T
         kept.append((query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1).mean(1)[0])
 
     with torch.no_grad():
-        features = encoder.vit(pixel_values.to(network.device))
+        features, pooled = encoder.read(pixel_values.to(network.device))
     if torch.is_grad_enabled():
         features.requires_grad_()
     with _hooked([layer.attention.query_key_value for layer in layers], keep):
         queries, attentions = encoder.qformer(features, True)
     left = iter(attentions)
     crossed = [next(left) if layer.has_cross_attention else None for layer in layers]
-    return kept, crossed, encoder.glm_proj(queries)
+    return kept, crossed, encoder.project(queries, pooled)
 
 
 def _read_text(

@@ -27,7 +27,7 @@ from ..checkpoints.save_sat import ADAPTER
 from ..checkpoints.storage.lazy_tensor import first_not_finite
 from ..checkpoints.storage.read import open_safetensors
 from ..errors import UsageError, require_extra
-from ..network.vision import is_frozen
+from ..network.vision import is_frozen, is_of_stem
 from ..quantization import QuantizedEmbedding, QuantizedLinear
 from ..training.distributed import gather_full_tensor, rank, shard_like
 from .finetuning_config import Finetuning, layer_numbers
@@ -36,7 +36,7 @@ from .initial_adapter import load_initial_adapter
 MODULES = {
     "language": ("transformer", "lm_head"),
     "qformer": ("image_encoder.qformer",),
-    "projection": ("image_encoder.glm_proj",),
+    "projection": ("image_encoder.glm_proj", "image_encoder.concept_head", "image_encoder.class_proj"),
     "vision": ("image_encoder.vit",),
 }
 IMAGE_ENCODER_PREFIX = ("qformer", "projection", "vision")
@@ -205,8 +205,16 @@ def prepare_for_training(model: Any, recipe: Finetuning, base: Base, words: Sequ
 
 def _modules_with_mode(model: Any, mode: str, recipe: Finetuning) -> list[nn.Module]:
     return [
-        model.get_submodule(name) for part in MODULES if getattr(recipe.parts, part) == mode for name in MODULES[part]
+        model.get_submodule(name)
+        for part in MODULES
+        if getattr(recipe.parts, part) == mode
+        for name in _modules_of(model, part)
     ]
+
+
+def _modules_of(model: Any, part: str) -> list[str]:
+    """List the modules of a part; only a model with a stem has all of them."""
+    return [name for name in MODULES[part] if model.config.vision.stem is not None or not is_of_stem(f"{name}.")]
 
 
 def _add_lora(model: Any, recipe: Finetuning) -> Any:
@@ -214,7 +222,8 @@ def _add_lora(model: Any, recipe: Finetuning) -> Any:
     require_extra("train", "LoRA", "peft")
     from peft import LoraConfig
 
-    whole = [name for part in IMAGE_ENCODER_PREFIX if getattr(recipe.parts, part) == "full" for name in MODULES[part]]
+    full = [part for part in IMAGE_ENCODER_PREFIX if getattr(recipe.parts, part) == "full"]
+    whole = [name for part in full for name in _modules_of(model, part)]
     _check_not_quantized(model, whole, recipe)
     settings = recipe.lora
     config = LoraConfig(
@@ -261,9 +270,13 @@ def _target_pattern(model: Any, recipe: Finetuning) -> str:
         names.append(rf"transformer\.layers\.({layers})\.({targets})")
     for part in IMAGE_ENCODER_PREFIX:
         if getattr(parts, part) == "lora":
-            (root,) = MODULES[part]
-            linears = [name for name, module in model.named_modules() if isinstance(module, LINEARS)]
-            names += [re.escape(name) for name in linears if name == root or name.startswith(f"{root}.")]
+            roots = _modules_of(model, part)
+            linears = [
+                name
+                for name, module in model.named_modules()
+                if isinstance(module, LINEARS) and not is_frozen(f"{name}.")
+            ]
+            names += [re.escape(name) for name in linears for root in roots if f"{name}.".startswith(f"{root}.")]
     return "|".join(names)
 
 

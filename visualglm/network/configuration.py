@@ -33,7 +33,8 @@ class VisionConfig(PreTrainedConfig):
 
     `layernorm_epsilon` is used in the blocks, `output_layernorm_epsilon` in the final norm `ln_vision`
     (`nn.LayerNorm`'s default in upstream's `visual.py`). `stem` names a convolutional network whose features are added
-    to the patches and to the class token (`stem.py`); the 6B has none.
+    to the patches and to the class token (`stem.py`), and `concepts` is the number of things that a head names by its
+    pooled features; the 6B has neither.
     """
 
     model_type = "visualglm_vision"
@@ -55,6 +56,7 @@ class VisionConfig(PreTrainedConfig):
     patch_size: int = 14
     in_channels: int = 3
     stem: str | None = None
+    concepts: int = 0
     initializer_range: float = 0.02
 
     @property
@@ -179,7 +181,7 @@ class VisualGLMConfig(PreTrainedConfig):
                 f"prefix_length is {shown(self.prefix_length)}. Write a whole number from 0 to {LONGEST_PREFIX}."
             )
         check_ids(self)
-        check_stem(vision)
+        check_stem(vision, self.image_length)
         check_crossing(qformer)
         if qformer.num_queries != self.image_length:
             raise ConfigurationError(

@@ -91,9 +91,17 @@ def check_crossing(qformer: Any) -> None:
         )
 
 
-def check_stem(vision: Any) -> None:
-    """Raise `ConfigurationError` unless `stem` is None or a known network, and the images have its three channels."""
-    stem = vision.stem
+MOST_CONCEPTS = 100_000
+
+
+def check_stem(vision: Any, image_length: int) -> None:
+    """Raise `ConfigurationError` unless `stem` is None, or a known network that the other sizes leave room for."""
+    stem, concepts = vision.stem, vision.concepts
+    if type(concepts) is not int or not 0 <= concepts <= MOST_CONCEPTS or (concepts and stem is None):
+        raise ConfigurationError(
+            f"vision_config.concepts is {shown(concepts)}. Write a whole number from 0 to {MOST_CONCEPTS}, 0 without a "
+            "stem."
+        )
     if stem is None:
         return
     if not isinstance(stem, str) or stem not in STEMS:
@@ -104,6 +112,11 @@ def check_stem(vision: Any) -> None:
         raise ConfigurationError(
             f"vision_config.in_channels is {vision.in_channels}, but the stem {stem} reads images of 3 channels. "
             "Correct one of the two."
+        )
+    if image_length < 2:
+        raise ConfigurationError(
+            f"image_length is {image_length}, but the stem {stem} adds to the last two embeddings of an image. "
+            "Give 2 or more."
         )
 
 

@@ -1,11 +1,12 @@
 """Convolutional stem: a pretrained, frozen network whose feature maps are added to the patches of the ViT.
 
     pixel_values [P, 3, H, W] -- maps of strides 8, 16, 32 --> [P, patches, 592]   for the patches
-        -- mean of the last map, widened --> [P, 1280]                             for the class token
+        -- the last map widened, its mean --> [P, 1280]              for the class token and the concept head
+        -- classifier --> probabilities [P, 1000]                    for the last image embedding but one
 
 P is the number of images. It is EfficientNet-Lite0 with its BatchNorm folded into the convolutions, so that it has no
-running statistics: each layer is a convolution with bias, most with ReLU6. `lab/` imports the weights. Source: Tan and
-Le 2019 (arXiv 1905.11946), google/automl `efficientnet/lite`.
+running statistics: each layer is a convolution with bias, most with ReLU6. Its classifier knows ImageNet's classes.
+`lab/` imports the weights. Source: Tan and Le 2019 (arXiv 1905.11946), google/automl `efficientnet/lite`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ STEMS: dict[str, tuple[Stage, ...]] = {
     )
 }
 """Values of `vision_config.stem`."""
-FIRST_CHANNELS, POOLED_CHANNELS = 32, 1280
+FIRST_CHANNELS, POOLED_CHANNELS, CLASSES = 32, 1280, 1000
 TAPS = (8, 16, 32)
 """Strides whose last map is read."""
 
@@ -68,6 +69,14 @@ class FoldedConv(nn.Conv2d):
         return F.relu6(x) if self.act else x
 
 
+class FrozenLinear(nn.Linear):
+    """Linear layer whose weights never get a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return F.linear(x, self.weight.detach(), self.bias.detach())
+
+
 class InvertedResidual(nn.Module):
     """Widen, depthwise convolution, project; the input is added if it has the shape of the output."""
 
@@ -86,7 +95,7 @@ class InvertedResidual(nn.Module):
 
 
 class ConvolutionalStem(nn.Module):
-    """The network up to its pooled features, without classifier."""
+    """The network up to its pooled features, and its classifier."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -94,6 +103,7 @@ class ConvolutionalStem(nn.Module):
         self.blocks = nn.ModuleList(InvertedResidual(*place) for place, _ in _places(name))
         self.strides = [stride for _, stride in _places(name)]
         self.last = FoldedConv(STEMS[name][-1].channels, POOLED_CHANNELS)
+        self.classifier = FrozenLinear(POOLED_CHANNELS, CLASSES)
 
     def forward(self, pixel_values: Tensor) -> tuple[list[Tensor], Tensor]:
         """[P, 3, H, W] normalised for CLIP -> the last map of each stride in `TAPS`, and [P, 1280]."""
@@ -102,6 +112,10 @@ class ConvolutionalStem(nn.Module):
         for block, stride in zip(self.blocks, self.strides, strict=True):
             maps[stride] = x = block(x)
         return [maps[stride] for stride in TAPS], self.last(x).mean(dim=(2, 3))
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Pooled features [P, 1280] -> probabilities [P, 1000] of ImageNet's classes."""
+        return self.classifier(pooled).float().softmax(-1).to(pooled)
 
 
 def _places(name: str) -> Iterator[tuple[tuple[int, Stage, int], int]]:

@@ -10,7 +10,7 @@ upstream `visual.py`.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,14 +70,14 @@ class ViTTransformer(nn.Module):
         self.position_embeddings = nn.Embedding(config.num_positions, config.hidden_size)
         self.layers = nn.ModuleList(ViTBlock(config) for _ in range(config.num_layers))
 
-    def forward(self, patches: Tensor, pooled: Tensor | None = None) -> Tensor:
+    def forward(self, patches: Tensor, added: Tensor | None = None) -> Tensor:
         """Patch embeddings [P, N, hidden] -> [P, 1 + N, hidden], before the last layer norm.
 
-        `pooled` [P, hidden] is added to the class token.
+        `added` [P, hidden] is added to the class token.
         """
         class_token = embed_rows(self.word_embeddings, 1, patches.device).expand(patches.shape[0], -1, -1)
-        if pooled is not None:
-            class_token = class_token + pooled[:, None]
+        if added is not None:
+            class_token = class_token + added[:, None]
         hidden_states = torch.cat([class_token, patches], dim=1)
         hidden_states = hidden_states + embed_rows(self.position_embeddings, hidden_states.shape[1], patches.device)
         for layer in self.layers:
@@ -103,11 +103,19 @@ class ZeroLinear(nn.Linear):
     """Linear layer that begins at zero."""
 
 
+@torch.no_grad()
+def fill_with_zeros(module: nn.Module) -> bool:
+    """Initialize a `ZeroLinear`; return False for any other module."""
+    if isinstance(module, ZeroLinear):
+        initialization.zeros_(module.weight)
+        initialization.zeros_(module.bias)
+    return isinstance(module, ZeroLinear)
+
+
 class StemEmbed(PatchEmbed):
     """Patch embedding with a convolutional stem: its maps are added to the patches, its pooled features to the class.
 
-    The two added linear layers begin at zero, so a stem leaves a trained model's answers as they are until it is
-    trained.
+    The added linear layers begin at zero, so a stem leaves a trained model's answers as they are until it is trained.
     """
 
     def __init__(self, config: VisionConfig) -> None:
@@ -118,17 +126,38 @@ class StemEmbed(PatchEmbed):
         self.map_proj = ZeroLinear(map_channels(config.stem, config.patch_size), config.hidden_size)
         self.pooled_proj = ZeroLinear(POOLED_CHANNELS, config.hidden_size)
 
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """[P, 3, H, W] -> [P, (H / patch) * (W / patch), hidden] and what the class token gains, [P, hidden]."""
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """Embed the patches, and return what the class token gains and the stem's pooled features.
+
+        [P, 3, H, W] -> [P, (H / patch) * (W / patch), hidden], [P, hidden], [P, 1280].
+        """
         patches = super().forward(pixel_values)
         maps, pooled = self.stem(pixel_values.to(patches))
         near = maps_per_patch(maps, self.patch_size, pixel_values.shape[-1] // self.patch_size)
-        return patches + self.map_proj(near), self.pooled_proj(pooled)
+        return patches + self.map_proj(near), self.pooled_proj(pooled), pooled
+
+
+class ConceptHead(nn.Module):
+    """A classifier of `concepts` on the stem's pooled features, whose probabilities choose what is added.
+
+    Its output begins at zero. Besides the concepts, one class stands for anything else; it adds nothing but the bias.
+    """
+
+    def __init__(self, concepts: int, hidden_size: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(POOLED_CHANNELS, hidden_size)
+        self.classifier = nn.Linear(hidden_size, concepts + 1)
+        self.proj = ZeroLinear(concepts + 1, hidden_size)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """[P, 1280] -> [P, hidden]."""
+        return self.proj(self.classifier(self.down(pooled)).float().softmax(-1).to(pooled))
 
 
 def is_of_stem(name: str) -> bool:
     """Return True for the full name of a parameter that only a model with a stem has."""
-    return any(f".patch_embedding.{part}." in name for part in ("stem", "map_proj", "pooled_proj"))
+    embed = (f".patch_embedding.{part}." in name for part in ("stem", "map_proj", "pooled_proj"))
+    return any(embed) or any(f"image_encoder.{part}." in name for part in ("concept_head", "class_proj"))
 
 
 def is_frozen(name: str) -> bool:
@@ -164,16 +193,14 @@ class VisionTransformer(PreTrainedModel):
         self.mixins = nn.ModuleDict({"patch_embedding": embed, "cls": ClassHead(config)})
         self.post_init()
 
-    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, ZeroLinear):
-            initialization.zeros_(module.weight)
-            initialization.zeros_(module.bias)
-        else:
+        if not fill_with_zeros(module):
             super()._init_weights(module)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    def forward(self, pixel_values: Tensor, with_pooled: bool = False) -> Any:
         """[P, 3, image_size, image_size] -> [P, 1 + patches, hidden].
+
+        `with_pooled` returns the stem's pooled features, too: [P, 1280], or None without a stem.
 
         Raises:
             ImageError: the images do not have the size of the position embeddings.
@@ -185,8 +212,9 @@ class VisionTransformer(PreTrainedModel):
                 "Let the processor resize the images, or call model.resize_image_size(N) for another resolution."
             )
         embedded = self.mixins["patch_embedding"](pixel_values)
-        patches, pooled = (embedded, None) if self.config.stem is None else embedded
-        return cast(ClassHead, self.mixins["cls"]).ln_vision(self.transformer(patches, pooled))
+        patches, added, pooled = (embedded, None, None) if self.config.stem is None else embedded
+        hidden_states = cast(ClassHead, self.mixins["cls"]).ln_vision(self.transformer(patches, added))
+        return (hidden_states, pooled) if with_pooled else hidden_states
 
     @torch.no_grad()
     def resize_positions(self, image_size: int) -> None:

@@ -10,7 +10,7 @@ adds loading, saving and chat.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,9 @@ from .model_inputs import check_one_example_per_row, resolve_ids
 from .prefix_tuning import PrefixMixin
 from .qformer import QFormer
 from .rotary import PrefixState, prefix_positions
+from .stem import CLASSES
 from .unsupported_generation import NoContinuousBatching
-from .vision import VisionTransformer
+from .vision import ConceptHead, StemEmbed, VisionTransformer, ZeroLinear, fill_with_zeros
 
 
 @dataclass
@@ -52,20 +53,44 @@ class VisualGLMOutput(ModelOutput):
 
 
 class ImageEncoder(nn.Module):
-    """ViT, Q-Former and projection: an image to the embeddings of its placeholder tokens."""
+    """ViT, Q-Former and projection: an image to the embeddings of its placeholder tokens.
+
+    With a stem, what an image shows as a whole is added to the last two: the probabilities of `concepts` that a head
+    reads in the stem's pooled features to the last, those of the stem's own classes to the other.
+    """
 
     def __init__(self, vision: VisionConfig, qformer: QFormerConfig, hidden_size: int) -> None:
         super().__init__()
         self.vit = VisionTransformer(vision)
         self.qformer = QFormer(qformer)
         self.glm_proj = nn.Linear(qformer.hidden_size, hidden_size)
+        if vision.stem is not None:
+            self.class_proj = ZeroLinear(CLASSES, hidden_size)
+            self.concept_head = ConceptHead(vision.concepts, hidden_size)
 
     def forward(
         self, pixel_values: Tensor, output_attentions: bool = False
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """[P, 3, H, W] -> [P, image_length, hidden], and the Q-Former's cross-attentions if requested."""
-        queries, attentions = self.qformer(self.vit(pixel_values), output_attentions)
-        return self.glm_proj(queries), attentions
+        tokens, pooled = self.read(pixel_values)
+        queries, attentions = self.qformer(tokens, output_attentions)
+        return self.project(queries, pooled), attentions
+
+    def read(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[P, 3, H, W] -> the ViT output [P, 1 + patches, hidden], the pooled features [P, 1280] of a stem or None."""
+        if self.vit.config.stem is None:
+            return self.vit(pixel_values), None
+        tokens, pooled = self.vit(pixel_values, with_pooled=True)
+        return tokens, pooled
+
+    def project(self, queries: Tensor, pooled: Tensor | None) -> Tensor:
+        """Project queries [P, image_length, hidden] to image embeddings, and add what the stem tells."""
+        image_embeds = self.glm_proj(queries)
+        if pooled is None:
+            return image_embeds
+        classes = cast(StemEmbed, self.vit.mixins["patch_embedding"]).stem.classify(pooled)
+        added = torch.stack([self.class_proj(classes), self.concept_head(pooled)], dim=1)
+        return torch.cat([image_embeds[:, :-2], image_embeds[:, -2:] + added], dim=1)
 
 
 class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGenerationMixin, GenerationMixin, HookableModel):
@@ -95,6 +120,10 @@ class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGeneratio
         if config.prefix_length:
             self.add_mixin("ptuning", PrefixMixin(config))
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if not fill_with_zeros(module):
+            super()._init_weights(module)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the language model's word embeddings [vocabulary, hidden]."""

@@ -7,6 +7,7 @@ module, so that data parallelism and sharding wrap both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -73,23 +74,22 @@ class Objective(nn.Module):
     def _alignment(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
         encoder = self.model.image_encoder
         with torch.no_grad():
-            tokens = encoder.vit(batch.pixel_values)
+            tokens, pooled = encoder.read(cast(Tensor, batch.pixel_values))
         queries, _ = encoder.qformer(tokens)
-        loss, report = self._language(stage, batch, encoder.glm_proj(queries))
+        loss, report = self._language(stage, batch, encoder.project(queries, pooled))
         return loss, {"query_std": deviation(queries), **report}
 
     def _answers(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
-        encoder = self.model.image_encoder
         with torch.no_grad():
-            queries, _ = encoder.qformer(encoder.vit(batch.pixel_values))
-            image_embeds = encoder.glm_proj(queries)
+            image_embeds, _ = self.model.image_encoder(batch.pixel_values)
         loss = self.language_loss(batch, image_embeds)
         return loss, {"language": float(loss.detach())}
 
     def _dialogue(self, stage: Stage, batch: Batch) -> tuple[Tensor, Report]:
         encoder = self.model.image_encoder
-        queries, _ = encoder.qformer(encoder.vit(batch.pixel_values))
-        loss, report = self._language(stage, batch, encoder.glm_proj(queries))
+        tokens, pooled = encoder.read(cast(Tensor, batch.pixel_values))
+        queries, _ = encoder.qformer(tokens)
+        loss, report = self._language(stage, batch, encoder.project(queries, pooled))
         return loss, {"query_std": deviation(queries), **report}
 
     def _language(self, stage: Stage, batch: Batch, image_embeds: Tensor) -> tuple[Tensor, Report]:

@@ -67,7 +67,7 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
         """Name the modules of language model, connector and vision encoder."""
         return MultiModelKeys.from_string_field(
             language_model="transformer",
-            connector=["image_encoder.qformer", "image_encoder.glm_proj"],
+            connector=[f"image_encoder.{part}" for part in ("qformer", "glm_proj", "concept_head", "class_proj")],
             tower_model="image_encoder.vit",
         )
 
