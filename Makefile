@@ -24,7 +24,7 @@ base: .venv/.base
 install: .venv/.all
 
 demo: .venv/.base
-	@echo "Asking visualglm-mini, the packed model, about a sample image; nothing is downloaded."
+	@echo "Asking visualglm-mini, the packed model, about sample images; nothing is downloaded."
 	$(BIN)/python examples/demo.py
 
 # new answers from 120 drawn pictures by LoRA, QLoRA or P-tuning on the packed model; runs/background/lora/report.html
@@ -271,18 +271,22 @@ full-size-4bit: .venv/.all
 mini-data: .venv/.all
 	$(BIN)/python -m visualglm_lab.album_builder lab/recipes/mini/pictures.toml
 
-# what training with a convolutional stem starts from: the shipped weights with the stem, and its features of the album
+# what training with a convolutional stem starts from: MINI_START with the stem, and its features of the album
+MINI_START ?= runs/mini-plain
 mini-stem: .venv/.all
-	$(BIN)/python -m visualglm_lab.training.stem_weights visualglm/mini runs/mini-stem
+	$(BIN)/python -m visualglm_lab.training.stem_weights $(MINI_START) runs/mini-stem
 	$(BIN)/python -m visualglm_lab.training.stem_features --album runs/pictures
+	$(BIN)/python -m visualglm_lab.training.fit_names runs/mini-stem --album runs/pictures
 
 MINI_RECIPE ?= lab/recipes/mini/recipe.toml
 mini-train: .venv/.all
 	OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456 \
 	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 -m visualglm_lab.training $(MINI_RECIPE)
 
+MINI_TRAINED ?= runs/mini-stemmed/model
+MINI_PACKED ?= visualglm/mini
 mini-pack: .venv/.all
-	$(BIN)/python -m visualglm_lab.training.export runs/mini/model visualglm/mini
+	$(BIN)/python -m visualglm_lab.training.export $(MINI_TRAINED) $(MINI_PACKED)
 
 MINI_CARDS = $(BIN)/python -m visualglm_lab.evaluation.model_card lab/recipes/mini/figures.json lab/recipes/mini/photo_figures.json visualglm/mini
 

@@ -1,4 +1,4 @@
-"""Fixtures of the laboratory's tests: the packed model, and a tiny album of drawn kinds."""
+"""Fixtures of the laboratory's tests: the packed model, small models, a tiny album of drawn kinds, a classifier."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ import visualglm
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.scenes.kinds import KINDS
 from visualglm.evaluation.scenes.shapes import draw_kind, stamp_kind
+from visualglm.hub.local_folder import packed_model
+from visualglm.model import VisualGLMForConditionalGeneration
+from visualglm.network.stem import CLASSES, ConvolutionalStem
+from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
+from visualglm.pretraining.build_model import build_model
+from visualglm.pretraining.config import ModelSizes
+from visualglm_lab.training.stem_weights import NAME, add_stem
 
 torch.set_num_threads(1)
 TONES = {"red": (220, 20, 40), "green": (34, 139, 34), "blue": (30, 90, 220), "brown": (120, 70, 30)}
@@ -31,6 +38,9 @@ SPLITS = {
     "unseen_concept": ("brown",),
     "photos": ("green",),
 }
+SMALL = ModelSizes(
+    image_size=96, vision_layers=1, vision_hidden=64, qformer_layers=1, qformer_hidden=64, layers=1, hidden=128
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -82,3 +92,31 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model() -> VisualGLM:
     """Return the packed model; shared, so tests must not change it."""
     return visualglm.load(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def classifier() -> dict[str, torch.Tensor]:
+    """Return features of free images, and a random classifier."""
+    torch.manual_seed(0)
+    features = (torch.randn(300, 1280) + 0.3).clamp(min=0)
+    return {"features": features, "classes": 0.05 * torch.randn(CLASSES, 1280), "bias": torch.zeros(CLASSES)}
+
+
+def build_small() -> VisualGLMForConditionalGeneration:
+    """Build a small model without a stem, with random weights."""
+    torch.manual_seed(0)
+    return build_model(SMALL, ChatGLMTokenizer(str(packed_model() / "ice_text.model")))
+
+
+@pytest.fixture
+def small_model() -> VisualGLMForConditionalGeneration:
+    return build_small()
+
+
+@pytest.fixture(scope="session")
+def stem_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small model with a random stem."""
+    folder, model = tmp_path_factory.mktemp("start"), build_small()
+    add_stem(model, ConvolutionalStem(NAME).state_dict())
+    model.save_pretrained(folder)
+    return folder

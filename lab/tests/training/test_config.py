@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -81,24 +80,13 @@ def test_the_command_says_what_would_be_done(capsys: pytest.CaptureFixture[str])
 
 
 def test_stages_are_chosen_by_name() -> None:
-    plan = read_scene_config(SHIPPED.with_name("stem_gpu.toml"))
-    assert [stage.name for stage in with_stages(plan, ["dialogue", "heads"]).stages] == ["heads", "dialogue"]
+    plan = read_scene_config(SHIPPED)
+    assert [stage.name for stage in with_stages(plan, ["dialogue", "zones"]).stages] == ["zones", "dialogue"]
     with pytest.raises(UsageError, match="no stage 'names2'"):
         with_stages(plan, ["names2"])
 
 
-@pytest.mark.parametrize("recipe", ["stem.toml", "stem_gpu.toml"])
-def test_the_recipes_with_a_stem_are_whole(recipe: str) -> None:
-    plan = read_scene_config(SHIPPED.with_name(recipe))
-    fifth = "answers" if "gpu" in recipe else "photographs"
-    assert [stage.name for stage in plan.stages] == [
-        "heads", "stem", "names", "alignment", "dialogue", fifth, "finish",
-    ]  # fmt: skip
-    assert plan.start.model and next(stage.name for stage in plan.stages if stage.prototypes) == "alignment"
-
-
-def test_parts_of_the_gpu_recipe_end_within_nine_minutes() -> None:
-    minutes = {stage.name: stage.minutes for stage in read_scene_config(SHIPPED.with_name("stem_gpu.toml")).stages}
-    script = SHIPPED.with_name("stem_gpu.sh").read_text(encoding="utf-8")
-    parts = [names.split(",") for names in re.findall(r"stages=([a-z,]+) ;;", script)]
-    assert len(parts) == 4 and all(sum(minutes[name] for name in part) <= 8 for part in parts)
+def test_the_recipe_with_a_stem_trains_the_language_model_alone() -> None:
+    plan = read_scene_config(SHIPPED.with_name("stem.toml"))
+    assert plan.start.model and {stage.kind for stage in plan.stages} == {"answers"}
+    assert all(stage.prototypes and stage.named for stage in plan.stages)

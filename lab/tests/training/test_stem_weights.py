@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import visualglm
 from visualglm import VisualGLMForConditionalGeneration
 from visualglm.errors import CheckpointError
 from visualglm.network.stem import ConvolutionalStem, _renormalize
@@ -89,11 +88,15 @@ def test_folding_changes_nothing() -> None:
     for found, stride in zip(maps, (8, 16, 32), strict=True):
         torch.testing.assert_close(found, expected[stride])
     torch.testing.assert_close(pooled, vector)
+    logits = pooled @ weights["_fc.weight"].T + weights["_fc.bias"]
+    torch.testing.assert_close(stem.classify(pooled), logits.softmax(-1), atol=1e-6, rtol=1e-4)
 
 
-def test_a_model_with_an_added_stem_answers_as_before(tmp_path: Path) -> None:
-    model = VisualGLMForConditionalGeneration.from_pretrained(str(visualglm.packed_model()), dtype=torch.float32).eval()
-    images = torch.randn(2, 3, 144, 144)
+def test_a_model_with_an_added_stem_answers_as_before(
+    small_model: VisualGLMForConditionalGeneration, tmp_path: Path
+) -> None:
+    model = small_model.eval()
+    images = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         before = model.encode_images(images)
         add_stem(model, fold(state()).tensors)

@@ -34,6 +34,7 @@ from visualglm.hub.local_folder import packed_model
 
 from ..training.imagenet_classes import kind_probabilities, named_kinds
 from ..training.open_questions import ANSWERS, wordings
+from ..training.opinion_answers import LIKELY
 from ..training.stem_features import pooled_features
 from ..training.stem_weights import NAME, StemWeights, fetch_stem
 from .album_images import EARLIER_TRAINED, AlbumImages, Shown
@@ -54,7 +55,6 @@ FORMS: tuple[tuple[str, dict[Language, str]], ...] = (
 )
 ASKED_IMAGES = 250
 OPEN_IMAGES = 12
-CONFIDENT = 0.5
 CHINESE = re.compile(r"[\u3400-\u9fff]")
 LATIN = re.compile(r"[A-Za-z]{3,}")
 UNSURE = re.compile("不确定|not sure")
@@ -250,7 +250,7 @@ def classifier_figures(photos: Sequence[Photo], stem: StemWeights) -> dict[str, 
     pooled = pooled_features([photo.image for photo in photos], stem)
     chance, best = kind_probabilities((pooled @ stem.classes.T + stem.bias).softmax(-1)).max(-1)
     kinds = [named_kinds()[index] for index in best.tolist()]
-    return _names_and_doubts(photos, kinds, [value >= CONFIDENT for value in chance.tolist()])
+    return _names_and_doubts(photos, kinds, [value >= LIKELY for value in chance.tolist()])
 
 
 def main() -> None:

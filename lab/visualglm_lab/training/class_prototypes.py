@@ -27,6 +27,8 @@ from .imagenet_classes import CLASSES, class_kinds, kind_probabilities
 FILE = "stem.safetensors"
 FACTORS = torch.linspace(0, 1, 49) ** 2
 BELIEFS = (0.3, 0.98)
+BLURRED, UNCLEAR = 0.6, 0.15
+"""Fraction of sampled vectors of which only the classifier's opinion stays, and of those that show nothing clear."""
 PHOTOGRAPHED, NOISE = 0.35, 0.15
 """Fractions of sampled vectors that are seen beside a crop of a free photograph, or noise, instead of a scene."""
 
@@ -82,6 +84,22 @@ class PrototypeSampler:
         first = torch.where(reached.any(-1), reached.int().argmax(-1), belief.argmax(-1))
         return tried[torch.arange(count), first]
 
+    def unclear(self, vectors: Tensor, rng: Generator) -> Tensor:
+        """Replace a fraction of vectors [B, 1280] by mixtures of free images, of which the classifier knows little."""
+        chosen = torch.from_numpy(rng.random(len(vectors)) < UNCLEAR)
+        vectors = vectors.clone()
+        vectors[chosen] = self._mixtures(int(chosen.sum()), rng)
+        return vectors
+
+    def _mixtures(self, count: int, rng: Generator) -> Tensor:
+        """Mix two to five free images' vectors each, at their mean length: [count, 1280]."""
+        mixtures = torch.empty(count, self.features.shape[1])
+        for index in range(count):
+            chosen = torch.from_numpy(rng.integers(len(self.features), size=rng.integers(2, 6)))
+            mean = torch.from_numpy(rng.dirichlet(np.ones(len(chosen)))).float() @ self.features[chosen]
+            mixtures[index] = mean * (self.features[chosen].norm(dim=-1).mean() / mean.norm())
+        return mixtures
+
     def images(self, scenes: Tensor, rng: Generator) -> Tensor:
         """Choose what is seen beside sampled vectors [count, 3, S, S]: a scene, a crop of a photograph, or noise.
 
@@ -102,9 +120,27 @@ class PrototypeSampler:
         chosen = torch.from_numpy(rng.integers(len(self.pixels), size=count))
         return self.pixels[chosen], self.photographs[chosen]
 
+    def blurred(self, vectors: Tensor, rng: Generator) -> Tensor:
+        """Replace a fraction of vectors [B, 1280] by others that are unlike any free image.
+
+        They are means of several free images, or those of crops of photographs. A photograph's pooled features say
+        little to a layer that learned names from drawings, so that then the classifier alone can tell.
+        """
+        blurred = vectors.clone()
+        for index in np.flatnonzero(rng.random(len(vectors)) < BLURRED):
+            if self.photographs is not None and rng.random() < 0.4:
+                blurred[index] = self.photographs[rng.integers(len(self.photographs))]
+            else:
+                blurred[index] = self._mixtures(1, rng)[0]
+        return blurred
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """Return the classifier's logits: [..., 1280] -> [..., 1000]."""
+        return vectors @ self.classes.T + self.bias
+
     def probabilities(self, vectors: Tensor) -> Tensor:
         """Return the classifier's probabilities: [..., 1280] -> [..., 1000]."""
-        return (vectors @ self.classes.T + self.bias).softmax(-1)
+        return self.logits(vectors).softmax(-1)
 
     def opinion(self, vectors: Tensor) -> Tensor:
         """Return the probabilities of `named_kinds`: [B, 1280] -> [B, kinds]; their sum may be below 1."""

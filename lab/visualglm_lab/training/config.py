@@ -33,6 +33,7 @@ class SceneStage(Stage):
         compare_after: step at which two heads are set to compare words with images (0: never).
         zones_after: step at which zone embeddings are set to encode their zone (0: never).
         asked: weights of tasks, which override `scene_batches.WEIGHTS`.
+        named: fraction of scenes of a single object that are asked for its name in both languages.
         fact_weight: loss weight of the tokens that state the fact.
         teacher_loss: loss weight of predicting a teacher's features (the album's `features.npy`) of pasted images.
         prototypes: vectors sampled around the classes of the stem's classifier, as a fraction of `images`; each is
@@ -48,6 +49,7 @@ class SceneStage(Stage):
     compare_after: int = 0
     zones_after: int = 0
     asked: dict[str, float] = field(default_factory=dict)
+    named: float = 0.0
     fact_weight: float = 1.0
     prototypes: float = 0.0
     prototype_loss: float = 1.0

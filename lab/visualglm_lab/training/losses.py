@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from visualglm.errors import UsageError
 from visualglm.evaluation.scenes import answers
 from visualglm.evaluation.scenes.concepts import kinds
-from visualglm.evaluation.scenes.kinds import COLOURS, ZONES, Language
+from visualglm.evaluation.scenes.kinds import COLOURS, LANGUAGES, ZONES, Language
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.vision import StemEmbed, VisionTransformer
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
@@ -38,19 +38,23 @@ SCENE_LEARNING = {
 
 
 @contextmanager
-def replaced_pooled(vit: VisionTransformer, pooled: Tensor) -> Iterator[None]:
-    """Put `pooled` [P, 1280] in the place of the stem's pooled features; its maps stay."""
+def replaced_features(vit: VisionTransformer, pooled: Tensor, logits: Tensor) -> Iterator[None]:
+    """Put `pooled` [P, 1280] and `logits` [P, 1000] in the place of the stem's; its maps stay."""
 
     def replace(module: nn.Module, inputs: Any, output: tuple[list[Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
         maps, own = output
         return maps, pooled.to(own)
 
     stem = cast(StemEmbed, vit.mixins["patch_embedding"]).stem
-    hook = stem.register_forward_hook(replace)
+    hooks = (
+        stem.register_forward_hook(replace),
+        stem.classifier.register_forward_hook(lambda module, inputs, output: logits.to(output)),
+    )
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 class SceneObjective(Objective):
@@ -66,9 +70,9 @@ class SceneObjective(Objective):
         features: Tensor | None = None,
     ) -> None:
         super().__init__(model, Heads(model.config, features))
-        words = (_names(tokenizer, "zh"), _names(tokenizer, "en"), _hues(tokenizer, "zh"), _hues(tokenizer, "en"))
-        for name, ids in zip(("zh_kinds", "en_kinds", "zh_colours", "en_colours"), words, strict=True):
-            self.register_buffer(name, ids, persistent=False)
+        for language in LANGUAGES:
+            self.register_buffer(f"{language}_kinds", _names(tokenizer, language), persistent=False)
+            self.register_buffer(f"{language}_colours", _hues(tokenizer, language), persistent=False)
 
     def forward(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report]:  # type: ignore[override]
         """Compute the loss of a batch in a stage, and values to report."""
@@ -89,7 +93,7 @@ class SceneObjective(Objective):
         """Compute the language loss of questions about sampled features, which stand for the stem's own."""
         encoder = self.model.image_encoder
         frozen = not any("image_encoder" in name or name == "model." for name in self.parts[stage.kind])
-        with replaced_pooled(encoder.vit, batch.pooled), torch.set_grad_enabled(not frozen):
+        with replaced_features(encoder.vit, batch.pooled, batch.logits), torch.set_grad_enabled(not frozen):
             image_embeds = encoder(batch.pixel_values)[0]
         return self.language_loss(Batch(batch.pixel_values, batch.rows), image_embeds)
 
@@ -107,14 +111,14 @@ class SceneObjective(Objective):
         return loss, report
 
     def _dialogue(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report]:  # type: ignore[override]
-        loss, report, queries = self._encoder_loss(stage, batch)
-        language, told = self._language(stage, batch, self.model.image_encoder.glm_proj(queries))
+        loss, report, image_embeds = self._encoder_loss(stage, batch)
+        language, told = self._language(stage, batch, image_embeds)
         return loss + language, report | told
 
     def _encoder_loss(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report, Tensor]:
-        """Compute the label losses of ViT and Q-Former; also return the queries [P, Q, hidden]."""
+        """Compute the label losses of ViT and Q-Former; also return the image embeddings [P, Q, hidden]."""
         encoder, labels = self.model.image_encoder, _labels(stage, batch)
-        tokens = encoder.vit(batch.pixel_values)
+        tokens, pooled = encoder.read(cast(Tensor, batch.pixel_values))
         queries, _ = encoder.qformer(tokens)
         patch_loss, patches = self.heads.patch_loss(tokens, labels)
         zone_loss, zones = self.heads.zone_loss(queries, labels)
@@ -125,7 +129,7 @@ class SceneObjective(Objective):
         if stage.teacher_loss:
             far = self.heads.teacher_loss(tokens, queries, labels)
             loss, report = loss + stage.teacher_loss * far, report | {"teacher": float(far.detach())}
-        return loss, report, queries
+        return loss, report, encoder.project(queries, pooled)
 
     def _language(  # type: ignore[override]
         self, stage: SceneStage, batch: SceneBatch, image_embeds: Tensor

@@ -13,19 +13,21 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from visualglm.evaluation.scenes.answers import a_category, counted
+from visualglm.evaluation.scenes.answers import a_category, background, counted
 from visualglm.evaluation.scenes.concepts import by_key, families
-from visualglm.evaluation.scenes.kinds import CATEGORIES, Kind, Language
+from visualglm.evaluation.scenes.kinds import BACKGROUNDS, CATEGORIES, Kind, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair, pick
 from visualglm.evaluation.scenes.question_templates import QUESTIONS
 
 from .imagenet_classes import named_kinds
 from .open_questions import open_question
 
-LIKELY, AGREED = 0.5, 0.65
+LIKELY, AGREED = 0.7, 0.7
 KEPT_FOR_TESTS = 2
 """Wordings at the end of the list of questions that are never trained on, to test paraphrases."""
-OPEN_SHARE, LIST_SHARE = 0.15, 0.3
+OPEN_SHARE = 0.15
+FORMS = {"name": 0.5, "list": 0.25, "category": 0.12, "describe": 0.13}
+"""How often each form of question is asked."""
 IT_IS: dict[Language, str] = {"zh": "这是{}。", "en": "It is {}."}
 THERE_IS: dict[Language, str] = {"zh": "图中有{}。", "en": "There is {}."}
 NOT_SURE: dict[Language, str] = {"zh": "我不确定这是什么。", "en": "I am not sure what this is."}
@@ -35,9 +37,27 @@ def question_about(opinion: Tensor, language: Language, rng: Generator) -> QAPai
     """Ask what an image shows, or sometimes what no image can tell; the answer follows the opinion [kinds]."""
     if rng.random() < OPEN_SHARE:
         return open_question(language, rng)
-    task = "list" if rng.random() < LIST_SHARE else "name"
+    task = str(rng.choice(list(FORMS), p=list(FORMS.values())))
     question = pick(rng, QUESTIONS[task][language][:-KEPT_FOR_TESTS])
-    return QAPair(task, language, question, answer_for(opinion, language, THERE_IS if task == "list" else IT_IS), "")
+    if task == "category":
+        return QAPair(task, language, question, category_for(opinion, language), "")
+    return QAPair(task, language, question, answer_for(opinion, language, IT_IS if task == "name" else THERE_IS), "")
+
+
+def about_background(language: Language, rng: Generator) -> QAPair:
+    """Ask a photograph for its background."""
+    wordings = [text for text in QUESTIONS["background"][language] if "背景" in text or "background" in text]
+    question = pick(rng, wordings)
+    return QAPair("background", language, question, background(BACKGROUNDS[-1], language), "")
+
+
+def category_for(opinion: Tensor, language: Language) -> str:
+    """State the category that the kinds agree on, or say that it is not sure."""
+    key, chance = _agreed(opinion, _members_of_categories())
+    if chance < AGREED:
+        return NOT_SURE[language]
+    name = a_category(key, language)
+    return f"它是{name}。" if language == "zh" else f"It is {name}."
 
 
 def answer_for(opinion: Tensor, language: Language, form: dict[Language, str] = IT_IS) -> str:
@@ -57,11 +77,17 @@ def answer_for(opinion: Tensor, language: Language, form: dict[Language, str] = 
         (_members_of_categories(), lambda key: _unsure_but(key, language)),
     )
     for members, say in groups:
-        sums = {key: float(opinion[numbers].sum()) for key, numbers in members.items()}
-        key = max(sums, key=lambda key: sums[key])
-        if sums[key] >= AGREED:
+        key, agreed = _agreed(opinion, members)
+        if agreed >= AGREED:
             return say(key)
     return NOT_SURE[language]
+
+
+def _agreed(opinion: Tensor, members: dict[str, Tensor]) -> tuple[str, float]:
+    """Return the most likely group of kinds and its probability."""
+    sums = {key: float(opinion[numbers].sum()) for key, numbers in members.items()}
+    key = max(sums, key=lambda key: sums[key])
+    return key, sums[key]
 
 
 def _unsure_but(key: str, language: Language) -> str:

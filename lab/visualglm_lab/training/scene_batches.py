@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset
 
 from visualglm.evaluation.scenes import answers
 from visualglm.evaluation.scenes.kinds import BACKGROUNDS, LANGUAGES, Language
-from visualglm.evaluation.scenes.qa_pair import QAPair
+from visualglm.evaluation.scenes.qa_pair import QAPair, pick
 from visualglm.evaluation.scenes.questions import TASKS, after_other_turns, exchange_of, without_image
 from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import Scene, scene_of
@@ -38,8 +38,9 @@ from ..scenes.patch_labels import patch_labels, zone_labels
 from ..scenes.text_only_scenes import describable_tasks, described_question, described_scene, fact_question
 from .class_prototypes import PrototypeSampler
 from .config import SceneStage
+from .imagenet_classes import kind_probabilities
 from .open_questions import open_question
-from .opinion_answers import question_about
+from .opinion_answers import about_background, question_about
 
 # Relative frequency of each task: finding the object named in a question takes the longest to learn.
 WEIGHTS = {
@@ -91,17 +92,18 @@ class Labels:
 
 @dataclass
 class PrototypeBatch:
-    """Questions about sampled features: `pixel_values` [M, 3, S, S] of other images, `pooled` [M, 1280], rows."""
+    """Questions about sampled features: `pixel_values` [M, 3, S, S] of other images, `pooled` [M, 1280], `logits`
+    [M, 1000] of the classifier, rows."""
 
     pixel_values: Tensor
     pooled: Tensor
+    logits: Tensor
     rows: list[RowBlock]
 
     def to(self, device: torch.device) -> PrototypeBatch:
         """Copy the batch to a device."""
-        return PrototypeBatch(
-            self.pixel_values.to(device), self.pooled.to(device), [row.to(device) for row in self.rows]
-        )
+        pixel_values, pooled, logits = (value.to(device) for value in (self.pixel_values, self.pooled, self.logits))
+        return PrototypeBatch(pixel_values, pooled, logits, [row.to(device) for row in self.rows])
 
 
 @dataclass
@@ -191,13 +193,18 @@ class SceneBatches(IterableDataset[Batch]):
         mix = replace(self.stage.mix, large=1.0, letters=0.0, frames=0.0)
         scenes = [scene_of(seed, 1, 1, False, self.album, mix) for seed in islice(cycle(chosen), count)]
         shown = self.images([render_scene(scene) for scene in scenes], return_tensors="pt")["pixel_values"]
-        shown, pooled = self.sampler.images(shown, rng), self.sampler.sample(count, rng)
+        shown, believed = self.sampler.images(shown, rng), self.sampler.sample(count, rng)
+        believed = self.sampler.unclear(believed, rng)
+        pooled = self.sampler.blurred(believed, rng)
         crops = self.sampler.crops(-(-count // 4), rng)
         if crops is not None:
-            shown, pooled = (torch.cat([a, b]) for a, b in zip((shown, pooled), crops, strict=True))
-        opinions = self.sampler.opinion(pooled)
+            shown, believed = (torch.cat([a, b]) for a, b in zip((shown, believed), crops, strict=True))
+            pooled = torch.cat([pooled, crops[1]])
+        logits = self.sampler.logits(believed)
+        opinions = kind_probabilities(logits.softmax(-1))
         asked = [(n, question_about(opinions[n], language, rng)) for n in range(len(pooled)) for language in LANGUAGES]
-        return PrototypeBatch(shown, pooled, self._blocks(asked))
+        asked += [(n, about_background(pick(rng, LANGUAGES), rng)) for n in range(count, len(pooled))]
+        return PrototypeBatch(shown, pooled, logits, self._blocks(asked))
 
     @property
     def _pad(self) -> int:
@@ -230,6 +237,8 @@ class SceneBatches(IterableDataset[Batch]):
             return []
         rng = np.random.default_rng(scene.seed + 2)
         asked: list[QAPair] = []
+        if self.stage.named and len(scene.items) == 1 and rng.random() < self.stage.named:
+            asked += [found for language in LANGUAGES if (found := exchange_of("name", scene, language, rng))]
         for task in rng.choice(TASKS, size=min(self.stage.rows + 5, len(TASKS)), replace=False, p=self.shares):
             exchange = _one(rng, str(task), scene)
             asked += [exchange] if exchange else []

