@@ -47,10 +47,14 @@ def full_size_rows(words: dict[str, str], language: str, result: dict[str, Any])
 
 def demo(language: str) -> str:
     """Build the output of `make demo` in the page's language; the packed model is greedy, so it is equal everywhere."""
-    sample = stored("demo")
-    lines = [line for turn in sample["turns"] for line in (f"> {turn['question']}", turn["answer"])]
-    image = Path(sample["image"])
-    return f"![{image.stem}]({image.as_posix()})\n\n```text\n" + "\n".join(lines) + "\n```"
+    shown: dict[str, list[str]] = {}
+    for dialogue in stored("demo")["dialogues"]:
+        for turn in dialogue["turns"]:
+            shown.setdefault(dialogue["image"], []).extend((f"> {turn['question']}", turn["answer"]))
+    parts = (
+        f"![{Path(image).stem}]({image})\n\n```text\n" + "\n".join(lines) + "\n```" for image, lines in shown.items()
+    )
+    return "\n\n".join(parts)
 
 
 def finetune_demo(language: str) -> str:

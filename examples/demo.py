@@ -1,4 +1,4 @@
-"""Stream the packed model's answers about a sample image, two turns each in Chinese and English.
+"""Stream the packed model's answers about its samples: a photograph it knows, one it is not sure about, a drawn scene.
 
 `--record FILE` also writes the dialogues as JSON, for the README to quote.
 """
@@ -14,10 +14,13 @@ import transformers
 
 import visualglm
 
-IMAGE = visualglm.packed_model() / "samples" / "moon.png"
+SAMPLES = visualglm.packed_model() / "samples"
 DIALOGUES = [
-    ["这张图片里有什么？", "一共有几个物体？"],
-    ["What is in the picture?", "What is the background?"],
+    ("cat.jpg", ["这是什么？", "它是哪一类东西？"]),
+    ("cat.jpg", ["What is this?", "What kind of thing is it?"]),
+    ("galaxies.jpg", ["这是什么？"]),
+    ("galaxies.jpg", ["What is this?"]),
+    ("moon.png", ["这张图片里有什么？", "一共有几个物体？", "What is the background?"]),
 ]
 
 
@@ -27,22 +30,24 @@ def main() -> None:
     started = time.perf_counter()
     model = visualglm.load()
     print(f"visualglm {visualglm.__version__}: visualglm-mini opened in {time.perf_counter() - started:.1f} s")
-    print(f"image: {IMAGE}")
-    turns = [turn for questions in DIALOGUES for turn in talk(model.conversation(IMAGE), questions)]
+    dialogues = [talk(model, SAMPLES / name, questions) for name, questions in DIALOGUES]
     if sys.argv[1:2] == ["--record"]:
-        place = IMAGE.relative_to(Path(__file__).parents[1]).as_posix()
-        record = {"command": "python examples/demo.py --record FILE", "image": place, "turns": turns}
+        root = Path(__file__).parents[1]
+        shown = [{"image": image.relative_to(root).as_posix(), "turns": turns} for image, turns in dialogues]
+        record = {"command": "python examples/demo.py --record FILE", "dialogues": shown}
         Path(sys.argv[2]).write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def talk(conversation: visualglm.Conversation, questions: list[str]) -> list[dict[str, str]]:
-    """Ask and stream; return the turns."""
+def talk(model: visualglm.VisualGLM, image: Path, questions: list[str]) -> tuple[Path, list[dict[str, str]]]:
+    """Ask about an image and stream the answers; return the image and the turns."""
+    conversation = model.conversation(image)
+    print(f"\nimage: {image}")
     for question in questions:
-        print(f"\n> {question}")
+        print(f"> {question}")
         for piece in conversation.stream(question):
             print(piece, end="", flush=True)
         print()
-    return [{"question": question, "answer": answer} for question, answer in conversation.history]
+    return image, [{"question": question, "answer": answer} for question, answer in conversation.history]
 
 
 if __name__ == "__main__":

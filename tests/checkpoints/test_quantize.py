@@ -117,7 +117,7 @@ def test_the_packed_model_answers_in_every_form(tmp_path: Path) -> None:
         CliRunner().invoke(app, ["quantize", str(visualglm.packed_model()), str(tmp_path / "q"), *flags]).exit_code == 0
     )
     size = sum(file.stat().st_size for file in (tmp_path / "q").glob("*.safetensors"))
-    assert size < 0.56 * (visualglm.packed_model() / "model.safetensors").stat().st_size
+    assert size < 0.7 * (visualglm.packed_model() / "model.safetensors").stat().st_size  # the stem stays as it is
     stored = visualglm.load(tmp_path / "q").conversation(image).ask("What is in the picture?").text
     made = visualglm.load(quantize=8, quantize_vision=8, quantize_vocabulary=8)
     assert made.conversation(image).ask("What is in the picture?").text == stored

@@ -36,7 +36,7 @@ def plain() -> Any:
     if model.config.vision.stem is None:
         return model
     bare = VisualGLMConfig.from_dict(model.config.to_dict())
-    bare.vision.stem = None
+    bare.vision.stem, bare.vision.concepts = None, 0
     made = VisualGLMForConditionalGeneration(bare).eval()
     made.load_state_dict(model.state_dict(), strict=False)
     return made

@@ -119,7 +119,7 @@ def convert(
 
 def _without_stem(checkpoint: Checkpoint) -> Checkpoint:
     config = VisualGLMConfig.from_dict(checkpoint.config.to_dict())
-    config.vision.stem = None
+    config.vision.stem, config.vision.concepts = None, 0
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_of_stem(name)}
     return replace(checkpoint, config=config, tensors=tensors)
 

@@ -10,10 +10,10 @@ from . import options
 
 MINI = "visualglm-mini"
 NOTICE = {
-    "zh": f"由内置的小模型 {MINI} 回答：它认识表情符号、图标和简单的图画，几乎不认识照片。"
+    "zh": f"由内置的小模型 {MINI} 回答：它认识表情符号、图标和简单的图画，也认识照片中的一部分常见事物，但不太可靠。"
     "处理照片请用 --model 打开 VisualGLM-6B。",
-    "en": f"Answers are from {MINI}, the small model packed with visualglm: it knows emoji, icons and simple drawings, "
-    "and hardly any photograph. For photographs, open VisualGLM-6B with --model.",
+    "en": f"Answers are from {MINI}, the small model packed with visualglm: it knows emoji, icons, simple drawings "
+    "and, less surely, single things in photographs. For photographs, open VisualGLM-6B with --model.",
 }
 
 

@@ -10,8 +10,8 @@ from .model_ids import BASE, ModelIds
 from .openai_schema import ModelCard, SamplingDefaults
 
 MINIATURE = (
-    "The small model packed with visualglm: it knows emoji, icons and simple drawings, and hardly any photograph. "
-    "For photographs, start the server with --model and VisualGLM-6B."
+    "The small model packed with visualglm: it knows emoji, icons, simple drawings and, less surely, single things in "
+    "photographs. For photographs, start the server with --model and VisualGLM-6B."
 )
 FULL = "VisualGLM, a model that answers questions about images in Chinese and English."
 
