@@ -6,6 +6,8 @@ Run: `make screenshots`. Needs a Chromium and fonts with Chinese characters.
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -29,6 +31,9 @@ SHOTS = {
 
 def main() -> None:
     """Serve the page and draw each image."""
+    fonts = shutil.which("fc-list")
+    if fonts and not subprocess.run([fonts, ":lang=zh"], capture_output=True, check=True).stdout:
+        sys.exit("No font has Chinese characters, so they would be boxes. Install one, such as fonts-noto-cjk.")
     app = create_app(visualglm.load(device="cpu"), ServerSettings(miniature=True))
     config = uvicorn.Config(app, "127.0.0.1", 0, log_level="warning")
     server, bound = uvicorn.Server(config), config.bind_socket()
