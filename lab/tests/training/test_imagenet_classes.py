@@ -9,7 +9,8 @@ import torch
 
 from visualglm.evaluation.scenes.concepts import by_key, kinds
 from visualglm.evaluation.scenes.kinds import CATEGORIES
-from visualglm_lab.training.imagenet_classes import CLASSES, class_kinds, kind_probabilities, named_kinds
+from visualglm.network.stem import CLASSES
+from visualglm_lab.training.imagenet_classes import class_kinds, kind_probabilities, named_kinds
 
 
 def test_every_class_has_a_row_and_most_have_a_kind() -> None:

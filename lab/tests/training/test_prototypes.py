@@ -12,13 +12,13 @@ import torch
 from visualglm.errors import UsageError
 from visualglm.evaluation.scenes.question_templates import QUESTIONS
 from visualglm.hub.local_folder import packed_model
-from visualglm.network.stem import ConvolutionalStem
+from visualglm.network.stem import CLASSES, ConvolutionalStem
 from visualglm.network.vision import is_frozen
 from visualglm.pretraining.config import Checkpoints
 from visualglm.pretraining.optimizer import adamw
 from visualglm_lab.training.class_prototypes import PrototypeSampler, write_features
 from visualglm_lab.training.config import SceneStage, SceneTrainingConfig
-from visualglm_lab.training.imagenet_classes import CLASSES, named_kinds
+from visualglm_lab.training.imagenet_classes import named_kinds
 from visualglm_lab.training.losses import replaced_features
 from visualglm_lab.training.opinion_answers import (
     KEPT_FOR_TESTS,
@@ -46,13 +46,12 @@ def opinion(**chances: float) -> torch.Tensor:
 
 
 def test_vectors_are_believed_as_much_as_was_drawn_and_look_real(classifier: Features) -> None:
-    given = classifier
-    sampler = PrototypeSampler(**given)
+    sampler = PrototypeSampler(**classifier)
     vectors = sampler.sample(200, np.random.default_rng(0))
     belief = sampler.probabilities(vectors).max(-1).values
     assert (belief >= 0.3).float().mean() > 0.9 and 0.4 < belief.median() < 0.99
     assert vectors.min() >= 0
-    assert vectors.norm(dim=-1).mean() < 2 * given["features"].norm(dim=-1).mean()
+    assert vectors.norm(dim=-1).mean() < 2 * classifier["features"].norm(dim=-1).mean()
     assert torch.equal(vectors, sampler.sample(200, np.random.default_rng(0)))
 
 

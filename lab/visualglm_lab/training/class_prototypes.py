@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from visualglm.errors import UsageError
+from visualglm.network.stem import CLASSES
 
-from .imagenet_classes import CLASSES, class_kinds, kind_probabilities
+from .imagenet_classes import class_kinds, kind_probabilities
 
 FILE = "stem.safetensors"
 FACTORS = torch.linspace(0, 1, 49) ** 2

@@ -134,14 +134,15 @@ def fit(examples: Examples, sampler: PrototypeSampler, hidden: int, steps: int) 
     optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.05)
     vectors = torch.cat([sampler.sample(BATCH, rng) for _ in range(VECTORS // BATCH)])
+    believed = opinions(sampler, vectors)
     frequency = examples.kinds.bincount(minlength=count)[examples.kinds]
     weights = frequency.rsqrt() / frequency.rsqrt().mean()
     for _ in range(steps):
         chosen = torch.from_numpy(rng.integers(len(examples.pooled), size=BATCH))
         shown, target = mixed(examples.pooled[chosen], F.one_hot(examples.kinds[chosen], count), rng)
-        sampled = vectors[torch.from_numpy(rng.integers(len(vectors), size=BATCH))]
-        logits = head(torch.cat([shown, sampled]))
-        targets = torch.cat([target, opinions(sampler, sampled)])
+        drawn = torch.from_numpy(rng.integers(len(vectors), size=BATCH))
+        logits = head(torch.cat([shown, vectors[drawn]]))
+        targets = torch.cat([target, believed[drawn]])
         losses = -(targets * logits.log_softmax(-1)).sum(-1)
         loss = (losses * torch.cat([weights[chosen], torch.full((BATCH,), VECTOR_WEIGHT)])).mean()
         optimizer.zero_grad()

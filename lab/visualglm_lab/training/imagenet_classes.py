@@ -18,7 +18,6 @@ from visualglm.evaluation.scenes.concepts import by_key
 from visualglm.evaluation.scenes.kinds import Kind
 
 TABLE = Path(__file__).parents[2] / "recipes" / "mini" / "imagenet_classes.tsv"
-CLASSES = 1000
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from visualglm.evaluation.scenes.answers import a_category, background, counted
+from visualglm.evaluation.scenes.answers import a_category, background, counted, is_a
 from visualglm.evaluation.scenes.concepts import by_key, families
 from visualglm.evaluation.scenes.kinds import BACKGROUNDS, CATEGORIES, Kind, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair, pick
@@ -27,7 +27,7 @@ KEPT_FOR_TESTS = 2
 """Wordings at the end of the list of questions that are never trained on, to test paraphrases."""
 OPEN_SHARE = 0.15
 FORMS = {"name": 0.5, "list": 0.25, "category": 0.12, "describe": 0.13}
-"""How often each form of question is asked."""
+"""Fraction of the questions that have each form."""
 IT_IS: dict[Language, str] = {"zh": "这是{}。", "en": "It is {}."}
 THERE_IS: dict[Language, str] = {"zh": "图中有{}。", "en": "There is {}."}
 NOT_SURE: dict[Language, str] = {"zh": "我不确定这是什么。", "en": "I am not sure what this is."}
@@ -56,8 +56,7 @@ def category_for(opinion: Tensor, language: Language) -> str:
     key, chance = _agreed(opinion, _members_of_categories())
     if chance < AGREED:
         return NOT_SURE[language]
-    name = a_category(key, language)
-    return f"它是{name}。" if language == "zh" else f"It is {name}."
+    return is_a(named_kinds()[int(_members_of_categories()[key][0])], language)
 
 
 def answer_for(opinion: Tensor, language: Language, form: dict[Language, str] = IT_IS) -> str:
