@@ -21,7 +21,7 @@ from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
 from ..files.atomic import leftovers, remove, write_file
 from ..inference.batch_generation import generate_batch
-from ..inference.image_features import encode_pixels
+from ..inference.image_features import decode_pixels, encode_pixels
 from ..inference.text_row import TextRow
 from ..preprocessing.image_pool import ImagePool
 from ..preprocessing.prompt import Language
@@ -149,9 +149,7 @@ class CaptionRun:
     def _open(self, pool: ImagePool, item: CaptionItem) -> Tensor | str:
         """Return `pixel_values` [1, 3, H, W], or the error message."""
         try:
-            side = self.model.model.config.vision.image_size
-            pixels = pool.decode(item.read(), (side, side), self.model.upstream_images)
-            return self.model.pixel_values(pixels)
+            return decode_pixels(self.model, pool, item.read())
         except (ImageError, OSError) as error:
             return str(error)
         except MemoryError:

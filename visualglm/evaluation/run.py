@@ -20,7 +20,7 @@ from torch import Tensor
 from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
 from ..inference.batch_generation import generate_batch
-from ..inference.image_features import encode_pixels
+from ..inference.image_features import decode_pixels, encode_pixels
 from ..inference.start_reply import start_row
 from ..inference.text_row import TextRow
 from ..preprocessing.image_pool import ImagePool
@@ -107,8 +107,7 @@ class _Answerer:
             content = query.image()
             if isinstance(content, Image.Image):
                 return self.model.pixel_values(content)
-            side = self.model.model.config.vision.image_size
-            return self.model.pixel_values(self.pool.decode(content, (side, side), self.model.upstream_images))
+            return decode_pixels(self.model, self.pool, content)
         except (ImageError, OSError) as error:
             return str(error)
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..network.configuration import VisualGLMConfig
+from ..preprocessing.image_pool import Ending, ImagePool
+from ..preprocessing.images import ImageSource
 
 
 class ImageEncodingModel(Protocol):
@@ -22,6 +24,17 @@ class ImageEncodingModel(Protocol):
     def device(self) -> torch.device: ...
 
     def encode_images(self, pixel_values: Tensor) -> Tensor: ...
+
+
+class ImageReadingModel(Protocol):
+    """A model with its image processor, as `VisualGLM` is."""
+
+    upstream_images: bool
+
+    @property
+    def model(self) -> ImageEncodingModel: ...
+
+    def pixel_values(self, image: ImageSource) -> Tensor: ...
 
 
 class ImageFeatures:
@@ -58,3 +71,14 @@ class ImageFeatures:
 def encode_pixels(model: ImageEncodingModel, pixel_values: Tensor) -> Tensor:
     """Encode `pixel_values` [P, 3, H, W] into the embeddings of their placeholder tokens [P, image_length, hidden]."""
     return model.encode_images(pixel_values.to(model.device))
+
+
+def decode_pixels(model: ImageReadingModel, pool: ImagePool, content: bytes, ending: Ending | None = None) -> Tensor:
+    """Decode an image file in a process of the pool, into `pixel_values` [1, 3, H, W].
+
+    Raises:
+        ImageError: it is broken or of an unknown format, or takes too much memory or time.
+        EndedError: `ending` or the pool ended it.
+    """
+    side = model.model.config.vision.image_size
+    return model.pixel_values(pool.decode(content, (side, side), model.upstream_images, ending))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..conversation import VisualGLM
-from ..inference.image_features import encode_pixels
+from ..inference.image_features import decode_pixels, encode_pixels
 from ..preprocessing.image_pool import Ending, ImagePool
 
 
@@ -59,9 +59,7 @@ class RequestImageCache:
         known = self._recall(key)
         if known is not None and not with_pixels:
             return RequestImage(key, embeds=known)
-        side = self.model.model.config.vision.image_size
-        pixels = self.pool.decode(content, (side, side), self.model.upstream_images, ending)
-        return RequestImage(key, self.model.pixel_values(pixels))
+        return RequestImage(key, decode_pixels(self.model, self.pool, content, ending))
 
     def encode(self, image: RequestImage) -> Tensor:
         """Return the image's embeddings [1, image_length, hidden]; each image is encoded alone."""
