@@ -18,8 +18,8 @@ SAMPLES = visualglm.packed_model() / "samples"
 DIALOGUES = [
     ("cat.jpg", ["这是什么？", "它是哪一类东西？"]),
     ("cat.jpg", ["What is this?", "What kind of thing is it?"]),
-    ("galaxies.jpg", ["这是什么？"]),
-    ("galaxies.jpg", ["What is this?"]),
+    ("astronaut.jpg", ["这是什么？", "她是谁？"]),
+    ("astronaut.jpg", ["What is this?", "Who is she?"]),
     ("moon.png", ["这张图片里有什么？", "一共有几个物体？", "What is the background?"]),
 ]
 

@@ -31,4 +31,4 @@ def test_the_projection_includes_the_layers_behind_the_stem(stem_folder: Path, r
     model = VisualGLMForConditionalGeneration.from_pretrained(str(stem_folder), dtype=torch.float16)
     ready = prepare_for_training(model, recipe("lora", f"parts.projection='{part}'"), base_of(stem_folder))
     trained = {part for name in ready.parameters for part in name.split(".")}
-    assert {"glm_proj", "concept_head", "class_proj"} <= trained
+    assert {"glm_proj", "concept_head", "class_proj", "certainty"} <= trained

@@ -19,7 +19,7 @@ from visualglm.checkpoints import convert, open_checkpoint, save_sat, verify
 from visualglm.checkpoints.memory_estimate import estimate_memory
 from visualglm.errors import ConfigurationError, UsageError
 from visualglm.network.stem import ConvolutionalStem, _renormalize, map_channels, maps_per_patch
-from visualglm.network.vision import is_of_stem
+from visualglm.network.vision import CERTAINTY_STEPS, is_of_stem
 from visualglm.network.visualglm import ImageEncoder
 from visualglm.preprocessing.images import VisualGLMImageProcessor
 
@@ -111,7 +111,10 @@ def test_pixels_are_normalised_as_the_stem_was_trained() -> None:
 
 
 def test_the_last_two_image_embeddings_tell_what_the_stem_sees(model: Any) -> None:
-    """The last tells the concepts that the head reads in the pooled features, the one before the stem's own classes."""
+    """The last tells the concepts that the head reads in the pooled features, the one before the stem's own classes.
+
+    Both tell how long what they add is.
+    """
     encoder, images = model.image_encoder, inputs(model)["pixel_values"]
     with torch.no_grad():
         tokens, pooled = encoder.read(images)
@@ -121,8 +124,11 @@ def test_the_last_two_image_embeddings_tell_what_the_stem_sees(model: Any) -> No
         expected = encoder.glm_proj(queries)
         head = encoder.concept_head
         concepts = torch.softmax(head.classifier(head.down(pooled)), dim=-1)
-        expected[:, -1] += concepts @ head.proj.weight.T + head.proj.bias
-        expected[:, -2] += encoder.class_proj(classes)
+        added = torch.stack([encoder.class_proj(classes), concepts @ head.proj.weight.T + head.proj.bias], dim=1)
+        steps = torch.sigmoid(
+            added.norm(dim=-1, keepdim=True) * encoder.certainty.steps.weight[:, 0] + encoder.certainty.steps.bias
+        )
+        expected[:, -2:] += added + steps @ encoder.certainty.proj.weight.T + encoder.certainty.proj.bias
         torch.testing.assert_close(model.encode_images(images), expected)
         torch.testing.assert_close(tokens, encoder.vit(images))
 
@@ -134,7 +140,7 @@ def test_training_reaches_the_added_layers_and_never_the_stem(model: Any) -> Non
     encoder = model.image_encoder
     embed = encoder.vit.mixins["patch_embedding"]
     assert all(parameter.grad is None for parameter in embed.stem.parameters())
-    for added in (embed.map_proj, embed.pooled_proj, encoder.concept_head, encoder.class_proj):
+    for added in (embed.map_proj, embed.pooled_proj, encoder.concept_head, encoder.class_proj, encoder.certainty):
         assert all(parameter.grad.abs().sum() > 0 for parameter in added.parameters())
     model.zero_grad()
 
@@ -234,7 +240,8 @@ def test_memory_is_estimated_with_it(stem_folder: Path, plain: Any, tmp_path: Pa
     )
     classifier = 1280 * 1000 + 1000
     head = 256 * (1280 + 2 * (CONCEPTS + 1)) + 256 + CONCEPTS + 1 + 256
-    added = 3_350_000 + classifier + head + 256 * (592 + 1280 + 1000) + 3 * 256
+    certainty = 2 * CERTAINTY_STEPS + 256 * CERTAINTY_STEPS + 256
+    added = 3_350_000 + classifier + head + certainty + 256 * (592 + 1280 + 1000) + 3 * 256
     assert with_stem.image - without.image == 4 * added and with_stem.work > without.work
 
 

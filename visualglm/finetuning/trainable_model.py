@@ -27,7 +27,7 @@ from ..checkpoints.save_sat import ADAPTER
 from ..checkpoints.storage.lazy_tensor import first_not_finite
 from ..checkpoints.storage.read import open_safetensors
 from ..errors import UsageError, require_extra
-from ..network.vision import is_frozen, is_of_stem
+from ..network.vision import BEHIND_STEM, is_frozen, is_of_stem
 from ..quantization import QuantizedEmbedding, QuantizedLinear
 from ..training.distributed import gather_full_tensor, rank, shard_like
 from .finetuning_config import Finetuning, layer_numbers
@@ -36,7 +36,7 @@ from .initial_adapter import load_initial_adapter
 MODULES = {
     "language": ("transformer", "lm_head"),
     "qformer": ("image_encoder.qformer",),
-    "projection": ("image_encoder.glm_proj", "image_encoder.concept_head", "image_encoder.class_proj"),
+    "projection": tuple(f"image_encoder.{name}" for name in ("glm_proj", *BEHIND_STEM)),
     "vision": ("image_encoder.vit",),
 }
 IMAGE_ENCODER_PREFIX = ("qformer", "projection", "vision")

@@ -23,6 +23,10 @@ from .attention import SelfAttention
 from .configuration import VisionConfig
 from .stem import POOLED_CHANNELS, ConvolutionalStem, map_channels, maps_per_patch
 
+BEHIND_STEM = ("concept_head", "class_proj", "certainty")
+"""Modules of the image encoder that tell the language model what a stem sees."""
+CERTAINTY_STEPS = 3
+
 
 class FeedForward(nn.Module):
     """Linear, exact (erf) GELU, Linear: the MLP of the ViT and of the Q-Former."""
@@ -151,13 +155,35 @@ class ConceptHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """[P, 1280] -> [P, hidden]."""
-        return self.proj(self.classifier(self.down(pooled)).float().softmax(-1).to(pooled))
+        return self.proj(self.chances(pooled).to(pooled))
+
+    def chances(self, pooled: Tensor) -> Tensor:
+        """Compute the probabilities [P, concepts + 1], float32; the last is that of anything else."""
+        return self.classifier(self.down(pooled)).float().softmax(-1)
+
+
+class CertaintyEmbed(nn.Module):
+    """Adds to a vector how long it is: a few soft steps of its length, each with a direction of its own.
+
+    What `class_proj` and `ConceptHead` add is the longer the more probable is what it names, and a language model reads
+    a direction more exactly than a length. Its output begins at zero.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.steps = nn.Linear(1, CERTAINTY_STEPS)
+        self.proj = ZeroLinear(CERTAINTY_STEPS, hidden_size)
+
+    def forward(self, added: Tensor) -> Tensor:
+        """[P, N, hidden] -> [P, N, hidden]."""
+        length = torch.linalg.vector_norm(added, dim=-1, keepdim=True, dtype=torch.float32).to(added.dtype)
+        return added + self.proj(self.steps(length).sigmoid())
 
 
 def is_of_stem(name: str) -> bool:
     """Return True for the full name of a parameter that only a model with a stem has."""
     embed = (f".patch_embedding.{part}." in name for part in ("stem", "map_proj", "pooled_proj"))
-    return any(embed) or any(f"image_encoder.{part}." in name for part in ("concept_head", "class_proj"))
+    return any(embed) or any(f"image_encoder.{part}." in name for part in BEHIND_STEM)
 
 
 def is_frozen(name: str) -> bool:

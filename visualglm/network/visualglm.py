@@ -31,7 +31,7 @@ from .qformer import QFormer
 from .rotary import PrefixState, prefix_positions
 from .stem import CLASSES
 from .unsupported_generation import NoContinuousBatching
-from .vision import ConceptHead, StemEmbed, VisionTransformer, ZeroLinear, fill_with_zeros
+from .vision import CertaintyEmbed, ConceptHead, StemEmbed, VisionTransformer, ZeroLinear, fill_with_zeros
 
 
 @dataclass
@@ -56,7 +56,8 @@ class ImageEncoder(nn.Module):
     """ViT, Q-Former and projection: an image to the embeddings of its placeholder tokens.
 
     With a stem, what an image shows as a whole is added to the last two: the probabilities of `concepts` that a head
-    reads in the stem's pooled features to the last, those of the stem's own classes to the other.
+    reads in the stem's pooled features to the last, those of the stem's own classes to the other, and to both how
+    certain they are.
     """
 
     def __init__(self, vision: VisionConfig, qformer: QFormerConfig, hidden_size: int) -> None:
@@ -67,6 +68,7 @@ class ImageEncoder(nn.Module):
         if vision.stem is not None:
             self.class_proj = ZeroLinear(CLASSES, hidden_size)
             self.concept_head = ConceptHead(vision.concepts, hidden_size)
+            self.certainty = CertaintyEmbed(hidden_size)
 
     def forward(
         self, pixel_values: Tensor, output_attentions: bool = False
@@ -90,7 +92,7 @@ class ImageEncoder(nn.Module):
             return image_embeds
         classes = cast(StemEmbed, self.vit.mixins["patch_embedding"]).stem.classify(pooled)
         added = torch.stack([self.class_proj(classes), self.concept_head(pooled)], dim=1)
-        return torch.cat([image_embeds[:, :-2], image_embeds[:, -2:] + added], dim=1)
+        return torch.cat([image_embeds[:, :-2], image_embeds[:, -2:] + self.certainty(added)], dim=1)
 
 
 class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGenerationMixin, GenerationMixin, HookableModel):

@@ -23,6 +23,7 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..checkpoints.tensor_check import finite_weights
+from ..network.vision import BEHIND_STEM
 from ..network.visualglm import ImageEncoder
 from . import lora
 from .glm import ParallelGLM
@@ -67,7 +68,7 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
         """Name the modules of language model, connector and vision encoder."""
         return MultiModelKeys.from_string_field(
             language_model="transformer",
-            connector=[f"image_encoder.{part}" for part in ("qformer", "glm_proj", "concept_head", "class_proj")],
+            connector=[f"image_encoder.{part}" for part in ("qformer", "glm_proj", *BEHIND_STEM)],
             tower_model="image_encoder.vit",
         )
 

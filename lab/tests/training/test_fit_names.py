@@ -94,8 +94,8 @@ def test_the_command_changes_the_layers_behind_the_stem_alone(
         VisualGLMForConditionalGeneration.from_pretrained(str(path)).state_dict() for path in (stem_start, folder)
     )
     changed = {name for name, tensor in after.items() if not torch.equal(tensor.float(), before[name].half().float())}
-    head = {f"image_encoder.concept_head.{layer}" for layer in ("down", "classifier")}
-    weights = {f"image_encoder.{part}.weight" for part in ("concept_head.proj", "class_proj")}
+    head = {f"image_encoder.{layer}" for layer in ("concept_head.down", "concept_head.classifier", "certainty.steps")}
+    weights = {f"image_encoder.{part}.weight" for part in ("concept_head.proj", "class_proj", "certainty.proj")}
     assert changed == weights | {f"{layer}.{kind}" for layer in head for kind in ("weight", "bias")}
     added = after["image_encoder.class_proj.weight"].norm(dim=0)
     assert [bool(length) for length in added] == [kind is not None for kind in class_kinds()]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from visualglm.errors import UsageError
+from visualglm.evaluation.scenes.concepts import by_key
 from visualglm.evaluation.scenes.question_templates import QUESTIONS
 from visualglm.hub.local_folder import packed_model
 from visualglm.network.stem import CLASSES, ConvolutionalStem
@@ -60,10 +61,10 @@ def test_vectors_are_seen_beside_scenes_photographs_and_noise(classifier: Featur
     pixels = torch.full((5, 3, 8, 8), 7.0)
     sampler = PrototypeSampler(**classifier, photographs=torch.full((5, 1280), 2.0), pixels=pixels)
     rng = np.random.default_rng(0)
-    seen = sampler.images(torch.zeros(200, 3, 8, 8), rng)
-    photographed = (seen == 7).flatten(1).all(-1).float().mean()
+    seen, photographed = sampler.images(torch.zeros(200, 3, 8, 8), rng)
+    assert torch.equal(photographed, (seen == 7).flatten(1).all(-1))
     scenes = (seen == 0).flatten(1).all(-1).float().mean()
-    assert 0.25 < photographed < 0.45 and 0.4 < scenes < 0.6
+    assert 0.25 < photographed.float().mean() < 0.45 and 0.4 < scenes < 0.6
     drawn = sampler.crops(3, rng)
     assert drawn is not None and drawn[0].shape == (3, 3, 8, 8) and (drawn[1] == 2).all()
     assert PrototypeSampler(**classifier).crops(3, rng) is None
@@ -78,15 +79,16 @@ def test_features_of_an_album_and_photographs_are_written_once(album: Path, tmp_
     assert len(rows) == len(np.load(album / "album.npy"))
     sampler = PrototypeSampler.load(album)
     assert len(sampler.features) == 16
-    assert sampler.photographs is not None and sampler.photographs.shape == (CROPS, 1280)
-    assert sampler.pixels is not None and sampler.pixels.shape == (CROPS, 3, SIDE, SIDE)
+    assert sampler.photographs is not None and sampler.photographs.shape == (1 + CROPS, 1280)
+    assert sampler.pixels is not None and sampler.pixels.shape == (1 + CROPS, 3, SIDE, SIDE)
 
 
 @pytest.mark.parametrize(
     "chances, zh, en",
     [
-        ({"dog": 0.9}, "这是一只狗。", "It is a dog."),
-        ({"duck": 0.4, "eagle": 0.4}, "这是一只鸟。", "It is a bird."),
+        ({"dog": 0.95}, "这是一只狗。", "It is a dog."),
+        ({"duck": 0.5, "eagle": 0.45}, "这是一只鸟。", "It is a bird."),
+        ({"duck": 0.5, "eagle": 0.3}, "我不确定，可能是一只鸭子。", "I am not sure, but it may be a duck."),
         (
             {"lion": 0.3, "zebra": 0.3, "snail": 0.3},
             "我不确定，只看得出是动物。",
@@ -101,9 +103,18 @@ def test_an_answer_says_no_more_than_is_likely(chances: dict[str, float], zh: st
     assert answer_for(opinion(**chances), "en") == en
 
 
+def test_the_concept_head_guesses_where_the_classifier_does_not() -> None:
+    snowman = by_key()["snowman"]
+    assert answer_for(opinion(lion=0.3), "en", guess=snowman) == "I am not sure, but it may be a snowman."
+    assert answer_for(opinion(lion=0.6), "en", guess=snowman) == "I am not sure, but it may be a lion."
+    assert answer_for(opinion(lion=0.95), "en", guess=snowman) == "It is a lion."
+    asked = [question_about(opinion(lion=0.3), snowman, "en", np.random.default_rng(seed)) for seed in range(40)]
+    assert {one.truth for one in asked} == {"snowman", ""}
+
+
 def test_an_inventory_is_answered_in_its_own_form() -> None:
-    assert answer_for(opinion(dog=0.9), "zh", THERE_IS) == "图中有一只狗。"
-    assert answer_for(opinion(dog=0.9), "en", THERE_IS) == "There is a dog."
+    assert answer_for(opinion(dog=0.95), "zh", THERE_IS) == "图中有一只狗。"
+    assert answer_for(opinion(dog=0.95), "en", THERE_IS) == "There is a dog."
 
 
 def test_a_category_is_stated_if_the_kinds_agree_on_one() -> None:
@@ -116,7 +127,7 @@ def test_blurred_vectors_leave_the_classifiers_opinion_alone(classifier: Feature
     """Of some vectors only what the classifier says of them stays: the pooled features are of something unclear."""
     sampler, rng = PrototypeSampler(**classifier), np.random.default_rng(0)
     vectors = sampler.sample(300, rng)
-    blurred = sampler.blurred(vectors, rng)
+    blurred = sampler.blurred(vectors, rng, torch.zeros(len(vectors), dtype=torch.bool))
     kept = (blurred == vectors).all(-1)
     assert 0.3 < kept.float().mean() < 0.5
     assert 0.07 < (sampler.unclear(vectors, rng) != vectors).any(-1).float().mean() < 0.25
@@ -132,7 +143,7 @@ def test_a_photograph_is_asked_for_its_background() -> None:
 
 def test_some_wordings_are_kept_for_tests() -> None:
     rng = np.random.default_rng(0)
-    asked = {question_about(opinion(dog=1.0), "en", rng).question for _ in range(300)}
+    asked = {question_about(opinion(dog=1.0), None, "en", rng).question for _ in range(300)}
     assert not asked & set(QUESTIONS["name"]["en"][-KEPT_FOR_TESTS:])
 
 

@@ -18,6 +18,11 @@ ROWS: dict[str, Words] = {
         "en": "the same: right, or of the right family",
         "zh": "同上：其中名称或所属大类正确",
     },
+    "guessed, never trained": {
+        "en": "the same: a name is guessed (“I am not sure, but it may be …”)",
+        "zh": "同上：猜测名称（“我不确定，可能是……”）",
+    },
+    "right of those guessed, never trained": {"en": "the same: right among those", "zh": "同上：其中名称正确"},
     "with a class": {"en": "something ImageNet has a class for", "zh": "ImageNet 有对应类别的事物"},
     "without a class": {"en": "something it has no class for", "zh": "ImageNet 没有对应类别的事物"},
     "trained by version 3": {

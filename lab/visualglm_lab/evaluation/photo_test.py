@@ -34,7 +34,7 @@ from visualglm.hub.local_folder import packed_model
 
 from ..training.imagenet_classes import kind_probabilities, named_kinds
 from ..training.open_questions import ANSWERS, wordings
-from ..training.opinion_answers import LIKELY
+from ..training.opinion_answers import LIKELY, SURE
 from ..training.stem_features import pooled_features
 from ..training.stem_weights import NAME, StemWeights, fetch_stem
 from .album_images import EARLIER_TRAINED, AlbumImages, Shown
@@ -126,7 +126,9 @@ def measure(model: VisualGLM, photos: Sequence[Photo], stem: StemWeights | None)
     for language in LANGUAGES:
         told = _told(model, photos, seen, language, 0)
         kinds = [named_kind(answer, language) for answer in told]
-        entry = _names_and_doubts(photos, kinds, [not UNSURE.search(answer) for answer in told])
+        unsure = [bool(UNSURE.search(answer)) for answer in told]
+        guessed = [doubt and kind is not None for doubt, kind in zip(unsure, kinds, strict=True)]
+        entry = _names_and_doubts(photos, kinds, [not doubt for doubt in unsure], guessed)
         others = _told(model, photos, seen, language, len(photos) // 2)
         entry["other picture shown"] = fraction_of(_right(photos, [named_kind(a, language) for a in others]))
         figures[f"names, {language}"] = entry
@@ -149,20 +151,26 @@ def _right(photos: Sequence[Photo], kinds: Sequence[Kind | None]) -> list[bool]:
     return [photo.shown.is_called(kind) for photo, kind in zip(photos, kinds, strict=True)]
 
 
-def _names_and_doubts(photos: Sequence[Photo], kinds: Sequence[Kind | None], given: Sequence[bool]) -> dict[str, Any]:
-    """Shares of right names by group, of answers that give a name without doubt, and of right ones among those."""
+def _names_and_doubts(
+    photos: Sequence[Photo], kinds: Sequence[Kind | None], given: Sequence[bool], guessed: Sequence[bool]
+) -> dict[str, Any]:
+    """Shares of right names by group, of answers that give a name without doubt, or as a guess, and of right ones among
+    those."""
     right = _right(photos, kinds)
     near = [photo.shown.is_near(kind) for photo, kind in zip(photos, kinds, strict=True)]
     never = [photo.shown.source not in EARLIER_TRAINED for photo in photos]
     entry = _by_group(photos, right)
     for name, inside in (("", [True] * len(photos)), (", never trained", never)):
-        kept = [flag and sure for flag, sure in zip(inside, given, strict=True)]
-        entry[f"given{name}"] = fraction_of([sure for sure, flag in zip(given, inside, strict=True) if flag])
-        entry[f"right of those given{name}"] = fraction_of([hit for hit, flag in zip(right, kept, strict=True) if flag])
-        entry[f"right or near of those given{name}"] = fraction_of(
-            [hit for hit, flag in zip(near, kept, strict=True) if flag]
-        )
+        for way, chosen in (("given", given), ("guessed", guessed)):
+            entry[f"{way}{name}"] = fraction_of(_where(chosen, inside))
+            kept = [one and flag for one, flag in zip(chosen, inside, strict=True)]
+            entry[f"right of those {way}{name}"] = fraction_of(_where(right, kept))
+            entry[f"right or near of those {way}{name}"] = fraction_of(_where(near, kept))
     return entry
+
+
+def _where(values: Sequence[bool], kept: Sequence[bool]) -> list[bool]:
+    return [value for value, flag in zip(values, kept, strict=True) if flag]
 
 
 def _by_group(photos: Sequence[Photo], right: Sequence[bool]) -> dict[str, Any]:
@@ -250,7 +258,8 @@ def classifier_figures(photos: Sequence[Photo], stem: StemWeights) -> dict[str, 
     pooled = pooled_features([photo.image for photo in photos], stem)
     chance, best = kind_probabilities((pooled @ stem.classes.T + stem.bias).softmax(-1)).max(-1)
     kinds = [named_kinds()[index] for index in best.tolist()]
-    return _names_and_doubts(photos, kinds, [value >= LIKELY for value in chance.tolist()])
+    chances = chance.tolist()
+    return _names_and_doubts(photos, kinds, [c >= SURE for c in chances], [LIKELY <= c < SURE for c in chances])
 
 
 def main() -> None:

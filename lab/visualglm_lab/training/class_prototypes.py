@@ -3,8 +3,8 @@
     t * (vector of a free image + s * covariance (row of the class - mean row)), at least 0
 
 t keeps the free image's length. s is the smallest factor at which the classifier gives the class a probability drawn
-between 0.3 and 0.98. So no image of the class is needed. Other vectors are those of crops of free photographs. The
-label is the classifier's opinion.
+from one of two ranges, because it is nearly certain of about half of the photographs. So no image of the class is
+needed. Other vectors are those of crops of free photographs. The label is the classifier's opinion.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from visualglm.errors import UsageError
+from visualglm.evaluation.scenes.concepts import kinds
+from visualglm.evaluation.scenes.kinds import Kind
 from visualglm.network.stem import CLASSES
+from visualglm.network.vision import ConceptHead
 
 from .imagenet_classes import class_kinds, kind_probabilities
 
 FILE = "stem.safetensors"
 FACTORS = torch.linspace(0, 1, 49) ** 2
-BELIEFS = (0.3, 0.98)
+CERTAIN, BELIEFS = 0.45, ((0.2, 0.9), (0.9, 0.999))
+"""Fraction of sampled vectors that the classifier is certain of; the range of its probability, otherwise and then."""
 BLURRED, UNCLEAR = 0.6, 0.15
 """Fraction of sampled vectors of which only the classifier's opinion stays, and of those that show nothing clear."""
 PHOTOGRAPHED, NOISE = 0.35, 0.15
@@ -38,7 +42,10 @@ class PrototypeSampler:
     """Samples vectors from `features` [N, 1280] of free images and a classifier (`classes` [1000, 1280], `bias`).
 
     `photographs` [M, 1280] are features of crops of free photographs, `pixels` [M, 3, S, S] their `pixel_values`.
+    `concept_head`, which a trainer sets, is the model's own.
     """
+
+    concept_head: ConceptHead | None = None
 
     def __init__(
         self,
@@ -49,7 +56,7 @@ class PrototypeSampler:
         pixels: Tensor | None = None,
     ) -> None:
         self.photographs = None if photographs is None else photographs.float()
-        self.pixels = None if pixels is None else pixels.float()
+        self.pixels = pixels
         self.features, self.classes, self.bias = features.float(), classes.float(), bias.float()
         covariance = self.features.T.cov(correction=0)
         self.directions = (self.classes - self.classes.mean(0)) @ covariance
@@ -76,14 +83,23 @@ class PrototypeSampler:
         dogs.
         """
         chosen = torch.from_numpy(rng.choice(CLASSES, size=count, p=_class_shares()))
-        base = self.features[torch.from_numpy(rng.integers(len(self.features), size=count))][:, None]
+        base = self._bases(count, rng)[:, None]
         moved = (base + FACTORS[None, :, None] * self.directions[chosen][:, None]).clamp(min=0)
         tried = moved * (base.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True))
         belief = self.probabilities(tried)[torch.arange(count), :, chosen]
-        wanted = torch.from_numpy(rng.uniform(*BELIEFS, size=count)).float()
+        low, high = np.array(BELIEFS)[(rng.random(count) < CERTAIN).astype(int)].T
+        wanted = torch.from_numpy(rng.uniform(low, high)).float()
         reached = belief >= wanted[:, None]
         first = torch.where(reached.any(-1), reached.int().argmax(-1), belief.argmax(-1))
         return tried[torch.arange(count), first]
+
+    def _bases(self, count: int, rng: Generator) -> Tensor:
+        """Draw vectors [count, 1280] of free images, half of them of photographs if there are any."""
+        bases = self.features[torch.from_numpy(rng.integers(len(self.features), size=count))]
+        if self.photographs is not None:
+            other = self.photographs[torch.from_numpy(rng.integers(len(self.photographs), size=count))]
+            bases = torch.where(torch.from_numpy(rng.random((count, 1)) < 0.5), bases, other)
+        return bases
 
     def unclear(self, vectors: Tensor, rng: Generator) -> Tensor:
         """Replace a fraction of vectors [B, 1280] by mixtures of free images, of which the classifier knows little."""
@@ -92,47 +108,50 @@ class PrototypeSampler:
         vectors[chosen] = self._mixtures(int(chosen.sum()), rng)
         return vectors
 
-    def _mixtures(self, count: int, rng: Generator) -> Tensor:
-        """Mix two to five free images' vectors each, at their mean length: [count, 1280]."""
+    def _mixtures(self, count: int, rng: Generator, least: int = 2) -> Tensor:
+        """Mix `least` to five free images' vectors each, at their mean length: [count, 1280]."""
         mixtures = torch.empty(count, self.features.shape[1])
         for index in range(count):
-            chosen = torch.from_numpy(rng.integers(len(self.features), size=rng.integers(2, 6)))
+            chosen = torch.from_numpy(rng.integers(len(self.features), size=rng.integers(least, 6)))
             mean = torch.from_numpy(rng.dirichlet(np.ones(len(chosen)))).float() @ self.features[chosen]
             mixtures[index] = mean * (self.features[chosen].norm(dim=-1).mean() / mean.norm())
         return mixtures
 
-    def images(self, scenes: Tensor, rng: Generator) -> Tensor:
+    def images(self, scenes: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """Choose what is seen beside sampled vectors [count, 3, S, S]: a scene, a crop of a photograph, or noise.
 
-        All are kinds of images that real vectors come with, too, so that only the vector tells what to answer.
+        All are kinds of images that real vectors come with, too, so that only the vector tells what to answer. Also
+        returns which are photographs, [count].
         """
-        images = scenes.clone()
+        images, photographed = scenes.clone(), torch.zeros(len(scenes), dtype=torch.bool)
         for index, draw in enumerate(rng.random(len(scenes))):
             if draw < NOISE:
                 images[index] = coloured_noise(scenes.shape[-1], rng)
             elif draw < NOISE + PHOTOGRAPHED and self.pixels is not None:
-                images[index] = self.pixels[rng.integers(len(self.pixels))]
-        return images
+                images[index] = self.pixels[rng.integers(len(self.pixels))].float()
+                photographed[index] = True
+        return images, photographed
 
     def crops(self, count: int, rng: Generator) -> tuple[Tensor, Tensor] | None:
         """Draw crops of photographs with their own vectors, [count, 3, S, S] and [count, 1280]."""
         if self.photographs is None or self.pixels is None:
             return None
         chosen = torch.from_numpy(rng.integers(len(self.pixels), size=count))
-        return self.pixels[chosen], self.photographs[chosen]
+        return self.pixels[chosen].float(), self.photographs[chosen]
 
-    def blurred(self, vectors: Tensor, rng: Generator) -> Tensor:
+    def blurred(self, vectors: Tensor, rng: Generator, photographed: Tensor) -> Tensor:
         """Replace a fraction of vectors [B, 1280] by others that are unlike any free image.
 
         They are means of several free images, or those of crops of photographs. A photograph's pooled features say
-        little to a layer that learned names from drawings, so that then the classifier alone can tell.
+        little to a layer that learned names from drawings, or what is wrong: beside a photograph (`photographed` [B])
+        the vector may be that of a single free image. So then the classifier alone can tell.
         """
         blurred = vectors.clone()
         for index in np.flatnonzero(rng.random(len(vectors)) < BLURRED):
             if self.photographs is not None and rng.random() < 0.4:
                 blurred[index] = self.photographs[rng.integers(len(self.photographs))]
             else:
-                blurred[index] = self._mixtures(1, rng)[0]
+                blurred[index] = self._mixtures(1, rng, least=1 if photographed[index] else 2)[0]
         return blurred
 
     def logits(self, vectors: Tensor) -> Tensor:
@@ -142,6 +161,14 @@ class PrototypeSampler:
     def probabilities(self, vectors: Tensor) -> Tensor:
         """Return the classifier's probabilities: [..., 1280] -> [..., 1000]."""
         return self.logits(vectors).softmax(-1)
+
+    @torch.no_grad()
+    def guesses(self, vectors: Tensor, least: float) -> list[Kind | None]:
+        """Return the kind of scenes that `concept_head` gives each vector [B, 1280], if it is at least that likely."""
+        if self.concept_head is None:
+            return [None] * len(vectors)
+        chances = self.concept_head.chances(vectors)[:, :-1]
+        return [kinds()[int(row.argmax())] if row.max() >= least else None for row in chances]
 
     def opinion(self, vectors: Tensor) -> Tensor:
         """Return the probabilities of `named_kinds`: [B, 1280] -> [B, kinds]; their sum may be below 1."""

@@ -1,9 +1,10 @@
 """Fit the layers that tell the language model what the stem sees, with everything else frozen.
 
 `concept_head` learns the kinds of scenes from drawn scenes of one large object, the album's training images, and
-sampled vectors with the classifier's opinion (`class_prototypes.py`); a vector of a kind that scenes do not have is
-"anything else". Some examples are mixed in pairs (Zhang et al. 2018, arXiv 1710.09412), so that the head is unsure
-between things. What a concept and a class of the stem add is set by hand: the word embeddings of their names. Run:
+sampled vectors and crops of free photographs with the classifier's opinion (`class_prototypes.py`); a vector of a kind
+that scenes do not have is "anything else". Some examples are mixed in pairs (Zhang et al. 2018, arXiv 1710.09412), so
+that the head is unsure between things. What a concept and a class of the stem add is set by hand: the word embeddings
+of their names; and so is what tells how certain they are. Run:
 `python -m visualglm_lab.training.fit_names runs/mini-stem --album runs/pictures`.
 """
 
@@ -35,24 +36,30 @@ from visualglm.evaluation.scenes.scene import SceneMix, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.stem import ConvolutionalStem
-from visualglm.network.vision import ConceptHead, StemEmbed
+from visualglm.network.vision import CertaintyEmbed, ConceptHead, StemEmbed
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
 
 from ..evaluation.album_images import AlbumImages
 from ..scenes.cutouts import Album
 from .class_prototypes import PrototypeSampler
 from .imagenet_classes import class_kinds, named_kinds
+from .opinion_answers import AGREED, LIKELY, SURE
 from .stem_features import pixel_values, pooled_by
 
 MIX = SceneMix(pasted=0.94, letters=0.03, large=1.0, relit=0.5)
 FIRST_SEED = 40_000_000
 """Scenes of this step are not those of the stages, which begin at 0."""
-DRAWN_BATCH, BATCH, VECTORS = 64, 256, 25_600
+DRAWN_BATCH, BATCH, VECTORS, REPEATED = 64, 256, 25_600, 8
+"""Scenes and examples of a batch; sampled vectors; how often each crop of a photograph is repeated among them."""
 RATE, DROPOUT, MIXED, VECTOR_WEIGHT = 3e-3, 0.3, 0.4, 0.7
 """Peak learning rate; dropped input features; fraction of mixed pairs; loss weight of sampled vectors."""
 LENGTH, EARLIER = 60.0, 0.4
 """Length of what a certain concept or class adds, twice that of other image embeddings, so that it stands out from the
 query's own part; weight of the tokens of a name before its last one."""
+STEEPNESS, CERTAINTY_LENGTH = 100.0, 40.0
+"""Inverse width of a step, as a fraction of `LENGTH`; length of what it adds."""
+CERTAINTY_BATCHES, NEAR = 20, 0.03
+"""Batches of vectors that are sampled for the steps, and how near to a step's probability they are taken."""
 
 
 @dataclass
@@ -134,6 +141,8 @@ def fit(examples: Examples, sampler: PrototypeSampler, hidden: int, steps: int) 
     optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.05)
     vectors = torch.cat([sampler.sample(BATCH, rng) for _ in range(VECTORS // BATCH)])
+    if sampler.photographs is not None:
+        vectors = torch.cat([vectors, *[sampler.photographs] * REPEATED])
     believed = opinions(sampler, vectors)
     frequency = examples.kinds.bincount(minlength=count)[examples.kinds]
     weights = frequency.rsqrt() / frequency.rsqrt().mean()
@@ -183,6 +192,22 @@ def names_as_words(
     return LENGTH * F.normalize(words, dim=-1)
 
 
+@torch.no_grad()
+def tell_certainty(embed: CertaintyEmbed, class_proj: nn.Linear, sampler: PrototypeSampler) -> None:
+    """Set the steps to the probabilities at which an answer changes, and a direction for each, orthogonal to others.
+
+    Names have words in common, so a length is no probability; sampled vectors tell the length at each of them.
+    """
+    vectors = torch.cat([sampler.sample(BATCH, np.random.default_rng(seed)) for seed in range(CERTAINTY_BATCHES)])
+    lengths = class_proj(sampler.probabilities(vectors)).norm(dim=-1)
+    chances = sampler.opinion(vectors).max(-1).values
+    at = [lengths[(chances - step).abs() < NEAR].median() for step in (LIKELY, AGREED, SURE)]
+    embed.steps.weight.fill_(STEEPNESS / LENGTH)
+    embed.steps.bias.copy_(-STEEPNESS / LENGTH * torch.stack(at))
+    torch.manual_seed(0)
+    nn.init.orthogonal_(embed.proj.weight, gain=CERTAINTY_LENGTH)
+
+
 def main() -> None:
     """Fit the layers of a model with a stem, and write its weights back."""
     parser = argparse.ArgumentParser(prog="python -m visualglm_lab.training.fit_names", description=__doc__)
@@ -198,13 +223,15 @@ def main() -> None:
     stem = cast(StemEmbed, encoder.vit.mixins["patch_embedding"]).stem
     examples = drawn_examples(options.album, stem, side, options.batches)
     examples += album_examples(options.album, stem, side, "train")
-    head = fit(examples, PrototypeSampler.load(options.album), model.config.hidden_size, options.steps)
+    sampler = PrototypeSampler.load(options.album)
+    head = fit(examples, sampler, model.config.hidden_size, options.steps)
     validation = album_examples(options.album, stem, side, "validation")
     with torch.no_grad():
         right = (head(validation.pooled)[:, :-1].argmax(-1) == validation.kinds).float().mean()
         head.fold_into(encoder.concept_head)
         encoder.concept_head.proj.weight.copy_(names_as_words(model, tokenizer, [*kinds(), None]).T)
         encoder.class_proj.weight.copy_(names_as_words(model, tokenizer, class_kinds()).T)
+        tell_certainty(encoder.certainty, encoder.class_proj, sampler)
     with tempfile.TemporaryDirectory(dir=options.model) as new:
         model.half().save_pretrained(new)
         shutil.move(Path(new) / "model.safetensors", options.model / "model.safetensors")

@@ -40,7 +40,7 @@ from .class_prototypes import PrototypeSampler
 from .config import SceneStage
 from .imagenet_classes import kind_probabilities
 from .open_questions import open_question
-from .opinion_answers import about_background, question_about
+from .opinion_answers import AGREED, about_background, question_about
 
 # Relative frequency of each task: finding the object named in a question takes the longest to learn.
 WEIGHTS = {
@@ -65,7 +65,7 @@ WEIGHTS = {
     "height": 1.5,
 }
 WITHOUT_IMAGE = 0.02
-OPEN = 0.03  # fraction of questions that no scene answers
+OPEN = 0.05  # fraction of questions that no scene answers
 LATER = 0.3  # fraction of questions asked after others, so that not every second turn is about "it"
 
 
@@ -193,16 +193,21 @@ class SceneBatches(IterableDataset[Batch]):
         mix = replace(self.stage.mix, large=1.0, letters=0.0, frames=0.0)
         scenes = [scene_of(seed, 1, 1, False, self.album, mix) for seed in islice(cycle(chosen), count)]
         shown = self.images([render_scene(scene) for scene in scenes], return_tensors="pt")["pixel_values"]
-        shown, believed = self.sampler.images(shown, rng), self.sampler.sample(count, rng)
-        believed = self.sampler.unclear(believed, rng)
-        pooled = self.sampler.blurred(believed, rng)
+        shown, photographed = self.sampler.images(shown, rng)
+        believed = self.sampler.unclear(self.sampler.sample(count, rng), rng)
+        pooled = self.sampler.blurred(believed, rng, photographed)
         crops = self.sampler.crops(-(-count // 4), rng)
         if crops is not None:
             shown, believed = (torch.cat([a, b]) for a, b in zip((shown, believed), crops, strict=True))
             pooled = torch.cat([pooled, crops[1]])
         logits = self.sampler.logits(believed)
         opinions = kind_probabilities(logits.softmax(-1))
-        asked = [(n, question_about(opinions[n], language, rng)) for n in range(len(pooled)) for language in LANGUAGES]
+        guesses = self.sampler.guesses(pooled, AGREED)
+        asked = [
+            (n, question_about(opinions[n], guesses[n], language, rng))
+            for n in range(len(pooled))
+            for language in LANGUAGES
+        ]
         asked += [(n, about_background(pick(rng, LANGUAGES), rng)) for n in range(count, len(pooled))]
         return PrototypeBatch(shown, pooled, logits, self._blocks(asked))
 

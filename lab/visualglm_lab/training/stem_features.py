@@ -28,10 +28,20 @@ from .class_prototypes import write_features
 from .stem_weights import StemWeights, fetch_stem
 
 BATCH, SIDE = 64, 144
-PHOTOGRAPHS = ("deb:mate-backgrounds=1.26.0-1", "usr/share/backgrounds/mate/nature")
-"""Package and folder of free photographs (GPL-2+), which the photograph test does not hold."""
-CROPS, SMALLEST = 40, 0.35
-"""Square crops of each photograph, and their least side as a fraction of its shorter one."""
+PHOTOGRAPHS = (
+    ("deb:endless-sky-data=0.9.8-1.2", "usr/share/games/endless-sky/images/land/*.jpg"),
+    ("deb:kphotoalbum=5.9.1-1", "usr/share/kphotoalbum/demo/*.jpg"),
+    ("deb:lomiri-wallpapers-16.04=20.04.0-2", "usr/share/backgrounds/*.jpg"),
+    ("deb:mate-backgrounds=1.26.0-1", "usr/share/backgrounds/mate/nature/*.jpg"),
+    ("deb:scratch=1.4.0.6~dfsg1-6.1", "usr/share/scratch/Media/Backgrounds/*/*.jpg"),
+)
+"""Packages of free photographs, and which of their files: places, textures, persons, few things that have a name.
+
+They are in the public domain, or under CC BY, CC BY-SA or GPL-2+, as each package's copyright file says. The photograph
+test holds none of them.
+"""
+CROPS, SMALLEST = 5, 0.35
+"""Square crops of each photograph, besides the whole, and their least side as a fraction of its shorter one."""
 MOST_KEPT = 3000
 """Training images whose pooled features are kept, evenly spaced: enough for their mean and covariance."""
 
@@ -56,7 +66,8 @@ def pixel_values(images: Sequence[Image.Image], side: int = SIDE) -> Tensor:
 
 
 def crops(photograph: Image.Image, rng: Generator) -> Iterator[Image.Image]:
-    """Cut random squares out of a photograph."""
+    """Return a photograph, and random squares cut out of it."""
+    yield photograph
     for side in rng.uniform(SMALLEST, 1, size=CROPS) * min(photograph.size):
         left, top = (float(rng.uniform(0, size - side)) for size in photograph.size)
         yield photograph.crop((round(left), round(top), round(left + side), round(top + side)))
@@ -85,8 +96,11 @@ def main() -> None:
     parser.add_argument("--album", type=Path, required=True)
     parser.add_argument("--downloads", type=Path, default=Path("runs/downloads"))
     options = parser.parse_args()
-    package = open_package(PHOTOGRAPHS[0], options.downloads)
-    files = sorted((package.folder / PHOTOGRAPHS[1]).glob("*.jpg"))
+    files = [
+        file
+        for address, pattern in PHOTOGRAPHS
+        for file in sorted(open_package(address, options.downloads).folder.glob(pattern))
+    ]
     write_album_features(options.album, fetch_stem(options.downloads), files)
 
 

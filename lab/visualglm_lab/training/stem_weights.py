@@ -24,7 +24,7 @@ from visualglm.errors import CheckpointError
 from visualglm.evaluation.scenes.concepts import kinds
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.stem import CLASSES, STEMS, ConvolutionalStem
-from visualglm.network.vision import ConceptHead, PatchEmbed, StemEmbed, ZeroLinear, fill_with_zeros
+from visualglm.network.vision import CertaintyEmbed, ConceptHead, PatchEmbed, StemEmbed, ZeroLinear, fill_with_zeros
 
 from ..album_builder.packages import open_package
 
@@ -99,7 +99,8 @@ def add_stem(model: VisualGLMForConditionalGeneration, tensors: Mapping[str, Ten
     encoder, hidden = model.image_encoder, model.config.hidden_size
     head = ConceptHead(model.config.vision.concepts, hidden).to(model.device, model.dtype)
     encoder.concept_head, encoder.class_proj = head, ZeroLinear(CLASSES, hidden).to(model.device, model.dtype)
-    for layer in (embed.map_proj, embed.pooled_proj, head.proj, encoder.class_proj):
+    encoder.certainty = CertaintyEmbed(hidden).to(model.device, model.dtype)
+    for layer in (embed.map_proj, embed.pooled_proj, head.proj, encoder.class_proj, encoder.certainty.proj):
         fill_with_zeros(layer)
 
 

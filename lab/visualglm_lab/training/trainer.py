@@ -6,6 +6,7 @@ losses.py defines the losses of each kind of stage.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -45,10 +46,15 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
     def build_objective(self) -> SceneObjective:
         """Create the losses, with the teacher's features of the album's images if there are any."""
         self.albums = _albums(self.recipe.album)
-        self.sampler = (
-            PrototypeSampler.load(self.recipe.album) if any(s.prototypes for s in self.recipe.stages) else None
-        )
+        self.sampler = self._sampler() if any(stage.prototypes for stage in self.recipe.stages) else None
         return SceneObjective(self.model, self.tokenizer, _features(self.recipe.album))
+
+    def _sampler(self) -> PrototypeSampler:
+        """Read what is sampled; it knows the model's concept head, which no stage with prototypes trains."""
+        sampler = PrototypeSampler.load(self.recipe.album)
+        if self.model.config.vision.stem is not None:
+            sampler.concept_head = copy.deepcopy(self.model.image_encoder.concept_head).float().cpu()
+        return sampler
 
     def check(self) -> None:
         """Check that stages, data and sizes fit, before training starts.
