@@ -232,10 +232,21 @@ bench-ray: .venv/.ray
 bench-linear: .venv/.all
 	$(BIN)/python benchmarks/linear.py
 
-# ours and chatglm.cpp on random weights of the 6B's shapes, in turn; wants a quiet machine, a C++ compiler and 12 GB
-bench-peers: .venv/.all .venv/peers/.all
+# ours and llama.cpp, then ours and chatglm.cpp, on random weights of the 6B's shapes, in turn; wants a quiet machine, a C++
+# compiler and 20 GB
+bench-peers: .venv/.all .venv/peers/.llama .venv/peers/.chatglm
+	$(BIN)/python benchmarks/peers/beside_cpp.py llama_cpp --peers .venv/peers/llama/bin/python
+	$(BIN)/python benchmarks/peers/beside_cpp.py chatglm_cpp --peers .venv/peers/bin/python
+
+# built for this processor, as ours is
+.venv/peers/.llama: Makefile
+	$(PYTHON) -m venv .venv/peers/llama
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" .venv/peers/llama/bin/python -m pip install --quiet --no-binary llama-cpp-python llama-cpp-python==0.3.36 gguf==0.19.0
+	touch $@
+
+.venv/peers/.chatglm: .venv/peers/.all
 	CMAKE_ARGS="-DCMAKE_POLICY_VERSION_MINIMUM=3.5" .venv/peers/bin/python -m pip install --quiet --no-binary chatglm-cpp chatglm-cpp==0.4.2
-	$(BIN)/python benchmarks/peers/beside_chatglm_cpp.py --peers .venv/peers/bin/python
+	touch $@
 
 # ours and upstream's own code on random weights, in turn; 8 of the 28 blocks, 18 GB
 bench-upstream: .venv/.all .venv/peers/.all

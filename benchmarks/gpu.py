@@ -110,15 +110,15 @@ def memory_bandwidth(device: str) -> float:
 
 def beside_upstream(options: argparse.Namespace) -> dict[str, Any]:
     """Measure upstream's own code, all its blocks, on the same device."""
-    peer = Peer(options.peers, SCRIPT, "28", str(options.prompt), options.device)
-    seconds = {}
-    for request, count in (("image", TIMES), ("prompt", TIMES), ("token", options.tokens)):
+    peer = Peer(options.peers, SCRIPT, "28", options.device)
+    seconds, prompt = {}, f"prompt {options.prompt}"
+    for request, count in (("image", TIMES), (prompt, TIMES), ("token", options.tokens)):
         peer.seconds(request)  # warms up
         seconds[request] = statistics.median(peer.seconds(request) for _ in range(count))
     peer.close()
     return {
         "image_seconds": round(seconds["image"], 5),
-        "first_token_seconds": round(seconds["prompt"], 5),
+        "first_token_seconds": round(seconds[prompt], 5),
         "as it is, 1 at once": {"tokens_per_second": round(1 / seconds["token"], 2)},
     }
 

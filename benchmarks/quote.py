@@ -157,19 +157,21 @@ def bench_6b(language: str) -> str:
     return table(rows)
 
 
-def peers(language: str) -> str:
-    """Build the table of `make bench-peers`, compared with chatglm.cpp."""
-    words, result = WORDS[language], stored("peers_chatglm_cpp")
-    rows = [words["peers"], ("---",) * 5]
+PEERS = {"chatglm_cpp": "chatglm.cpp", "llama_cpp": "llama.cpp"}
+
+
+def peers(language: str, side: str) -> str:
+    """Build the table of `make bench-peers`, compared with one other program."""
+    words, result = WORDS[language], stored(f"peers_{side}")
+    rows = [tuple(head.format(PEERS[side]) for head in words["peers"]), ("---",) * 5]
     for bits in (4, 8):
         found = result[f"int{bits}"]
-        shares = " / ".join(f"{found['of_bandwidth'][side]:.2f}" for side in ("chatglm_cpp", "ours"))
-        names = {"token": words["peers_form"], "prompt": words["peers_prompt"]}
-        for request, name in names.items():
-            cells = [words["seconds"].format(round(found["seconds"][request][s], 3)) for s in ("chatglm_cpp", "ours")]
+        shares = " / ".join(f"{found['of_bandwidth'][one]:.2f}" for one in (side, "ours"))
+        for request, seconds in found["seconds"].items():
+            name = words["peers_requests"][request].format(bits, result["prompt_tokens"])
+            cells = [words["seconds"].format(round(seconds[one], 3)) for one in (side, "ours")]
             ratio = f"{found['times_as_fast'][request]:.2f}"
-            share = shares if request == "token" else ""
-            rows.append((name.format(bits, result["prompt_tokens"]), *cells, ratio, share))
+            rows.append((name, *cells, ratio, shares if request == "token" else ""))
     return table(rows)
 
 
@@ -290,7 +292,8 @@ def table(rows: list[Any]) -> str:
 
 QUOTES = {
     "bench_6b": bench_6b,
-    "peers": peers,
+    "peers": partial(peers, side="chatglm_cpp"),
+    "peers_llama": partial(peers, side="llama_cpp"),
     "upstream": upstream,
     "linear": linear,
     "full_size": full_size,

@@ -1,7 +1,7 @@
-"""Our model against chatglm.cpp, in 4 and in 8 bits (`make bench-peers`).
+"""Our model against llama.cpp and chatglm.cpp, in 4 and in 8 bits (`make bench-peers`).
 
-Full 6B shapes with random weights. Run it on an idle machine, because chatglm.cpp's threads busy-wait. Stores
-`benchmarks/results/peers_chatglm_cpp.json`.
+Full 6B shapes with random weights. llama.cpp runs a llama whose tokens read as many weights (`llama_cpp_side.py`). Run
+it on an idle machine, because the threads of both busy-wait. Stores `benchmarks/results/peers_NAME.json`.
 """
 
 from __future__ import annotations
@@ -10,37 +10,51 @@ import argparse
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from paired import Ours, Peer, compared
+from paired import Asked, Ours, Peer, compared
 from record import RESULTS, origin, store
 
 from visualglm.network.configuration import VisualGLMConfig
+from visualglm.quantization import Bits
 
-SCRIPT = Path(__file__).with_name("chatglm_cpp_side.py")
+SHORT, LONG = 64, 1024
+ALONE = (Asked(f"prompt {SHORT}", count=3, name="prompt"), Asked("token", count=24))
+"""What chatglm.cpp is asked: it decodes one row at a time, and reads a long prompt in minutes."""
+REQUESTS = {
+    "chatglm_cpp": ALONE,
+    "llama_cpp": (
+        *ALONE,
+        Asked("rows 8", count=12),
+        Asked("prompt 512", count=2),
+        Asked(f"prompt {LONG}", count=2),
+        Asked("token", count=16, name=f"token behind {LONG}"),
+    ),
+}
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", type=Path, required=True, help="a Python that has chatglm-cpp 0.4.2")
-    parser.add_argument("--prompt", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=24)
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "peers_chatglm_cpp.json")
+    parser.add_argument("peer", choices=tuple(REQUESTS))
+    parser.add_argument("--peers", type=Path, required=True, help="a Python that has the other program's package")
+    parser.add_argument("--bits", type=int, nargs="+", choices=(4, 8), default=[4, 8])
+    parser.add_argument("-o", "--output", type=Path, help="file for the figures instead of benchmarks/results")
     options = parser.parse_args()
-    found = {f"int{bits}": beside_chatglm_cpp(bits, options) for bits in (4, 8)}
-    store(options.output, {**origin(__file__), "prompt_tokens": options.prompt, **found})
+    found = {f"int{bits}": beside(cast(Bits, bits), options.peer, options.peers) for bits in options.bits}
+    output = options.output or RESULTS / f"peers_{options.peer}.json"
+    store(output, {**origin(__file__), "prompt_tokens": SHORT, **found})
 
 
-def beside_chatglm_cpp(bits: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Compare both at that many bits; chatglm.cpp's file is written first."""
+def beside(bits: Bits, name: str, python: Path) -> dict[str, Any]:
+    """Compare both at that many bits; the other program's file is written first."""
     config = VisualGLMConfig(vision_config={"num_layers": 1}, qformer_config={"num_layers": 1})
+    script = Path(__file__).with_name(f"{name}_side.py")
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "model.bin")
-        subprocess.run([str(options.peers), str(SCRIPT), "write", file, str(bits)], check=True)
-        peer = Peer(options.peers, SCRIPT, "serve", file, str(options.prompt))
-        sides = {"ours": Ours(config, bits, options.prompt), "chatglm_cpp": peer}
-        found = compared(sides, {"prompt": 3, "token": options.tokens})
+        subprocess.run([str(python), str(script), "write", file, str(bits)], check=True)
+        peer = Peer(python, script, "serve", file)
+        found = compared({"ours": Ours(config, bits), name: peer}, REQUESTS[name])
         peer.close()
     return found
 

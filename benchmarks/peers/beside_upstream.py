@@ -11,10 +11,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from paired import Ours, Peer, compared
+from paired import Asked, Ours, Peer, compared
 from record import RESULTS, origin, store
 
 from visualglm.network.configuration import VisualGLMConfig
+from visualglm.quantization import Bits
 
 SCRIPT = Path(__file__).with_name("upstream_side.py")
 
@@ -28,16 +29,22 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "peers_upstream.json")
     options = parser.parse_args()
-    peer = Peer(options.peers, SCRIPT, str(options.blocks), str(options.prompt))
-    found = {name: beside(peer, bits, options) for name, bits in (("bfloat16", None), ("int8", 8), ("int4", 4))}
+    peer = Peer(options.peers, SCRIPT, str(options.blocks))
+    forms: dict[str, Bits | None] = {"bfloat16": None, "int8": 8, "int4": 4}
+    found = {name: beside(peer, bits, options) for name, bits in forms.items()}
     head = {**origin(__file__), "prompt_tokens": options.prompt, "blocks": options.blocks}
     store(options.output, {**head, **found})
 
 
-def beside(peer: Peer, bits: Any, options: argparse.Namespace) -> dict[str, Any]:
+def beside(peer: Peer, bits: Bits | None, options: argparse.Namespace) -> dict[str, Any]:
     """Compare ours in one form."""
-    ours = Ours(VisualGLMConfig(num_layers=options.blocks), bits, options.prompt)
-    return compared({"ours": ours, "upstream": peer}, {"image": 3, "prompt": 3, "token": options.tokens})
+    ours = Ours(VisualGLMConfig(num_layers=options.blocks), bits)
+    requests = (
+        Asked("image", count=3),
+        Asked(f"prompt {options.prompt}", count=3, name="prompt"),
+        Asked("token", count=options.tokens),
+    )
+    return compared({"ours": ours, "upstream": peer}, requests)
 
 
 if __name__ == "__main__":

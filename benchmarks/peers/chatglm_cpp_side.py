@@ -1,7 +1,7 @@
-"""The chatglm.cpp process of `beside_chatglm_cpp.py`, run by a Python with that package.
+"""The chatglm.cpp process of `beside_cpp.py`, run by a Python with that package.
 
     write FILE BITS      random weights of ChatGLM-6B's shapes, quantized and written by the package's own converter
-    serve FILE PROMPT    answers `prompt` (PROMPT tokens from the start) and `token` (one more), by `side.py`
+    serve FILE           answers `prompt N` (N tokens from the start) and `token` (one more), by `side.py`
 
 It does not import our package.
 """
@@ -66,16 +66,17 @@ def write(file: Path, bits: int) -> None:
         ChatGLMConverter.convert(target, model, tokenizer, GGMLType.Q4_0 if bits == 4 else GGMLType.Q8_0)
 
 
-def answer(file: Path, prompt: int) -> None:
-    """Answer requests; `beside_chatglm_cpp.py` asks both sides in turn."""
+def answer(file: Path) -> None:
+    """Answer requests; `beside_cpp.py` asks both sides in turn."""
     import chatglm_cpp
 
     model = chatglm_cpp.Pipeline(str(file)).model
     settings: Any = chatglm_cpp._C.GenerationConfig(do_sample=False)
-    start = [*range(5, 5 + prompt - 2), 130001, 130004]
+    start: list[int] = []
     ids: list[int] = []
 
-    def read_prompt() -> None:
+    def read_prompt(tokens: str) -> None:
+        start[:] = [*range(5, 5 + int(tokens) - 2), 130001, 130004]
         ids[:] = start
         ids.append(model.generate_next_token(ids, None, settings, 0, len(start)))
 
@@ -86,5 +87,8 @@ def answer(file: Path, prompt: int) -> None:
 
 
 if __name__ == "__main__":
-    action, target, number = sys.argv[1:]
-    (write if action == "write" else answer)(Path(target), int(number))
+    action, target, *bits = sys.argv[1:]
+    if action == "write":
+        write(Path(target), int(bits[0]))
+    else:
+        answer(Path(target))

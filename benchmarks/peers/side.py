@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 
 
-def serve(bytes_per_token: int, requests: dict[str, Callable[[], object]]) -> None:
-    """Answer requests until stdin ends."""
+def serve(bytes_per_token: int, requests: dict[str, Callable[..., object]]) -> None:
+    """Answer requests until stdin ends: a name, and sometimes a number, which is passed as text."""
     print(bytes_per_token, flush=True)
     for line in sys.stdin:
+        name, *number = line.split()
         began = time.perf_counter()
-        requests[line.strip()]()
+        requests[name](*number)
         print(time.perf_counter() - began, flush=True)

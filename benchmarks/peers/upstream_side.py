@@ -1,6 +1,6 @@
 """Upstream's own code, run by a Python with the versions that it needs.
 
-    upstream_side.py BLOCKS PROMPT [DEVICE]
+    upstream_side.py BLOCKS [DEVICE]
 
 `deep_training.nlp.models.visualglm` is upstream's remote code with only imports changed; its image encoder is sat's. It
 runs in bfloat16 on a CPU, and in upstream's float16 on a GPU. It does not import our package.
@@ -62,12 +62,11 @@ GLM = {
 class Upstream:
     """Upstream's model and its current dialogue."""
 
-    def __init__(self, blocks: int, prompt: int, device: str) -> None:
+    def __init__(self, blocks: int, device: str) -> None:
         self.device, dtype = device, torch.bfloat16 if device == "cpu" else torch.float16
         self.model = random_model(blocks, device, dtype)
         self.image_values = torch.randn(1, 3, 224, 224).to(device, dtype)
-        words = torch.randint(4, 130000, (prompt - 2,))
-        self.ids = torch.cat([words, torch.tensor([GLM["gmask_token_id"], GLM["bos_token_id"]])])[None].to(device)
+        self.ids: Any = None
         self.step: Any = None
         self.written = 0
 
@@ -76,8 +75,10 @@ class Upstream:
         self.model.image_encoder(self.image_values)
         self.finish()
 
-    def prompt(self) -> None:
+    def prompt(self, tokens: str) -> None:
         """Compute a prompt from the start."""
+        words = torch.randint(4, 130000, (int(tokens) - 2,))
+        self.ids = torch.cat([words, torch.tensor([GLM["gmask_token_id"], GLM["bos_token_id"]])])[None].to(self.device)
         self.step, self.written = self.model(self.ids), 0
         self.finish()
 
@@ -107,8 +108,8 @@ def random_model(blocks: int, device: str, dtype: torch.dtype) -> Any:
 
 def main() -> None:
     """Answer requests; `beside_upstream.py` asks both sides in turn."""
-    blocks, prompt, *device = sys.argv[1:]
-    upstream = Upstream(int(blocks), int(prompt), *device or ["cpu"])
+    blocks, *device = sys.argv[1:]
+    upstream = Upstream(int(blocks), *device or ["cpu"])
     parts = [upstream.model.transformer.layers, upstream.model.transformer.final_layernorm, upstream.model.lm_head]
     size = sum(parameter.nbytes for part in parts for parameter in part.parameters())
     with torch.inference_mode():
