@@ -1,8 +1,8 @@
 """Where the time of a prompt and of a token goes, in parts that add up to the whole.
 
-torch's profiler gives the time of each operator without those that it calls; what is left is Python and torch's dispatch
-between them, the profiler's own work included. The shares are those of the profiled calls, the whole is the median of
-calls without a profiler. What `generate` takes beyond the model's steps is its own loop.
+torch's profiler gives the time of each operator without those that it calls; what is left is Python and torch's
+dispatch between them, the profiler's own work included. The shares are those of the profiled calls, the whole is the
+median of calls without a profiler. What `generate` takes beyond the model's steps is its own loop.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ OTHERS, BETWEEN, LOOP = "arithmetic, views", "Python, dispatch", "loop of genera
 
 @torch.inference_mode()
 def measure_parts(model: VisualGLMForConditionalGeneration, prompt_tokens: int, tokens: int) -> dict[str, Any]:
-    """Time the parts of a prompt of `prompt_tokens` and of one of `tokens` greedy tokens behind it, on a CPU, in seconds.
+    """Time the parts of a prompt of `prompt_tokens` and of one of `tokens` greedy tokens behind it, on a CPU.
 
-    `whole` is the sum of the others.
+    In seconds; `whole` is the sum of the others.
     """
     image_embeds = model.encode_images(random_image(model.config).to(model.device, model.dtype))
     ids = random_prompt(model.config, prompt_tokens).to(model.device)
