@@ -24,18 +24,18 @@ from record import RESULTS, ROOT, origin, store
 from visualglm.cli.evaluate import describe_model
 from visualglm.cli.options import Flags
 from visualglm.errors import UsageError
-from visualglm.evaluation.comparison import compare_runs
 from visualglm.evaluation.evaluate import Evaluation, evaluate
+from visualglm.evaluation.query_runner import AnswerPlan
 from visualglm.evaluation.readers.drawn import NOTE
 from visualglm.evaluation.results import StoredRun, read_run
-from visualglm.evaluation.run import AnswerPlan
+from visualglm.evaluation.run_comparison import compare_runs
 from visualglm.evaluation.scenes.kinds import LANGUAGES
 from visualglm.evaluation.scenes.questions import exchange_of
 from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.scene import scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
 from visualglm.evaluation.task_list import task_metrics
-from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.config import read_finetuning
 from visualglm.finetuning.run import finetune
 
 FOLDER = ROOT / "runs" / "evaluate-mini"

@@ -21,7 +21,7 @@ import visualglm
 from visualglm.adapters.files import base_of
 from visualglm.errors import UsageError
 from visualglm.finetuning import run
-from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.config import read_finetuning
 from visualglm.finetuning.trainer import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -31,7 +31,7 @@ from record import RESULTS, origin, status_field, store
 
 import visualglm
 from visualglm.finetuning import run
-from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.config import read_finetuning
 from visualglm.hardware.machine_report import peak_memory
 from visualglm.hardware.memory import anonymous_memory
 from visualglm.model import VisualGLMForConditionalGeneration

@@ -22,8 +22,8 @@ import visualglm
 from visualglm.checkpoints import convert, quantization_plan
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.answer_matching import is_right
-from visualglm.evaluation.answering import AskedQuestion, answer_all, prompt_ids
-from visualglm.evaluation.scene_questions import drawn_scenes, encode_scenes, questions
+from visualglm.evaluation.batch_answering import AskedQuestion, answer_all, prompt_ids
+from visualglm.evaluation.encoded_scenes import drawn_scenes, encode_scenes, questions
 from visualglm.evaluation.scenes import Split, render_scene
 
 ALL = {"quantize_vision": 8, "quantize_vocabulary": 8}

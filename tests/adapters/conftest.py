@@ -10,7 +10,7 @@ import torch
 
 import visualglm
 from visualglm.adapters.files import base_of
-from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.config import read_finetuning
 from visualglm.finetuning.trainable_model import prepare_for_training
 
 from ..conftest import REFERENCE

@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from visualglm.benchmarking.profile import LOOP
 from visualglm.benchmarking.random_weights import random_model
 from visualglm.benchmarking.throughput import bytes_per_token, measure
 from visualglm.checkpoints import quantization_plan
@@ -58,6 +59,20 @@ def test_bench_reports_json_for_programs() -> None:
     assert run.exit_code == 0, run.output
     report = json.loads(run.output)
     assert report["machine"]["threads"] == 1 and report["kernel"] and report["load_seconds"] > 0
+
+
+def test_a_profile_adds_up_to_the_whole() -> None:
+    run = CliRunner().invoke(app, ["bench", "--tokens", "2", "--prompt", "20", "--profile", "--json"])
+    assert run.exit_code == 0, run.output
+    for name, parts in json.loads(run.output)["parts"].items():
+        assert parts["linear layers"] > 0 and parts["attention"] > 0 and parts["layer norms"] > 0, name
+        assert sum(parts.values()) - parts["whole"] == pytest.approx(parts["whole"])
+        assert (LOOP in parts) == (name == "token")
+
+
+def test_a_profile_is_printed_as_a_table() -> None:
+    run = CliRunner().invoke(app, ["bench", "--tokens", "1", "--prompt", "20", "--profile"])
+    assert "parts of a prompt" in run.output and "parts of a token" in run.output and "100.0%" in run.output
 
 
 def test_the_full_size_is_made_on_the_cpu() -> None:

@@ -16,10 +16,10 @@ from visualglm.errors import UsageError
 from visualglm.evaluation.evaluate import Evaluation, Outcome, evaluate
 from visualglm.evaluation.explained_rows import explain_worst
 from visualglm.evaluation.queries import Reply, ScoredRow
+from visualglm.evaluation.query_runner import AnswerPlan
 from visualglm.evaluation.readers.source import DataSource
 from visualglm.evaluation.reply_store import Part, ReplyStore, part_of_environment
 from visualglm.evaluation.report_texts import TEXTS
-from visualglm.evaluation.run import AnswerPlan
 
 PLAN = AnswerPlan(sampling={"do_sample": False}, batch_size=8)
 SAMPLES = sorted((packed_model() / "samples").glob("*.png"))

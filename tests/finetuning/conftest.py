@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from visualglm.finetuning import run
-from visualglm.finetuning.finetuning_config import Finetuning, read_finetuning
+from visualglm.finetuning.config import Finetuning, read_finetuning
 
 from ..conftest import REFERENCE
 

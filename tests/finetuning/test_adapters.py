@@ -44,7 +44,7 @@ def logits(model: Any, image: str = IMAGES[0]) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, torch.Tensor]]:
     """Train an adapter of each kind; return it with the logits of its model."""
-    from visualglm.finetuning.finetuning_config import read_finetuning
+    from visualglm.finetuning.config import read_finetuning
 
     from .conftest import written
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from visualglm.conversation import load
 from visualglm.errors import UsageError
 from visualglm.finetuning import run
-from visualglm.finetuning.finetuning_config import Finetuning
+from visualglm.finetuning.config import Finetuning
 from visualglm.finetuning.trainable_model import TRAINED
 from visualglm.finetuning.trainer import read_metrics
 

@@ -17,7 +17,7 @@ from visualglm.checkpoints.save_sat import ADAPTER
 from visualglm.conversation import load
 from visualglm.errors import CheckpointError, UsageError
 from visualglm.finetuning import run
-from visualglm.finetuning.finetuning_config import Finetuning, read_finetuning, validate
+from visualglm.finetuning.config import Finetuning, read_finetuning, validate
 from visualglm.finetuning.initial_adapter import check_initial_adapter
 from visualglm.finetuning.resume import BEFORE
 from visualglm.finetuning.splits import answer_words, split_data

@@ -13,7 +13,7 @@ from visualglm.checkpoints import convert, quantization_plan
 from visualglm.conversation import load
 from visualglm.errors import UsageError
 from visualglm.finetuning import run
-from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.config import read_finetuning
 from visualglm.finetuning.trainer import read_metrics
 from visualglm.finetuning.training_memory import estimate_training_memory
 from visualglm.quantization import QuantizedLinear

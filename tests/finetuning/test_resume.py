@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from visualglm.adapters.files import base_of
 from visualglm.conversation import load
 from visualglm.errors import CheckpointError, UsageError
+from visualglm.finetuning.config import Finetuning
 from visualglm.finetuning.evaluation import EvalQuestion
-from visualglm.finetuning.finetuning_config import Finetuning
 from visualglm.finetuning.resume import (
     BEFORE,
     FILES,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from visualglm.adapters.files import Base
-from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.config import read_finetuning
 from visualglm.finetuning.trainable_model import prepare_for_training
 from visualglm.finetuning.training_memory import HEAD, estimate_training_memory
 from visualglm.model import VisualGLMForConditionalGeneration as Model

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from visualglm.errors import QuantizationError
+from visualglm.kernels import cpu_backend
+from visualglm.kernels.library import PATHS
 from visualglm.quantization import dequantize_weight, quantize_weight
 
 
@@ -84,10 +86,39 @@ def test_an_outlier_spoils_its_group_only() -> None:
     assert error[1, 32:].max() < 0.3 and error[[0, 2, 3]].max() < 0.3
 
 
+FORMS = [
+    (bits, dtype, group_size, weighed)
+    for dtype in cpu_backend.QUANTIZED_DTYPES
+    for bits, group_size, weighed in ((8, 32, False), (4, 16, False), (4, 32, False), (4, 256, False), (4, 32, True))
+]
+
+
+@pytest.mark.skipif(not cpu_backend.available(), reason="needs the compiled kernel")
+@pytest.mark.parametrize(("bits", "dtype", "group_size", "weighed"), FORMS)
+def test_the_kernel_quantizes_as_torch_does(
+    bits: int, dtype: torch.dtype, group_size: int, weighed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every path gives the same bits; torch sums in another order, so that near ties may fall the other way."""
+    weight = (gaussian(60, 700) * 0.02).to(dtype)
+    weight[3], weight[4, 8:24] = 0, -0.5
+    importance = gaussian(700, seed=3).abs() if weighed else None
+    found = []
+    for name in PATHS:
+        cpu_backend.use(name)
+        found.append(quantize_weight(weight, bits, group_size, importance))
+    cpu_backend.use(None)
+    monkeypatch.setattr(cpu_backend, "quantizes", lambda weight: False)
+    stored, scale = quantize_weight(weight, bits, group_size, importance)
+    assert all(torch.equal(one[0], found[0][0]) and torch.equal(one[1], found[0][1]) for one in found)
+    assert (found[0][0] == stored).float().mean() >= (1 if bits == 8 else 0.999)
+    assert (found[0][1] == scale).float().mean() >= (1 if bits == 8 else 0.995)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_is_refused(bits: int, value: float) -> None:
-    weight = gaussian(4, 64)
+def test_what_is_no_number_is_refused(bits: int, value: float, dtype: torch.dtype) -> None:
+    weight = gaussian(4, 64).to(dtype)
     weight[1, 5] = value
     with pytest.raises(QuantizationError, match="finite"):
         quantize_weight(weight, bits)

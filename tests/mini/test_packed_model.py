@@ -10,8 +10,8 @@ import pytest
 
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.answer_matching import is_right
-from visualglm.evaluation.answering import AskedQuestion, answer_all
-from visualglm.evaluation.scene_questions import encode_scenes, questions
+from visualglm.evaluation.batch_answering import AskedQuestion, answer_all
+from visualglm.evaluation.encoded_scenes import encode_scenes, questions
 from visualglm.evaluation.scenes import Split, scene_of, seeds
 from visualglm.hub.local_folder import packed_model
 

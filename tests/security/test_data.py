@@ -23,8 +23,8 @@ from visualglm.datasets import row_files
 from visualglm.datasets.data_files import DataFile
 from visualglm.datasets.row_files import RowError
 from visualglm.errors import ImageError, UsageError
+from visualglm.finetuning.config import layer_numbers, read_finetuning
 from visualglm.finetuning.dataset import FinetuningDataset
-from visualglm.finetuning.finetuning_config import layer_numbers, read_finetuning
 from visualglm.preprocessing.images import open_image
 from visualglm.pretraining.caption_batches import CaptionBatches
 from visualglm.training.toml_settings import read_table

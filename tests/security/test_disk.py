@@ -30,7 +30,7 @@ from visualglm.cli.chat import Dialogue
 from visualglm.errors import UsageError
 from visualglm.files import atomic
 from visualglm.finetuning import image_feature_cache, trainable_model
-from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.config import read_finetuning
 from visualglm.finetuning.html_report import Answered, curves, write_report
 from visualglm.finetuning.resume import checkpoint_to_resume, read_before, write_recipe
 from visualglm.finetuning.saved_checkpoint import SEAL, describe, is_whole, writing

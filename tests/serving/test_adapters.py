@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 import visualglm
 from visualglm.adapters.files import base_of
 from visualglm.errors import UsageError
-from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.config import read_finetuning
 from visualglm.finetuning.trainable_model import prepare_for_training
 from visualglm.inference.running_batch import RunningBatch
 from visualglm.preprocessing.prompt import Turn

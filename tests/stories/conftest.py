@@ -67,7 +67,7 @@ def adapter(folder: Path) -> Path:
 def train(folder: Path, method: str, output: str, *changes: str, **options: Any) -> Path:
     """Train on `data.json`, which takes about a second."""
     from visualglm.finetuning import run
-    from visualglm.finetuning.finetuning_config import read_finetuning
+    from visualglm.finetuning.config import read_finetuning
 
     settings = ("batch=4", "epochs=2", "learning_rate=0.05", "validation_share=0.0", "answers=0", *changes)
     paths = {"data": str(folder / "data.json"), "output": str(folder / output), "model": str(folder / "visualglm-6b")}

@@ -21,8 +21,8 @@ from visualglm.adapters.merge import merge
 from visualglm.datasets.data_files import DataFile
 from visualglm.errors import PromptError
 from visualglm.finetuning import run
+from visualglm.finetuning.config import read_finetuning
 from visualglm.finetuning.dataset import FinetuningDataset
-from visualglm.finetuning.finetuning_config import read_finetuning
 from visualglm.finetuning.trainable_model import TRAINED, part_of, prepare_for_training
 from visualglm.finetuning.trainer import read_metrics
 from visualglm.preprocessing.prompt import Turn, build_prompt

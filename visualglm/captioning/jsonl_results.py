@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import append, explain_write_errors, lock, open_append, open_replacement
-from .result_store import ResultStore
+from .resume import ResultStore
 
 BEGINNING = b'{"image": "'
 """First bytes of every row that `write` wrote."""

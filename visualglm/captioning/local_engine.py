@@ -25,7 +25,7 @@ from ..inference.image_features import decode_pixels, encode_pixels
 from ..inference.text_row import TextRow
 from ..preprocessing.image_pool import ImagePool
 from ..preprocessing.prompt import Language
-from .result_store import encodable
+from .resume import encodable
 from .sources import CaptionItem
 
 AUTO_BATCH = {"cpu": 8}

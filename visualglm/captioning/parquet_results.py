@@ -24,7 +24,7 @@ from ..errors import UsageError
 from ..files.atomic import explain_write_errors, remove, sync_folder
 from .jsonl_results import acquire_lock, release_lock
 from .parquet_source import arrow, parquet
-from .result_store import ResultStore, encodable
+from .resume import ResultStore, encodable
 
 PART = re.compile(r"part-[0-9a-f]{12}-\d{6,}\.parquet")
 TEXTS = ("image", "question", "text", "finish_reason", "error", "model")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..datasets.image_paths import locate_image
 from ..errors import UsageError, require_extra
-from ..preprocessing.image_files import read_image
+from ..preprocessing.image_bytes import read_image
 
 
 class ParquetImage(NamedTuple):

@@ -21,8 +21,8 @@ from ..datasets.row_files import SUFFIXES, RowFile
 from ..datasets.row_formats import KNOWN_FIELDS, image_and_question
 from ..errors import ImageError, UsageError
 from ..files.untrusted_files import open_regular
+from ..preprocessing.image_bytes import read_image
 from ..preprocessing.image_decoding import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
-from ..preprocessing.image_files import read_image
 from . import parquet_source
 
 MOST_MEMBERS = 5_000_000

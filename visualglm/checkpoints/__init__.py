@@ -2,7 +2,7 @@
 
 `load_model` is what `from_pretrained` calls; `open_checkpoint` gives names, shapes and configuration without reading
 tensors, `read_config` the configuration alone; `convert` changes the layout, `save_sat` writes an open model. Only this
-package calls `torch.load` or downloads from the hub.
+package calls `torch.load`; `hub/` downloads.
 """
 
 from ..hub.local_folder import local_folder

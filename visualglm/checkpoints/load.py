@@ -19,7 +19,7 @@ from ..files.json_object import read_object
 from ..hub.local_folder import local_folder
 from ..kernels.fast_linear import use_fast_linear
 from ..network.configuration import VisualGLMConfig
-from ..network.generation_limits import fault_of_file
+from ..network.generation_checks import fault_of_file
 from ..network.sampling import PRESETS
 from ..quantization import QuantizationConfig
 from . import tensor_check

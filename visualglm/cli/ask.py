@@ -58,7 +58,7 @@ def open_image_argument(image: str, upstream: bool) -> Image:
     Raises:
         ImageError: it cannot be opened, or stdin is empty.
     """
-    from ..preprocessing.image_files import read_path, read_stream
+    from ..preprocessing.image_bytes import read_path, read_stream
 
     if image != "-":
         content, name = read_path(image), image

@@ -38,6 +38,9 @@ def bench(
     threads: options.Threads = None,
     prompt: Annotated[int, data_option(min=1, metavar="N", help="Tokens of the prompt, image included.")] = 64,
     tokens: Annotated[int, data_option(min=1, metavar="N", help="Tokens of the answer.")] = 16,
+    profile: Annotated[
+        bool, data_option("--profile", help="Also measure where the time of the prompt and of a token goes (CPU only).")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure speed and memory on this machine. / 测量模型在本机的速度和内存占用。
@@ -47,6 +50,7 @@ def bench(
     options.check_device(device)
     options.check_model(None if model == options.SIX_B else model)
     set_threads(threads)
+    from ..benchmarking.profile import measure_parts
     from ..benchmarking.throughput import measure
     from ..hardware.machine_report import machine, peak_memory, timed, versions
     from ..kernels import cpu_backend
@@ -75,6 +79,10 @@ def bench(
         "peak_anonymous_gb": round(peak[0] / 1e9, 3),
         **measure(opened, prompt, tokens),
     }
+    if profile:
+        if opened.device.type != "cpu":
+            raise UsageError("--profile measures on a CPU only. Add --device cpu.")
+        report["parts"] = measure_parts(opened, prompt, tokens)
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
     else:
@@ -115,3 +123,7 @@ def _print(report: dict[str, Any]) -> None:
         limit = f"   {row['of_bandwidth']:.0%} of {row['bandwidth_gb_per_second']} GB/s" if row["of_bandwidth"] else ""
         speed = f"{row['tokens_per_second']} tokens/s{limit}"
         typer.echo(f"decode x{row['rows']} {row['seconds_per_token']:8.4f} s   {speed}")
+    for call, parts in report.get("parts", {}).items():
+        typer.echo(f"\nparts of a {call}")
+        for name, seconds in sorted(parts.items(), key=lambda part: -part[1]):
+            typer.echo(f"{name:20}{1e3 * seconds:10.2f} ms{seconds / parts['whole']:7.1%}")

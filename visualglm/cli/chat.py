@@ -76,8 +76,8 @@ def chat(
     """
     from rich.console import Console
 
+    from ..preprocessing.image_bytes import read_path
     from ..preprocessing.image_decoding import decode_image
-    from ..preprocessing.image_files import read_path
 
     sampling = flags.sampling()
     # before torch is imported, so that a wrong path fails at once

@@ -83,9 +83,9 @@ def evaluate(
         raise UsageError("--images and --answers belong to a data file. Name it with --data.")
     from ..evaluation.evaluate import Evaluation
     from ..evaluation.evaluate import evaluate as run
+    from ..evaluation.query_runner import AnswerPlan
     from ..evaluation.readers.source import DataSource
     from ..evaluation.reply_store import part_of_environment
-    from ..evaluation.run import AnswerPlan
 
     part = part_of_environment()
     flags = _own_device(flags, part)
@@ -170,9 +170,9 @@ def report_progress(finished: int, known: int) -> None:
 
 
 def _compare(a: Path, b: Path, out: Path | None, as_json: bool, language: Literal["zh", "en"]) -> None:
-    from ..evaluation.comparison import compare_runs
     from ..evaluation.report import write_comparison
     from ..evaluation.results import read_run
+    from ..evaluation.run_comparison import compare_runs
     from ..evaluation.task_list import task_metrics
     from ..files.atomic import write_file
 

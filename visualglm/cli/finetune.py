@@ -53,7 +53,7 @@ def finetune(
     Example: visualglm finetune --data data.json --output runs/lora
     """
     from ..datasets.row_files import check_data_file
-    from ..finetuning.finetuning_config import read_finetuning
+    from ..finetuning.config import read_finetuning
 
     given = {"data": data, "output": output, "method": method, "model": model, "tokenizer": tokenizer}
     if check and output is None and recipe is None:

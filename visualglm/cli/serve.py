@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import UsageError, require_extra
+from ..serving.allowed_origins import parse_origins
 from ..serving.limits import EngineLimits
-from ..serving.origins import parse_origins
 from . import options
 from .grouped_help import model_option, performance_option, server_option
 from .model_name import is_packed, print_notice, served_name

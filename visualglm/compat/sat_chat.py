@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import ImageError, UsageError
 from ..inference.start_reply import start_reply
 from ..preprocessing.chinese_token_filter import chinese_slices
-from ..preprocessing.image_files import URL
+from ..preprocessing.image_bytes import URL
 from ..preprocessing.images import ImageSource, VisualGLMImageProcessor
 from ..preprocessing.processor import VisualGLMProcessor
 from ..preprocessing.prompt import Language, Turn, describe_dropped_turns

@@ -20,11 +20,11 @@ from ..hardware.machine_report import versions
 from .examples import Examples
 from .explained_rows import explain_worst
 from .queries import ScoredRow
+from .query_runner import AnswerPlan, answer_task
 from .readers.source import DataSource
 from .reply_store import Part, ReplyStore
 from .report import write_report
 from .results import summarize, write_results
-from .run import AnswerPlan, answer_task
 from .scenes.kinds import Language
 from .task_list import make_task
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
-from ..preprocessing.image_files import read_image
+from ..preprocessing.image_bytes import read_image
 from .queries import ImageContent
 
 

@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..conversation import VisualGLM
-from .comparison import compare_runs
 from .evaluate import Evaluation, evaluate
+from .query_runner import AnswerPlan
 from .results import read_run
-from .run import AnswerPlan
+from .run_comparison import compare_runs
 from .task_list import task_metrics
 
 COMPARED_SCENES = 20

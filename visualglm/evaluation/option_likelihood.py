@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ..conversation import VisualGLM
 from ..inference.text_row import TextRow
-from .answering import answer_log_probabilities
+from .batch_answering import answer_log_probabilities
 from .queries import Query, Reply
 
 SEQUENCES = 32

@@ -25,7 +25,7 @@ from ..explanation.explanation import AnsweredQuestion, answered_by
 from ..explanation.words import Word, find_word
 from ..inference.batch_generation import generate_batch
 from ..inference.image_features import encode_pixels
-from .answering import MAX_ANSWER_TOKENS
+from .batch_answering import MAX_ANSWER_TOKENS
 from .metrics import Estimate, Metric, estimate
 from .scenes.kinds import LANGUAGES, Language
 from .scenes.qa_pair import single

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from ..conversation import VisualGLM
-from ..evaluation.comparison import compare_runs
 from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.query_runner import AnswerPlan
 from ..evaluation.readers.drawn import NOTE
 from ..evaluation.results import read_run
-from ..evaluation.run import AnswerPlan
+from ..evaluation.run_comparison import compare_runs
 from ..evaluation.task_list import task_metrics
 from ..files.atomic import write_file
 from .trainable_model import TrainableModel

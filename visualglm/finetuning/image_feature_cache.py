@@ -1,4 +1,4 @@
-"""Image features of frozen vision-side modules, compute_features once and kept in a file.
+"""Image features of frozen vision-side modules, computed once and kept in a file.
 
 In: a model whose vision-side modules are frozen, and paths. Out: path -> [image_length, hidden], read from disk on
 demand, so memory stays flat. The loss equals that with pixels.
@@ -19,7 +19,7 @@ from ..checkpoints.storage.atomic_folder import check_free_space
 from ..files.atomic import explain_write_errors
 from ..inference.image_features import encode_pixels
 from ..preprocessing.images import VisualGLMImageProcessor
-from .finetuning_config import Finetuning
+from .config import Finetuning
 from .trainable_model import IMAGE_ENCODER_PREFIX
 
 

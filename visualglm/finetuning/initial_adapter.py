@@ -15,7 +15,7 @@ from ..adapters.manager import LORA, PREFIX, read_lora_weights
 from ..adapters.prefix_adapter import read_prefix
 from ..checkpoints.save_sat import ADAPTER
 from ..errors import UsageError
-from .finetuning_config import Finetuning
+from .config import Finetuning
 
 KINDS = {"lora": LORA, "qlora": LORA, "ptuning": PREFIX}
 """Method -> PEFT's name of what it trains."""

@@ -17,8 +17,8 @@ from ..errors import UsageError
 from ..files.atomic import explain_write_errors, write_file
 from ..files.untrusted_files import read_json
 from ..training.distributed import rank
+from .config import Finetuning
 from .evaluation import EvalQuestion
-from .finetuning_config import Finetuning
 from .saved_checkpoint import describe, is_whole, newest_first
 
 RECIPE, BEFORE = "recipe.json", "before.json"

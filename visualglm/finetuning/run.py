@@ -26,10 +26,10 @@ from ..errors import UsageError, require_extra
 from ..files.atomic import install_files, scratch_folder, write_file
 from ..preprocessing.processor import VisualGLMProcessor
 from ..training.distributed import join, leave, world
+from .config import Finetuning
 from .data_report import findings
 from .dataset import Collator
 from .evaluation import EvalQuestion, answers, probes, score
-from .finetuning_config import Finetuning
 from .forgetting import AFTER, BEFORE, ask_scenes, describe_forgetting
 from .fsdp_trainer import FsdpTrainer, check_accelerate_fsdp_off
 from .html_report import Answered, write_report

@@ -10,9 +10,9 @@ from ..errors import UsageError
 from ..preprocessing.images import VisualGLMImageProcessor
 from ..preprocessing.processor import VisualGLMProcessor
 from ..preprocessing.prompt import IGNORED_LABEL, Language
+from .config import Finetuning
 from .dataset import FinetuningDataset, SubsetDataset, split_dataset
 from .evaluation import EvalQuestion
-from .finetuning_config import Finetuning
 
 
 @dataclass(frozen=True)

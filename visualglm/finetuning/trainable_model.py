@@ -30,7 +30,7 @@ from ..errors import UsageError, require_extra
 from ..network.vision import BEHIND_STEM, is_frozen, is_of_stem
 from ..quantization import QuantizedEmbedding, QuantizedLinear
 from ..training.distributed import gather_full_tensor, rank, shard_like
-from .finetuning_config import Finetuning, layer_numbers
+from .config import Finetuning, layer_numbers
 from .initial_adapter import load_initial_adapter
 
 MODULES = {

@@ -26,7 +26,7 @@ from ..files.atomic import append_line, explain_write_errors, write_file
 from ..files.untrusted_files import parse_json, read_bytes
 from ..training.distributed import barrier, rank, world
 from ..training.worker_errors import plain_worker_errors
-from .finetuning_config import Finetuning
+from .config import Finetuning
 from .run_plan import RunPlan
 from .saved_checkpoint import ADVICE, writing
 from .trainable_model import TrainableModel

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from .finetuning_config import Finetuning
+from .config import Finetuning
 from .trainable_model import TrainableModel, is_four_bit, is_quantized_base
 
 GRADIENT, MOMENTS, STEP = 4, 8, 4

@@ -14,8 +14,8 @@ from transformers import GenerationConfig, LogitsProcessorList
 from ..errors import UsageError
 from ..network import sampling
 from ..network.configuration import VisualGLMConfig
-from ..network.configuration_limits import shown
-from ..network.generation_limits import fault_of_numbers
+from ..network.configuration_checks import shown
+from ..network.generation_checks import fault_of_numbers
 from ..preprocessing.incremental_decoder import IncrementalDecoder
 from ..preprocessing.token_bytes import ByteDecoder
 from ..preprocessing.tokenizer import ChatGLMTokenizer

@@ -17,6 +17,7 @@ from torch import Tensor
 from .library import PATHS, library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+QUANTIZED_DTYPES = {**DTYPES, torch.float16: 2}
 LARGEST_GROUP = LARGEST_HEAD = 512
 MAX_FAST_ROWS = 4
 """Rows of one call. At eight rows torch's GEMM is as fast; a prompt has more and always uses it."""
@@ -41,6 +42,40 @@ def use(path_name: str | None) -> None:
 def serves_group(group_size: int) -> bool:
     """Return whether the kernel takes int4 groups of this size."""
     return group_size % 8 == 0 and group_size <= LARGEST_GROUP
+
+
+def quantizes(weight: Tensor) -> bool:
+    """Return whether `quantize_int8` and `quantize_int4` take this matrix."""
+    return available() and weight.device.type == "cpu" and weight.dtype in QUANTIZED_DTYPES
+
+
+def quantize_int8(weight: Tensor, stored: Tensor, scale: Tensor) -> bool:
+    """Quantize a matrix [out, in] into `stored` int8 [out, in] and `scale` float32 [out]; False if it is not finite."""
+    weight = weight.contiguous()
+    pointers = weight.data_ptr(), stored.data_ptr(), scale.data_ptr()
+    dtype = QUANTIZED_DTYPES[weight.dtype]
+    return not _opened().visualglm_quantize_int8(*pointers, dtype, *weight.shape, torch.get_num_threads())
+
+
+def quantize_int4(
+    weight: Tensor, stored: Tensor, scale: Tensor, group_size: int, importance: Tensor | None = None
+) -> bool:
+    """Quantize a matrix [out, in] into `stored` uint8 and `scale` float16, as `packing` shapes them.
+
+    `importance` [in] weights the errors. Returns False if a number is not finite.
+    """
+    weight, counts = weight.contiguous(), None if importance is None else importance.float().contiguous()
+    failed = _opened().visualglm_quantize_int4(
+        weight.data_ptr(),
+        None if counts is None else counts.data_ptr(),
+        stored.data_ptr(),
+        scale.data_ptr(),
+        QUANTIZED_DTYPES[weight.dtype],
+        *weight.shape,
+        group_size,
+        torch.get_num_threads(),
+    )
+    return not failed
 
 
 def arrange_int8(weight: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import sys
 from ctypes import CDLL, c_float, c_int, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 """Version of the interface, as in `machine.c`: a stale build in a newer checkout is not used."""
 PATHS = ("portable", "avx2", "avx512-vnni")
 """Instruction sets in the C code's order; the environment variable `VISUALGLM_KERNEL` takes one of them, or `none`."""
@@ -27,6 +27,8 @@ SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "visualglm_int8_bytes": (c_size_t, [c_int] * 2),
     "visualglm_arrange_int4": (None, [c_void_p] * 3 + [c_int] * 5),
     "visualglm_arrange_int8": (None, [c_void_p] * 2 + [c_int] * 4),
+    "visualglm_quantize_int4": (c_int, [c_void_p] * 4 + [c_int] * 5),
+    "visualglm_quantize_int8": (c_int, [c_void_p] * 3 + [c_int] * 4),
     "visualglm_read": (c_uint64, [c_void_p, c_size_t, c_int]),
     "visualglm_attend": (c_int, [c_void_p] * 6 + [c_int] * 5 + [c_float, c_int]),
     "visualglm_linear_bfloat16": (c_int, [c_void_p] * 4 + [c_int] * 4),

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from transformers import PreTrainedConfig
 
 from ..errors import ConfigurationError
-from .configuration_limits import (
+from .configuration_checks import (
     CONFIG,
     LONGEST_PREFIX,
     check_crossing,

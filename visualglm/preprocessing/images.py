@@ -24,8 +24,8 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 
 from ..errors import ImageError
 from ..network.configuration import VisualGLMConfig
+from .image_bytes import read_path, read_stream
 from .image_decoding import as_upstream, decode_image
-from .image_files import read_path, read_stream
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 """Types that `open_image` accepts."""

@@ -14,7 +14,7 @@ from transformers.utils import cached_file
 
 from ..errors import ConfigurationError
 from ..files.json_object import read_object
-from ..network.configuration_limits import check_size
+from ..network.configuration_checks import check_size
 
 MODEL_CONFIGS = ("config.json", "model_config.json")  # ours and upstream's, sat's
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")

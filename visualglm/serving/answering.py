@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import Request
 
 from ..errors import ContextLengthError, PromptError
 from ..preprocessing.chat_messages import messages_to_turns
@@ -20,15 +18,6 @@ from .model_ids import ModelIds
 from .request_fields import SamplingFields
 
 T = TypeVar("T")
-
-EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
-EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {"text/event-stream": {"schema": EVENT}},
-        "description": "The whole answer, or server-sent events.",
-    }
-}
-"""OpenAPI's description of an answer that may be streamed; the schema is that of one event."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +67,6 @@ class Answering:
         job = await self.engine.ask(turns, shown, asked.language or "auto", asked.seed, adapter, **sampling)
         shown.clear()
         return job
-
-
-def stream_events(events: AsyncIterator[str]) -> Response:
-    """Return the response that streams server-sent events."""
-    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-
-
-def write_event(data: Mapping[str, Any], name: str | None = None) -> str:
-    """Write one server-sent event."""
-    return (f"event: {name}\n" if name else "") + f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
 async def wait_for_disconnect(request: Request) -> None:

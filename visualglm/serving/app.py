@@ -20,6 +20,7 @@ from .. import __version__
 from ..conversation import VisualGLM
 from ..preprocessing.prompt import Language
 from . import error_responses, explain_api, messages_api, openai_api, responses_api, upstream_api
+from .allowed_origins import cors_settings
 from .answering import Answering
 from .engine import Engine
 from .image_reader import ImageReader
@@ -29,7 +30,6 @@ from .middleware import ApiKeyMiddleware, BodyLimitMiddleware, HeadAsGet, Reques
 from .model_cards import model_cards
 from .model_ids import ModelIds
 from .openapi_page import add_openapi_page
-from .origins import cors_settings
 from .request_id import RequestId
 from .same_origin import SameOriginOnly
 from .static_page import StaticPage

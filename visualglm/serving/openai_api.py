@@ -12,8 +12,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from . import error_responses
-from .answering import EVENTS, Answering, stream_events, while_connected, write_event
+from .answering import Answering, while_connected
 from .chat_reply import ChatReply
+from .event_stream import EVENTS, stream_events, write_event
 from .json_body import body_schema, read_json
 from .openai_schema import ChatCompletion, ChatRequest, ModelCard, ModelList
 

@@ -14,7 +14,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from . import error_responses
-from .answering import EVENTS, Answering, collect_text, stream_events, write_event
+from .answering import Answering, collect_text
+from .event_stream import EVENTS, stream_events, write_event
 from .job import Job
 from .json_body import body_schema, read_json
 from .recent_answers import RecentAnswers

@@ -24,9 +24,9 @@ from ..checkpoints.load import GENERATION_CONFIG
 from ..errors import UsageError
 from ..files.json_object import read_object
 from ..inference.sampling_arguments import normalize_sampling
+from ..serving.allowed_origins import cors_settings
 from ..serving.error_responses import error_reply
 from ..serving.middleware import LOOPBACK_NAMES, ApiKeyMiddleware
-from ..serving.origins import cors_settings
 from ..serving.same_origin import PROTECTION, SameOriginOnly
 from ..serving.static_page import StaticPage
 from .supported_checkpoints import LanguageAdapter

@@ -12,7 +12,7 @@ import torch
 from visualglm.conversation import VisualGLM
 from visualglm.errors import UsageError
 from visualglm.evaluation import answering
-from visualglm.evaluation.answering import AskedQuestion, answer_all, encode
+from visualglm.evaluation.batch_answering import AskedQuestion, answer_all, encode
 from visualglm.evaluation.scenes.concepts import by_key
 from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm_lab.evaluation.album_images import AlbumImages, Shown

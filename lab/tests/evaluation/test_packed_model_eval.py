@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from visualglm.conversation import VisualGLM
-from visualglm.evaluation.answering import MAX_ANSWER_TOKENS, answer_all
-from visualglm.evaluation.scene_questions import drawn_scenes, encode_scenes, questions
+from visualglm.evaluation.batch_answering import MAX_ANSWER_TOKENS, answer_all
+from visualglm.evaluation.encoded_scenes import drawn_scenes, encode_scenes, questions
 from visualglm.evaluation.scenes import render_scene
 from visualglm_lab.evaluation import __main__, html_gallery
 from visualglm_lab.evaluation.dialogue_eval import evaluate_dialogues

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import torch
 
 from visualglm.conversation import VisualGLM, load
-from visualglm.evaluation.answering import AskedQuestion
+from visualglm.evaluation.batch_answering import AskedQuestion
 from visualglm.evaluation.confidence import fraction_of
-from visualglm.evaluation.scene_questions import drawn_scenes, encode_scenes
+from visualglm.evaluation.encoded_scenes import drawn_scenes, encode_scenes
 from visualglm.evaluation.scenes.scene import Scene
 from visualglm.hub.local_folder import packed_model
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.answer_matching import is_right
-from visualglm.evaluation.answering import AskedQuestion, answer_all
+from visualglm.evaluation.batch_answering import AskedQuestion, answer_all
 from visualglm.evaluation.confidence import fraction_of, group_baseline
 from visualglm.evaluation.scenes.kinds import LANGUAGES
 from visualglm.evaluation.scenes.qa_pair import QAPair

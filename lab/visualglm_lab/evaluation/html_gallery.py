@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from visualglm.conversation import VisualGLM, load
 from visualglm.evaluation.answer_matching import is_right
-from visualglm.evaluation.answering import AskedQuestion, answer_all, encode
-from visualglm.evaluation.scene_questions import drawn_scenes
+from visualglm.evaluation.batch_answering import AskedQuestion, answer_all, encode
+from visualglm.evaluation.encoded_scenes import drawn_scenes
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm.evaluation.scenes.questions import exchange_of

@@ -14,7 +14,7 @@ from typing import Any
 
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.answer_matching import named_kind, stated_fact
-from visualglm.evaluation.answering import AskedQuestion, EncodedImages, answer_all, encode
+from visualglm.evaluation.batch_answering import AskedQuestion, EncodedImages, answer_all, encode
 from visualglm.evaluation.confidence import fraction_of
 from visualglm.evaluation.scenes import answers
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Kind, Language

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from visualglm.evaluation.answering import EncodedImages
+from visualglm.evaluation.batch_answering import EncodedImages
 from visualglm.evaluation.scenes.kinds import Kind
 
 from .album_images import Shown

@@ -26,7 +26,7 @@ from PIL import Image
 
 from visualglm.conversation import VisualGLM, load
 from visualglm.evaluation.answer_matching import named_kind
-from visualglm.evaluation.answering import AskedQuestion, EncodedImages, answer_all, encode
+from visualglm.evaluation.batch_answering import AskedQuestion, EncodedImages, answer_all, encode
 from visualglm.evaluation.confidence import fraction_of
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Kind, Language
 from visualglm.evaluation.scenes.qa_pair import QAPair

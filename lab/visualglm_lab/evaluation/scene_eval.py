@@ -14,9 +14,9 @@ from torch import Tensor
 
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.answer_matching import VERBATIM, YES_OR_NO, facts, is_right, same_fact
-from visualglm.evaluation.answering import AskedQuestion, answer_all
+from visualglm.evaluation.batch_answering import AskedQuestion, answer_all
 from visualglm.evaluation.confidence import fraction_of, group_baseline, mean_fraction
-from visualglm.evaluation.scene_questions import MAX_OBJECTS, questions
+from visualglm.evaluation.encoded_scenes import MAX_OBJECTS, questions
 from visualglm.evaluation.scenes.kinds import LANGUAGES, Language
 from visualglm.evaluation.scenes.scene import Scene, SceneMix, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds

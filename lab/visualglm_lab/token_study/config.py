@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from visualglm.errors import UsageError
-from visualglm.evaluation.scene_questions import TASKS
+from visualglm.evaluation.encoded_scenes import TASKS
 from visualglm.pretraining.config import Checkpoints, ModelSizes, RunConfig, Stage, fill_stage
 from visualglm.training.toml_settings import fill_settings, nearest_word, read_table
 

@@ -21,9 +21,9 @@ from torch import Tensor
 import visualglm
 from visualglm.conversation import VisualGLM
 from visualglm.evaluation.answer_matching import is_right
-from visualglm.evaluation.answering import AskedQuestion, answer_all, batched, encode
+from visualglm.evaluation.batch_answering import AskedQuestion, answer_all, batched, encode
 from visualglm.evaluation.confidence import fraction_of
-from visualglm.evaluation.scene_questions import questions
+from visualglm.evaluation.encoded_scenes import questions
 from visualglm.evaluation.scenes.scene import Scene, scene_of
 from visualglm.evaluation.scenes.split_seeds import Split, seeds
 from visualglm.hardware.machine_report import timed_alone

@@ -16,7 +16,7 @@ from ..confidence import group_baseline
 from ..metrics import Metric
 from ..queries import Query, Reply, ScoredRow, text_of
 from ..readers.drawn import DRAWN_SCENES
-from ..scene_tests import SceneQuestion, scene_questions, wrong_colour
+from ..scene_questions import SceneQuestion, scene_questions, wrong_colour
 from ..scenes.kinds import Language
 from ..scenes.qa_pair import QAPair
 from ..scenes.render import render_scene

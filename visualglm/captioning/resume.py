@@ -1,4 +1,4 @@
-"""Resuming of a caption run: which items have a row and which do not.
+"""Resume a caption run, or retry what failed: which items have a row, and which rows hold an error.
 
 All engines share this file. The settings of the run (source and flags) are kept beside OUT, in `.OUT.run.json`.
 `jsonl_results.py` and `parquet_results.py` read and write the rows.

@@ -10,7 +10,7 @@ import pytest
 
 from visualglm.evaluation.queries import Reply
 from visualglm.evaluation.readers.drawn import FIRST_SEED, QUESTION_KINDS, drawn_examples
-from visualglm.evaluation.scene_tests import scene_questions, swap_pairs
+from visualglm.evaluation.scene_questions import scene_questions, swap_pairs
 from visualglm.evaluation.scenes.qa_pair import QAPair
 from visualglm.evaluation.scenes.render import render_scene
 from visualglm.evaluation.scenes.split_seeds import RANGE, Split

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from visualglm.errors import UsageError
-from visualglm.finetuning.finetuning_config import read_finetuning
+from visualglm.finetuning.config import read_finetuning
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from .configuration_limits import shown
+from .configuration_checks import shown
 
 MOST_TOKENS = 1 << 20
 WHOLE = {

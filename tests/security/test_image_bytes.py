@@ -20,7 +20,7 @@ from visualglm.captioning.jsonl_results import JsonlResults
 from visualglm.captioning.local_engine import CaptionPlan, CaptionRun
 from visualglm.captioning.sources import CaptionItem, read_source
 from visualglm.errors import ImageError, UsageError
-from visualglm.preprocessing import image_files
+from visualglm.preprocessing import image_bytes
 from visualglm.preprocessing.images import open_image
 
 from .image_attacks import ATTACKS
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     (folder / "loop.png").symlink_to("loop.png")
     (folder / "empty.png").touch()
     with (folder / "huge.png").open("wb") as huge:
-        huge.truncate(image_files.FILE_LIMIT + 1)
+        huge.truncate(image_bytes.FILE_LIMIT + 1)
     (folder / "webp.webp").write_bytes(ATTACKS["webp canvas"]())
     (folder / "scans.jpg").write_bytes(ATTACKS["jpeg scans"]())
     with contextlib.chdir(folder), socket.socket(socket.AF_UNIX) as bound:  # the path of a socket is short
@@ -119,13 +119,13 @@ def test_ask_and_chat_say_one_sentence(name: str, folder: Path, program: Callabl
 
 
 def test_stdin_without_end(program: Callable[..., CompletedProcess], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_files, "FILE_LIMIT", 3 << 20)
+    monkeypatch.setattr(image_bytes, "FILE_LIMIT", 3 << 20)
     done = program("ask", "-", stdin=bytes(5 << 20))
     assert done.returncode == 2
     assert "more than 3,145,728 bytes" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_an_open_file_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_files, "FILE_LIMIT", 3 << 20)
+    monkeypatch.setattr(image_bytes, "FILE_LIMIT", 3 << 20)
     with Path("/dev/zero").open("rb") as endless, pytest.raises(ImageError, match="more than"):
         open_image(endless)

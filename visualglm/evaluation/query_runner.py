@@ -25,7 +25,7 @@ from ..inference.start_reply import start_row
 from ..inference.text_row import TextRow
 from ..preprocessing.image_pool import ImagePool
 from ..preprocessing.prompt import Language
-from .answering import batched
+from .batch_answering import batched
 from .option_likelihood import score_options
 from .queries import Query, Reply, Task
 from .reply_store import Part, ReplyStore
