@@ -11,7 +11,7 @@ import torch
 
 from visualglm.conversation import VisualGLM
 from visualglm.errors import UsageError
-from visualglm.evaluation import answering
+from visualglm.evaluation import batch_answering
 from visualglm.evaluation.batch_answering import AskedQuestion, answer_all, encode
 from visualglm.evaluation.scenes.concepts import by_key
 from visualglm.evaluation.scenes.qa_pair import QAPair
@@ -105,5 +105,5 @@ def test_probabilities_are_computed_on_the_models_device() -> None:
     met: list[str] = []
     row = SimpleNamespace(input_ids=[1, 2], ids=[4], image_embeds=torch.zeros(1, 2, 3))
     with pytest.raises(KeyboardInterrupt):
-        answering._answer_probabilities(SimpleNamespace(model=Network()), [row])  # type: ignore[arg-type, list-item]
+        batch_answering._answer_probabilities(SimpleNamespace(model=Network()), [row])  # type: ignore[arg-type, list-item]
     assert met == ["meta", "meta"]
