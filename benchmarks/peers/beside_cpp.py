@@ -38,10 +38,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=tuple(REQUESTS))
     parser.add_argument("--peers", type=Path, required=True, help="a Python that has the other program's package")
-    parser.add_argument("--bits", type=int, nargs="+", choices=(4, 8), default=[4, 8])
+    parser.add_argument("--quantize", type=int, nargs="+", choices=(4, 8), default=[4, 8])
     parser.add_argument("-o", "--output", type=Path, help="file for the figures instead of benchmarks/results")
     options = parser.parse_args()
-    found = {f"int{bits}": beside(cast(Bits, bits), options.peer, options.peers) for bits in options.bits}
+    found = {f"int{bits}": beside(cast(Bits, bits), options.peer, options.peers) for bits in options.quantize}
     output = options.output or RESULTS / f"peers_{options.peer}.json"
     store(output, {**origin(__file__), "prompt_tokens": SHORT, **found})
 
