@@ -166,7 +166,9 @@ def peers(language: str, side: str) -> str:
     rows = [tuple(head.format(PEERS[side]) for head in words["peers"]), ("---",) * 5]
     for bits in (4, 8):
         found = result[f"int{bits}"]
-        shares = " / ".join(f"{found['of_bandwidth'][one]:.2f}" for one in (side, "ours"))
+        parts = [found["of_bandwidth"][one] for one in (side, "ours")]
+        # above 1 the probe read too little, because threads of the other program were still busy
+        shares = " / ".join(f"{part:.2f}" for part in parts) if max(parts) <= 1 else ""
         for request, seconds in found["seconds"].items():
             name = words["peers_requests"][request].format(bits, result["prompt_tokens"])
             cells = [words["seconds"].format(round(seconds[one], 3)) for one in (side, "ours")]
