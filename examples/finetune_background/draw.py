@@ -3,7 +3,7 @@
 The answers are sentences that the model was never taught, so without fine-tuning it gets none of them right. They use
 words that the packed model can say: more than half of its tokens occurred in no training answer and have almost equal
 embeddings, so an adapter cannot tell them apart. Training and held-out images come from different seeds. So that the
-model does not answer every question with a background, three quarters of the rows are other questions of every kind,
+model does not answer every question with a background, four fifths of the rows are other questions of every kind,
 in both languages, with the answers that it already gives. None of them is among the questions that a run asks before
 and after training to measure forgetting (`finetuning/evaluation.py`).
 
@@ -57,7 +57,7 @@ KEPT_WORDS = (
     *("Goodbye.", "What is your favourite colour?", "What is the capital of Italy?", "Why is the sky blue?"),
     *("What is three plus four?", "Write a poem about the moon.", "Do you understand me?"),
 )
-KEPT_IMAGES, KEPT_EACH = 60, 6
+KEPT_IMAGES, KEPT_EACH = 80, 6
 """Other images, and how many questions are asked about each."""
 KEPT_WITHOUT = 16
 """Questions of each language that are drawn to be asked without an image."""
