@@ -20,7 +20,7 @@ from visualglm.quantization import Bits
 
 SHORT, LONG = 64, 1024
 ALONE = (Asked(f"prompt {SHORT}", count=3, name="prompt"), Asked("token", count=24))
-"""What chatglm.cpp is asked: it decodes one row at a time, and reads a long prompt in minutes."""
+"""Requests for chatglm.cpp, which decodes one row at a time and takes minutes for a long prompt."""
 REQUESTS = {
     "chatglm_cpp": ALONE,
     "llama_cpp": (

@@ -1,4 +1,4 @@
-"""Where the time of a prompt and of a token goes, in parts that add up to the whole.
+"""Measure what takes the time of a prompt and of a token, in parts that add up to the whole.
 
 torch's profiler gives the time of each operator without those that it calls; what is left is Python and torch's
 dispatch between them, the profiler's own work included. The shares are those of the profiled calls, the whole is the

@@ -50,7 +50,6 @@ def bench(
     options.check_device(device)
     options.check_model(None if model == options.SIX_B else model)
     set_threads(threads)
-    from ..benchmarking.profile import measure_parts
     from ..benchmarking.throughput import measure
     from ..hardware.machine_report import machine, peak_memory, timed, versions
     from ..kernels import cpu_backend
@@ -80,6 +79,8 @@ def bench(
         **measure(opened, prompt, tokens),
     }
     if profile:
+        from ..benchmarking.profile import measure_parts
+
         if opened.device.type != "cpu":
             raise UsageError("--profile measures on a CPU only. Add --device cpu.")
         report["parts"] = measure_parts(opened, prompt, tokens)

@@ -79,8 +79,10 @@ def answer_for(
         key, agreed = _agreed(opinion, _members_of_families())
         if agreed >= SURE:
             kind = by_key()[key]
-        elif chance >= LIKELY or guess is not None:
-            kind, name = kind if chance >= LIKELY else guess or kind, GUESS[language]
+        elif chance >= LIKELY:
+            name = GUESS[language]
+        elif guess is not None:
+            kind, name = guess, GUESS[language]
         else:
             key, agreed = _agreed(opinion, _members_of_categories())
             return _unsure_but(key, language) if agreed >= AGREED else NOT_SURE[language]

@@ -5,8 +5,6 @@
  */
 #include "kernel.h"
 
-#define ROUNDER 12582912.0f /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
-
 /* `restrict` and integer maxima let every compiler vectorise these loops without -ffast-math. */
 static inline __attribute__((always_inline)) uint32_t largest_bits(const float *restrict x, int count) {
     uint32_t largest = 0;
@@ -21,7 +19,7 @@ static inline __attribute__((always_inline)) int32_t round_group(const float *re
                                                                  int8_t *restrict values, int count) {
     int32_t sum = 0;
     for (int i = 0; i < count; i++) {
-        int32_t value = (int32_t)(to_bits(x[i] * inverse + ROUNDER) - to_bits(ROUNDER));
+        int32_t value = nearest_integer(x[i] * inverse);
         values[i] = (int8_t)value;
         sum += value;
     }

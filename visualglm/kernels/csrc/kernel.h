@@ -68,6 +68,9 @@ static inline float from_float16(uint16_t h) {
     return from_bits(sign | to_bits(from_bits(rest << 13) * 5.192296858534828e33f)); /* 2^112 rebiases the exponent */
 }
 
+#define ROUNDER 12582912.0f /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
+static inline int32_t nearest_integer(float f) { return (int32_t)(to_bits(f + ROUNDER) - to_bits(ROUNDER)); }
+
 static inline float load_number(const void *p, size_t i, int dtype) {
     return dtype == BFLOAT16 ? from_bfloat16(((const uint16_t *)p)[i]) : ((const float *)p)[i];
 }

@@ -3,11 +3,10 @@
  * Sums run in 16 fixed lanes, and products are rounded before they are added (-ffp-contract=off), so that no processor
  * finds another scale.
  */
-#include "kernel.h"
+#include "vectors.h"
 
 #define FLOAT16 2
 #define LARGEST_GROUP 256
-#define ROUNDER 12582912.0f /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
 #define CANDIDATES 6
 
 static const float reaches[CANDIDATES] = {0.80f, 0.85f, 0.90f, 0.95f, 1.00f, 1.05f}; /* SCALE_CANDIDATES of packing.py */
@@ -19,8 +18,6 @@ typedef struct {
     void *scales; /* float16 [outputs, groups] of int4, float32 [outputs] of int8 */
     int dtype, outputs, inputs, group, next, broken;
 } quantization;
-
-#define INLINE static inline __attribute__((always_inline))
 
 INLINE uint16_t to_float16(float f) { /* nearest even; too large is infinite */
     uint32_t bits = to_bits(f), sign = bits >> 16 & 0x8000;
@@ -51,17 +48,9 @@ INLINE int load(const void *restrict from, size_t at, int count, int size, const
 INLINE float inverse(float scale) { return scale > 1e-30f || scale < -1e-30f ? 1.0f / scale : 0.0f; }
 
 INLINE int32_t nearest(float x, float inverse_scale, int32_t least, int32_t most) {
-    int32_t value = (int32_t)(to_bits(x * inverse_scale + ROUNDER) - to_bits(ROUNDER));
+    int32_t value = nearest_integer(x * inverse_scale);
     value = value < least ? least : value;
     return value > most ? most : value;
-}
-
-INLINE float sum_lanes(const float *lanes) {
-    float sums[LANES];
-    __builtin_memcpy(sums, lanes, sizeof sums);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) sums[i] += sums[i + half];
-    return sums[0];
 }
 
 /* The number of greatest magnitude, the first of several. Signed integers order positive floats, unsigned negative ones. */
@@ -83,7 +72,8 @@ INLINE float greatest(const float *restrict x, int group) {
 INLINE float searched_scale(const float *restrict x, const float *restrict weights, int group) {
     float start = greatest(x, group) / -8.0f, best = 0, won = 0;
     for (int candidate = 0; candidate < CANDIDATES; candidate++) {
-        float inverse_scale = inverse(start * reaches[candidate]), matches[LANES] = {0}, sizes[LANES] = {0};
+        float inverse_scale = inverse(start * reaches[candidate]);
+        vector matches = {0}, sizes = {0};
         for (int i = 0; i < group; i += LANES)
             for (int lane = 0; lane < LANES; lane++) {
                 float value = (float)nearest(x[i + lane], inverse_scale, -8, 7), weighed = value;
@@ -91,7 +81,7 @@ INLINE float searched_scale(const float *restrict x, const float *restrict weigh
                 matches[lane] += x[i + lane] * weighed;
                 sizes[lane] += value * weighed;
             }
-        float match = sum_lanes(matches), scale = match * inverse(sum_lanes(sizes));
+        float match = sum_of(&matches), scale = match * inverse(sum_of(&sizes));
         if (match * scale > won) won = match * scale, best = scale;
     }
     return best;
