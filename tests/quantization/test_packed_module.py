@@ -84,3 +84,11 @@ def test_a_tied_head_and_its_table_share_the_arranged_numbers() -> None:
     assert table.arranged is not None and torch.equal(table(ids), rows)
     torch.testing.assert_close(logits, hidden @ table(torch.arange(100)).T, rtol=0.05, atol=0.3)
     assert all(torch.equal(table.state_dict()[name], numbers) for name, numbers in state.items())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_weight_of_another_shape_is_refused_before_a_kernel_reads_it(bits: Bits) -> None:
+    linear = QuantizedLinear(64, 32, bits=bits)
+    linear.weight = linear.weight[:, :16].clone()
+    with pytest.raises(ValueError, match="must be"), torch.inference_mode():
+        linear(torch.ones(1, 64))

@@ -14,6 +14,7 @@ from ctypes import CDLL, c_int64
 import torch
 from torch import Tensor
 
+from . import mapped_memory
 from .library import PATHS, library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -87,7 +88,7 @@ def arrange_int8(weight: Tensor) -> Tensor:
 
 def plain_int8(arranged: Tensor, rows: int, inputs: int) -> Tensor:
     """Undo `arrange_int8`: int8 [rows, inputs]."""
-    weight = torch.empty(rows, inputs, dtype=torch.int8)
+    weight = mapped_memory.empty((rows, inputs), torch.int8)
     _move_int8(weight, arranged, back=True)
     return weight
 
@@ -111,8 +112,8 @@ def arrange_int4(weight: Tensor, weight_scale: Tensor, group_size: int) -> Tenso
 
 def plain_int4(arranged: Tensor, rows: int, inputs: int, group_size: int) -> tuple[Tensor, Tensor]:
     """Undo `arrange_int4`: uint8 [rows, inputs / 2] and float16 [rows, inputs / group]; `inputs` padded."""
-    weight = torch.empty(rows, inputs // 2, dtype=torch.uint8)
-    scales = torch.empty(rows, inputs // group_size, dtype=torch.float16)
+    weight = mapped_memory.empty((rows, inputs // 2), torch.uint8)
+    scales = mapped_memory.empty((rows, inputs // group_size), torch.float16)
     _move_int4(weight, scales, arranged, group_size, back=True)
     return weight, scales
 
@@ -242,7 +243,7 @@ def _move_int4(weight: Tensor, scales: Tensor, arranged: Tensor, group_size: int
 
 
 def _room(size: int) -> Tensor:
-    room = torch.empty(size, dtype=torch.uint8)
+    room = mapped_memory.empty((size,), torch.uint8)
     _opened().visualglm_huge_pages(room.data_ptr(), size)
     return room
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import QuantizationError
-from . import cpu_backend
+from . import cpu_backend, mapped_memory
 
 Bits = Literal[8, 4]
 DEFAULT_GROUP_SIZE = 32
@@ -96,7 +96,7 @@ def stored_shapes(
 
 
 def _int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    stored = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    stored = mapped_memory.empty(weight.shape, torch.int8, weight.device)
     scale = torch.empty(weight.shape[0], dtype=torch.float32, device=weight.device)
     if cpu_backend.quantizes(weight):
         _check_finite(cpu_backend.quantize_int8(weight, stored, scale))
@@ -111,8 +111,8 @@ def _int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 def _int4(weight: Tensor, group_size: int, importance: Tensor | None) -> tuple[Tensor, Tensor]:
     out_features, in_features = weight.shape
     (_, bytes_per_row), (_, groups) = stored_shapes(out_features, in_features, 4, group_size)
-    stored = torch.empty(out_features, bytes_per_row, dtype=torch.uint8, device=weight.device)
-    scale = torch.empty(out_features, groups, dtype=torch.float16, device=weight.device)
+    stored = mapped_memory.empty((out_features, bytes_per_row), torch.uint8, weight.device)
+    scale = mapped_memory.empty((out_features, groups), torch.float16, weight.device)
     if cpu_backend.quantizes(weight):
         _check_finite(cpu_backend.quantize_int4(weight, stored, scale, group_size, importance))
     else:

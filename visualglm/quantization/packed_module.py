@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..kernels import cpu_backend, torch_backend
 from ..kernels.operators import arranger
+from ..kernels.packing import DEFAULT_GROUP_SIZE, Bits, stored_shapes
 
 DEVICES = ("cpu", "cuda")
 """Devices whose kernels read weights in their own order."""
@@ -25,8 +26,8 @@ LOCK = threading.Lock()
 class PackedModule(nn.Module):
     """Base of modules that multiply with a quantized matrix [out_features, in_features], stored or arranged."""
 
-    bits: int
-    group_size: int
+    bits: Bits
+    group_size: int = DEFAULT_GROUP_SIZE
     in_features: int
     out_features: int
     weight: Tensor
@@ -65,10 +66,17 @@ class PackedModule(nn.Module):
         return torch_backend.serves_int4(input, self.out_features, self.group_size)
 
     def arrange(self, input: Tensor) -> None:
-        """Put the weight into a kernel's order if one takes it and it is not arranged yet."""
+        """Put the weight into a kernel's order if one takes it and it is not arranged yet.
+
+        Raises:
+            ValueError: the stored weight has another shape; a kernel would read past its end.
+        """
         with LOCK:
             if self.arranged is not None or not self.can_arrange(input):
                 return
+            shape, _ = stored_shapes(self.out_features, self.in_features, self.bits, self.group_size)
+            if self.weight.shape != shape:
+                raise ValueError(f"The stored weight has shape {list(self.weight.shape)}: it must be {list(shape)}.")
             if self.bits == 8:
                 arranged = arranger(self.weight).arrange_int8(self.weight)
             else:
