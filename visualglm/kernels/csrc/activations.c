@@ -37,7 +37,7 @@ static inline __attribute__((always_inline)) void load_group(const void *restric
 
 static inline __attribute__((always_inline)) void quantize_row(const void *source, int dtype, int inputs, int offset,
                                                                const activations *a, int row) {
-    float x[512]; /* the largest group that the interface takes */
+    float x[LARGEST_GROUP];
     for (int g = 0; g < a->groups; g++) {
         int from = g * a->group, left = inputs - from, count = left < 0 ? 0 : left < a->group ? left : a->group;
         size_t at = (size_t)row * a->groups + g;

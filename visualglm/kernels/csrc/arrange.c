@@ -16,54 +16,83 @@ typedef struct {
     int outputs, inputs, group, back, next_block; /* inputs: as stored, so a multiple of the group for int4 */
 } arrangement;
 
-static uint32_t spread(uint32_t nibbles) { /* 4 nibbles -> 4 bytes */
-    nibbles = (nibbles | nibbles << 8) & 0x00ff00ffu;
-    return (nibbles | nibbles << 4) & 0x0f0f0f0fu;
+#define STRETCH 8 /* groups of a row that are moved before those of the next row */
+
+/* Exchanges the bits of `mask` with those `distance` above them. */
+static uint32_t exchange(uint32_t bits, int distance, uint32_t mask) {
+    uint32_t changed = (bits ^ bits >> distance) & mask;
+    return bits ^ changed ^ changed << distance;
 }
 
-static uint32_t gather(uint32_t bytes) { /* the reverse */
-    bytes = (bytes | bytes >> 4) & 0x00ff00ffu;
-    return (bytes | bytes >> 8) & 0xffffu;
-}
+/* The nibbles 0 1 2 3 4 5 6 7 of a stored word as the kernel reads them: 0 4 1 5 2 6 3 7. */
+static uint32_t shuffle(uint32_t stored) { return exchange(exchange(stored, 8, 0x0000ff00u), 4, 0x00f000f0u); }
+static uint32_t unshuffle(uint32_t word) { return exchange(exchange(word, 4, 0x00f000f0u), 8, 0x0000ff00u); }
 
-static void move_int4_row(const arrangement *a, int block, int lane) {
-    size_t row = (size_t)block * LANES + lane, lines = a->group / 8, groups = a->inputs / a->group;
-    uint8_t *head = a->arranged + block * visualglm_int4_bytes(LANES, a->inputs, a->group);
-    for (size_t g = 0; g < groups; g++) {
-        uint8_t *pair = head + g / 2 * (LINE + 2 * lines * LINE);
-        uint16_t *scale = (uint16_t *)pair + g % 2 * LANES + lane;
-        if (a->back) a->scales[row * groups + g] = *scale;
-        else *scale = a->scales[row * groups + g];
-        for (size_t i = 0; i < lines; i++) {
-            uint8_t *stored = a->stored + row * (a->inputs / 2) + g * a->group / 2 + 4 * i;
-            uint8_t *four = pair + LINE + (g % 2 * lines + i) * LINE + 4 * lane;
-            uint32_t word;
-            memcpy(&word, a->back ? four : stored, 4);
-            if (a->back) word = gather(word & 0x0f0f0f0fu) | gather(word >> 4 & 0x0f0f0f0fu) << 16;
-            else word = spread(word & 0xffff) | spread(word >> 16) << 4;
-            memcpy(a->back ? stored : four, &word, 4);
+/* Moves groups `first` to `end` of a row, at most STRETCH: their scales, and 8 inputs at a time. */
+static void move_int4_groups(const arrangement *a, size_t row, size_t first, size_t end, uint8_t *block) {
+    size_t lines = a->group / 8, groups = a->inputs / a->group, lane = row % LANES, pair = LINE + 2 * lines * LINE;
+    size_t count = (end - first) * lines;
+    uint8_t *stored = a->stored + row * (a->inputs / 2) + first * a->group / 2;
+    uint32_t words[STRETCH * LARGEST_GROUP / 8];
+    if (!a->back) {
+        memcpy(words, stored, 4 * count);
+        for (size_t i = 0; i < count; i++) words[i] = shuffle(words[i]);
+    }
+    for (size_t g = first; g < end; g++) {
+        uint8_t *head = block + g / 2 * pair;
+        uint16_t *scale = (uint16_t *)head + g % 2 * LANES + lane, *its = a->scales + row * groups + g;
+        uint32_t *own = words + (g - first) * lines;
+        uint8_t *arranged = head + LINE + g % 2 * lines * LINE + 4 * lane;
+        if (a->back) {
+            *its = *scale;
+            for (size_t i = 0; i < lines; i++) memcpy(own + i, arranged + i * LINE, 4);
+        } else {
+            *scale = *its;
+            for (size_t i = 0; i < lines; i++) memcpy(arranged + i * LINE, own + i, 4);
         }
     }
-}
-
-static void move_int8_row(const arrangement *a, int block, int lane) {
-    uint8_t *stored = a->stored + ((size_t)block * LANES + lane) * a->inputs;
-    uint8_t *arranged = a->arranged + block * visualglm_int8_bytes(LANES, a->inputs) + 4 * lane;
-    for (int k = 0; k < a->inputs; k++) {
-        uint8_t *there = arranged + (size_t)(k / 4) * LINE + k % 4;
-        if (a->back) stored[k] = *there ^ 128;
-        else *there = stored[k] ^ 128;
+    if (a->back) {
+        for (size_t i = 0; i < count; i++) words[i] = unshuffle(words[i]);
+        memcpy(stored, words, 4 * count);
     }
 }
 
+/* Moves `count` inputs of a row from the one `first` on, 4 at a time; `first` is a multiple of 4. */
+static void move_int8_inputs(const arrangement *a, size_t row, int first, int count, uint8_t *block) {
+    uint8_t *stored = a->stored + row * a->inputs + first;
+    uint8_t *arranged = block + (size_t)first / 4 * LINE + 4 * (row % LANES);
+    int whole = count / 4, rest = count % 4, back = a->back;
+    for (int i = 0; i < whole; i++) {
+        uint8_t *from = back ? arranged + i * LINE : stored + 4 * i, *to = back ? stored + 4 * i : arranged + i * LINE;
+        uint32_t word;
+        memcpy(&word, from, 4);
+        word ^= 0x80808080u;
+        memcpy(to, &word, 4);
+    }
+    for (int i = 0; i < rest; i++) {
+        uint8_t *one = stored + 4 * whole + i, *there = arranged + whole * LINE + i;
+        if (back) *one = *there ^ 128;
+        else *there = *one ^ 128;
+    }
+}
+
+/* Rows go side by side through a short stretch of inputs, so that what is written or read in 4 bytes stays in the cache. */
 static void move_blocks(void *data) {
     arrangement *a = data;
     size_t bytes = a->scales ? visualglm_int4_bytes(LANES, a->inputs, a->group) : visualglm_int8_bytes(LANES, a->inputs);
+    int groups = a->scales ? a->inputs / a->group : 0;
     for (int block; (block = next_piece(&a->next_block)) * LANES < a->outputs;) {
-        if (!a->back) memset(a->arranged + block * bytes, a->scales ? 0 : 128, bytes);
-        for (int lane = 0; lane < LANES && block * LANES + lane < a->outputs; lane++)
-            if (a->scales) move_int4_row(a, block, lane);
-            else move_int8_row(a, block, lane);
+        uint8_t *head = a->arranged + block * bytes;
+        size_t first = (size_t)block * LANES, end = a->outputs - first < LANES ? (size_t)a->outputs : first + LANES;
+        if (!a->back) memset(head, a->scales ? 0 : 128, bytes);
+        if (a->scales)
+            for (int start = 0; start < groups; start += STRETCH)
+                for (size_t row = first; row < end; row++)
+                    move_int4_groups(a, row, start, groups - start < STRETCH ? groups : start + STRETCH, head);
+        else
+            for (int k = 0; k < a->inputs; k += GROUP8)
+                for (size_t row = first; row < end; row++)
+                    move_int8_inputs(a, row, k, a->inputs - k < GROUP8 ? a->inputs - k : GROUP8, head);
     }
 }
 

@@ -16,6 +16,7 @@
 #define LANES 16   /* rows (outputs) side by side */
 #define LINE 64    /* bytes of a line: 4 inputs of 16 rows */
 #define GROUP8 64  /* inputs that share an activation scale where the weights are int8 */
+#define LARGEST_GROUP 512 /* inputs of a group of int4 weights that the interface takes */
 #define TILE 8     /* rows of activations per pass over the weights */
 
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -6,7 +6,6 @@
 #include "vectors.h"
 
 #define FLOAT16 2
-#define LARGEST_GROUP 256
 #define CANDIDATES 6
 
 static const float reaches[CANDIDATES] = {0.80f, 0.85f, 0.90f, 0.95f, 1.00f, 1.05f}; /* SCALE_CANDIDATES of packing.py */
