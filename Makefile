@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page screenshots pointing-game explain-images test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini mini-stem mini-photos study-tokens study-tokens-full
+.PHONY: install base kernel demo finetune-demo finetune-demo-qlora finetune-demo-ptuning bench-finetune test dist-test wheel docs docs-pages check coverage lint types bench bench-caption bench-serve bench-hostile bench-batching bench-image bench-quantization bench-linear bench-peers bench-upstream bench-gpu bench-6b bench-vllm test-vllm bench-ray bench-page bench-explain screenshots pointing-game explain-images test-security test-web test-clients test-ray test-transformers full-size full-size-4bit mini-data mini-train mini-pack mini-eval mini-page clean test-oldest evaluate-mini mini-stem mini-photos study-tokens study-tokens-full
 
 # the base install is enough for the demo; `install` adds every extra but vllm and ray
 .venv/.base: pyproject.toml constraints.txt
@@ -146,6 +146,10 @@ screenshots: .venv/.all
 # how often the strongest patch of a word's map lies on the object that it names, on drawn scenes (minutes)
 pointing-game: .venv/.all
 	$(BIN)/python benchmarks/pointing_game.py
+
+# time of an explanation as a multiple of the answer's, at the 6B's shapes (6 GB of memory)
+bench-explain: .venv/.all
+	$(BIN)/python benchmarks/explaining.py
 
 # ten explanations for the docs, two of which do not hold (minutes)
 explain-images: .venv/.all

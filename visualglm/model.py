@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import Any
 
 from .checkpoints import load_model, quantize_model
@@ -15,7 +16,7 @@ class VisualGLMForConditionalGeneration(VisualGLMNetwork, UpstreamChat):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | None, *args: Any, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> VisualGLMForConditionalGeneration:
         """Open a checkpoint of any layout: a folder (Hugging Face, sat, native) or a hub id.
 

@@ -37,7 +37,7 @@ def planted(offset: int) -> Any:
         scene = next(s for s in SCENES if torch.equal(opened_pixels[s.seed], pixels))
         item, rows = scene.items[offset % len(scene.items)], torch.full((length, 256), 0.001)
         rows[:, 16 * int(item.y * 16) + int(item.x * 16)] = 1.0
-        return Attribution(torch.eye(length), rows)
+        return Attribution(torch.eye(length), rows, torch.zeros(length))
 
     return attribute
 

@@ -10,6 +10,7 @@ import torch
 import visualglm
 from visualglm.errors import PromptError, UsageError
 from visualglm.explanation.attribution import Attribution, Method, attribute
+from visualglm.explanation.deletion import answer_score
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.configuration import VisualGLMConfig
 from visualglm.preprocessing.prompt import Turn
@@ -35,6 +36,15 @@ def six_b_input(model: VisualGLMForConditionalGeneration) -> dict[str, Any]:
         "answer_length": 3,
         "pixel_values": torch.randn(1, 3, side, side),
     }
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_log_probabilities_are_those_of_a_plain_pass(opened: visualglm.VisualGLM, method: Method) -> None:
+    given = packed_input(opened)
+    length = given["answer_length"]
+    score = answer_score(opened.model, given["input_ids"], length, range(length))
+    found = attribute(opened.model, method=method, **given).log_probabilities
+    torch.testing.assert_close(found.mean(), score(given["pixel_values"])[0], rtol=1e-4, atol=1e-4)
 
 
 def check_distributions(found: Attribution, config: Any, answer_length: int) -> None:

@@ -32,7 +32,7 @@ def planted_score(images: Tensor) -> Tensor:
 def test_the_map_that_names_the_planted_patch_exceeds_chance() -> None:
     weights = torch.full((SIDE * SIDE,), 0.1)
     weights[PLANTED] = 1.0
-    curve = finish(measure_deletion(planted_score, PIXELS, weights, THOROUGH_FRACTIONS, THOROUGH_ORDERS))
+    curve = finish(measure_deletion(planted_score, PIXELS, weights, 0.0, THOROUGH_FRACTIONS, THOROUGH_ORDERS))
     assert curve.attended == (0.0, *[-5.0] * 16)
     assert len(curve.random) == THOROUGH_ORDERS and all(
         values[0] == 0.0 and values[-1] == -5.0 for values in curve.random
@@ -47,12 +47,12 @@ def smooth_score(images: Tensor) -> Tensor:
 
 def test_a_right_map_exceeds_chance_and_others_do_not() -> None:
     right = torch.linspace(1, 0, SIDE * SIDE)
-    assert finish(measure_deletion(smooth_score, PIXELS, right)).exceeds_chance
-    wrong = finish(measure_deletion(smooth_score, PIXELS, -right))
+    assert finish(measure_deletion(smooth_score, PIXELS, right, 0.0)).exceeds_chance
+    wrong = finish(measure_deletion(smooth_score, PIXELS, -right, 0.0))
     assert wrong.area < 0 and not wrong.exceeds_chance
     generator = torch.Generator().manual_seed(1)
     lucky = [
-        finish(measure_deletion(smooth_score, PIXELS, torch.rand(SIDE * SIDE, generator=generator))).exceeds_chance
+        finish(measure_deletion(smooth_score, PIXELS, torch.rand(SIDE * SIDE, generator=generator), 0.0)).exceeds_chance
         for _ in range(100)
     ]
     assert sum(lucky) <= 8  # 2.5 are expected

@@ -29,10 +29,14 @@ Method = Literal["rollout", "gradient"]
 
 @dataclass(frozen=True)
 class Attribution:
-    """`queries` [A, Q] and `patches` [Q, N] in float32 on the CPU; each row sums to 1."""
+    """`queries` [A, Q], `patches` [Q, N], each row of which sums to 1, and `log_probabilities` [A] of the answer's tokens.
+
+    All are in float32 on the CPU.
+    """
 
     queries: Tensor
     patches: Tensor
+    log_probabilities: Tensor
 
     @property
     def maps(self) -> Tensor:
@@ -70,14 +74,15 @@ def attribute(
         self_attentions, crossed, embeds = _read_image(network, pixel_values)
         mask = None if attention_mask is None else attention_mask.to(network.device)
         attentions, logits = _read_text(network, input_ids, embeds, mask, answer_length, method)
+        likely = log_probabilities(logits, input_ids, answer_length)[0]
         if method == "gradient":
-            log_probability = log_probabilities(logits, input_ids, answer_length).sum()
-            attentions, crossed = _weight_by_gradient(log_probability, attentions, crossed)
+            attentions, crossed = _weight_by_gradient(likely.sum(), attentions, crossed)
     own = method == "rollout"
     rows = _roll_back(attentions, input_ids.shape[1], answer_length, own)
     return Attribution(
         _normalize(rows[:, placeholders.to(rows.device)]).cpu(),
         _patches_of_queries(self_attentions, crossed, own).cpu(),
+        likely.detach().cpu(),
     )
 
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from ..network.visualglm import VisualGLMNetwork
 from .attribution import log_probabilities
 
-FRACTIONS = (0.0, 0.125, 0.375, 1.0)
-"""Hidden parts of the image; with `ORDERS` 12 images, each of which costs a pass through encoder and language model."""
+FRACTIONS = (0.0, 0.25, 1.0)
+"""Hidden parts of the image; with `ORDERS` 6 images, each of which costs a pass through encoder and language model."""
 THOROUGH_FRACTIONS = tuple(step / 16 for step in range(17))
 ORDERS, THOROUGH_ORDERS = 4, 20
 """Random orders."""
@@ -67,6 +67,7 @@ def measure_deletion(
     score: Callable[[Tensor], Tensor],
     pixel_values: Tensor,
     weights: Tensor,
+    unhidden: float,
     fractions: Sequence[float] = FRACTIONS,
     orders: int = ORDERS,
 ) -> Generator[None, None, DeletionCurve]:
@@ -76,21 +77,22 @@ def measure_deletion(
         score: the mean log probability [B] of what is explained, for images [B, 3, H, W].
         pixel_values: [1, 3, H, W].
         weights: [N], the map over a square grid of patches, row by row.
+        unhidden: the score of the image itself, which the map's pass has computed.
         fractions: hidden parts in ascending order, from 0 to 1.
         orders: number of random orders, at least 2.
     """
     generator = torch.Generator().manual_seed(SEED)
     ranks = [weights.argsort(descending=True, stable=True).argsort()]
     ranks += [torch.randperm(len(weights), generator=generator) for _ in range(orders)]
-    ends = torch.stack([torch.zeros_like(weights), torch.ones_like(weights)]).bool()
+    everything = torch.ones_like(weights).bool()[None]
     counts = [round(fraction * len(weights)) for fraction in fractions[1:-1]]
-    masks = torch.cat([ends, *(torch.stack([rank < count for count in counts]) for rank in ranks)])
+    masks = torch.cat([everything, *(torch.stack([rank < count for count in counts]) for rank in ranks)])
     scores: list[float] = []
     for some in masks.split(BATCH):
         scores += score(hide(pixel_values, some)).tolist()
         yield
-    inner = [scores[2 + index * len(counts) :][: len(counts)] for index in range(len(ranks))]
-    attended, *random = ((scores[0], *values, scores[1]) for values in inner)
+    hidden, inner = scores[0], [scores[1 + index * len(counts) :][: len(counts)] for index in range(len(ranks))]
+    attended, *random = ((unhidden, *values, hidden) for values in inner)
     return DeletionCurve(tuple(fractions), attended, tuple(random), *_gain(fractions, attended, random))
 
 

@@ -122,13 +122,15 @@ def explain_answer(
     chosen = [find_word(tokenizer, ids, word)] if word is not None else words_of(tokenizer, ids)
     whole = chosen[0] if word is not None else Word(asked.answer, tuple(range(len(ids))))
     input_ids = torch.tensor([asked.prompt_ids + ids])
-    maps = attribute(network, input_ids, len(ids), pixel_values, method=method).maps
+    found = attribute(network, input_ids, len(ids), pixel_values, method=method)
     yield
+    maps = found.maps
     explained = _word_map(whole, maps)
     curve = yield from measure_deletion(
         answer_score(network, input_ids, len(ids), whole.tokens),
         pixel_values,
         explained.map.flatten(),
+        float(found.log_probabilities[list(whole.tokens)].mean()),
         THOROUGH_FRACTIONS if thorough else FRACTIONS,
         THOROUGH_ORDERS if thorough else ORDERS,
     )
