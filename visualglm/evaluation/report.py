@@ -97,14 +97,16 @@ def _metric_plot(results: Mapping[str, Any], metrics: Sequence[Metric], texts: M
 def _metric_table(results: Mapping[str, Any], texts: Mapping[str, str]) -> str:
     heads = [texts[name] for name in ("metric", "value", "interval", "rows", "baseline")]
     rows = (
-        [texts.get(name, name), *_cells(entry), _number(results["baselines"].get(name))]
+        [
+            texts.get(name, name),
+            _number(entry["value"]),
+            f"{_number(entry['low'])} – {_number(entry['high'])}",
+            str(entry["n"]),
+            _number(results["baselines"].get(name)),
+        ]
         for name, entry in results["metrics"].items()
     )
     return table(heads, rows)
-
-
-def _cells(entry: Mapping[str, Any]) -> list[str]:
-    return [_number(entry["value"]), f"{_number(entry['low'])} – {_number(entry['high'])}", str(entry["n"])]
 
 
 def _number(value: float | None) -> str:

@@ -54,7 +54,7 @@ class RunState:
         if self.recipe is None:
             return  # written by a version that did not store the settings
         started = self.stage + (self.step > 0)
-        saved, now = (_only_started(values, started) for values in (self.recipe, now))
+        saved, now = ({**values, "stages": values["stages"][:started]} for values in (self.recipe, now))
         changed = [name for name in saved if saved[name] != now.get(name)]
         if changed:
             raise UsageError(
@@ -72,10 +72,6 @@ def fixed(recipe: RunConfig) -> dict[str, Any]:
         "start": asdict(recipe.start),
         "stages": [[stage.name, stage.kind] for stage in recipe.stages],
     }
-
-
-def _only_started(values: dict[str, Any], stages: int) -> dict[str, Any]:
-    return {**values, "stages": values["stages"][:stages]}
 
 
 def read_run_state(folder: Path, now: dict[str, Any]) -> RunState | None:

@@ -268,7 +268,7 @@ class Engine:
             if isinstance(job, ExplanationJob):
                 self._explaining.append(job)
                 return
-            job.image_embeds = self._encode(job.images)
+            job.image_embeds = torch.cat([self.memory.encode(image) for image in job.images]) if job.images else None
             self._batch.add(job)
         except torch.OutOfMemoryError as error:
             self._wait_for_memory(job, error)
@@ -277,9 +277,6 @@ class Engine:
         self.running = len(self._members)
         if isinstance(job, Job):
             self._count([job])
-
-    def _encode(self, images: Sequence[RequestImage]) -> torch.Tensor | None:
-        return torch.cat([self.memory.encode(image) for image in images]) if images else None
 
     def _explain(self) -> None:
         """Compute one forward pass of the oldest explanation that has not ended."""

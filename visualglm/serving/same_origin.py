@@ -47,17 +47,14 @@ class SameOriginOnly:
                     headers.setdefault(name, value)
             await send(message)
 
-        if self._is_named(scope) or not is_foreign(scope):
+        given = Headers(scope=scope).getlist("origin")
+        is_allowed = len(given) == 1 and given[0].lower() in self.origins
+        if is_allowed or not is_foreign(scope):
             return await self.app(scope, receive, protect)
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
         reply = error_reply(403, "The request comes from another site's page. Open this server's own page instead.")
         return await reply(scope, receive, protect)
-
-    def _is_named(self, scope: Scope) -> bool:
-        """Whether the request comes from a page of one of the `origins`."""
-        given = Headers(scope=scope).getlist("origin")
-        return len(given) == 1 and given[0].lower() in self.origins
 
 
 def is_foreign(scope: Scope) -> bool:

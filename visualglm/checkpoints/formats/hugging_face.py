@@ -77,8 +77,5 @@ def stored_tensors(source: Checkpoint) -> dict[str, LazyTensor]:
     """Return all tensors that this layout stores, under its names, in upstream's order."""
     tensors = {**source.tensors, **hf_buffers(source)}
     tensors.setdefault(LM_HEAD, source.tensors[WORD_EMBEDDINGS])
-    return {name: tensors[name] for name in sorted(tensors, key=_upstream_order)}
-
-
-def _upstream_order(name: str) -> int:
-    return ("transformer", "lm_head", "image_encoder").index(name.split(".")[0])
+    order = ("transformer", "lm_head", "image_encoder")
+    return {name: tensors[name] for name in sorted(tensors, key=lambda name: order.index(name.split(".")[0]))}
