@@ -11,9 +11,9 @@ from fastapi import Request
 
 from ..errors import ContextLengthError, PromptError
 from ..preprocessing.chat_messages import messages_to_turns
-from .engine import Engine
+from .engine.engine import Engine
+from .engine.job import Job
 from .image_reader import ImageReader, refuse_long_texts
-from .job import Job
 from .model_ids import ModelIds
 from .request_fields import SamplingFields
 

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .request_id import add_request_id
+from .middleware.request_id import add_request_id
 
 resource: ModuleType | None
 try:
