@@ -80,7 +80,7 @@ def plan_from_flags(
 
     Raises:
         QuantizationError: an unsupported format.
-        UsageError: only one of the latter two was given, the vocabulary in other than 8 bits, or text is no number.
+        UsageError: only one of the latter two was given, the vocabulary in other than 8 bits, or text is not a number.
     """
     bits = _parse_bits(quantize)
     if bits is not None:

@@ -43,7 +43,7 @@ class Answering:
         before the request waits for its answer.
 
         Raises:
-            PromptError: the messages are no dialogue, or end with an answer.
+            PromptError: the messages are not a dialogue, or end with an answer.
             ContextLengthError: the question does not fit, or old turns do not and `keep_turns` is set.
             ImageError, QueueFullError, QueueTimeoutError: as `Engine.ask`.
         """

@@ -50,7 +50,7 @@ DENSE_READ_BYTES = 512
 slow to parse that ten such connections, at 16 KB a turn, would block all others for seconds.
 """
 SHORT_LINE = 32
-"""Bytes."""
+"""Bytes per line, on average, below which a read counts as one of short lines."""
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def test_other_mistakes_name_theirs(server: Server) -> None:
     post = functools.partial(httpx.post, headers={"Content-Type": "application/json"})
     for path in ("/v1/chat/completions", "/"):
         broken = post(f"{server.url}{path}", content=b"{bad").json()["error"]
-        assert broken["param"] is None and broken["message"].startswith("The body: this is no JSON (")
+        assert broken["param"] is None and broken["message"].startswith("The body: this is not JSON (")
     many = post(f"{server.url}/v1/chat/completions", json=asked("?", stop=["a"] * 5)).json()["error"]
     assert many["param"] == "stop" and "at most 4" in many["message"]
     pair = post(f"{server.url}/", json={"text": "?", "history": [[0, "a"]]}).json()["error"]

@@ -41,8 +41,8 @@ def read(folder: Path, variant: str | None = None) -> Checkpoint:
         # safetensors hold no tensor twice, and upstream's code ties by default
         config.tie_word_embeddings = raw.get("tie_word_embeddings", True)
     infer_dtype(config, tensors)
-    dead = read_carried(folder) | {name: tensor for name, tensor in stored.items() if is_hf_buffer(name)}
-    return Checkpoint(folder, "hf", config, tie_head_if_equal(config, tensors), raw, dead)
+    unused = read_carried(folder) | {name: tensor for name, tensor in stored.items() if is_hf_buffer(name)}
+    return Checkpoint(folder, "hf", config, tie_head_if_equal(config, tensors), raw, unused)
 
 
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:

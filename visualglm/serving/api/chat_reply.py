@@ -122,7 +122,7 @@ class ChatReply:
         )
 
     def _token(self, index: int, log_probability: float) -> dict[str, Any]:
-        """Return a token's text and bytes; one that is no text has its name and no bytes."""
+        """Return a token's text and bytes; one that is not text has its name and no bytes."""
         table = token_bytes(self.tokenizer)
         content = table[index] if index < len(table) else b""
         name = content.decode("utf-8", "backslashreplace") or self.tokenizer.convert_ids_to_tokens(index)

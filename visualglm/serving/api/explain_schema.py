@@ -53,7 +53,7 @@ class ExplainRequest(SamplingFields):
 
 
 class WordMapObject(BaseModel):
-    """A word, the places of its tokens in the answer, and its map over the image, row by row, which sums to 1."""
+    """A word, the positions of its tokens in the answer, and its map over the image, row by row, which sums to 1."""
 
     text: str
     tokens: list[int]

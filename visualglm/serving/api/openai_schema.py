@@ -140,7 +140,7 @@ class AssistantMessage(BaseModel):
 
 
 class TopLogprob(BaseModel):
-    """A token at a position of the answer; `bytes` is null for a token that is no text, such as the end."""
+    """A token at a position of the answer; `bytes` is null for a token that is not text, such as the end."""
 
     token: str
     bytes: list[int] | None
@@ -207,7 +207,7 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All of them."""
+    """All models that are served."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]

@@ -24,7 +24,7 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 MAX_DEPTH = 3
-"""Of objects in objects whose type is written out."""
+"""Depth to which the types of nested objects are written out."""
 
 
 def add_openapi_page(app: FastAPI) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 MAX_ANSWERS = 1000
-"""Each is at most as long as the model's context, a few kilobytes."""
+"""Answers that are kept; each is at most as long as the model's context, a few kilobytes."""
 
 
 class RecentAnswers:

@@ -1,4 +1,4 @@
-"""How much one server takes at once, and for how long. Light, so that `--help` is."""
+"""How much one server takes at once, and for how long. Imports nothing heavy, for `--help`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ current_request_id: ContextVar[str] = ContextVar("current_request_id", default="
 
 
 class RequestId:
-    """Set the id of each request. Ids of clients are ignored, as strangers would write them into the log."""
+    """Set the id of each request. Ids of clients are ignored: they would put untrusted text into the log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
