@@ -118,7 +118,7 @@ def _checked_text(schema: Any) -> str:
 def _check_depth(schema: Any) -> None:
     level: list[Any] = [schema]
     for _ in range(MAX_DEPTH):
-        level = [item for value in level for item in _parts(value)]
+        level = [item for value in level for item in _children(value)]
         if not level:
             return
         if len(level) > MAX_BYTES:
@@ -145,7 +145,7 @@ def _close_objects(schema: Any, keyword: str = "") -> Any:
     return closed
 
 
-def _parts(value: Any) -> list[Any]:
+def _children(value: Any) -> list[Any]:
     if isinstance(value, dict):
         _check_factor(value.get("multipleOf"))
         return list(value.values())

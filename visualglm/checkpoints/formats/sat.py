@@ -65,7 +65,7 @@ def read(folder: Path) -> Checkpoint:
     """
     root, step = _places(folder)
     config, raw = read_config(folder)
-    stored, added = sat_lora.split_lora(_stored(step))
+    stored, added = sat_lora.split_lora(_read_tensors(step))
     tensors = {our_name(name): tensor for name, tensor in stored.items() if name not in UNUSED}
     added = {our_name(name): low for name, low in added.items()}
     if "pad_token_id" in raw:  # the newer generation
@@ -129,7 +129,7 @@ def _configuration(raw: dict[str, Any]) -> VisualGLMConfig:
         raise ConfigurationError(f"{SAT_CONFIG} makes no sense ({error}). Download it again.") from error
 
 
-def _stored(step: Path) -> dict[str, LazyTensor]:
+def _read_tensors(step: Path) -> dict[str, LazyTensor]:
     file = step / SAT_WEIGHTS
     content = open_torch(file)
     if not isinstance(content, dict) or "module" not in content:

@@ -16,9 +16,7 @@ from ...explanation.explanation import Explanation, answered_by, explain_answer
 from ...preprocessing.prompt import Turn
 from .. import error_responses
 from ..answering import Answering, while_connected
-from ..engine.engine import Engine
 from ..engine.explanation_job import ExplanationJob
-from ..engine.job import Job
 from ..image_reader import refuse_long_texts
 from ..json_body import body_schema, read_json
 from .explain_schema import MAX_ANSWER, ExplainRequest, ExplanationObject
@@ -67,7 +65,9 @@ async def _explain(answering: Answering, asked: ExplainRequest, adapter: str | N
     refuse_many_tokens(len(job.input_ids))
     if asked.answer is None:
         job.room = min(job.room, MAX_ANSWER, MAX_TOKENS - 1 - len(job.input_ids))
-        await _wait_for_answer(engine, job)
+        engine.enqueue(job)
+        async for _ in job.pieces():
+            pass
     answered = await asyncio.to_thread(answered_by, job, asked.question, tokenizer, asked.answer)
     refuse_many_tokens(len(job.input_ids), len(answered.answer_ids))
     pixels, method = job.images[0].pixel_values, asked.method or "rollout"
@@ -76,12 +76,6 @@ async def _explain(answering: Answering, asked: ExplainRequest, adapter: str | N
     explaining = ExplanationJob(job, steps)
     engine.enqueue(explaining)
     return await explaining.result()
-
-
-async def _wait_for_answer(engine: Engine, job: Job) -> None:
-    engine.enqueue(job)
-    async for _ in job.pieces():
-        pass
 
 
 def refuse_many_tokens(prompt: int, answer: int = 1) -> None:
