@@ -17,7 +17,7 @@ from record import RESULTS, origin, store
 
 import visualglm
 from visualglm.serving.app import ServerSettings, create_app
-from visualglm.serving.static_page import page_files
+from visualglm.serving.web.static_page import page_files
 
 ROUNDS = 15
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"

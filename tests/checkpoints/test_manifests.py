@@ -48,7 +48,7 @@ def test_hugging_face_names(full_size: tuple[VisualGLMConfig, Shapes]) -> None:
 def test_sat_names(full_size: tuple[VisualGLMConfig, Shapes]) -> None:
     stored = manifest("sat")
     assert len(stored) == 1013
-    live = {sat.our_name(name): shape for name, shape in stored.items() if name not in sat.DEAD}
+    live = {sat.our_name(name): shape for name, shape in stored.items() if name not in sat.UNUSED}
     assert live == full_size[1]
     assert {sat.sat_name(name) for name in full_size[1]} == set(stored) - {POSITION_TABLE, SAT_BUFFER}
 

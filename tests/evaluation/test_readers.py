@@ -217,7 +217,7 @@ CHOICE = {"image": "a.png", "question": "what?", "options": ["a", "b"], "answer"
         (read_questions, {**QUESTION, "image": ["a.png", "b.png"]}, "it has 2 images, and one is needed"),
         (read_questions, {**QUESTION, "question": {}}, "question is '{}', which is not a text"),
         (read_yes_no_questions, {**QUESTION, "answer": "perhaps"}, "its answer 'perhaps' is neither yes nor no"),
-        (read_choices, {**CHOICE, "answer": "E"}, "its answer 'E' is none of its 2 options"),
+        (read_choices, {**CHOICE, "answer": "E"}, "its answer 'E' is not among its 2 options"),
         (read_choices, {**CHOICE, "answer": ""}, "its answer is missing"),
         (read_choices, {**CHOICE, "options": ["a"]}, "it has 1 options"),
         (read_choices, 7, "it is not a JSON object"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -138,13 +137,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
 
 
-def test_progress_from_before_the_recipe_was_noted(tmp_path: Path) -> None:
-    (tmp_path / "progress.json").write_text(json.dumps({"stage": 1, "step": 7, "seconds": 2.5}))
-    progress = read_run_state(tmp_path, {})
-    assert progress is not None and (progress.stage, progress.step, progress.seconds) == (1, 7, 2.5)
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"stages": 1}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"stages": 1}', '{"stage": 1, "step": 7, "seconds": 2.5}'])
 def test_broken_progress_costs_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "progress.json").write_text(content)
     with pytest.raises(UsageError, match="is damaged"):

@@ -27,11 +27,11 @@ from fastapi.exceptions import RequestValidationError
 
 import visualglm
 from visualglm.serving import json_body
+from visualglm.serving.api.openai_schema import MAX_PARTS, ChatRequest
+from visualglm.serving.api.upstream_api import UpstreamRequest
 from visualglm.serving.app import ServerSettings, create_app
 from visualglm.serving.error_responses import MAX_MESSAGE, printable
 from visualglm.serving.listener import READ_BYTES, BoundedConnection
-from visualglm.serving.openai_schema import MAX_PARTS, ChatRequest
-from visualglm.serving.upstream_api import UpstreamRequest
 
 CHAT = "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}

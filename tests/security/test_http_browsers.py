@@ -19,8 +19,8 @@ from starlette.responses import PlainTextResponse
 
 from visualglm.serving import listener
 from visualglm.serving.app import ServerSettings
-from visualglm.serving.middleware import BODIES_AT_ONCE, BodyLimitMiddleware, RequestLimit
-from visualglm.serving.same_origin import PROTECTION, SameOriginOnly
+from visualglm.serving.middleware.request_limits import BODIES_AT_ONCE, BodyLimitMiddleware, RequestLimit
+from visualglm.serving.middleware.same_origin import PROTECTION, SameOriginOnly
 
 from ..serving.conftest import PLAIN, Server, asked, serve
 

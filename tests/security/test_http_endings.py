@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs visualglm[serve]")
 
 from visualglm.serving.listener import drop_cancelled
-from visualglm.serving.middleware import BodyLimitMiddleware
+from visualglm.serving.middleware.request_limits import BodyLimitMiddleware
 
 
 def test_half_a_body_reaches_nobody() -> None:

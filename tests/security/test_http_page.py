@@ -23,7 +23,7 @@ from fastapi import FastAPI
 
 import visualglm
 from visualglm.serving.app import ServerSettings, create_app
-from visualglm.serving.static_page import page_files
+from visualglm.serving.web.static_page import page_files
 
 from ..serving.conftest import SAMPLES, Server, serve
 

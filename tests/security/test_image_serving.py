@@ -18,9 +18,9 @@ import uvicorn
 import visualglm
 from visualglm.preprocessing.prompt import Turn
 from visualglm.serving.app import ServerSettings, create_app
-from visualglm.serving.engine import Engine, QueueFullError
-from visualglm.serving.job import QueueTimeoutError
-from visualglm.serving.limits import EngineLimits
+from visualglm.serving.engine.engine import Engine, QueueFullError
+from visualglm.serving.engine.job import QueueTimeoutError
+from visualglm.serving.engine.limits import EngineLimits
 from visualglm.serving.metrics import Metrics
 
 from .image_attacks import ATTACKS
@@ -74,7 +74,7 @@ def test_decoding_counts_into_the_requests_time(child: list[str], engine: Callab
 def test_shutting_down_ends_the_decoding(
     child: list[str], engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("visualglm.serving.engine.CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr("visualglm.serving.engine.engine.CLOSING_SECONDS", 0.2)
 
     async def work(started: Engine) -> None:
         waiting = [asyncio.ensure_future(answer(started, bytes([number]))) for number in range(3)]

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from visualglm.errors import UsageError
-from visualglm.serving.allowed_origins import parse_origins
 from visualglm.serving.listener import add_request_id
+from visualglm.serving.middleware.allowed_origins import parse_origins
 
 from .conftest import PLAIN, Server, asked
 

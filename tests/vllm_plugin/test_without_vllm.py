@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from visualglm.cli.serve import ServerAddress
-from visualglm.serving.static_page import CONTENT_POLICY
+from visualglm.serving.web.static_page import CONTENT_POLICY
 from visualglm.vllm_plugin.server import (
     KEYS_VARIABLE,
     ORIGINS_VARIABLE,

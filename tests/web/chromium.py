@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 import visualglm
 from visualglm.serving.app import ServerSettings, create_app
-from visualglm.serving.job import Job
+from visualglm.serving.engine.job import Job
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SAMPLES = {file.stem: file for file in (visualglm.packed_model() / "samples").glob("*.png")}

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import visualglm
-from visualglm.serving.engine import QueueFullError
+from visualglm.serving.engine.engine import QueueFullError
 
 from .chromium import SAMPLES, PageServer, answers, ask, expect_answer
 

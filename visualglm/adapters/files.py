@@ -1,4 +1,4 @@
-"""Files of an adapter: PEFT's layout, and the description of the base model.
+"""Files of an adapter, read and written: PEFT's layout, and the description of the base model.
 
     adapter_config.json, adapter_model.safetensors   PEFT's (older: adapter_model.bin); other programs read them, too
     base.json                                        the base's name, sizes and fingerprint, and the step
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoints import Checkpoint, local_folder, open_checkpoint
@@ -60,8 +61,8 @@ def base_of(name_or_dir: str | Path) -> Base:
     config = checkpoint.config
     sizes = config.num_layers, config.hidden_size, config.vocab_size
     quantized = getattr(config, "quantization_config", None) is not None
-    rest = fingerprint(checkpoint, QUANTIZABLE)
-    return Base(str(name_or_dir), fingerprint(checkpoint), *sizes, beside_weights=rest, quantized=quantized)
+    rest = digest_weights(checkpoint, QUANTIZABLE)
+    return Base(str(name_or_dir), digest_weights(checkpoint), *sizes, beside_weights=rest, quantized=quantized)
 
 
 def is_quantized(name_or_dir: str | Path) -> bool:
@@ -69,7 +70,7 @@ def is_quantized(name_or_dir: str | Path) -> bool:
     return getattr(open_checkpoint(local_folder(name_or_dir)).config, "quantization_config", None) is not None
 
 
-def fingerprint(checkpoint: Checkpoint, left_out: re.Pattern[str] | None = None) -> str:
+def digest_weights(checkpoint: Checkpoint, left_out: re.Pattern[str] | None = None) -> str:
     """Return 16 hex digits from a sample of every weight, except those whose names match `left_out`."""
     digest = hashlib.sha256()
     for name in sorted(name for name in checkpoint.tensors if not name.startswith(NOT_COMPARED)):
@@ -117,7 +118,6 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
 def read_adapter_weights(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Read an adapter's weights by PEFT's names, for a model of that dtype.
 
-
     Raises:
         CheckpointError: the file is damaged, or a tensor is not of finite floating-point values, also in `dtype`.
     """
@@ -161,7 +161,12 @@ def read_base(folder: Path) -> Base | None:
         ) from error
 
 
-def write_base(folder: Path, base: Base) -> None:
+def write_adapter(folder: Path, config: Any, tensors: dict[str, Tensor], base: Base) -> None:
+    """Write an adapter: PEFT's configuration, the tensors by PEFT's names, and the description of the base."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.base_model_name_or_path = base.name
+    config.save_pretrained(str(folder))
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / BASE).write_text(json.dumps(asdict(base), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -129,7 +129,7 @@ def inject(model: Any, config: Any, name: str) -> Any:
 
     for module in model.modules():
         if isinstance(module, QuantizedLinear):
-            module.restore()  # PEFT puts its matrices where `weight` lies, and an arranged one lies nowhere
+            module.restore()  # PEFT puts its matrices on the device of `weight`, and an arranged weight is on none
     config._register_custom_module({QuantizedLinear: Linear})  # which never looks at the weight, unless it is DoRA's
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are intended

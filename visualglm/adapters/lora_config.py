@@ -29,6 +29,8 @@ KEPT = (
     *("r", "lora_alpha", "target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern"),
     *("layers_to_transform", "layers_pattern", "bias", "lora_bias", "fan_in_fan_out", "use_rslora", "use_dora"),
 )
+SELECTING = ("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
+"""Settings that select the adapted modules."""
 BIASES = ("none", "all", "lora_only")
 FLAGS = ("lora_bias", "fan_in_fan_out", "use_rslora", "use_dora")
 IGNORED = (
@@ -53,8 +55,10 @@ def stored_lora(model: Any, folder: Path, tensors: Mapping[str, Tensor]) -> Any:
     match = _Matcher(folder)
     names = [name for name, _ in _bare_modules(model)]
     if isinstance(raw.get("target_modules"), str):
-        raw["target_modules"] = _exactly([name for name in names if match(raw["target_modules"], name)])
-    targets = [name for name in names if check_target_module_exists(LoraConfig(**_where(raw)), name)]
+        matching = [name for name in names if match(raw["target_modules"], name)]
+        raw["target_modules"] = "|".join(map(re.escape, matching)) or "(?!)"  # exactly these names, or nothing
+    selecting = {key: raw[key] for key in SELECTING if key in raw}
+    targets = [name for name in names if check_target_module_exists(LoraConfig(**selecting), name)]
     for pattern in ("rank_pattern", "alpha_pattern"):
         raw[pattern] = _by_name(raw.get(pattern) or {}, targets, match)
     config = LoraConfig(**raw, inference_mode=True)
@@ -95,12 +99,6 @@ def _known_settings(stored: dict[str, Any], folder: Path) -> dict[str, Any]:
     return raw
 
 
-def _where(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that select the adapted modules."""
-    keys = ("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
-    return {key: raw[key] for key in keys if key in raw}
-
-
 def _bare_modules(model: Any) -> Iterator[tuple[str, nn.Module]]:
     """Yield the model's own modules, without those of PEFT's layers."""
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -121,11 +119,6 @@ def _by_name(table: dict[str, float], targets: list[str], match: _Matcher) -> di
         if key is not None:
             table_by_name[re.escape(name)] = table[key]
     return table_by_name
-
-
-def _exactly(names: list[str]) -> str:
-    """Return an expression that matches exactly these names, or nothing if there are none."""
-    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def _require_rank(name: str, module: Any, rank: Any, tensors: Mapping[str, Tensor]) -> None:

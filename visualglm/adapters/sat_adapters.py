@@ -15,7 +15,7 @@ from ..checkpoints import Checkpoint, local_folder, open_checkpoint
 from ..errors import CheckpointError, UsageError
 from ..hub.local_folder import SAT_WEIGHTS
 from ..network.prefix_tuning import PrefixMixin
-from .files import QUANTIZABLE, fingerprint, is_quantized, split_step
+from .files import QUANTIZABLE, digest_weights, is_quantized, split_step
 from .lora import fill, inject, low_rank_config, ranks_of
 from .peft_layers import rollback_on_error
 from .prefix_adapter import filled_prefix
@@ -53,7 +53,7 @@ def open_sat_folder(folder: Path, model_name: str) -> Checkpoint:
     changed += [QUANTIZABLE.pattern] if is_quantized(model_name) else []
     left_out = re.compile("|".join(changed))
     base = open_checkpoint(local_folder(model_name))
-    if fingerprint(checkpoint, left_out) != fingerprint(base, left_out):
+    if digest_weights(checkpoint, left_out) != digest_weights(base, left_out):
         raise CheckpointError(
             f"{folder} was fine-tuned on another model than {model_name}. Give --model the one it was trained on, or "
             f"open the folder as a model, which it holds too (--model {folder})."

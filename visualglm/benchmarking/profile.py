@@ -61,14 +61,11 @@ def _parts(call: Callable[[], Any], count: int) -> dict[str, float]:
         profiled_whole = sum(timed_alone(call)[1] for _ in range(count))
     shares = dict.fromkeys([*PARTS, OTHERS], 0.0)
     for event in profiled.key_averages():
-        shares[_part_of(event.key)] += event.self_cpu_time_total / 1e6 / profiled_whole
+        name = event.key.split("::")[-1]
+        part = next((part for part, beginnings in PARTS.items() if name.startswith(beginnings)), OTHERS)
+        shares[part] += event.self_cpu_time_total / 1e6 / profiled_whole
     shares[BETWEEN] = 1 - sum(shares.values())
     return {"whole": whole, **{name: share * whole for name, share in shares.items()}}
-
-
-def _part_of(operator: str) -> str:
-    name = operator.split("::")[-1]
-    return next((part for part, beginnings in PARTS.items() if name.startswith(beginnings)), OTHERS)
 
 
 def _generated(model: VisualGLMForConditionalGeneration, ids: Tensor, image_embeds: Tensor, tokens: int) -> float:

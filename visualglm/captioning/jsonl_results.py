@@ -173,7 +173,7 @@ def acquire_lock(path: Path) -> io.FileIO:
 
 
 def release_lock(path: Path, file: io.FileIO) -> None:
-    """Delete the lock's file and let go of it."""
+    """Delete the lock file and release the lock."""
     with contextlib.suppress(OSError):  # Windows does not delete an open file
         _lock_name(path).unlink()
     file.close()

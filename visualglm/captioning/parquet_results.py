@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -124,7 +124,10 @@ def write_part(staging: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
     """
     pyarrow = arrow()
     fields = [(column, pyarrow.string() if column in TEXTS else pyarrow.int64()) for column in COLUMNS]
-    table = pyarrow.Table.from_pylist([_encodable_row(row.items()) for row in rows], schema=pyarrow.schema(fields))
+    stored = [
+        {name: encodable(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
+    ]
+    table = pyarrow.Table.from_pylist(stored, schema=pyarrow.schema(fields))
     draft = staging / f"{uuid.uuid4().hex}.parquet"
     with explain_write_errors(staging.parent / name):
         try:
@@ -141,7 +144,3 @@ def write_part(staging: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
         finally:
             draft.unlink(missing_ok=True)
         sync_folder(staging.parent)
-
-
-def _encodable_row(row: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: encodable(value) if isinstance(value, str) else value for name, value in row}

@@ -34,9 +34,9 @@ class Checkpoint:
     """One checkpoint on disk.
 
     `tensors`: all tensors of the model, without `lm_head.weight` if the file's equals the word embeddings (then
-    `config.tie_word_embeddings` is true). `dead`: tensors in the files that no network reads (sat's position table,
+    `config.tie_word_embeddings` is true). `unused`: tensors in the files that no network reads (sat's position table,
     rotary buffers), under the file's names, so that converting there and back is the identity. `raw_config` is the
-    unchanged configuration file. `sat_lora` is the LoRA of a sat file that was not merged, by weight name.
+    unchanged configuration file. `low_rank` is the LoRA of a sat file that was not merged, by weight name.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class Checkpoint:
     config: VisualGLMConfig
     tensors: Mapping[str, LazyTensor]
     raw_config: Mapping[str, Any]
-    dead: Mapping[str, LazyTensor] = field(default_factory=dict)
+    unused: Mapping[str, LazyTensor] = field(default_factory=dict)
     low_rank: Mapping[str, LowRank] = field(default_factory=dict)
 
     @property

@@ -64,7 +64,8 @@ class MemoryEstimate:
 
 def dummy_checkpoint(config: VisualGLMConfig) -> Checkpoint:
     """Return a float16 checkpoint that is not on disk, to estimate what its download would need."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in _empty(config).state_dict().items()}
+    state = empty_model(VisualGLMNetwork, config).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if config.tie_word_embeddings:
         shapes.pop("lm_head.weight", None)
     tensors = {name: LazyTensor(shape, torch.float16, _nothing) for name, shape in shapes.items()}
@@ -109,10 +110,6 @@ def _bytes(tensors: Mapping[str, LazyTensor], dtype: torch.dtype, start: str, wi
         return tensor.nbytes if kept else math.prod(tensor.shape) * dtype.itemsize
 
     return sum(size(*item) for item in tensors.items() if item[0].startswith(start) and not item[0].startswith(without))
-
-
-def _empty(config: VisualGLMConfig) -> torch.nn.Module:
-    return empty_model(VisualGLMNetwork, config)
 
 
 def _nothing() -> torch.Tensor:

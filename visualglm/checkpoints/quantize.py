@@ -80,7 +80,7 @@ def plan_from_flags(
 
     Raises:
         QuantizationError: an unsupported format.
-        UsageError: only one of the latter two was given, the vocabulary in other than 8 bits, or text is no number.
+        UsageError: only one of the latter two was given, the vocabulary in other than 8 bits, or text is not a number.
     """
     bits = _parse_bits(quantize)
     if bits is not None:
@@ -224,11 +224,9 @@ class QuantizeOnce:
     def take(self, index: int) -> Tensor:
         with self.lock:
             if index not in self.waiting:
-                self.waiting = dict(enumerate(self._made()))
+                try:
+                    made = quantize_weight(self.source.read(), *self.form)
+                except QuantizationError as error:
+                    raise CheckpointError(f"{self.name} cannot be quantized: {error}") from error
+                self.waiting = dict(enumerate(made))
             return self.waiting.pop(index)
-
-    def _made(self) -> tuple[Tensor, Tensor]:
-        try:
-            return quantize_weight(self.source.read(), *self.form)
-        except QuantizationError as error:
-            raise CheckpointError(f"{self.name} cannot be quantized: {error}") from error

@@ -53,7 +53,7 @@ class CheckpointFlags(options.OptionGroup):
     max_shard_size: MaxShardSize = "3.5GB"
 
     def check(self) -> None:
-        """Refuse a size that is none, before torch is imported.
+        """Refuse an invalid size before torch is imported.
 
         Raises:
             UsageError: `--max-shard-size` is not a size.

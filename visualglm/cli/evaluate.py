@@ -153,14 +153,11 @@ def format_results(results: dict[str, Any]) -> str:
         lines.append(f"{results['unanswered']} rows have no answer and count as wrong:")
         lines += [f"  {error}" for error in results["errors"]]
     for name, entry in results["metrics"].items():
-        lines.append(f"{name:24} {_format(entry)}   n = {entry['n']}")
+        figure = "undefined"
+        if entry["value"] is not None:
+            figure = f"{entry['value']:.3f}  [{entry['low']:.3f}, {entry['high']:.3f}]"
+        lines.append(f"{name:24} {figure}   n = {entry['n']}")
     return "\n".join(lines)
-
-
-def _format(entry: dict[str, Any]) -> str:
-    if entry["value"] is None:
-        return "undefined"
-    return f"{entry['value']:.3f}  [{entry['low']:.3f}, {entry['high']:.3f}]"
 
 
 def report_progress(finished: int, known: int) -> None:

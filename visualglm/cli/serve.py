@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import UsageError, require_extra
-from ..serving.allowed_origins import parse_origins
-from ..serving.limits import EngineLimits
+from ..serving.engine.limits import EngineLimits
+from ..serving.middleware.allowed_origins import parse_origins
 from . import options
 from .grouped_help import model_option, performance_option, server_option
 from .model_name import is_packed, print_notice, served_name
@@ -82,7 +82,7 @@ class ServerAddress:
     @property
     def trusted_hosts(self) -> tuple[str, ...]:
         """Return the Host names to accept. On loopback without keys only its own names, against DNS rebinding."""
-        from ..serving.middleware import LOOPBACK_NAMES
+        from ..serving.middleware.same_origin import LOOPBACK_NAMES
 
         if self.keys or not is_loopback(self.host):
             return ("*",)

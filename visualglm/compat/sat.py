@@ -102,7 +102,8 @@ class VisualGLMModel(VisualGLMForConditionalGeneration):
         """
         folder, given, options = _load_options(name, args, home_path, kwargs)
         model = cls._load_folder(folder, given, options)
-        return model, _returned_arguments(model, given, overwrite_args)
+        fields = {**vars(given), **sat_arguments(model.config), **(overwrite_args or {})}  # the last wins, as in sat
+        return model, argparse.Namespace(**{"device": str(model.device), **fields})
 
     @classmethod
     def _load_folder(cls, folder: Path, given: argparse.Namespace, options: dict[str, Any]) -> Any:
@@ -180,12 +181,6 @@ def _device(args: argparse.Namespace) -> str:
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     return f"cuda:{device}" if isinstance(device, int) else str(device)
-
-
-def _returned_arguments(model: Any, given: argparse.Namespace, overwrite: dict[str, Any] | None) -> argparse.Namespace:
-    """Update the given arguments with the checkpoint's configuration, then with `overwrite`, as sat does."""
-    fields = {**vars(given), **sat_arguments(model.config), **(overwrite or {})}
-    return argparse.Namespace(**{"device": str(model.device), **fields})
 
 
 def quantize(model: Any, weight_bit_width: int) -> Any:

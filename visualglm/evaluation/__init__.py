@@ -1,1 +1,1 @@
-"""Evaluation: drawn scenes, batch answering, answer matching, confidence intervals."""
+"""Evaluation: tasks, readers of public files, drawn scenes, scores with intervals, comparisons, reports."""

@@ -84,19 +84,16 @@ def is_right(exchange: QAPair, answer: str) -> bool:
 def same_fact(task: str, zh: str, en: str) -> bool:
     """Return True if a Chinese and an English answer state the same fact."""
     pair: tuple[tuple[Language, str], ...] = (("zh", zh), ("en", en))
-    indices = [_index(facts(task, language), stated_fact(task, language, answer)) for language, answer in pair]
+    stated = [(facts(task, language), stated_fact(task, language, answer)) for language, answer in pair]
+    indices = [options.index(fact) if fact in options else -1 for options, fact in stated]
     return indices[0] == indices[1] != -1
 
 
 def named_kind(answer: str, language: Language) -> Kind | None:
     """Return the one kind that an answer names by any of its names, else None; the longest name wins (hot dog)."""
     names = _names(language)
-    found = {names[name] for name in _name_pattern(language).findall(_normalize_answer(answer, language))}
+    found = {names[name] for name in _name_pattern(language).findall(_modifiers(language).sub("", answer))}
     return found.pop() if len(found) == 1 else None
-
-
-def _index(options: tuple[str, ...], fact: str | None) -> int:
-    return options.index(fact) if fact in options else -1
 
 
 def _yes_or_no(answer: str) -> str | None:
@@ -146,7 +143,3 @@ def _modifiers(language: Language) -> re.Pattern[str]:
     colours = "|".join(colour.key for colour in COLOURS)
     coloured = [re.escape(name) for name in _names("en") if re.match(f"(?:{colours}) ", name)]
     return re.compile(rf"\b(?!(?:{'|'.join(coloured)})\b)(?:{colours}) (?=\w)")
-
-
-def _normalize_answer(answer: str, language: Language) -> str:
-    return _modifiers(language).sub("", answer)

@@ -109,13 +109,9 @@ def describe_data(evaluation: Evaluation, examples: Examples) -> dict[str, Any]:
     named = files if source.data.is_dir() else [source.data]
     digest = hashlib.sha256()
     for path in [*named, *([source.answers] if source.answers else [])]:
-        _add(path, digest)
+        try:
+            with open_regular(path) as file:
+                hashlib.file_digest(file, lambda: digest)  # type: ignore[arg-type]
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read ({error.strerror}). Check the path and the rights.") from error
     return {"name": source.data.name, "sha256": digest.hexdigest(), "limit": evaluation.limit}
-
-
-def _add(path: Path, digest: Any) -> None:
-    try:
-        with open_regular(path) as file:
-            hashlib.file_digest(file, lambda: digest)  # type: ignore[arg-type]
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}). Check the path and the rights.") from error

@@ -6,12 +6,10 @@ import html
 from collections.abc import Sequence
 from itertools import islice
 
-from PIL.Image import Image
-
 from ..conversation import VisualGLM
 from ..errors import VisualGLMError
 from ..explanation.drawing import overlay_map
-from ..explanation.explanation import Explanation, describe_deletion
+from ..explanation.explanation import describe_deletion
 from ..preprocessing.images import open_image
 from ..preprocessing.prompt import Language as PromptLanguage
 from ..reporting.html_page import thumbnail
@@ -45,11 +43,8 @@ def _explain_row(model: VisualGLM, row: ScoredRow, asked_in: PromptLanguage, lan
         return f'<section>{said}<p class="wrong">{html.escape(reason)}</p></section>'
     mark = "" if explanation.exceeds_chance else ' class="wrong"'
     figure = f"<p{mark}>{html.escape(describe_deletion(explanation))}</p>"
-    return f"<section>{said}{_images(image, explanation)}{figure}</section>"
-
-
-def _images(image: Image, explanation: Explanation) -> str:
     small = image.copy()
     small.thumbnail((SIDE, SIDE))
     over = overlay_map(small, explanation.explained)
-    return f"<p>{thumbnail(small, 'image', SIDE)} {thumbnail(over, 'map', SIDE)}</p>"
+    images = f"<p>{thumbnail(small, 'image', SIDE)} {thumbnail(over, 'map', SIDE)}</p>"
+    return f"<section>{said}{images}{figure}</section>"

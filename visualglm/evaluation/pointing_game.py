@@ -103,7 +103,8 @@ def _point(
     side = round(maps[METHODS[0]].shape[1] ** 0.5)
     for item, word in named:
         own = patches_of(item, scene, side)
-        other = patches_of(_next(scene, item), scene, side) & ~own if len(scene.items) > 1 else None
+        following = scene.items[(scene.items.index(item) + 1) % len(scene.items)]
+        other = patches_of(following, scene, side) & ~own if len(scene.items) > 1 else None
         statistics = {"chance": (float(own.mean()), 1.0)}
         for method, rows in maps.items():
             strongest = int(rows[list(word.tokens)].mean(0).argmax())
@@ -111,10 +112,6 @@ def _point(
             if other is not None:
                 statistics[f"{method}, other object"] = (float(other.flat[strongest]), 1.0)
         yield PointedObject(f"{scene.seed}/{language}/{item.kind.key}", str(scene.seed), statistics)
-
-
-def _next(scene: Scene, item: SceneItem) -> SceneItem:
-    return scene.items[(scene.items.index(item) + 1) % len(scene.items)]
 
 
 def patches_of(item: SceneItem, scene: Scene, side: int) -> np.ndarray:

@@ -97,14 +97,16 @@ def _metric_plot(results: Mapping[str, Any], metrics: Sequence[Metric], texts: M
 def _metric_table(results: Mapping[str, Any], texts: Mapping[str, str]) -> str:
     heads = [texts[name] for name in ("metric", "value", "interval", "rows", "baseline")]
     rows = (
-        [texts.get(name, name), *_cells(entry), _number(results["baselines"].get(name))]
+        [
+            texts.get(name, name),
+            _number(entry["value"]),
+            f"{_number(entry['low'])} – {_number(entry['high'])}",
+            str(entry["n"]),
+            _number(results["baselines"].get(name)),
+        ]
         for name, entry in results["metrics"].items()
     )
     return table(heads, rows)
-
-
-def _cells(entry: Mapping[str, Any]) -> list[str]:
-    return [_number(entry["value"]), f"{_number(entry['low'])} – {_number(entry['high'])}", str(entry["n"])]
 
 
 def _number(value: float | None) -> str:
@@ -117,7 +119,7 @@ def _facet_tables(results: Mapping[str, Any], texts: Mapping[str, str]) -> Itera
         names = list(dict.fromkeys(name for found in values.values() for name in found))
         labels = [texts.get(name, name) for name in names]
         yield f"<h2>{html.escape(texts['by'].format(facet=facet))}</h2>"
-        columns = [[_short(found.get(name)) for name in names] for found in values.values()]
+        columns = [[_format_interval(found.get(name)) for name in names] for found in values.values()]
         if len(values) <= MOST_COLUMNS:
             yield table([texts["metric"], *values], zip(labels, *columns, strict=True))
         else:
@@ -126,7 +128,7 @@ def _facet_tables(results: Mapping[str, Any], texts: Mapping[str, str]) -> Itera
             yield table([facet, texts["rows"], *labels], ([value, count, *cells] for value, count, cells in rows))
 
 
-def _short(entry: Mapping[str, Any] | None) -> str:
+def _format_interval(entry: Mapping[str, Any] | None) -> str:
     if entry is None or entry["value"] is None:
         return ""
     return f"{entry['value']:.3f} [{_number(entry['low'])}, {_number(entry['high'])}]"

@@ -94,7 +94,7 @@ def read_run(folder: Path) -> StoredRun:
     """Read a folder that `visualglm evaluate` wrote.
 
     Raises:
-        UsageError: it is no such folder, or a file in it is damaged.
+        UsageError: it is not such a folder, or a file in it is damaged.
     """
     rows: dict[str, StoredRow] = {}
     try:

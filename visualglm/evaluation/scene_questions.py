@@ -77,16 +77,13 @@ def _presence(scene: Scene) -> Iterator[SceneQuestion]:
             yield SceneQuestion("presence", str(scene.seed), scene, exchange, case)
 
 
-def _same_question(scene: Scene, kind: str, number: int) -> list[QAPair]:
-    """Ask one question in both languages; empty if the scene does not allow it."""
+def _plain(scene: Scene, test: str, kind: str, number: int) -> Iterator[SceneQuestion]:
+    """Ask one question in both languages; none if the scene does not allow it."""
     made = [exchange_of(kind, scene, language, np.random.default_rng((scene.seed, number))) for language in LANGUAGES]
     exchanges = [exchange for exchange in made if exchange is not None and exchange.task != "absent"]
-    return exchanges if len(exchanges) == len(LANGUAGES) else []
-
-
-def _plain(scene: Scene, test: str, kind: str, number: int) -> Iterator[SceneQuestion]:
-    for exchange in _same_question(scene, kind, number):
-        yield SceneQuestion(test, str(scene.seed), scene, exchange, kind)
+    if len(exchanges) == len(LANGUAGES):
+        for exchange in exchanges:
+            yield SceneQuestion(test, str(scene.seed), scene, exchange, kind)
 
 
 def _counting(scene: Scene) -> Iterator[SceneQuestion]:

@@ -6,7 +6,7 @@ A is the number of answer tokens, Q of queries, N of patches, row by row; every 
 `rollout` multiplies the attention of all layers, averaged over heads, half of each layer being its residual (Abnar and
 Zuidema 2020, arXiv 2005.00928). `gradient` weights every head by the positive part of the gradient of the answer's log
 probability (Chefer, Gur and Wolf 2021, arXiv 2103.15679) in the language model and the Q-Former's cross-attention. The
-attention inside the vision encoder is not followed: a patch means the feature at its place. `deletion.py`
+attention inside the vision encoder is not followed: a patch means the feature at its position. `deletion.py`
 measures whether a map holds.
 """
 

@@ -24,7 +24,7 @@ FRACTIONS = (0.0, 0.25, 1.0)
 """Hidden parts of the image; with `ORDERS` 6 images, each of which costs a pass through encoder and language model."""
 THOROUGH_FRACTIONS = tuple(step / 16 for step in range(17))
 ORDERS, THOROUGH_ORDERS = 4, 20
-"""Random orders."""
+"""Random orders of a usual measurement, and of a thorough one."""
 BATCH = 8
 """Images in one forward pass."""
 SEED = 0
@@ -107,7 +107,7 @@ def hide(pixel_values: Tensor, masks: Tensor) -> Tensor:
 def answer_score(
     network: VisualGLMNetwork, input_ids: Tensor, answer_length: int, tokens: Sequence[int]
 ) -> Callable[[Tensor], Tensor]:
-    """Return the function that scores images: the mean log probability of `tokens`, places in the answer.
+    """Return the function that scores images: the mean log probability of `tokens`, positions in the answer.
 
     `input_ids` [1, T] is the prompt with its answer, whose length is `answer_length`.
     """

@@ -37,7 +37,7 @@ DIGITS = 7
 
 @dataclass(frozen=True)
 class WordMap:
-    """A word, the places of its tokens in the answer, and its map [rows, columns], which sums to 1."""
+    """A word, the positions of its tokens in the answer, and its map [rows, columns], which sums to 1."""
 
     text: str
     tokens: tuple[int, ...]

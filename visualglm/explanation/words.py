@@ -17,7 +17,7 @@ from ..preprocessing.tokenizer import ChatGLMTokenizer
 
 @dataclass(frozen=True)
 class Word:
-    """A word, and the places of its tokens in the answer."""
+    """A word, and the positions of its tokens in the answer."""
 
     text: str
     tokens: tuple[int, ...]
@@ -44,7 +44,7 @@ def words_of(tokenizer: ChatGLMTokenizer, ids: Sequence[int]) -> list[Word]:
 
 
 def find_word(tokenizer: ChatGLMTokenizer, ids: Sequence[int], wanted: str) -> Word:
-    """Return what the answer writes as `wanted`, whatever its case, with the tokens of every place where it stands.
+    """Return what the answer writes as `wanted`, whatever its case, with the tokens of every occurrence.
 
     Raises:
         UsageError: the answer does not contain it; the message lists its words.
@@ -75,7 +75,7 @@ def _characters(tokenizer: ChatGLMTokenizer, ids: Sequence[int]) -> tuple[str, l
 
 
 def _kind(character: str, before: str, after: str) -> str:
-    """Return `chinese`, `letters`, or an empty string for what is no part of a word; "don't" is one word."""
+    """Return `chinese`, `letters`, or an empty string for what belongs to no word; "don't" is one word."""
     if CHINESE.match(character):
         return "chinese"
     joins = character in "'’-" and before.isalnum() and after.isalnum() and not CHINESE.search(before + after)

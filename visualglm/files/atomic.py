@@ -140,12 +140,6 @@ def write_file(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file's content, as `open_replacement` writes."""
-    with source.open("rb") as original, open_replacement(target) as file:
-        shutil.copyfileobj(original, file)
-
-
 def _mode_to_keep(path: Path) -> int | None:
     """Return the permissions of the file at `path`; None if there is no file, or a link."""
     try:

@@ -57,12 +57,12 @@ def checkpoint_to_resume(
 
 def _require_same_run(recipe: Finetuning, output: Path) -> None:
     stored = _read_if_whole(output / RECIPE)
-    if not isinstance(stored, dict) or not isinstance(stored.get(FILES, {}), dict):
+    if not isinstance(stored, dict) or not isinstance(stored.get(FILES), dict):
         raise UsageError(
             f"{output} has no {RECIPE} with the settings of its run. Start a new run with another --output."
         )
     now = json.loads(json.dumps(asdict(recipe)))
-    were, described = stored.get(FILES, {}), _describe_files(recipe)  # earlier versions did not keep FILES
+    were, described = stored[FILES], _describe_files(recipe)
     moved = [
         key
         for key in ("data", "validation", "model", "adapter")
@@ -111,9 +111,9 @@ def read_before(output: Path, asked: list[list[EvalQuestion]]) -> list[list[str]
     """Return the stored answers before training, or None if there are none for the same questions."""
     stored = _read_if_whole(output / BEFORE)
     now = json.loads(json.dumps([[asdict(one) for one in them] for them in asked]))
-    same = isinstance(stored, dict) and stored.get("asked") == now
-    answers = stored.get("answers") if same else stored  # earlier versions kept the answers alone
-    return answers if _has_texts(answers, asked) else None
+    if not isinstance(stored, dict) or stored.get("asked") != now:
+        return None
+    return stored.get("answers") if _has_texts(stored.get("answers"), asked) else None
 
 
 def _has_texts(stored: Any, asked: list[list[EvalQuestion]]) -> bool:

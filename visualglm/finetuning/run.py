@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..adapters.files import Base, base_of
+from ..adapters.files import base_of
 from ..checkpoints import find_vocabulary, local_folder, read_config, resolve_vocabulary
 from ..checkpoints.quantize import plan_of_config
 from ..checkpoints.save_sat import ADAPTER
@@ -91,7 +91,8 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
     model = _load_base(recipe, device)
     words = answer_words(sides, recipe.ptuning.tokens) if recipe.method == "ptuning" else ()
     ready = prepare_for_training(model.model, recipe, base_of(recipe.base_model), words)
-    plan = _make_plan(ready, sides)
+    lengths = [sides.learned.samples.lengths[index] for index in sides.learned.indices]
+    plan = plan_of(ready, lengths, len(sides.held_out) if sides.held_out else 0, world())
     for line in (*plan.lines(), describe_image_handling(recipe)):
         say(line)
     if is_first():
@@ -100,11 +101,6 @@ def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "
         finished = _train(ready, sides, plan, checkpoint).finished
     leave()
     return finished
-
-
-def _make_plan(ready: TrainableModel, sides: DataSplits) -> RunPlan:
-    lengths = [sides.learned.samples.lengths[index] for index in sides.learned.indices]
-    return plan_of(ready, lengths, len(sides.held_out) if sides.held_out else 0, world())
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,10 @@ def run_main_process(job: TrainingJob, model: VisualGLM, say: Say, device: str) 
         say(f"Stopped at step {end.step} and saved. Run the same command with --resume to continue.")
         return False
     if end.weights is not None:
-        model, ready = _load_unsharded(recipe, device, ready.base, end.weights)
+        # the model was sharded: load a whole one with the trained weights
+        model = _load_base(recipe, device)
+        ready = prepare_for_training(model.model, recipe, ready.base)
+        ready.load_weights(end.weights)
     save_result(ready, end.step)
     evaluate_and_report(output, ready, model, asked, before, say)
     return True
@@ -249,16 +248,6 @@ def _train(ready: TrainableModel, sides: DataSplits, plan: RunPlan, checkpoint: 
         )
         without_printing(loop).train(resume_from_checkpoint=checkpoint)
     return TrainingResult(last_step(loop), not interrupt.asked, ready.trained_weights() if sharded else None)
-
-
-def _load_unsharded(
-    recipe: Finetuning, device: str, base: Base, weights: dict[str, Any]
-) -> tuple[VisualGLM, TrainableModel]:
-    """Load the unsharded model with the trained weights."""
-    model = _load_base(recipe, device)
-    ready = prepare_for_training(model.model, recipe, base)
-    ready.load_weights(weights)
-    return model, ready
 
 
 def _compute_features(ready: TrainableModel, sides: DataSplits, file: Path) -> ImageFeatureCache | None:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..adapters.files import WEIGHTS, Base, write_base
+from ..adapters.files import Base, write_adapter
 from ..adapters.lora import inject
 from ..adapters.manager import WRAPPED
 from ..adapters.prefix_adapter import TENSOR, flattened, new_prefix, start_from_words
@@ -116,14 +116,10 @@ class TrainableModel:
             value.copy_(shard_like(weights[name], value))
 
     def save_adapter(self, folder: Path, step: int) -> None:
-        """Write PEFT's two files and the description of the base model."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.config.base_model_name_or_path = self.base.name
-        self.config.save_pretrained(str(folder))
+        """Write the adapter, with the step in the description of its base."""
         tensors = self._adapter_tensors()
         check_finite(tensors, step)
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-        write_base(folder, replace(self.base, step=step))
+        write_adapter(folder, self.config, tensors, replace(self.base, step=step))
 
     def _adapter_tensors(self) -> dict[str, Tensor]:
         if self.recipe.method == "ptuning":

@@ -154,12 +154,8 @@ class JsonlLogCallback(TrainerCallback):
             write_file(self.file, "".join(json.dumps(row) + "\n" for row in rows))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero and logs and not _is_summary(logs):
+        if state.is_world_process_zero and logs and "train_runtime" not in logs:  # the summary at the end has it
             append_line(self.file, json.dumps({"step": state.global_step, **logs}))
-
-
-def _is_summary(logs: dict[str, Any]) -> bool:
-    return "train_runtime" in logs
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:

@@ -58,13 +58,11 @@ def estimate_training_memory(tuned: TrainableModel, tokens: int, processes: int 
     dequantized = _dequantized_bytes(model, recipe, tuned.dtype.itemsize)
     activations = _activation_bytes(model.config, recipe, tokens, tuned.dtype.itemsize, trained)
     one_pass = max(activations + dequantized, STEP * trained // shards)
-    gathered = _gathered_bytes(model.config) if shards > 1 else 0
+    gathered = 0
+    if shards > 1:  # FSDP gathers the word embeddings and one block at one time, in float32
+        config = model.config
+        gathered = int(4 * config.hidden_size * (config.vocab_size + 12 * config.hidden_size))
     return TrainingMemory(weights // shards, trained * (GRADIENT + MOMENTS) // shards, one_pass + gathered)
-
-
-def _gathered_bytes(config: Any) -> int:
-    """Return the bytes of the modules that FSDP gathers at one time: word embeddings and one block, in float32."""
-    return int(4 * config.hidden_size * (config.vocab_size + 12 * config.hidden_size))
 
 
 def _stored_bytes(tensor: Any) -> int:

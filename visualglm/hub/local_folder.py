@@ -115,7 +115,11 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
             "token."
         )
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
-        return _disk(name, error)
+        where = "" if error.filename is None else f": {error.filename}"
+        return (
+            f"{name} cannot be stored in the cache ({error.strerror}{where}). Make room, change the permissions, or "
+            "choose another cache with HF_HOME or cache_dir."
+        )
     failure = next((one for one in (error, error.__cause__) if isinstance(one, HfHubHTTPError)), None)
     if failure is not None:
         reason = (str(failure).splitlines() or ["no reason given"])[0].rstrip(" .")
@@ -123,14 +127,6 @@ def _what_happened(name: str, error: Exception, revision: str | None) -> str:
     return (
         f"{name} is not a folder here, is not in the local cache and the hub cannot be reached. Download it where "
         f"there is a network (`visualglm download {name}`), or give the folder."
-    )
-
-
-def _disk(name: str, error: OSError) -> str:
-    where = "" if error.filename is None else f": {error.filename}"
-    return (
-        f"{name} cannot be stored in the cache ({error.strerror}{where}). Make room, change the permissions, or "
-        "choose another cache with HF_HOME or cache_dir."
     )
 
 

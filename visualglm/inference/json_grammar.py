@@ -3,8 +3,8 @@
     schema -- limits --> JsonGrammar -- processor(): one for each answer --> scores of allowed tokens
 
 llguidance (`[json]`) compiles the schema and walks the grammar; it opens no file and no address. A schema may come from
-a stranger, so its size is bounded here, and the library's own limits bound the work of each step. Answers are read by
-their bytes: the usual decoding changes spaces and punctuation.
+an untrusted client, so its size is bounded here, and the library's own limits bound the work of each step. Answers are
+read by their bytes: the usual decoding changes spaces and punctuation.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ..preprocessing.tokenizer import ChatGLMTokenizer
 MAX_BYTES = 65_536
 MAX_DEPTH = 64
 MAX_FACTOR = 10_000
-"""Of `multipleOf`, without its decimal point: the grammar has a state for each remainder."""
+"""Maximum `multipleOf`, without its decimal point: the grammar has a state for each remainder."""
 MAX_MESSAGE = 300
 """Characters of the library's message."""
 LIMITS = {"max_grammar_size": 100_000, "max_lexer_states": 20_000, "verbose_errors": False}
-"""Of llguidance, below its defaults: a state takes up to 2 kB."""
+"""Limits of llguidance, below its defaults: a state takes up to 2 kB."""
 OPTIONS = {
     "whitespace_flexible": False,
     "item_separator": ", ",
@@ -118,7 +118,7 @@ def _checked_text(schema: Any) -> str:
 def _check_depth(schema: Any) -> None:
     level: list[Any] = [schema]
     for _ in range(MAX_DEPTH):
-        level = [item for value in level for item in _parts(value)]
+        level = [item for value in level for item in _children(value)]
         if not level:
             return
         if len(level) > MAX_BYTES:
@@ -145,7 +145,7 @@ def _close_objects(schema: Any, keyword: str = "") -> Any:
     return closed
 
 
-def _parts(value: Any) -> list[Any]:
+def _children(value: Any) -> list[Any]:
     if isinstance(value, dict):
         _check_factor(value.get("multipleOf"))
         return list(value.values())

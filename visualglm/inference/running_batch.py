@@ -35,7 +35,7 @@ class Batch(Protocol[Row]):
         """Let a row enter; it may end at once."""
 
     def step(self) -> list[Row]:
-        """Go on with all rows; return those that left, because they have ended or were ended."""
+        """Generate one token for every row; return those that left, because they have ended or were ended."""
 
 
 def start_batch(model: VisualGLMNetwork) -> Batch[Row]:

@@ -1,6 +1,6 @@
 """Read the sampling arguments of a dialogue: one meaning in every interface.
 
-Python, the command line, both HTTP APIs and vLLM's defaults all pass what a user gave through `normalize_sampling`.
+Python, the command line, the HTTP APIs and vLLM's defaults all pass what a user gave through `normalize_sampling`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -63,15 +63,9 @@ def in_one_thread(call: Callable[..., Any], *arguments: Any, **keywords: Any) ->
     casts = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
 
     def work() -> Any:
-        with torch.inference_mode(inference), _autocast(casts):
+        with torch.inference_mode(inference), contextlib.ExitStack() as stack:
+            for kind, dtype in casts:
+                stack.enter_context(torch.autocast(kind, dtype))
             return call(*arguments, **keywords)
 
     return GRAPH_THREAD.run(work)
-
-
-@contextlib.contextmanager
-def _autocast(casts: list[tuple[str, torch.dtype]]) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for kind, dtype in casts:
-            stack.enter_context(torch.autocast(kind, dtype))
-        yield

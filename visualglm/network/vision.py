@@ -155,9 +155,9 @@ class ConceptHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """[P, 1280] -> [P, hidden]."""
-        return self.proj(self.chances(pooled).to(pooled))
+        return self.proj(self.probabilities(pooled).to(pooled))
 
-    def chances(self, pooled: Tensor) -> Tensor:
+    def probabilities(self, pooled: Tensor) -> Tensor:
         """Compute the probabilities [P, concepts + 1], float32; the last is that of anything else."""
         return self.classifier(self.down(pooled)).float().softmax(-1)
 

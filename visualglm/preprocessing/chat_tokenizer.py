@@ -34,7 +34,7 @@ class ChatTokenizer(SentencePieceBackend):
         an answer is a training row (`prompt.build_chat_row`). transformers renders other templates.
 
         Raises:
-            PromptError: the messages are no dialogue, have images, or ask for tools, documents or truncation.
+            PromptError: the messages are not a dialogue, have images, or ask for tools, documents or truncation.
             UsageError: an argument is unknown, or `return_assistant_tokens_mask` is given with another template.
         """
         batch = conversation if conversation and isinstance(conversation[0], (list, tuple)) else [conversation]

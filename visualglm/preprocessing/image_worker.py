@@ -12,7 +12,6 @@ import signal
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import AvifImagePlugin, Image
 
@@ -42,7 +41,9 @@ def main() -> None:
     while head := requests.read(REQUEST.size):
         length, height, width, seconds, upstream = REQUEST.unpack(head)
         limit(length, seconds)
-        _reply(replies, *_decoded(requests.read(length), (width, height), upstream))
+        worked, payload = _decoded(requests.read(length), (width, height), upstream)
+        replies.write(REPLY.pack(worked, len(payload)) + payload)
+        replies.flush()
 
 
 def _decoded(content: bytes, size: tuple[int, int], upstream: bool) -> tuple[bool, bytes]:
@@ -51,11 +52,6 @@ def _decoded(content: bytes, size: tuple[int, int], upstream: bool) -> tuple[boo
         return True, image.resize(size, Image.Resampling.BICUBIC).tobytes()
     except ImageError as error:
         return False, str(error).encode("utf-8", "replace")
-
-
-def _reply(replies: BinaryIO, worked: bool, payload: bytes) -> None:
-    replies.write(REPLY.pack(worked, len(payload)) + payload)
-    replies.flush()
 
 
 def _limiter() -> Callable[[int, float], None]:

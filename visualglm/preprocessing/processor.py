@@ -240,7 +240,7 @@ class VisualGLMProcessor(ProcessorMixin):
         `add_generation_prompt` is. transformers renders templates other than ours.
 
         Raises:
-            PromptError: the messages are no dialogue, the question is blank, or it does not fit.
+            PromptError: the messages are not a dialogue, the question is blank, or it does not fit.
             UsageError: an argument is unknown, or `return_assistant_tokens_mask` is given with another template.
             ImageError: an image cannot be opened.
         """

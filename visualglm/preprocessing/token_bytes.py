@@ -1,7 +1,7 @@
 """The bytes that each id of a vocabulary stands for.
 
 Grammars and log probabilities see a text as the bytes of its tokens, exactly as the model wrote them; `decode` changes
-spaces and punctuation. Ids that are no text (control, padding, unknown) have no bytes.
+spaces and punctuation. Ids that are not text (control, padding, unknown) have no bytes.
 """
 
 from __future__ import annotations

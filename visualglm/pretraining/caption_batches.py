@@ -78,7 +78,7 @@ class CaptionBatches(IterableDataset[Batch]):
         return Batch(pixel_values["pixel_values"], blocks_of(asked, pad), captions)
 
     def _row(self, place: int) -> int:
-        """Return the number of the row at a place in the endless order."""
+        """Return the number of the row at a position in the endless order."""
         epoch, index = divmod(place, len(self.rows))
         return self.rows[_shuffled_indices(epoch, len(self.rows))[index]]
 
@@ -86,7 +86,7 @@ class CaptionBatches(IterableDataset[Batch]):
         """Read the image's path and the example of a row.
 
         Raises:
-            RowError: it is no image with a text, or the image is missing.
+            RowError: it is not an image with a text, or the image is missing.
         """
         row = self.file[number]
         try:
@@ -116,7 +116,7 @@ def _example(row: dict[str, Any], rng: random.Random) -> CaptionExample:
     if not languages or "question" in row:
         turns, _ = row_to_turns(row)
         if len(turns) != 1 or not turns[0].answer:
-            raise ValueError("it is no question with one answer; write each turn of a dialogue as a row of its own")
+            raise ValueError("it is not a question with one answer; write each turn of a dialogue as a row of its own")
         return CaptionExample("question", language_of(turns[0].question), turns[0].question, turns[0].answer)
     for language in languages:
         if not isinstance(row[language], str):

@@ -29,10 +29,10 @@ ADVICE = "free disk space or allow writing there, then run the same command agai
 class RunState:
     """Progress of a run: `step` steps and `seconds` of stage `stage` are done; `recipe` holds the `fixed` settings."""
 
-    stage: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    recipe: dict[str, Any] | None = None
+    stage: int
+    step: int
+    seconds: float
+    recipe: dict[str, Any]
 
     def write(self, folder: Path) -> None:
         """Write `progress.json`."""
@@ -41,7 +41,7 @@ class RunState:
     def check_types(self) -> None:
         """Raise `ValueError` unless the values have the types that `write` writes."""
         counts = all(isinstance(count, int) and count >= 0 for count in (self.stage, self.step))
-        recipe = self.recipe is None or (isinstance(self.recipe, dict) and isinstance(self.recipe.get("stages"), list))
+        recipe = isinstance(self.recipe, dict) and isinstance(self.recipe.get("stages"), list)
         if not (counts and isinstance(self.seconds, (int, float)) and recipe):
             raise ValueError("it holds something else than counts and a recipe")
 
@@ -51,10 +51,8 @@ class RunState:
         Raises:
             UsageError: a setting on which the saved weights depend has changed.
         """
-        if self.recipe is None:
-            return  # written by a version that did not store the settings
         started = self.stage + (self.step > 0)
-        saved, now = (_only_started(values, started) for values in (self.recipe, now))
+        saved, now = ({**values, "stages": values["stages"][:started]} for values in (self.recipe, now))
         changed = [name for name in saved if saved[name] != now.get(name)]
         if changed:
             raise UsageError(
@@ -72,10 +70,6 @@ def fixed(recipe: RunConfig) -> dict[str, Any]:
         "start": asdict(recipe.start),
         "stages": [[stage.name, stage.kind] for stage in recipe.stages],
     }
-
-
-def _only_started(values: dict[str, Any], stages: int) -> dict[str, Any]:
-    return {**values, "stages": values["stages"][:stages]}
 
 
 def read_run_state(folder: Path, now: dict[str, Any]) -> RunState | None:

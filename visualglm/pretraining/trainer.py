@@ -274,8 +274,12 @@ class BaseTrainer(ABC, Generic[R]):
         self.stage_index, self.step, self.seconds = progress.stage, progress.step, progress.seconds
         file = self.folder / "model" / "model.safetensors"
         weights = self._load(file)
-        weights = {**self._tied(weights), **weights}
-        self._check_names(file, weights, self.model.state_dict())
+        if self.model.config.tie_word_embeddings and WORD_EMBEDDINGS in weights:  # the file stores only these
+            weights = {LM_HEAD: weights[WORD_EMBEDDINGS], **weights}
+        both = (weights, self.model.state_dict())
+        faults = differences(*({name: tuple(value.shape) for name, value in them.items()} for them in both))
+        if faults:
+            raise self._damaged(file, "; ".join(faults))
         self.model.load_state_dict(weights)
         self.objective.load_state_dict(self._load(self.folder / "throwaway.safetensors"), strict=False)
         return True
@@ -295,19 +299,8 @@ class BaseTrainer(ABC, Generic[R]):
             raise self._damaged(file, f"{broken} holds NaN or infinite values")
         return tensors
 
-    def _check_names(self, file: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-        shapes = ({name: tuple(value.shape) for name, value in them.items()} for them in (found, expected))
-        faults = differences(*shapes)
-        if faults:
-            raise self._damaged(file, "; ".join(faults))
-
     def _damaged(self, file: Path, fault: str) -> UsageError:
         return UsageError(f"{file} is damaged ({fault}). Delete {self.folder} to start over, or give another output.")
-
-    def _tied(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the LM head if it is tied to the word embeddings, since the file then stores only these."""
-        tied = self.model.config.tie_word_embeddings and WORD_EMBEDDINGS in weights
-        return {LM_HEAD: weights[WORD_EMBEDDINGS]} if tied else {}
 
     def log(self, **values: object) -> None:
         """Report the values and append them to the run's log, as one JSON line; only process 0 does."""

@@ -11,9 +11,9 @@ from fastapi import Request
 
 from ..errors import ContextLengthError, PromptError
 from ..preprocessing.chat_messages import messages_to_turns
-from .engine import Engine
+from .engine.engine import Engine
+from .engine.job import Job
 from .image_reader import ImageReader, refuse_long_texts
-from .job import Job
 from .model_ids import ModelIds
 from .request_fields import SamplingFields
 
@@ -43,7 +43,7 @@ class Answering:
         before the request waits for its answer.
 
         Raises:
-            PromptError: the messages are no dialogue, or end with an answer.
+            PromptError: the messages are not a dialogue, or end with an answer.
             ContextLengthError: the question does not fit, or old turns do not and `keep_turns` is set.
             ImageError, QueueFullError, QueueTimeoutError: as `Engine.ask`.
         """

@@ -19,21 +19,24 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from .. import __version__
 from ..conversation import VisualGLM
 from ..preprocessing.prompt import Language
-from . import error_responses, explain_api, messages_api, openai_api, responses_api, upstream_api
-from .allowed_origins import cors_settings
+from . import error_responses
 from .answering import Answering
-from .engine import Engine
+from .api import explain_api, messages_api, openai_api, responses_api, upstream_api
+from .api.model_cards import model_cards
+from .api.openapi_page import add_openapi_page
+from .engine.engine import Engine
+from .engine.limits import EngineLimits
 from .image_reader import ImageReader
-from .limits import EngineLimits
 from .metrics import Metrics, RequestCount
-from .middleware import ApiKeyMiddleware, BodyLimitMiddleware, HeadAsGet, RequestLimit
-from .model_cards import model_cards
+from .middleware.allowed_origins import cors_settings
+from .middleware.api_key import ApiKeyMiddleware
+from .middleware.head_as_get import HeadAsGet
+from .middleware.request_id import RequestId
+from .middleware.request_limits import BodyLimitMiddleware, RequestLimit
+from .middleware.same_origin import SameOriginOnly
 from .model_ids import ModelIds
-from .openapi_page import add_openapi_page
-from .request_id import RequestId
-from .same_origin import SameOriginOnly
-from .static_page import StaticPage
 from .url_fetcher import ImageFetcher
+from .web.static_page import StaticPage
 
 BODY_SECONDS = 60.0
 KEY_SCHEMES = {
@@ -41,7 +44,7 @@ KEY_SCHEMES = {
     "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     "basic": {"type": "http", "scheme": "basic"},
 }
-"""OpenAPI's names of the ways to send a key (middleware.py)."""
+"""OpenAPI's names of the ways to send a key (middleware/api_key.py)."""
 
 
 @dataclass(frozen=True)

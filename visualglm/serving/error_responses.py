@@ -22,11 +22,11 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import AnswerError, ContextLengthError, ImageError, JsonSchemaError, PromptError, VisualGLMError
-from .engine import QueueFullError
-from .job import QueueTimeoutError
+from .engine.engine import QueueFullError
+from .engine.job import QueueTimeoutError
+from .middleware.request_id import current_request_id
 from .model_ids import UnknownModelError
 from .request_fields import RefusedFieldError
-from .request_id import current_request_id
 
 logger = logging.getLogger("visualglm.serving")
 

@@ -103,7 +103,7 @@ def parse(body: bytes, model: type[Model]) -> Model:
     try:
         found = from_json(_with_legal_strings(body.removeprefix(BYTE_ORDER_MARK)), allow_inf_nan=True)
     except ValueError as error:
-        raise _invalid(f"this is no JSON ({_reason(error, body)})") from error
+        raise _invalid(f"this is not JSON ({_describe_fault(error, body)})") from error
     try:
         return model.model_validate(found)
     except ValidationError as error:
@@ -112,8 +112,8 @@ def parse(body: bytes, model: type[Model]) -> Model:
         ) from error
 
 
-def _reason(error: ValueError, body: bytes) -> str:
-    """Return why a body is no JSON, and whether that is since it is no UTF-8."""
+def _describe_fault(error: ValueError, body: bytes) -> str:
+    """Say why a body is not JSON, for example because it is not UTF-8."""
     try:
         body.decode()
     except UnicodeDecodeError as broken:

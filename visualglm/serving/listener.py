@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .request_id import add_request_id
+from .middleware.request_id import add_request_id
 
 resource: ModuleType | None
 try:
@@ -50,7 +50,7 @@ DENSE_READ_BYTES = 512
 slow to parse that ten such connections, at 16 KB a turn, would block all others for seconds.
 """
 SHORT_LINE = 32
-"""Bytes."""
+"""Bytes per line, on average, below which a read counts as one of short lines."""
 
 
 @dataclass(frozen=True)

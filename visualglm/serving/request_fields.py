@@ -26,7 +26,7 @@ LANGUAGE = Literal["auto", "zh", "en"]
 def by_type(kind_of: Callable[[Any], str | None], *kinds: str) -> Discriminator:
     """Build the discriminator of a union; its error message lists the `kinds`."""
     known = ", ".join(map(repr, kinds))
-    message = f"The type is none of {known}"
+    message = f"The type is not one of {known}"
     return Discriminator(kind_of, custom_error_type="unknown_kind", custom_error_message=message)
 
 

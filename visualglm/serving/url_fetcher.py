@@ -66,9 +66,8 @@ class ImageFetcher:
             except ImageError:
                 raise
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise ImageError(
-                    f"{_shown(parts)} cannot be fetched ({_reason(error)}). Send the image itself."
-                ) from error
+                reason = "it took too long" if isinstance(error, TimeoutError) else type(error).__name__
+                raise ImageError(f"{_shown(parts)} cannot be fetched ({reason}). Send the image itself.") from error
             if content is not None:
                 return content
         raise ImageError(f"{_shown(parts)} redirects more than {self.redirect_limit} times. Send the image itself.")
@@ -234,9 +233,3 @@ def _left(deadline: float) -> float:
 def _shown(parts: SplitResult) -> str:
     """Format a URL for a message: without query, which may hold a key, and user name."""
     return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"[:120]
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "it took too long"
-    return type(error).__name__

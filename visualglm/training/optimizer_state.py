@@ -12,7 +12,8 @@ from torch.distributed.tensor import DTensor
 def moments(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     """Copy Adam's state, of a sharded parameter this process's shard; keys are `PARAMETER/STATE`: `.../exp_avg`."""
     states = ((name, key, value) for name, p in named.items() for key, value in optimizer.state.get(p, {}).items())
-    return {f"{name}/{key}": _local_shard(value).contiguous().clone() for name, key, value in states}
+    local = ((name, key, value.to_local() if isinstance(value, DTensor) else value) for name, key, value in states)
+    return {f"{name}/{key}": value.contiguous().clone() for name, key, value in local}
 
 
 def restore(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter], saved: dict[str, Tensor]) -> None:
@@ -21,10 +22,6 @@ def restore(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter], sa
         name, _, key = path.rpartition("/")
         parameter = named[name]
         optimizer.state[parameter][key] = value if key == "step" else _shard_like_parameter(value, parameter)
-
-
-def _local_shard(value: Tensor) -> Tensor:
-    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def _shard_like_parameter(part: Tensor, parameter: Any) -> Tensor:

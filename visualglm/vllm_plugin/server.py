@@ -24,11 +24,11 @@ from ..checkpoints.load import GENERATION_CONFIG
 from ..errors import UsageError
 from ..files.json_object import read_object
 from ..inference.sampling_arguments import normalize_sampling
-from ..serving.allowed_origins import cors_settings
 from ..serving.error_responses import error_reply
-from ..serving.middleware import LOOPBACK_NAMES, ApiKeyMiddleware
-from ..serving.same_origin import PROTECTION, SameOriginOnly
-from ..serving.static_page import StaticPage
+from ..serving.middleware.allowed_origins import cors_settings
+from ..serving.middleware.api_key import ApiKeyMiddleware
+from ..serving.middleware.same_origin import LOOPBACK_NAMES, PROTECTION, SameOriginOnly
+from ..serving.web.static_page import StaticPage
 from .supported_checkpoints import LanguageAdapter
 
 OVERRIDES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")

@@ -17,7 +17,8 @@ def main() -> None:
     try:
         _build(arguments.recipe)
     except VisualGLMError as error:
-        sys.exit(_report(error))
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def _build(path: str) -> None:
@@ -29,11 +30,6 @@ def _build(path: str) -> None:
 
     summary = build(read_album_recipe(path))
     print(f"{summary['images']} images:", ", ".join(f"{name} {n}" for name, n in sorted(summary["splits"].items())))
-
-
-def _report(error: VisualGLMError) -> int:
-    print(error, file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def unseen_concepts(images: Iterable[Placed], eligible: set[str], splits: Splits
 
 def split(images: list[Placed], unseen: set[str], splits: Splits) -> list[str]:
     """Assign one split per image; `dropped` for a test image that is a near-duplicate of a training image."""
-    places = [_first_place(image, unseen) for image in images]
+    places = ["unseen_concept" if image.role == "train" and image.concept in unseen else image.role for image in images]
     for name, share in (("held_out", splits.held_out), ("validation", splits.validation)):
         _hold_out(images, places, name, share, splits)
     trained = {image.cluster for image, place in zip(images, places, strict=True) if place == "train"}
@@ -52,10 +52,6 @@ def split(images: list[Placed], unseen: set[str], splits: Splits) -> list[str]:
 def _lot(splits: Splits, draw: str, name: str) -> str:
     """Return a pseudo-random value of a name; other concepts and images do not change it."""
     return hashlib.sha256(f"{splits.seed}/{draw}/{name}".encode()).hexdigest()
-
-
-def _first_place(image: Placed, unseen: set[str]) -> str:
-    return "unseen_concept" if image.role == "train" and image.concept in unseen else image.role
 
 
 def _hold_out(images: list[Placed], places: list[str], name: str, share: float, splits: Splits) -> None:

@@ -97,14 +97,11 @@ def evaluate_dialogues(
         every = [s.asked for s in spoken if s.asked.exchange.language == language]
         first = [s.before_right for s in spoken if s.asked.exchange.language == language]
         entry |= {"after any answer": _share(every), "first answer": fraction_of(first)}
-        entry["later questions"] = _by_task([s.asked for s in later if s.asked.exchange.language == language])
+        again = [s.asked for s in later if s.asked.exchange.language == language]
+        entry["later questions"] = {task: _share([a for a in again if a.exchange.task == task]) for task in LATER}
         table[language] = entry
     return table, spoken
 
 
 def _share(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
     return dict(fraction_of([is_right(a.exchange, a.answer) for a in rows]))
-
-
-def _by_task(rows: Sequence[AskedQuestion]) -> dict[str, Any]:
-    return {task: _share([a for a in rows if a.exchange.task == task]) for task in LATER}

@@ -129,7 +129,10 @@ def page(cards: Sequence[Card], title: str) -> str:
     for part, heading in TITLES.items():
         these = [card for card in cards if card.part == part]
         if these:
-            right = ", ".join(f"{language} {_right(these, language)} of {len(these)}" for language in LANGUAGES)
+            right = ", ".join(
+                f"{language} {sum(card.told[language].right for card in these)} of {len(these)}"
+                for language in LANGUAGES
+            )
             parts.append(f"<h2>{heading}</h2><p>right: {right}</p><div class=row>{''.join(map(_figure, these))}</div>")
     style = (
         "body{font:14px sans-serif;margin:2em;max-width:1200px}.row{display:flex;flex-wrap:wrap;gap:12px}"
@@ -138,10 +141,6 @@ def page(cards: Sequence[Card], title: str) -> str:
     )
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
     return f"{head}<h1>{title}</h1>{''.join(parts)}</html>\n"
-
-
-def _right(cards: Sequence[Card], language: Language) -> int:
-    return sum(card.told[language].right for card in cards)
 
 
 def _figure(card: Card) -> str:

@@ -87,7 +87,9 @@ SURE: Words = {
 
 def block(figures: Figures, language: Language) -> str:
     """Build the text between the marks: goals, other tasks, notes."""
-    notes = [NOTES[language].format(date=figures["date"], sha=figures["weights_sha256"], scenes=_scenes(figures))]
+    notes = [
+        NOTES[language].format(date=figures["date"], sha=figures["weights_sha256"], scenes=figures["drawn"]["scenes"])
+    ]
     notes.append(_leaks(figures, language))
     names = figures.get("names", {})
     if names:
@@ -144,10 +146,6 @@ def _later(figures: Figures, language: Language) -> Iterator[str]:
             for asked in ("zh", "en")
         ]
         yield "| " + " | ".join([after[language].format(names[task][language]), *cells]) + " |"
-
-
-def _scenes(figures: Figures) -> int:
-    return int(figures["drawn"]["scenes"])
 
 
 def _neighbour(names: Figures, language: Language) -> str:

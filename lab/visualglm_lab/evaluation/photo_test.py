@@ -209,7 +209,8 @@ def _answers(model: VisualGLM, photos: Sequence[Photo], seen: EncodedImages) -> 
     told = answer_all(model, asked, seen.embeds)
     faults = [fault_of_form(a.answer, a.exchange.language) for a in told]
     people = [a for a in told if photos[a.image].is_person]
-    animals = [a for a in people if _is_animal(named_kind(a.answer, a.exchange.language))]
+    named = [named_kind(a.answer, a.exchange.language) for a in people]
+    animals = [kind for kind in named if kind is not None and kind.category == "animal"]
     examples = [f"{a.exchange.question} {a.answer}" for a, fault in zip(told, faults, strict=True) if fault][:10]
     return {
         "n": len(told),
@@ -223,10 +224,6 @@ def _answers(model: VisualGLM, photos: Sequence[Photo], seen: EncodedImages) -> 
 
 def _language(text: str) -> Language:
     return next(language for language in get_args(Language) if language == text)
-
-
-def _is_animal(kind: Kind | None) -> bool:
-    return kind is not None and kind.category == "animal"
 
 
 def fault_of_form(answer: str, language: Language) -> str:

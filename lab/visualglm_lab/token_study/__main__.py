@@ -23,7 +23,10 @@ def main(arguments: Sequence[str]) -> int:
         if options.check:
             _check(plan)
         else:
-            _run(plan)
+            from .study import run_study
+
+            run_study(plan)
+            print(f"{plan.results} is written.")
     except VisualGLMError as error:
         print(error, file=sys.stderr)
         return 2
@@ -37,13 +40,6 @@ def _check(plan: StudyConfig) -> None:
     for job, seconds in found.items():
         print(f"{job.name}: {getattr(plan, job.stage).steps} steps, {seconds / 60:.1f} minutes of one core")
     print(f"in all {sum(found.values()) / 60:.0f} minutes of one core, {plan.processes} processes")
-
-
-def _run(plan: StudyConfig) -> None:
-    from .study import run_study
-
-    run_study(plan)
-    print(f"{plan.results} is written.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Draw the figures of the study from its results, in the look of the reports.
 
-Run: `python -m visualglm_lab.token_study.figures RESULTS.json FOLDER`; the folders of the runs hold the pictures.
+Run: `python -m visualglm_lab.token_study.figures RESULTS.json FOLDER`; the folders of the runs hold the images.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def draw_losses(axes: Axes, results: dict[str, Any], language: Language) -> None
 
 
 def picture_rows(results: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Read the strips of pictures: originals, then reconstructions and drawings of each tokenizer."""
+    """Read the strips of images: originals, then reconstructions and drawings of each tokenizer."""
     runs = Path(results["recipe"]["output"])
     rows: dict[str, np.ndarray] = {}
     for name in results["tokenizer"]:
@@ -101,7 +101,7 @@ def picture_rows(results: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def draw_pictures(axes: Axes, rows: dict[str, np.ndarray]) -> None:
-    """Draw strips of pictures below each other, each with its name."""
+    """Draw strips of images below each other, each with its name."""
     strips = np.concatenate(list(rows.values()))
     side = len(strips) // len(rows)
     axes.imshow(strips)

@@ -58,7 +58,8 @@ def measure_reading(run: StudyTrainer) -> dict[str, Any]:
     scenes = test_scenes(plan, plan.test_scenes)
     pixel_values, asked = pixels_of(scenes, processor), ask_about(plan, scenes)
     run.model.eval().set_attn_implementation("sdpa")
-    embeds, image_seconds = timed_alone(_encode, run, pixel_values)
+    parts = pixel_values.split(BATCH)
+    embeds, image_seconds = timed_alone(lambda: torch.cat([run.model.encode_images(part) for part in parts]))
     model = VisualGLM(run.model, processor)
     answered, seconds = timed_alone(answer_all, model, asked, embeds)
     shuffled = answer_all(model, asked, embeds, shift=1)
@@ -71,10 +72,6 @@ def measure_reading(run: StudyTrainer) -> dict[str, Any]:
         "question_seconds": seconds / len(asked),
         "parameters": _parameters(run),
     }
-
-
-def _encode(run: StudyTrainer, pixel_values: Tensor) -> Tensor:
-    return torch.cat([run.model.encode_images(part) for part in pixel_values.split(BATCH)])
 
 
 def _parameters(run: StudyTrainer) -> dict[str, int]:

@@ -65,7 +65,9 @@ class StudyBatches(IterableDataset[Batch]):
             rows = [self.prompts.row(n, asked) for n, scene in enumerate(scenes) for asked in self._questions(scene)]
         elif self.tokenizer is not None:
             codes = (self.first + self.tokenizer.encode(pixel_values)).tolist()
-            rows = [self._drawing(scene, ids) for scene, ids in zip(scenes, codes, strict=True)]
+            for scene, ids in zip(scenes, codes, strict=True):
+                request = drawing_request(scene)
+                rows.append(TokenRow(0, request, self.prompts.prompt(request), ids, [1.0] * len(ids)))
         pad = int(self.prompts.tokenizer.pad_token_id)
         return Batch(pixel_values, [block_of(rows, pad)] if rows else [])
 
@@ -75,10 +77,6 @@ class StudyBatches(IterableDataset[Batch]):
         tasks = (str(task) for task in rng.permutation(self.plan.tasks))
         asked = (exchange_of(task, scene, LANGUAGE, rng) for task in tasks)
         return [exchange for exchange in asked if exchange is not None][: self.plan.questions]
-
-    def _drawing(self, scene: Scene, codes: list[int]) -> TokenRow:
-        request = drawing_request(scene)
-        return TokenRow(0, request, self.prompts.prompt(request), codes, [1.0] * len(codes))
 
 
 def drawing_request(scene: Scene) -> QAPair:

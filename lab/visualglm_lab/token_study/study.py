@@ -96,7 +96,11 @@ def exit_with_parent() -> None:
 
 def run_job(plan: StudyConfig, job: Job) -> str:
     """Train and measure one job and write its result; return a line to report."""
-    run = _trainer(plan, job)
+    run: LanguageTrainer | StudyTrainer
+    if job.condition is None:
+        run = LanguageTrainer(plan.language_config(), _ignore)
+    else:
+        run = StudyTrainer(plan, job, _ignore)
     result: dict[str, Any] = {"steps": run.recipe.stages[0].steps, "failure": None}
     try:
         run.run()
@@ -112,12 +116,6 @@ def run_job(plan: StudyConfig, job: Job) -> str:
         result |= {**measured, "measuring_seconds": seconds}
     write_file(run.folder / RESULT, json.dumps(result))
     return f"{job.name}: {result['failure'] or 'finished'}"
-
-
-def _trainer(plan: StudyConfig, job: Job) -> LanguageTrainer | StudyTrainer:
-    if job.condition is None:
-        return LanguageTrainer(plan.language_config(), _ignore)
-    return StudyTrainer(plan, job, _ignore)
 
 
 def _ignore(line: str) -> None:

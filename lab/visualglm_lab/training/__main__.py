@@ -30,7 +30,9 @@ def main(arguments: Sequence[str]) -> int:
         if options.check:
             print("\n".join(plan.summary()))
         else:
-            _train(plan)
+            from .trainer import SceneTrainer
+
+            SceneTrainer(plan).run()
     except VisualGLMError as error:
         print(error, file=sys.stderr)
         return 2
@@ -48,12 +50,6 @@ def with_stages(plan: SceneTrainingConfig, names: Sequence[str]) -> SceneTrainin
     if unknown is not None:
         raise UsageError(f"The recipe has no stage {unknown!r}. Choose from {', '.join(known)}.")
     return replace(plan, stages=tuple(stage for stage in plan.stages if stage.name in names))
-
-
-def _train(plan: SceneTrainingConfig) -> None:
-    from .trainer import SceneTrainer
-
-    SceneTrainer(plan).run()
 
 
 if __name__ == "__main__":

@@ -104,10 +104,10 @@ class Heads(nn.Module):
             self.zone_teacher(queries[:, :zones]), labels.images[:, -zones:]
         )
 
-    def _far(self, foretold: Tensor, images: Tensor) -> Tensor:
+    def _far(self, predicted: Tensor, images: Tensor) -> Tensor:
         """Compute 1 - cosine similarity, averaged over the vectors with a pasted image."""
         there = images > 0
         wanted = self.get_buffer("features")[images[there] - 1].float()
         if not len(wanted):
-            return foretold.sum() * 0
-        return 1 - F.cosine_similarity(foretold[there].float(), wanted, dim=-1).mean()
+            return predicted.sum() * 0
+        return 1 - F.cosine_similarity(predicted[there].float(), wanted, dim=-1).mean()

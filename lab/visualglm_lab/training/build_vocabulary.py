@@ -90,7 +90,8 @@ def normal_pieces(english_size: int = 700, scenes: int = 600) -> dict[str, float
             pieces[word] = WORD
     pieces.update(dict.fromkeys(_whole_english(lines), ATOMIC))
     pieces.update(dict.fromkeys(PROMPT, ATOMIC))
-    allowed = {piece: score for piece, score in pieces.items() if _stays(piece)}
+    # a piece that NFKC changes can never match
+    allowed = {piece: score for piece, score in pieces.items() if unicodedata.normalize("NFKC", piece) == piece}
     return dict(sorted(allowed.items(), key=lambda pair: -pair[1]))
 
 
@@ -102,11 +103,6 @@ def _whole_english(lines: list[str]) -> Iterator[str]:
         yield "▁" + name.replace(" ", "▁")
     for line in lines:
         yield from re.findall("^Q:([A-Za-z]+)", line)
-
-
-def _stays(piece: str) -> bool:
-    """Return True if NFKC leaves the piece unchanged; other pieces can never match."""
-    return unicodedata.normalize("NFKC", piece) == piece
 
 
 def compose_vocabulary(normal: dict[str, float]) -> bytes:

@@ -167,7 +167,7 @@ class PrototypeSampler:
         """Return the kind of scenes that `concept_head` gives each vector [B, 1280], if it is at least that likely."""
         if self.concept_head is None:
             return [None] * len(vectors)
-        chances = self.concept_head.chances(vectors)[:, :-1]
+        chances = self.concept_head.probabilities(vectors)[:, :-1]
         return [kinds()[int(row.argmax())] if row.max() >= least else None for row in chances]
 
     def opinion(self, vectors: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from visualglm.errors import UsageError
 from visualglm.evaluation.scenes import answers
 from visualglm.evaluation.scenes.concepts import kinds
-from visualglm.evaluation.scenes.kinds import COLOURS, LANGUAGES, ZONES, Language
+from visualglm.evaluation.scenes.kinds import COLOURS, LANGUAGES, ZONES
 from visualglm.model import VisualGLMForConditionalGeneration
 from visualglm.network.vision import StemEmbed, VisionTransformer
 from visualglm.preprocessing.tokenizer import ChatGLMTokenizer
@@ -71,8 +71,11 @@ class SceneObjective(Objective):
     ) -> None:
         super().__init__(model, Heads(model.config, features))
         for language in LANGUAGES:
-            self.register_buffer(f"{language}_kinds", _names(tokenizer, language), persistent=False)
-            self.register_buffer(f"{language}_colours", _hues(tokenizer, language), persistent=False)
+            names = [answers.noun(kind, language) for kind in kinds()]
+            hues = [answers.hue(colour, language) for colour in COLOURS]
+            for labels, texts in (("kinds", names), ("colours", hues)):
+                last = torch.tensor([tokenizer.encode_plain(text)[-1] for text in texts])
+                self.register_buffer(f"{language}_{labels}", last, persistent=False)
 
     def forward(self, stage: SceneStage, batch: SceneBatch) -> tuple[Tensor, Report]:  # type: ignore[override]
         """Compute the loss of a batch in a stage, and values to report."""
@@ -174,11 +177,3 @@ def _labels(stage: SceneStage, batch: SceneBatch) -> Labels:
     if batch.labels is None:
         raise UsageError(f"Stage {stage.name} of kind {stage.kind} needs labelled scenes, but the batch has no labels.")
     return batch.labels
-
-
-def _names(tokenizer: ChatGLMTokenizer, language: Language) -> Tensor:
-    return torch.tensor([tokenizer.encode_plain(answers.noun(kind, language))[-1] for kind in kinds()])
-
-
-def _hues(tokenizer: ChatGLMTokenizer, language: Language) -> Tensor:
-    return torch.tensor([tokenizer.encode_plain(answers.hue(colour, language))[-1] for colour in COLOURS])

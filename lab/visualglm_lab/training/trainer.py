@@ -14,7 +14,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from visualglm.errors import UsageError
@@ -47,7 +46,9 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         """Create the losses, with the teacher's features of the album's images if there are any."""
         self.albums = _albums(self.recipe.album)
         self.sampler = self._sampler() if any(stage.prototypes for stage in self.recipe.stages) else None
-        return SceneObjective(self.model, self.tokenizer, _features(self.recipe.album))
+        file = Path(self.recipe.album) / "features.npy"
+        features = torch.from_numpy(np.load(file)) if self.recipe.album and file.exists() else None
+        return SceneObjective(self.model, self.tokenizer, features)
 
     def _sampler(self) -> PrototypeSampler:
         """Read what is sampled; it knows the model's concept head, which no stage with prototypes trains."""
@@ -132,12 +133,6 @@ class SceneTrainer(BaseTrainer[SceneTrainingConfig]):
         share, patch_size = share or self.share(stage, first), self.model.config.vision.patch_size
         sampler = None if validation else self.sampler
         return SceneBatches(stage, self.prompts, patch_size, split, self.albums.get(split), share, sampler)
-
-
-def _features(folder: str) -> Tensor | None:
-    """Load the teacher's features of the album's images, if they exist."""
-    file = Path(folder) / "features.npy"
-    return torch.from_numpy(np.load(file)) if folder and file.exists() else None
 
 
 def _albums(folder: str) -> dict[Split, Album]:

@@ -75,7 +75,8 @@ def _by_model_type(folder: Path) -> Layout:
 
 
 def _what_it_may_be(folder: Path) -> str:
-    inside = [child for child in sorted(folder.iterdir()) if child.is_dir() and _is_checkpoint(child)]
+    folders = [child for child in sorted(folder.iterdir()) if child.is_dir()]
+    inside = [child for child in folders if (child / CONFIG).exists() or (child / SAT_CONFIG).exists()]
     if inside:
         return f"did you mean {inside[0]}?"
     snapshots = sorted((folder / "snapshots").glob("*"))
@@ -88,7 +89,3 @@ def _what_it_may_be(folder: Path) -> str:
     if _has_weights(folder):
         return f"it has weights but no {CONFIG}; download {CONFIG} from the same place."
     return f"it has neither {CONFIG} (Hugging Face, ours) nor {SAT_CONFIG} (sat)."
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (CONFIG, SAT_CONFIG))

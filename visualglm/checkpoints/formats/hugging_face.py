@@ -41,8 +41,8 @@ def read(folder: Path, variant: str | None = None) -> Checkpoint:
         # safetensors hold no tensor twice, and upstream's code ties by default
         config.tie_word_embeddings = raw.get("tie_word_embeddings", True)
     infer_dtype(config, tensors)
-    dead = read_carried(folder) | {name: tensor for name, tensor in stored.items() if is_hf_buffer(name)}
-    return Checkpoint(folder, "hf", config, tie_head_if_equal(config, tensors), raw, dead)
+    unused = read_carried(folder) | {name: tensor for name, tensor in stored.items() if is_hf_buffer(name)}
+    return Checkpoint(folder, "hf", config, tie_head_if_equal(config, tensors), raw, unused)
 
 
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
@@ -77,8 +77,5 @@ def stored_tensors(source: Checkpoint) -> dict[str, LazyTensor]:
     """Return all tensors that this layout stores, under its names, in upstream's order."""
     tensors = {**source.tensors, **hf_buffers(source)}
     tensors.setdefault(LM_HEAD, source.tensors[WORD_EMBEDDINGS])
-    return {name: tensors[name] for name in sorted(tensors, key=_upstream_order)}
-
-
-def _upstream_order(name: str) -> int:
-    return ("transformer", "lm_head", "image_encoder").index(name.split(".")[0])
+    order = ("transformer", "lm_head", "image_encoder")
+    return {name: tensors[name] for name in sorted(tensors, key=lambda name: order.index(name.split(".")[0]))}

@@ -32,11 +32,11 @@ from ..storage.read import is_plain_name, open_torch, tensors_only
 from ..storage.write import write_torch
 from . import sat_lora, sat_nf4, upstream_config
 from .detect import SAT_CONFIG
-from .unused_tensors import POSITION_TABLE, SAT_BUFFER, read_carried, sat_dead
+from .unused_tensors import POSITION_TABLE, SAT_BUFFER, read_carried, sat_buffers
 
 LONGEST_NAME = 4096
 """Maximum bytes of `latest`, which holds the name of a folder."""
-DEAD = (POSITION_TABLE, SAT_BUFFER)
+UNUSED = (POSITION_TABLE, SAT_BUFFER)
 HEAD = "mixins.chatglm-final.lm_head.weight"
 IMAGE_ENCODER = "mixins.eva.model."
 FUSED_ROWS = re.compile(r"transformer\.layers\.\d+\.attention\.query_key_value\.(weight|bias)")
@@ -65,15 +65,15 @@ def read(folder: Path) -> Checkpoint:
     """
     root, step = _places(folder)
     config, raw = read_config(folder)
-    stored, added = sat_lora.split_lora(_stored(step))
-    tensors = {our_name(name): tensor for name, tensor in stored.items() if name not in DEAD}
+    stored, added = sat_lora.split_lora(_read_tensors(step))
+    tensors = {our_name(name): tensor for name, tensor in stored.items() if name not in UNUSED}
     added = {our_name(name): low for name, low in added.items()}
     if "pad_token_id" in raw:  # the newer generation
         tensors = {name: _per_head(name, tensor, config) for name, tensor in tensors.items()}
         added = {name: low.regrouped(partial(_per_head, name, config=config)) for name, low in added.items()}
     infer_dtype(config, tensors)
-    dead = read_carried(root) | {name: stored[name] for name in DEAD if name in stored}
-    return Checkpoint(root, "sat", config, tie_head_if_equal(config, tensors), raw, dead, added)
+    unused = read_carried(root) | {name: stored[name] for name in UNUSED if name in stored}
+    return Checkpoint(root, "sat", config, tie_head_if_equal(config, tensors), raw, unused, added)
 
 
 def read_config(folder: Path) -> tuple[VisualGLMConfig, dict[str, Any]]:
@@ -129,7 +129,7 @@ def _configuration(raw: dict[str, Any]) -> VisualGLMConfig:
         raise ConfigurationError(f"{SAT_CONFIG} makes no sense ({error}). Download it again.") from error
 
 
-def _stored(step: Path) -> dict[str, LazyTensor]:
+def _read_tensors(step: Path) -> dict[str, LazyTensor]:
     file = step / SAT_WEIGHTS
     content = open_torch(file)
     if not isinstance(content, dict) or "module" not in content:
@@ -158,4 +158,4 @@ def stored_tensors(source: Checkpoint) -> dict[str, LazyTensor]:
     tensors.setdefault(LM_HEAD, source.tensors[WORD_EMBEDDINGS])
     heads = source.config.num_attention_heads
     ours = {name: thirds_rows(t, heads) if FUSED_ROWS.fullmatch(name) else t for name, t in tensors.items()}
-    return {**{sat_name(name): tensor for name, tensor in ours.items()}, **sat_dead(source)}
+    return {**{sat_name(name): tensor for name, tensor in ours.items()}, **sat_buffers(source)}

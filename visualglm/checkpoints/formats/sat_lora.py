@@ -54,8 +54,12 @@ def _low_rank(linear: str, sides: dict[str, dict[int, LazyTensor]], base: Mappin
             "Copy it again."
         )
     rank, parts = downs[0].shape[0], len(downs)
-    down = LazyTensor((rank * parts, weight.shape[1]), downs[0].dtype, lambda: _stacked(downs))
-    up = LazyTensor((weight.shape[0], rank * parts), ups[0].dtype, lambda: _diagonal(ups))
+    down = LazyTensor(
+        (rank * parts, weight.shape[1]), downs[0].dtype, lambda: torch.cat([tensor.read() for tensor in downs])
+    )
+    up = LazyTensor(
+        (weight.shape[0], rank * parts), ups[0].dtype, lambda: torch.block_diag(*(tensor.read() for tensor in ups))
+    )
     return LowRank(down, up, SATS_ALPHA / rank)
 
 
@@ -67,14 +71,6 @@ def _fit(weight: tuple[int, ...], downs: list[LazyTensor], ups: list[LazyTensor]
         return False
     across = all(down.shape == (rank, weight[1]) for down in downs) and all(up.shape[1:] == (rank,) for up in ups)
     return across and sum(up.shape[0] for up in ups) == weight[0]
-
-
-def _stacked(tensors: list[LazyTensor]) -> Tensor:
-    return torch.cat([tensor.read() for tensor in tensors])
-
-
-def _diagonal(tensors: list[LazyTensor]) -> Tensor:
-    return torch.block_diag(*(tensor.read() for tensor in tensors))
 
 
 def merge_lora(checkpoint: Checkpoint) -> Checkpoint:

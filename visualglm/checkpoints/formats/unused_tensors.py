@@ -22,7 +22,7 @@ from ..storage.write import write_safetensors
 POSITION_TABLE = "transformer.position_embeddings.weight"
 SAT_BUFFER = "mixins.chatglm-attn.rotary_emb.inv_freq"
 HF_BUFFER = re.compile(r"transformer\.layers\.\d+\.attention\.rotary_emb\.inv_freq")
-CARRIED = Path("carried") / "dead.safetensors"
+CARRIED = Path("carried") / "unused.safetensors"
 
 
 def is_hf_buffer(name: str) -> bool:
@@ -33,13 +33,13 @@ def is_hf_buffer(name: str) -> bool:
 def hf_buffers(source: Checkpoint) -> dict[str, LazyTensor]:
     """Return the rotary buffers of a Hugging Face file, one per layer."""
     names = [f"transformer.layers.{i}.attention.rotary_emb.inv_freq" for i in range(source.config.num_layers)]
-    return {name: source.dead.get(name) or _rotary_buffer(source.config) for name in names}
+    return {name: source.unused.get(name) or _rotary_buffer(source.config) for name in names}
 
 
-def sat_dead(source: Checkpoint) -> dict[str, LazyTensor]:
+def sat_buffers(source: Checkpoint) -> dict[str, LazyTensor]:
     """Return the rotary buffer of a sat file, which sat requires, and the source's position table if it has one."""
-    table = {name: source.dead[name] for name in (POSITION_TABLE,) if name in source.dead}
-    return {SAT_BUFFER: source.dead.get(SAT_BUFFER) or _rotary_buffer(source.config), **table}
+    table = {name: source.unused[name] for name in (POSITION_TABLE,) if name in source.unused}
+    return {SAT_BUFFER: source.unused.get(SAT_BUFFER) or _rotary_buffer(source.config), **table}
 
 
 def _rotary_buffer(config: VisualGLMConfig) -> LazyTensor:
@@ -54,16 +54,16 @@ def read_carried(folder: Path) -> dict[str, LazyTensor]:
 
 def write_carried(folder: Path, source: Checkpoint, stored: Mapping[str, LazyTensor]) -> None:
     """Write the tensors into `carried/` that the new layout does not store and that cannot be recomputed."""
-    again = {**hf_buffers(_without_dead(source)), **sat_dead(_without_dead(source))}
-    homeless = {
+    again = {**hf_buffers(_without_unused(source)), **sat_buffers(_without_unused(source))}
+    carried = {
         name: tensor
-        for name, tensor in source.dead.items()
+        for name, tensor in source.unused.items()
         if name not in stored and not (name in again and same_bits(tensor, again[name]))
     }
-    if homeless:
+    if carried:
         (folder / CARRIED).parent.mkdir()
-        write_safetensors(folder / CARRIED, homeless)
+        write_safetensors(folder / CARRIED, carried)
 
 
-def _without_dead(source: Checkpoint) -> Checkpoint:
+def _without_unused(source: Checkpoint) -> Checkpoint:
     return Checkpoint(source.folder, source.layout, source.config, source.tensors, source.raw_config)

@@ -30,7 +30,7 @@ def read_choices(source: DataSource) -> Examples:
 
     Raises:
         UsageError: the file has another shape.
-        RowError: a row has, or its answer is none of its options.
+        RowError: a row has another shape, or its answer is not among its options.
     """
     rows = RowReader(source.data, COLUMNS, longest_field=LONGEST_IMAGE)
     skipped: Counter[str] = Counter()
@@ -90,7 +90,7 @@ def _letter(answer: object, options: list[str]) -> str:
     """Return the letter of the right option, named by letter, index from 0, or text.
 
     Raises:
-        ValueError: it is none of the options.
+        ValueError: it is not among the options.
     """
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
         return LETTERS[answer]
@@ -99,7 +99,7 @@ def _letter(answer: object, options: list[str]) -> str:
         return text.upper()
     if text in options:
         return LETTERS[options.index(text)]
-    raise ValueError(f"its answer {text[:40]!r} is none of its {len(options)} options")
+    raise ValueError(f"its answer {text[:40]!r} is not among its {len(options)} options")
 
 
 def _image(

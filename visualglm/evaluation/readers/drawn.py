@@ -32,7 +32,7 @@ FIRST_SEED = {"caption": 0, "vqa": 1_000_000, "pope": 2_000_000, "choice": 3_000
 
 
 def evaluation_scenes(task: str, count: int, most: int = MAX_OBJECTS) -> list[Scene]:
-    """Draw the scenes of a task; their seeds are no other split's."""
+    """Draw the scenes of a task; their seeds belong to no other split."""
     chosen = islice(seeds(Split.EVALUATION, FIRST_SEED[task]), count)
     return [scene_of(seed, most=most) for seed in chosen]
 

@@ -78,8 +78,8 @@ def _mme_file(source: DataSource, folder: Path, file: Path, first: int) -> Itera
         lines = read_bytes(file, MOST_TEXT_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read ({error}). Save it as UTF-8.") from error
-    pictures = [place / f"{file.stem}{suffix}" for place in (folder / "images", folder) for suffix in IMAGE_SUFFIXES]
-    image = ImageFile(next(filter(Path.is_file, pictures), pictures[-len(IMAGE_SUFFIXES)]))
+    candidates = [place / f"{file.stem}{suffix}" for place in (folder / "images", folder) for suffix in IMAGE_SUFFIXES]
+    image = ImageFile(next(filter(Path.is_file, candidates), candidates[-len(IMAGE_SUFFIXES)]))
     key = f"{folder.name}/{file.stem}"
     for number, line in enumerate(line for line in lines if line.strip()):
         question, _, label = line.rpartition("\t")

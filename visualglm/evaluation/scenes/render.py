@@ -24,18 +24,13 @@ def render_scene(scene: Scene, size: tuple[int, int] | None = None) -> Image.Ima
     """Render the scene at its native size (or `size`), with 2x supersampling; blur and noise only at native size."""
     width, height = size or (scene.width, scene.height)
     rng = np.random.default_rng(scene.seed + 1)
-    canvas = draw_background(scene.background, scene.tone, (2 * width, 2 * height), rng, _photo(scene))
+    album, index = scene.album, scene.background_image
+    photo = None if album is None or index is None else album.image(index)
+    canvas = draw_background(scene.background, scene.tone, (2 * width, 2 * height), rng, photo)
     for item in scene.items:
         _paint(canvas, scene, item)
     image = canvas.resize((width, height), Image.Resampling.BOX)
     return _degrade(image, rng) if size is None else image
-
-
-def _photo(scene: Scene) -> Image.Image | None:
-    """Return the photograph of the background, or None."""
-    if scene.album is None or scene.background_image is None:
-        return None
-    return scene.album.image(scene.background_image)
 
 
 def _paint(canvas: Image.Image, scene: Scene, item: SceneItem) -> None:
@@ -45,7 +40,8 @@ def _paint(canvas: Image.Image, scene: Scene, item: SceneItem) -> None:
         draw_kind(ink, item.frame.kind.key, item.frame.tone, centre, half)
         half = (half[0] * item.frame.inner, half[1] * item.frame.inner)
     if item.image is not None:
-        cut = _cut_out(scene, item, half)
+        lit = relight(_image(scene, item), item.shift, item.saturation, item.light)
+        cut = _placed(lit, item, half)
         canvas.paste(cut, _corner(cut, centre), cut)
     elif item.kind.category == LETTER:
         glyph = _glyph(item, half)
@@ -60,15 +56,12 @@ def stamp(owners: Image.Image, scene: Scene, item: SceneItem, number: int) -> No
     if item.frame is not None:
         stamp_kind(ImageDraw.Draw(owners), item.frame.kind.key, number, centre, half)
     elif item.image is not None or item.kind.category == LETTER:
-        mask = _mask(scene, item, half).point(lambda level: 255 * (level > 100))
+        alpha = None if item.image is None else _image(scene, item).getchannel("A")
+        shown = _glyph(item, half) if alpha is None else _placed(alpha, item, half)
+        mask = shown.point(lambda level: 255 * (level > 100))
         owners.paste(number, _corner(mask, centre), mask)
     else:
         stamp_kind(ImageDraw.Draw(owners), item.kind.key, number, centre, half, item.angle)
-
-
-def _mask(scene: Scene, item: SceneItem, half: tuple[float, float]) -> Image.Image:
-    """Return the visibility mask of a letter or a pasted image."""
-    return _glyph(item, half) if item.image is None else _placed(_image(scene, item).getchannel("A"), item, half)
 
 
 def extent(item: SceneItem, width: int, height: int, native: Scene | None = None) -> Extent:
@@ -81,11 +74,6 @@ def extent(item: SceneItem, width: int, height: int, native: Scene | None = None
 
 def _corner(pasted: Image.Image, centre: tuple[float, float]) -> tuple[int, int]:
     return round(centre[0] - pasted.width / 2), round(centre[1] - pasted.height / 2)
-
-
-def _cut_out(scene: Scene, item: SceneItem, half: tuple[float, float]) -> Image.Image:
-    """Return the object's RGBA image with its size, rotation, flip and light."""
-    return _placed(relight(_image(scene, item), item.shift, item.saturation, item.light), item, half)
 
 
 def _image(scene: Scene, item: SceneItem) -> Image.Image:

@@ -62,7 +62,8 @@ class ScenesTask:
     def _doubts(self, replies: Mapping[str, Reply]) -> Iterator[Query]:
         for question in self.asked:
             reply = replies.get(question.id)
-            if _is_asked_again(question) and reply is not None and is_true(question.exchange, reply.text or ""):
+            asked_again = (question.test, question.kind) in (("presence", "present"), ("wordings", "0"))
+            if asked_again and reply is not None and is_true(question.exchange, reply.text or ""):
                 history = ((question.exchange.question, reply.text or ""),)
                 for kind, text in _objections(question).items():
                     yield self._query(question, f"{kind}/{question.id}", text, history)
@@ -151,10 +152,6 @@ def _with_case(row: ScoredRow, question: SceneQuestion) -> ScoredRow:
     if question.test != "presence":
         return row
     return replace(row, statistics={**row.statistics, f"presence: {question.kind}": row.statistics["presence"]})
-
-
-def _is_asked_again(question: SceneQuestion) -> bool:
-    return (question.test, question.kind) in (("presence", "present"), ("wordings", "0"))
 
 
 def _objections(question: SceneQuestion) -> dict[str, str]:
