@@ -2,9 +2,9 @@
 
     python benchmarks/explaining.py [--prompt N] [--tokens N] [--scale N] [-o FILE]
 
-Random weights, the language model in 4 bits, image encoder and vocabulary in 8 bits (6 GB of memory). The answer is image,
-prompt and tokens; the explanation is the map and the deletion curve with the defaults of `visualglm explain`. Stores
-`benchmarks/results/explaining.json`.
+Random weights, the language model in 4 bits, image encoder and vocabulary in 8 bits (6 GB of memory). The answer is
+image, prompt and tokens; the explanation is the map and the deletion curve with the defaults of `visualglm explain`.
+Stores `benchmarks/results/explaining.json`.
 """
 
 from __future__ import annotations

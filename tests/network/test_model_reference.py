@@ -11,6 +11,8 @@ from ..conftest import REFERENCE, Reference, open_reference
 
 CASES = Reference().names
 VISION = 1e-5
+RELATIVE = 1.3e-6
+"""Rounding of float32: features of the ViT reach 6, where processors differ by more than `VISION`."""
 LANGUAGE = 1e-4
 
 
@@ -44,7 +46,7 @@ def test_vision_intermediates(opened: Any, reference: Reference, case: str) -> N
     names = {key.split("/")[1] for key in reference.arrays.files if key.startswith(f"{case}/vision.")}
     assert names == set(seen)
     for name in names:
-        assert (seen[name] - reference.tensor(case, name)).abs().max() < VISION, name
+        torch.testing.assert_close(seen[name], reference.tensor(case, name), rtol=RELATIVE, atol=VISION, msg=name)
 
 
 def _listen(encoder: Any, seen: dict[str, torch.Tensor]) -> list[Any]:

@@ -29,9 +29,9 @@ Method = Literal["rollout", "gradient"]
 
 @dataclass(frozen=True)
 class Attribution:
-    """`queries` [A, Q], `patches` [Q, N], each row of which sums to 1, and `log_probabilities` [A] of the answer's tokens.
+    """Maps of an answer, in float32 on the CPU: each row of `queries` [A, Q] and of `patches` [Q, N] sums to 1.
 
-    All are in float32 on the CPU.
+    `log_probabilities` [A] are those of the answer's tokens.
     """
 
     queries: Tensor
