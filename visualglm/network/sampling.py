@@ -82,6 +82,11 @@ class AnswerNoRepeatNGram(NoRepeatNGramLogitsProcessor):
         """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
         begun = (input_ids == self.sop).cumsum(-1)
         in_answer = (begun.cumsum(-1) > 1) | (begun[:, -1:] == 0)
+        if self.ngram_size == 1:  # transformers would forbid the ids of `unlike_any`, too
+            vocabulary = scores.shape[-1]
+            said = scores.new_zeros((len(scores), vocabulary + 1), dtype=torch.bool)
+            said.scatter_(1, torch.where(in_answer, input_ids, vocabulary).to(scores.device), True)
+            return scores.masked_fill(said[:, :-1], -torch.inf)
         unlike_any = -1 - torch.arange(input_ids.shape[-1], device=input_ids.device)
         return super().__call__(torch.where(in_answer, input_ids, unlike_any), scores)
 
