@@ -34,6 +34,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "greedy": dict(do_sample=False, min_length=0, repetition_penalty=1.0, temperature=1.0, top_p=1.0, top_k=50),
 }
 SAT_PRESETS = ("sat", "sat_cli")
+NO_ANSWER = (
+    "The model computes NaN or infinity instead of an answer. Weights or adapter are damaged, or float16 overflows. "
+    "Check them with `visualglm doctor`, or use dtype bfloat16 or float32."
+)
+"""The message where logits are not finite."""
 
 
 class PlaceholderAwareRepetitionPenalty(LogitsProcessor):
@@ -154,10 +159,7 @@ class RequireFinite(LogitsProcessor):
             AnswerError: it is not.
         """
         if not scores.max().isfinite():
-            raise AnswerError(
-                "The model computes NaN or infinity instead of an answer. Weights or adapter are damaged, or float16 "
-                "overflows. Check them with `visualglm doctor`, or use dtype bfloat16 or float32."
-            )
+            raise AnswerError(NO_ANSWER)
         return scores
 
 

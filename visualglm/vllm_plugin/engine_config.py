@@ -19,6 +19,7 @@ from vllm.platforms import current_platform
 from ..errors import UsageError
 from ..hardware.devices import cpu_dtype
 from ..network.configuration import VisualGLMConfig
+from .finite_logits import count_nan
 from .repetition import register_repetition
 
 TOKENIZER_MODE = "visualglm"
@@ -124,6 +125,7 @@ class PrefixConfig(VerifyAndUpdateConfig):
         if vllm_config.kv_transfer_config is not None:
             raise unsupported_flag("kv_transfer_config", "a KV cache from another process")
         scheduler.encoder_cache_size = 2 * max(scheduler.encoder_cache_size, scheduler.max_num_batched_tokens)
+        count_nan()
         register_repetition(vllm_config)
         vllm_config.model_config.enforce_eager = True  # a captured graph would reuse the prefix lengths of one pass
 
