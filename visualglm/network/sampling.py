@@ -170,7 +170,7 @@ def resolve(preset: str | None = None, invalid_slices: list[slice] | None = None
     min_length unless they are given. Arguments that are None count as not given.
 
     Raises:
-        UsageError: there is no preset of that name.
+        UsageError: there is no preset of that name, or `invalid_slices` are no slices.
     """
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"There is no sampling preset {preset!r}. Choose one of {', '.join(PRESETS)}.")
@@ -185,8 +185,14 @@ def resolve(preset: str | None = None, invalid_slices: list[slice] | None = None
     if preset in SAT_PRESETS:
         _apply_sat_rules(arguments, processors)
     if invalid_slices:
+        _check_slices(invalid_slices)
         processors.append(SuppressSlices(invalid_slices))
     return {**arguments, "logits_processor": processors} if processors else arguments
+
+
+def _check_slices(slices: Any) -> None:
+    if not isinstance(slices, list | tuple) or not all(isinstance(one, slice) for one in slices):
+        raise UsageError("invalid_slices holds anything but slices. Give for example [slice(63823, 130000)].")
 
 
 def _apply_sat_rules(arguments: dict[str, Any], processors: LogitsProcessorList) -> None:
