@@ -113,7 +113,16 @@ def test_files_that_are_none(tmp_path: Path) -> None:
             DataFile(tmp_path / name)
 
 
-@pytest.mark.parametrize("encoding, name", [("gbk", "GBK"), ("utf-16", "UTF-16")])
+@pytest.mark.parametrize(
+    "encoding, name",
+    [
+        ("gbk", "GBK"),
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+        ("utf-32", "UTF-32"),
+    ],
+)
 def test_what_spreadsheets_write_is_named(tmp_path: Path, encoding: str, name: str) -> None:
     texts = {
         "a.csv": "img,prompt,label\n,图里有什么,一只猫\n",

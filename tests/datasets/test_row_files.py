@@ -33,7 +33,9 @@ def test_lines_whose_objects_hold_lists(tmp_path: Path) -> None:
     assert list(RowFile(tmp_path / "a.jsonl")) == rows
 
 
-@pytest.mark.parametrize("content", ['{"prompt": "q"}', '{"other": [{}]}', '{"a": 1', "words"])
+@pytest.mark.parametrize(
+    "content", ['{"prompt": "q"}', '{"other": [{}]}', '{"a": 1', "words", '{"prompt": "q"} x', '{"a": 1} [']
+)
 def test_an_object_without_a_list_of_rows_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(UsageError, match=r'is not a JSON list. .*"data"'):

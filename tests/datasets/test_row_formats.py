@@ -86,6 +86,8 @@ def test_captions_answer_a_question_in_their_language(tmp_path: Path, field: str
         ({"query": "<image><image>", "response": "a", "image": IMAGE}, "more <image> than"),
         ({"query": "<image>", "response": "a", "images": [IMAGE, IMAGE]}, "1 entries of images have no"),
         ({"img": 3, "prompt": "q", "label": "a"}, "has no path"),
+        ({"query": "<video>q", "response": "a", "videos": ["a.mp4"]}, "has videos, but the model reads only images"),
+        ({"video": "a.mp4", "conversations": [USER, ASSISTANT]}, "has video, but"),
     ],
 )
 def test_a_row_that_no_tool_writes(tmp_path: Path, row: dict[str, Any], said: str) -> None:

@@ -26,6 +26,18 @@ def test_the_stem_never_trains(stem_folder: Path, recipe: Any, method: str, part
     assert stems and {parameter.dtype for parameter in stems} == {torch.float16}
 
 
+def test_dora_leaves_layers_out_whose_rows_are_zero(stem_folder: Path, recipe: Any) -> None:
+    """It divides by the length of a row; the layers that add a stem's maps begin at zero."""
+    model = VisualGLMForConditionalGeneration.from_pretrained(str(stem_folder), dtype=torch.float32)
+    torch.nn.init.zeros_(model.image_encoder.vit.mixins["patch_embedding"].map_proj.weight)
+    ready = prepare_for_training(model, recipe("lora", "parts.vision='lora'", "lora.dora=true"), base_of(stem_folder))
+    trained = {part for name in ready.parameters for part in name.split(".")}
+    assert "pooled_proj" in trained and "map_proj" not in trained
+    size = model.config.vision.image_size
+    with torch.no_grad():
+        assert ready.model.encode_images(torch.randn(1, 3, size, size)).isfinite().all()
+
+
 @pytest.mark.parametrize("part", ["full", "lora"])
 def test_the_projection_includes_the_layers_behind_the_stem(stem_folder: Path, recipe: Any, part: str) -> None:
     model = VisualGLMForConditionalGeneration.from_pretrained(str(stem_folder), dtype=torch.float16)

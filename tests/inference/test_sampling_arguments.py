@@ -75,10 +75,60 @@ def test_an_unknown_name_gets_the_nearest(opened: visualglm.VisualGLM, name: str
             call(**{name: 3})
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_new_tokens": "5"},
+        {"max_length": 2.5},
+        {"num_return_sequences": "2"},
+        {"top_h": 5},
+        {"invalid_slices": "a"},
+        {"invalid_slices": [(1, 2)]},
+        {"suppress_tokens": [10**7]},
+        {"begin_suppress_tokens": [-1]},
+        {"bad_words_ids": [[10**7]]},
+        {"bad_words_ids": 1.5},
+        {"sequence_bias": {"a": 1}},
+        {"sequence_bias": [[[10**7], 1.0]]},
+        {"sequence_bias": 3},
+        {"watermarking_config": {"x": 1}},
+        {"watermarking_config": {"greenlist_ratio": 3}},
+    ],
+)
+def test_values_that_mean_nothing_are_one_sentence(opened: visualglm.VisualGLM, wrong: dict[str, Any]) -> None:
+    name = next(iter(wrong))
+    for call in (
+        lambda: opened.ask(SAMPLE, QUESTION, **wrong),
+        lambda: opened.caption([SAMPLE], QUESTION, **wrong),
+        lambda: opened.model.chat(opened.tokenizer, str(SAMPLE), QUESTION, **wrong),
+    ):
+        with pytest.raises(UsageError, match=f"^{name} "):
+            call()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"suppress_tokens": torch.tensor([5, 6])},
+        {"bad_words_ids": [[5, 6]]},
+        {"sequence_bias": [[[5, 6], -2.0]]},
+        {"watermarking_config": {"greenlist_ratio": 0.25}},
+        {"top_h": 0.4, "seed": 1},
+        {"no_repeat_ngram_size": 1},
+        {"invalid_slices": [slice(5, 9)]},
+    ],
+)
+def test_rarer_arguments_work(opened: visualglm.VisualGLM, given: dict[str, Any]) -> None:
+    assert opened.ask(SAMPLE, QUESTION, max_new_tokens=4, **given).text
+
+
 def test_reserved_names_are_refused(opened: visualglm.VisualGLM) -> None:
     assert not {"streamer", "generation_config", "self", "stop_strings"} & NAMES
     with pytest.raises(UsageError, match="streamer cannot be given here"):
         opened.ask(SAMPLE, QUESTION, streamer=object())
+    for name in ("is_assistant", "custom_generate", "trust_remote_code"):
+        with pytest.raises(UsageError, match=f"{name} cannot be given here"):
+            opened.ask(SAMPLE, QUESTION, **{name: True})
 
 
 def test_a_stop_string_ends_the_answer_everywhere(opened: visualglm.VisualGLM, program: Any) -> None:

@@ -110,8 +110,11 @@ def test_repeated_n_grams_count_within_the_answer_of_each_row() -> None:
     rows = torch.tensor([[5, 6, 7, sop, 8, 9, 5, 6], [3, 3, 5, sop, 5, 6, 5, 6], [sop, 5, 6, 7, sop, 9, 5, 6]])
     banned = AnswerNoRepeatNGram(3, sop)(rows, torch.zeros(3, 100)).isinf()
     assert [row.nonzero().flatten().tolist() for row in banned] == [[], [5], [7]]
+    single = AnswerNoRepeatNGram(1, sop)(rows, torch.zeros(3, 100)).isinf()
+    assert [row.nonzero().flatten().tolist() for row in single] == [[5, 6, 8, 9], [5, 6], [5, 6, 7, 9, sop]]
     embedded = torch.tensor([[5, 6, 7, 5, 6]])  # the prompt was given as embeddings
     assert AnswerNoRepeatNGram(3, sop)(embedded, torch.zeros(1, 100)).isinf().nonzero().tolist() == [[0, 7]]
+    assert AnswerNoRepeatNGram(1, sop)(embedded, torch.zeros(1, 100)).isinf().sum() == 3
 
 
 def test_generate_stops_a_loop_and_lets_an_answer_repeat_an_earlier_turn(opened: visualglm.VisualGLM) -> None:

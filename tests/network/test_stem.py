@@ -19,7 +19,7 @@ from visualglm.checkpoints import convert, open_checkpoint, save_sat, verify
 from visualglm.checkpoints.memory_estimate import estimate_memory
 from visualglm.errors import ConfigurationError, UsageError
 from visualglm.network.stem import ConvolutionalStem, _renormalize, map_channels, maps_per_patch
-from visualglm.network.vision import CERTAINTY_STEPS, is_of_stem
+from visualglm.network.vision import CERTAINTY_STEPS, is_frozen, is_of_stem
 from visualglm.network.visualglm import ImageEncoder
 from visualglm.preprocessing.images import VisualGLMImageProcessor
 
@@ -131,6 +131,13 @@ def test_the_last_two_image_embeddings_tell_what_the_stem_sees(model: Any) -> No
         expected[:, -2:] += added + steps @ encoder.certainty.proj.weight.T + encoder.certainty.proj.bias
         torch.testing.assert_close(model.encode_images(images), expected)
         torch.testing.assert_close(tokens, encoder.vit(images))
+
+
+def test_the_stem_is_frozen_however_the_model_was_made(model: Any) -> None:
+    """Distributed training waits for a gradient of each parameter that is trainable."""
+    for made in (model, VisualGLMForConditionalGeneration(model.config)):
+        frozen = {name for name, parameter in made.named_parameters() if not parameter.requires_grad}
+        assert frozen == {name for name, _ in made.named_parameters() if is_frozen(name)} != set()
 
 
 def test_training_reaches_the_added_layers_and_never_the_stem(model: Any) -> None:

@@ -273,10 +273,11 @@ def test_what_is_no_image_is_one_sentence(tmp_path: Path, content: bytes, says: 
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        *((url, "is a URL") for url in ("http://a/b.png", "HTTPS://a", "ftp://a", "file:///etc/passwd", "s3://b")),
+        *((url, "is a URL") for url in ("http://a/b.png", "HTTPS://a", "ftp://a", "s3://b")),
         ("data:image/png,abc", "no base64"),
         ("data:image/png;base64,@@@@", "broken"),
         ("data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode(), "SVG"),
+        ("file:///etc/passwd", "is the URL of a file. Give its path"),
         ("no/such/file.png", "does not exist"),
         ("a\0b", "does not exist|cannot be read"),
         ("x" * 5000, "does not exist|cannot be read"),
@@ -383,6 +384,12 @@ def heic() -> bytes:
     exif[ExifTags.Base.Orientation] = 6
     Image.new("RGB", (64, 96), "red").save(file, "HEIF", exif=exif.tobytes())
     return file.getvalue()
+
+
+def test_a_broken_link_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("nowhere")
+    with pytest.raises(ImageError, match=r"a\.png is a broken link"):
+        open_image(str(tmp_path / "a.png"))
 
 
 def test_heic_is_upright_in_every_process(heic: bytes) -> None:

@@ -35,6 +35,7 @@ def call_chat_template(images: Any, **options: Any) -> Any:
     [
         ({"paddin": True}, UsageError, "Did you mean 'padding'"),
         ({"do_normalise": False}, UsageError, "Did you mean 'do_normalize'"),
+        ({"do_sample": False}, UsageError, "do_sample is an argument of generate.*generate_kwargs"),
         ({"text_kwargs": {"langage": "zh"}}, UsageError, "Did you mean 'language'"),
         ({"images_kwargs": {"padding_side": "left"}}, UsageError, "no argument 'padding_side'"),
         ({"common_kwargs": {"return_tensor": "pt"}}, UsageError, "Did you mean 'return_tensors'"),

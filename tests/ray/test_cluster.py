@@ -89,7 +89,7 @@ def refuse() -> engine.Answers:
 
 
 def test_a_mistake_that_an_actor_meets_is_said_in_its_own_words(connection: Any, folder: Path, tmp_path: Path) -> None:
-    with ParquetResults(tmp_path / "out") as parts, pytest.raises(UsageError, match="give another --model"):
+    with ParquetResults(tmp_path / "out") as parts, pytest.raises(UsageError, match="Give another --model"):
         list(engine.answer(read_source(str(folder))[:1], parts, refuse, engine.Pool(1, 1, 0)))
 
 

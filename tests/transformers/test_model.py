@@ -23,6 +23,8 @@ DIFFERENCES = {
     "test_model_weights_reload_no_missing_tied_weights": COMPLETE,
 }
 
+STEM_DIFFERENCES = {"test_model_is_small": "a stem has one size, of 4.6 million parameters"}
+
 
 class ModelTester:
     """Sizes of a small model and its inputs, under the names that transformers' tests read."""
@@ -74,7 +76,27 @@ class TestModel(upstream.ModelTesterMixin, upstream.GenerationTesterMixin, unitt
         inputs: dict[str, Any] = super()._prepare_for_class(inputs_dict, model_class)
         return {**inputs, "labels": inputs["input_ids"]} if return_labels else inputs
 
+    differences = DIFFERENCES
+    tester = ModelTester
+
     def setUp(self) -> None:
-        if self._testMethodName in DIFFERENCES:
-            self.skipTest(f"different on purpose: {DIFFERENCES[self._testMethodName]}")
-        self.model_tester = ModelTester()
+        if self._testMethodName in self.differences:
+            self.skipTest(f"different on purpose: {self.differences[self._testMethodName]}")
+        self.model_tester = self.tester()
+
+
+class StemModelTester(ModelTester):
+    """The small model with a convolutional stem."""
+
+    def get_config(self) -> VisualGLMConfig:
+        """Return the configuration, with a stem and three concepts."""
+        config = super().get_config()
+        config.vision.stem, config.vision.concepts = "efficientnet-lite0", 3
+        return config
+
+
+class TestModelWithStem(TestModel):
+    """The same with a stem, as the packed model has one."""
+
+    differences = DIFFERENCES | STEM_DIFFERENCES
+    tester = StemModelTester

@@ -19,7 +19,9 @@ pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm runs t
 pytest.importorskip("peft", reason="visualglm[train] brings it; make test-vllm installs it")
 import httpx
 import torch
-from openai import APIStatusError, BadRequestError, OpenAI
+from openai import APIError, APIStatusError, BadRequestError, InternalServerError, OpenAI
+
+from visualglm.network.sampling import NO_ANSWER
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +30,20 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory, adapter: Path) -> Iterator[OpenAI]:
-    """Yield a client of a server with the packed model and an adapter."""
+def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("adapters") / "overflowing", str(FOLDER), "lora", size=1e30)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, adapter: Path, overflowing: Path) -> Iterator[OpenAI]:
+    """Yield a client of a server with the packed model and two adapters."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
     environment = {name: value for name, value in os.environ.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"}
     command = [sys.executable, "-m", "visualglm", "serve", "--engine", "vllm", "--dtype", "float32"]
-    command += ["--adapter", f"noise={adapter}"]
+    command += ["--adapter", f"noise={adapter}", "--adapter", f"overflowing={overflowing}"]
     with log.open("w") as out:
         server = subprocess.Popen([*command, "--port", str(port)], stdout=out, stderr=out, env=environment)
     try:
@@ -74,7 +81,7 @@ def test_a_request_chooses_an_adapter_by_name(client: OpenAI, adapter: Path, exp
         reply = client.chat.completions.create(model="noise", messages=DIALOGUES[name], max_tokens=NEW_TOKENS)
         assert reply.choices[0].message.content == answer
     assert answers != {name: expected[name].text for name in answers}
-    assert {model.id for model in client.models.list()} == {"visualglm-mini", "noise"}
+    assert {model.id for model in client.models.list()} == {"visualglm-mini", "noise", "overflowing"}
 
 
 def test_streamed_pieces_are_the_answer(client: OpenAI, expected: dict[str, Answer]) -> None:
@@ -92,6 +99,24 @@ def test_mistakes_are_400(client: OpenAI) -> None:
             client.chat.completions.create(model="visualglm-mini", messages=messages, max_tokens=4)
     with pytest.raises(APIStatusError):
         client.completions.create(model="visualglm-mini", prompt=[5, 6, 7], max_tokens=4)
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_logits_that_are_not_finite_are_one_sentence(
+    client: OpenAI, expected: dict[str, Answer], temperature: float
+) -> None:
+    messages, name = DIALOGUES["one, Chinese"], "overflowing"
+    with pytest.raises(InternalServerError) as failed:
+        client.chat.completions.create(model=name, messages=messages, temperature=temperature)
+    assert failed.value.body["message"] == NO_ANSWER  # type: ignore[index]
+    with pytest.raises(APIError) as broken:
+        stream = client.chat.completions.create(model=name, messages=messages, temperature=temperature, stream=True)
+        list(stream)
+    assert NO_ANSWER in str(broken.value)
+    with pytest.raises(InternalServerError, match="NaN or infinity"):
+        client.responses.create(model=name, input="What is a moon?", temperature=temperature)
+    reply = client.chat.completions.create(model="visualglm-mini", messages=messages, max_tokens=NEW_TOKENS)
+    assert reply.choices[0].message.content == expected["one, Chinese"].text
 
 
 def test_the_web_page_is_in_front(client: OpenAI) -> None:

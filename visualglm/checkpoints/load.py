@@ -21,6 +21,7 @@ from ..kernels.fast_linear import use_fast_linear
 from ..network.configuration import VisualGLMConfig
 from ..network.generation_checks import fault_of_file
 from ..network.sampling import PRESETS
+from ..network.vision import freeze_stem
 from ..quantization import QuantizationConfig
 from . import tensor_check
 from .checkpoint import Checkpoint
@@ -78,6 +79,7 @@ def load_model(
     model.config.name_or_path = model.name_or_path = str(name_or_dir)
     if image_size != config.vision.image_size:
         model.resize_image_size(image_size)
+    freeze_stem(model)
     use_fast_linear(model)
     return (model, info) if with_info else model
 

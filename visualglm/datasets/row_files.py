@@ -194,6 +194,7 @@ def _is_document(text: mmap.mmap, path: Path, lists: Sequence[bytes]) -> bool:
             break
         name = mark
     another = next(marks, None)  # a second object behind the first: lines, whatever the name says
+    del marks  # while it lives, the file cannot be closed
     if path.suffix.lower() == ".jsonl" or (another is not None and another[0] == b"{"):
         return False
     raise UsageError(

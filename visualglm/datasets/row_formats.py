@@ -17,6 +17,8 @@ from ..preprocessing.prompt import Turn, language_of
 Row = Mapping[str, Any]
 IMAGE_MARK = "<image>"
 IMAGE_FIELDS = ("images", "image", "img", "path", "file_name", "image_path")
+OTHER_MEDIA = ("videos", "video", "audios", "audio")
+"""Fields of ms-swift and of LLaVA for what the model cannot read."""
 QUESTION_FIELDS = ("question", "query", "prompt", "instruction")
 SENDERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 MOST_SHOWN = 8
@@ -47,8 +49,12 @@ def row_to_turns(row: Row) -> tuple[list[Turn], list[Any]]:
     """Return the turns of a row, the last one open if it has no answer, and its image sources.
 
     Raises:
-        ValueError: the format is unknown, a field has a wrong type, or images and `<image>` do not match.
+        ValueError: the format is unknown, a field has a wrong type, images and `<image>` do not match, or the row has a
+            video or a sound.
     """
+    other = next((field for field in OTHER_MEDIA if row.get(field)), None)
+    if other is not None:
+        raise ValueError(f"it has {other}, but the model reads only images and text")
     known = next((candidate for candidate in FORMATS if not candidate.missing(row)), None)
     if known is None:
         raise ValueError(describe_unknown(row))

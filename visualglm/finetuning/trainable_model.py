@@ -270,10 +270,17 @@ def _target_pattern(model: Any, recipe: Finetuning) -> str:
             linears = [
                 name
                 for name, module in model.named_modules()
-                if isinstance(module, LINEARS) and not is_frozen(f"{name}.")
+                if isinstance(module, LINEARS)
+                and not is_frozen(f"{name}.")
+                and not (recipe.lora.dora and _has_zero_row(module))
             ]
             names += [re.escape(name) for name in linears for root in roots if f"{name}.".startswith(f"{root}.")]
     return "|".join(names)
+
+
+def _has_zero_row(linear: Any) -> bool:
+    """Return True if DoRA, which divides each row by its length, would compute NaN; untrained layers of a stem do."""
+    return bool((linear.weight == 0).all(-1).any())
 
 
 def _check_target(model: Any, target: str) -> None:

@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..network import sampling
 from ..network.configuration import VisualGLMConfig
 from ..network.configuration_checks import shown
-from ..network.generation_checks import fault_of_numbers
+from ..network.generation_checks import fault_of_arguments
 from ..preprocessing.incremental_decoder import IncrementalDecoder
 from ..preprocessing.token_bytes import ByteDecoder
 from ..preprocessing.tokenizer import ChatGLMTokenizer
@@ -127,7 +127,7 @@ def generation_settings(
         _check_grammar(grammar, given)
     _check_arguments(given)
     resolved = sampling.resolve(preset, **given)
-    fault = fault_of_numbers(resolved)
+    fault = fault_of_arguments(resolved, model.config.vocab_size)
     if fault is not None:
         raise UsageError(f"{fault}.")
     beside = {"logits_processor": resolved.pop("logits_processor")} if "logits_processor" in resolved else {}
@@ -171,7 +171,9 @@ def _check_grammar(grammar: Any, arguments: dict[str, Any]) -> None:
 
 def _check_arguments(arguments: dict[str, Any]) -> None:
     for name in ("max_length", "max_new_tokens"):
-        if arguments.get(name) is not None and arguments[name] < 1:
-            raise UsageError(f"{name} is {arguments[name]}: an answer needs at least 1 token.")
-    if (arguments.get("num_return_sequences") or 1) > 1:
+        value = arguments.get(name)
+        if type(value) is int and value < 1:
+            raise UsageError(f"{name} is {value}: an answer needs at least 1 token.")
+    returned = arguments.get("num_return_sequences")
+    if type(returned) is int and returned > 1:
         raise UsageError("num_return_sequences is above 1, but a dialogue goes on with one answer. Ask several times.")

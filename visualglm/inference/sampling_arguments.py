@@ -17,13 +17,16 @@ from ..errors import UsageError
 MIN_TEMPERATURE = 1e-3
 """A temperature below this is greedy: logits divided by less overflow."""
 
-SAMPLING_SWITCHES = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+SAMPLING_SWITCHES = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 """Arguments that mean sampling where `do_sample` is not given."""
 
 RESERVED = frozenset(
-    {"generation_config", "streamer", "stopping_criteria", "return_dict_in_generate", "inputs", "input_ids", "kwargs"}
+    {
+        *("generation_config", "streamer", "stopping_criteria", "return_dict_in_generate", "inputs", "input_ids"),
+        *("kwargs", "is_assistant", "custom_generate", "trust_remote_code"),
+    }
 )
-"""`generate` arguments set internally; callers may not pass them."""
+"""`generate` arguments set internally, or that run code of the hub; callers may not pass them."""
 
 OWN = ("preset", "seed", "stop", "invalid_slices", "json_schema")
 """Arguments that `generate` does not have."""

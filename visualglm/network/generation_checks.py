@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transformers import GenerationConfig
+from transformers import GenerationConfig, SequenceBiasLogitsProcessor, WatermarkingConfig
 
 from .configuration_checks import shown
 
@@ -33,6 +33,7 @@ REAL = {
     "temperature": (1e-6, 1e6),
     "top_p": (0, 1),
     "min_p": (0, 1),
+    "top_h": (0, 1),
     "typical_p": (0, 1),
     "epsilon_cutoff": (0, 1),
     "eta_cutoff": (0, 1),
@@ -54,6 +55,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "early_stopping": (True, False, "never"),
     "cache_implementation": ("dynamic", "static"),
 }
+RULED_IDS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id")
+"""Settings that forbid or force ids."""
 MOST_IDS = 1 << 12
 NOT_SETTINGS = ("transformers_version",)
 
@@ -68,6 +71,21 @@ def fault_of_numbers(values: Mapping[str, Any]) -> str | None:
         kind = "whole number" if name in WHOLE else "number"
         return f"{name} is {shown(value)}: give a {kind} from {bounds[0]:g} to {bounds[1]:g}"
     return None
+
+
+def fault_of_arguments(values: Mapping[str, Any], vocab_size: int) -> str | None:
+    """Return the same for the arguments of a caller, whose ids and objects are checked, too."""
+    fault = fault_of_numbers(values)
+    for name in RULED_IDS:
+        given = values.get(name)
+        if fault is None and given is not None and not _are_ids(_flat(given), vocab_size):
+            fault = f"{name} is {shown(given)}: give token ids, which are whole numbers from 0 to {vocab_size - 1}"
+    bias, mark = values.get("sequence_bias"), values.get("watermarking_config")
+    if fault is None and bias is not None and not _is_bias(bias, vocab_size):
+        fault = f"sequence_bias is {shown(bias)}: give lists of token ids with a number each, as in [[[5, 6], -2.0]]"
+    if fault is None and mark is not None and not _is_watermark(mark):
+        fault = f"watermarking_config is {shown(mark)}: give a WatermarkingConfig of transformers, or its arguments"
+    return fault
 
 
 def fault_of_file(values: Mapping[str, Any], vocab_size: int) -> str | None:
@@ -85,7 +103,7 @@ def fault_of_file(values: Mapping[str, Any], vocab_size: int) -> str | None:
             fits = isinstance(value, bool)
         elif name in IDS:
             ids = _flat(value)
-            fits = len(ids) <= MOST_IDS and all(type(index) is int and 0 <= index < vocab_size for index in ids)
+            fits = len(ids) <= MOST_IDS and _are_ids(ids, vocab_size)
         else:
             fits = name not in known and not hasattr(GenerationConfig, name) and not name.startswith("__")
         if not fits:
@@ -94,6 +112,29 @@ def fault_of_file(values: Mapping[str, Any], vocab_size: int) -> str | None:
 
 
 def _flat(value: Any) -> list[Any]:
-    """Flatten ids: one id, a list, or a list of lists."""
-    outer = value if isinstance(value, list) else [value]
-    return [index for inner in outer for index in (inner if isinstance(inner, list) else [inner])]
+    """Flatten ids: one id, a list or tensor, or a list of lists."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    outer = value if isinstance(value, list | tuple) else [value]
+    return [index for inner in outer for index in (inner if isinstance(inner, list | tuple) else [inner])]
+
+
+def _are_ids(values: Iterable[Any], vocab_size: int) -> bool:
+    return all(type(index) is int and 0 <= index < vocab_size for index in values)
+
+
+def _is_bias(value: Any, vocab_size: int) -> bool:
+    try:
+        sequences = SequenceBiasLogitsProcessor(value).sequence_bias
+    except (TypeError, ValueError, AttributeError, IndexError):
+        return False
+    return all(_are_ids(ids, vocab_size) for ids in sequences)
+
+
+def _is_watermark(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return True  # transformers also takes other classes with its method construct_processor
+    try:
+        WatermarkingConfig(**value).validate()
+    except (TypeError, ValueError):
+        return False
+    return True

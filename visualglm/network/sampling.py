@@ -34,6 +34,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "greedy": dict(do_sample=False, min_length=0, repetition_penalty=1.0, temperature=1.0, top_p=1.0, top_k=50),
 }
 SAT_PRESETS = ("sat", "sat_cli")
+NO_ANSWER = (
+    "The model computes NaN or infinity instead of an answer. Weights or adapter are damaged, or float16 overflows. "
+    "Check them with `visualglm doctor`, or use dtype bfloat16 or float32."
+)
+"""The message where logits are not finite."""
 
 
 class PlaceholderAwareRepetitionPenalty(LogitsProcessor):
@@ -82,6 +87,11 @@ class AnswerNoRepeatNGram(NoRepeatNGramLogitsProcessor):
         """ids [B, T] and scores [B, vocabulary] -> scores [B, vocabulary]."""
         begun = (input_ids == self.sop).cumsum(-1)
         in_answer = (begun.cumsum(-1) > 1) | (begun[:, -1:] == 0)
+        if self.ngram_size == 1:  # transformers would forbid the ids of `unlike_any`, too
+            vocabulary = scores.shape[-1]
+            said = scores.new_zeros((len(scores), vocabulary + 1), dtype=torch.bool)
+            said.scatter_(1, torch.where(in_answer, input_ids, vocabulary).to(scores.device), True)
+            return scores.masked_fill(said[:, :-1], -torch.inf)
         unlike_any = -1 - torch.arange(input_ids.shape[-1], device=input_ids.device)
         return super().__call__(torch.where(in_answer, input_ids, unlike_any), scores)
 
@@ -149,10 +159,7 @@ class RequireFinite(LogitsProcessor):
             AnswerError: it is not.
         """
         if not scores.max().isfinite():
-            raise AnswerError(
-                "The model computes NaN or infinity instead of an answer. Weights or adapter are damaged, or float16 "
-                "overflows. Check them with `visualglm doctor`, or use dtype bfloat16 or float32."
-            )
+            raise AnswerError(NO_ANSWER)
         return scores
 
 
@@ -163,7 +170,7 @@ def resolve(preset: str | None = None, invalid_slices: list[slice] | None = None
     min_length unless they are given. Arguments that are None count as not given.
 
     Raises:
-        UsageError: there is no preset of that name.
+        UsageError: there is no preset of that name, or `invalid_slices` are no slices.
     """
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"There is no sampling preset {preset!r}. Choose one of {', '.join(PRESETS)}.")
@@ -178,8 +185,14 @@ def resolve(preset: str | None = None, invalid_slices: list[slice] | None = None
     if preset in SAT_PRESETS:
         _apply_sat_rules(arguments, processors)
     if invalid_slices:
+        _check_slices(invalid_slices)
         processors.append(SuppressSlices(invalid_slices))
     return {**arguments, "logits_processor": processors} if processors else arguments
+
+
+def _check_slices(slices: Any) -> None:
+    if not isinstance(slices, list | tuple) or not all(isinstance(one, slice) for one in slices):
+        raise UsageError("invalid_slices holds anything but slices. Give for example [slice(63823, 130000)].")
 
 
 def _apply_sat_rules(arguments: dict[str, Any], processors: LogitsProcessorList) -> None:

@@ -104,6 +104,7 @@ class ConvolutionalStem(nn.Module):
         self.strides = [stride for _, stride in _places(name)]
         self.last = FoldedConv(STEMS[name][-1].channels, POOLED_CHANNELS)
         self.classifier = FrozenLinear(POOLED_CHANNELS, CLASSES)
+        self.requires_grad_(False)
 
     def forward(self, pixel_values: Tensor) -> tuple[list[Tensor], Tensor]:
         """[P, 3, H, W] normalised for CLIP -> the last map of each stride in `TAPS`, and [P, 1280]."""

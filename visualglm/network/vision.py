@@ -191,6 +191,13 @@ def is_frozen(name: str) -> bool:
     return ".patch_embedding.stem." in name
 
 
+def freeze_stem(model: nn.Module) -> None:
+    """Exclude a stem's own parameters from training; transformers' loader makes every parameter trainable."""
+    for name, parameter in model.named_parameters():
+        if is_frozen(name):
+            parameter.requires_grad_(False)
+
+
 class ClassHead(nn.Module):
     """Final layer norm, named after upstream's `cls` mixin."""
 

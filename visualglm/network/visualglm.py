@@ -91,8 +91,9 @@ class ImageEncoder(nn.Module):
         if pooled is None:
             return image_embeds
         classes = cast(StemEmbed, self.vit.mixins["patch_embedding"]).stem.classify(pooled)
-        added = torch.stack([self.class_proj(classes), self.concept_head(pooled)], dim=1)
-        return torch.cat([image_embeds[:, :-2], image_embeds[:, -2:] + self.certainty(added)], dim=1)
+        told = (self.class_proj(classes), self.concept_head(pooled))  # a device map may spread these modules
+        added = self.certainty(torch.stack([x.to(image_embeds.device) for x in told], dim=1)).to(image_embeds.device)
+        return torch.cat([image_embeds[:, :-2], image_embeds[:, -2:] + added], dim=1)
 
 
 class VisualGLMNetwork(NoContinuousBatching, PreTrainedModel, VisualGLMGenerationMixin, GenerationMixin, HookableModel):

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+from pathlib import Path
 from typing import IO, Any
 
 from ..errors import ImageError
@@ -79,6 +80,8 @@ def read_path(path: str) -> bytes:
     Raises:
         ImageError: it is a URL or a folder, does not exist, or cannot be read.
     """
+    if path[:5].lower() == "file:":
+        raise ImageError(f"{path[:200]} is the URL of a file. Give its path.")
     if URL.match(path):
         raise ImageError(
             f"{path[:100]} is a URL, and images are not fetched. Download it and give the file, or pipe it: "
@@ -89,6 +92,8 @@ def read_path(path: str) -> bytes:
     try:
         return read_image(path)
     except FileNotFoundError as error:
+        if Path(path).is_symlink():
+            raise ImageError(f"{path[:200]} is a broken link. Restore the file that it points to.") from error
         raise ImageError(f"{path[:200]} does not exist. Check the path.") from error
     except IsADirectoryError as error:
         raise ImageError(f"{path} is a folder. Give one image in it.") from error

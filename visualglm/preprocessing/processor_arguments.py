@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import validate_typed_dict
 from huggingface_hub.errors import StrictDataclassError
-from transformers import ProcessorMixin
+from transformers import GenerationConfig, ProcessorMixin
 from transformers.processing_utils import AudioKwargs, ImagesKwargs, ProcessingKwargs, TextKwargs, VideosKwargs
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
@@ -107,6 +107,10 @@ def sort_loading_arguments(
 
 def _check_names(given: Iterable[str], known: set[str]) -> None:
     for name in given:
+        if name not in known and name in vars(GenerationConfig()):
+            raise UsageError(
+                f"{name} is an argument of generate, not of the processor. A pipeline takes it in generate_kwargs."
+            )
         if name not in known:
             nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)[0]
             raise UsageError(f"The processor has no argument {name!r}. Did you mean {nearest!r}?")

@@ -4,9 +4,10 @@ vLLM finds `register` through the entry point group `vllm.general_plugins` and c
 registered under our own model type, `visualglm`, so vLLM's other models are unaffected. Of transformers' Auto classes
 only `AutoConfig` is extended. Importing this package does not import vLLM.
 
-Models, tokenizers, renderers and multimodal processors use vLLM's public interfaces. Four files depend on private
-parts of vLLM and say so: attention.py (attention metadata), engine_config.py (defaults of two flags), detokenizer.py
-(ids to text) and registration.py (the table of model types). Therefore the versions are pinned (versions.py).
+Models, tokenizers, renderers and multimodal processors use vLLM's public interfaces. Six files depend on private parts
+of vLLM and say so: attention.py (attention metadata), engine_config.py (defaults of two flags), detokenizer.py (ids to
+text), finite_logits.py (the scheduler), lora.py (loading of adapters) and registration.py (the table of model types).
+Therefore the versions are pinned (versions.py).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ unchanged.
 
 Depends on private parts of vLLM: the builders' `build`, the fields of `CommonAttentionMetadata`, and the prompt lengths
 that the runner passes as `rswa_prefix_lens` when the configuration has an `rswa_window` (engine_config.py sets it for
-this purpose only). On CUDA the base is Triton's backend, whose kernel reads one causal flag per sequence; that path
-has not been run yet.
+this purpose only). On a CPU also: the layout of the KV cache. On CUDA the base is Triton's backend, whose kernel reads
+one causal flag per sequence; that path has not been run yet.
 """
 
 from __future__ import annotations
@@ -42,6 +42,23 @@ def prefix_length_per_row(layer_name: str, positions: torch.Tensor) -> torch.Ten
     if metadata is None:  # vLLM is profiling memory: treat every row as part of a prefix
         return positions + 1
     return metadata[layer_name].prefix_of_rows.to(positions.device)
+
+
+def zero_new_blocks() -> None:
+    """Zero the KV cache blocks that this forward pass begins to fill, on a CPU.
+
+    vLLM's CPU kernel multiplies what lies in the unused slots of a block by zero. If an earlier request left NaN or
+    infinity there, the result is NaN. A block is filled from its first slot on, because prefix caching is off.
+    """
+    context = get_forward_context()
+    if context.attn_metadata is None or not current_platform.is_cpu():
+        return
+    for name, metadata in context.attn_metadata.items():
+        blocks = context.no_compile_layers[name].kv_cache  # [blocks, heads, slots, numbers]
+        slots = metadata.slot_mapping[: metadata.num_actual_tokens]
+        new = slots[slots % blocks.shape[2] == 0] // blocks.shape[2]
+        if len(new):
+            blocks[new] = 0
 
 
 def _platform_backend() -> type[AttentionBackend]:

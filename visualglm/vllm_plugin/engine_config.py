@@ -19,6 +19,8 @@ from vllm.platforms import current_platform
 from ..errors import UsageError
 from ..hardware.devices import cpu_dtype
 from ..network.configuration import VisualGLMConfig
+from .finite_logits import count_nan
+from .repetition import register_repetition
 
 TOKENIZER_MODE = "visualglm"
 """The name under which vLLM finds our tokenizer and renderer."""
@@ -101,7 +103,7 @@ class PrefixConfig(VerifyAndUpdateConfig):
 
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
-        """Reject features that would split a prompt, and enlarge the encoder cache.
+        """Reject features that would split a prompt, enlarge the encoder cache, and register the rules for logits.
 
         vLLM otherwise prefills a prompt only up to the first image that does not fit into the encoder cache. A pass
         has at most as many placeholder tokens as tokens, and the previous pass may still hold its images: so the cache
@@ -123,6 +125,8 @@ class PrefixConfig(VerifyAndUpdateConfig):
         if vllm_config.kv_transfer_config is not None:
             raise unsupported_flag("kv_transfer_config", "a KV cache from another process")
         scheduler.encoder_cache_size = 2 * max(scheduler.encoder_cache_size, scheduler.max_num_batched_tokens)
+        count_nan()
+        register_repetition(vllm_config)
         vllm_config.model_config.enforce_eager = True  # a captured graph would reuse the prefix lengths of one pass
 
 

@@ -21,7 +21,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmb
 from ..network.configuration import VisualGLMConfig
 from ..network.glm import query_key_value_of
 from ..network.rotary import rotary_cos_sin
-from .attention import prefix_backend, prefix_length_per_row
+from .attention import prefix_backend, prefix_length_per_row, zero_new_blocks
 from .prefix_split import rotary_positions
 
 
@@ -112,6 +112,7 @@ class ParallelGLM(nn.Module):
 
     def forward(self, inputs_embeds: Tensor, positions: Tensor) -> Tensor:
         """[rows, hidden] and positions [rows] -> [rows, hidden]."""
+        zero_new_blocks()
         channels = rotary_positions(positions, prefix_length_per_row(self.first_layer, positions))
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         rotary = rotary_cos_sin(channels, head_dim, self.config.rotary_frequencies, inputs_embeds.dtype)

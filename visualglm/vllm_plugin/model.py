@@ -26,6 +26,7 @@ from ..checkpoints.tensor_check import finite_weights
 from ..network.vision import BEHIND_STEM
 from ..network.visualglm import ImageEncoder
 from . import lora
+from .finite_logits import count_nan, mark_rows
 from .glm import ParallelGLM
 from .multimodal import DummyImages, ImageMultiModalProcessor, ImageProcessingInfo
 
@@ -47,6 +48,7 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
         self.config = config
         self.visualglm_folder = vllm_config.model_config.model  # lora.py checks adapters against it
         lora.patch_lora_loading()
+        count_nan()
         with self._mark_tower_model(vllm_config, "image"):  # type: ignore[operator]
             self.image_encoder = ImageEncoder(config.vision, config.qformer, config.hidden_size)
         self.transformer = ParallelGLM(vllm_config, maybe_prefix(prefix, "transformer"))
@@ -110,7 +112,8 @@ class VisualGLMForVLLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsQuan
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """[rows, hidden] -> [rows, vocab_size], or None in a process that does not gather logits."""
-        return self.logits_processor(self.lm_head, hidden_states)
+        logits = self.logits_processor(self.lm_head, hidden_states)
+        return None if logits is None else mark_rows(logits)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load a native checkpoint's tensors; return the names of the parameters that were set."""

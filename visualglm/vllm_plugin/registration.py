@@ -29,6 +29,7 @@ def register_all() -> None:
 
     from . import quantization  # noqa: F401  (registers what `visualglm quantize` writes)
     from .engine_config import TOKENIZER_MODE, PrefixConfig, set_defaults
+    from .finite_logits import patch_scheduler
 
     AutoConfig.register(VisualGLMConfig.model_type, VisualGLMConfig, exist_ok=True)
     ModelRegistry.register_model(ARCHITECTURE, f"{__package__}.model:VisualGLMForVLLM")
@@ -36,6 +37,7 @@ def register_all() -> None:
     TokenizerRegistry.tokenizers[TOKENIZER_MODE] = (f"{__package__}.tokenizer", "VLLMTokenizer")
     RENDERER_REGISTRY.renderers[TOKENIZER_MODE] = (f"{__package__}.renderer", "VisualGLMRenderer")
     set_defaults()
+    patch_scheduler()
     _reject_upstream_folders()
 
 

@@ -33,7 +33,7 @@ from ..preprocessing.images import open_image
 from ..preprocessing.processor import VisualGLMProcessor
 from ..serving.image_reader import ImageReader, refuse_too_many
 from ..serving.url_fetcher import ImageFetcher
-from . import detokenizer
+from . import detokenizer, finite_logits
 
 Rendered = tuple[list[dict[str, Any]], dict[str, Any]]
 
@@ -52,6 +52,7 @@ class VisualGLMRenderer(BaseRenderer):
     def __init__(self, config: VllmConfig, tokenizer: Any) -> None:
         super().__init__(config, tokenizer)
         detokenizer.patch_detokenizer()
+        finite_logits.patch_server()
         model = self.model_config
         self._settings = _ModelSettings(model.hf_config, GenerationConfig(**model.try_get_generation_config()))
         limits = generation_settings(self._settings).limits
