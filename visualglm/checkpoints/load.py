@@ -8,6 +8,7 @@ upstream's as a mapping of lazy tensors. Peak memory is near one copy of the mod
 from __future__ import annotations
 
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ NOT_CONFIGURATION = ("dtype", "torch_dtype", "quantization_config", "model_type"
 
 def load_model(
     cls: Any,
-    name_or_dir: str | Path | None,
+    name_or_dir: str | PathLike[str] | None,
     *args: Any,
     config: Any = None,
     merge_lora: bool = True,
@@ -84,7 +85,7 @@ def load_model(
     return (model, info) if with_info else model
 
 
-def _refuse_base_from_file(name_or_dir: str | Path, adapter: dict[str, Any]) -> None:
+def _refuse_base_from_file(name_or_dir: str | PathLike[str], adapter: dict[str, Any]) -> None:
     """Raise `CheckpointError` if transformers' Auto classes were given an adapter whose file named this model."""
     place = adapter.get("_adapter_model_path")
     if place is not None and str(place) != str(name_or_dir):

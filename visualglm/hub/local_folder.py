@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ DISK_ERRNOS = (
 UNSHARDED = ["model.safetensors", "pytorch_model.bin", f"*/{SAT_WEIGHTS}", "carried/*"]
 
 
-def local_folder(name_or_dir: str | Path, **options: Any) -> Path:
+def local_folder(name_or_dir: str | PathLike[str], **options: Any) -> Path:
     """Return the folder (or file) itself if it exists, else sat's folder of that name, else that hub id's snapshot.
 
     Args:
@@ -46,7 +47,7 @@ def local_folder(name_or_dir: str | Path, **options: Any) -> Path:
     return find_local(name_or_dir) or _download(str(name_or_dir), options)
 
 
-def find_local(name_or_dir: str | Path) -> Path | None:
+def find_local(name_or_dir: str | PathLike[str]) -> Path | None:
     """Return what `local_folder` returns without a download, or None for a hub id.
 
     Raises:
