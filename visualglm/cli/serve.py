@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import shlex
+import socket
+import sys
 from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -173,6 +177,7 @@ def serve_vllm(
     from ..vllm_plugin.supported_checkpoints import language_adapters, native_folder
 
     name, folder = served_name(flags.model), native_folder(flags.model or packed_model())
+    require_available(listening)
     print_notice(flags)
     serve(
         VLLMServer(
@@ -257,6 +262,7 @@ def run_server(
         request_limit=limits.requests,
         limits=EngineLimits(server_flags.max_queue, server_flags.max_batch, server_flags.time_limit),
     )
+    require_available(listening)  # before the model is loaded, which may take minutes
     model = flags.open_model()
     for name, folder in adapters.items():
         model.add_adapter(folder, name)
@@ -274,8 +280,7 @@ def run_server(
     except SystemExit as error:
         if server.started:
             raise
-        address = f"{listening.host}:{listening.port}"
-        raise UsageError(f"{address} cannot be listened on. Choose another --host or --port.") from error
+        raise UsageError(_not_available(listening)) from error
 
 
 def _url(listening: ServerAddress) -> str:
@@ -313,6 +318,34 @@ def require_key_beyond_loopback(listening: ServerAddress, insecure: bool) -> Non
             f"--host {listening.host} accepts connections from other machines. Give --api-key-file, or --insecure to "
             "allow everyone."
         )
+
+
+def require_available(listening: ServerAddress) -> None:
+    """Raise `UsageError` if this process cannot listen on the address, for instance because its port is in use."""
+    try:
+        for family, kind, protocol, _, place in socket.getaddrinfo(
+            listening.host, listening.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with contextlib.closing(socket.socket(family, kind, protocol)) as trial:
+                if sys.platform not in ("win32", "cygwin"):  # as asyncio does: a port that was just closed is available
+                    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                trial.bind(place)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(_not_available(listening, error)) from error
+
+
+def _not_available(listening: ServerAddress, error: Exception | None = None) -> str:
+    """Say why the address cannot be listened on, and what to do."""
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        place = f"Port {listening.port} on {listening.host}"
+        return f"{place} is in use. Stop the program that uses it, or choose another --port."
+    if number == errno.EACCES:
+        return f"Port {listening.port} needs administrator rights. Choose a --port above 1023."
+    reason = f" ({getattr(error, 'strerror', None) or error})" if error is not None else ""
+    return f"{listening.host}:{listening.port} cannot be listened on{reason}. Choose another --host or --port."
 
 
 def is_loopback(host: str) -> bool:
