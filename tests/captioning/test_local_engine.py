@@ -179,7 +179,7 @@ def test_kill_9_at_random_moments(
         process(str(folder), "-o", str(out)), env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, "an error row is left"
-    assert "1 rows" in done.stderr
+    assert "; 1 row with an error in " in done.stderr and "--retry-failed" in done.stderr
     assert rows(out) == rows(whole)
 
 
@@ -192,6 +192,11 @@ def test_mistakes_cost_one_sentence(
         ((str(folder), "-o", str(folder)), "source itself"),
         ((str(folder), "-o", str(tmp_path)), "cannot be written"),
         ((str(folder), "-o", out, "--batch-size", "many"), "--batch-size"),
+        ((str(tmp_path / "nothing"), "-o", out), "nothing does not exist. Check the path."),
+        ((str(SAMPLES[0]), "-o", out), "is one image. Give its folder, or use `visualglm ask`."),
+        ((str(folder), "-o", str(tmp_path / "out.csv")), "Name it out.jsonl."),
+        ((str(folder), "other folder", "-o", out), "Put a name, glob or question with spaces or * in quotes."),
+        ((str(folder),), "Missing option '--output' / '-o'."),
     ]:
         done = program(*captions(*arguments))
         assert (done.returncode, done.stdout) == (2, "")
