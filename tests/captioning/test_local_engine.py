@@ -20,6 +20,7 @@ import visualglm
 from visualglm.captioning.jsonl_results import JsonlResults
 from visualglm.captioning.local_engine import CaptionPlan, CaptionRun, check_sidecars
 from visualglm.captioning.sources import read_source
+from visualglm.cli.options import Flags
 from visualglm.errors import UsageError
 
 pytestmark = pytest.mark.slow
@@ -181,6 +182,27 @@ def test_kill_9_at_random_moments(
     assert done.returncode == 1, "an error row is left"
     assert "; 1 row with an error in " in done.stderr and "--retry-failed" in done.stderr
     assert rows(out) == rows(whole)
+
+
+def test_ctrl_c_says_where_the_rows_are_and_a_finished_run_opens_no_model(
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = str(tmp_path / "out.jsonl")
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionRun, "__call__", interrupted)
+        done = program(*captions(str(folder), "-o", out))
+    assert done.returncode not in (0, 2)
+    assert f"Stopped; finished rows are in {out}. Run the same command again to continue." in done.stderr
+    assert program(*captions(str(folder), "-o", out)).returncode == 1
+    monkeypatch.setattr(Flags, "open_model", interrupted)
+    assert f"answered 0 of {len(SAMPLES) + 1} images" in program(*captions(str(folder), "-o", out)).stderr
 
 
 def test_mistakes_cost_one_sentence(
