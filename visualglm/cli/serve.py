@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
 import shlex
-import socket
-import sys
 from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -322,16 +319,15 @@ def require_key_beyond_loopback(listening: ServerAddress, insecure: bool) -> Non
 
 def require_available(listening: ServerAddress) -> None:
     """Raise `UsageError` if this process cannot listen on the address, for instance because its port is in use."""
+    import asyncio
+
+    async def bind() -> None:
+        loop = asyncio.get_running_loop()
+        trial = await loop.create_server(asyncio.Protocol, listening.host, listening.port, start_serving=False)
+        trial.close()
+
     try:
-        for family, kind, protocol, _, place in socket.getaddrinfo(
-            listening.host, listening.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            with contextlib.closing(socket.socket(family, kind, protocol)) as trial:
-                if sys.platform not in ("win32", "cygwin"):  # as asyncio does: a port that was just closed is available
-                    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                trial.bind(place)
+        asyncio.run(bind())
     except (OSError, UnicodeError) as error:
         raise UsageError(_not_available(listening, error)) from error
 
@@ -344,7 +340,8 @@ def _not_available(listening: ServerAddress, error: Exception | None = None) -> 
         return f"{place} is in use. Stop the program that uses it, or choose another --port."
     if number == errno.EACCES:
         return f"Port {listening.port} needs administrator rights. Choose a --port above 1023."
-    reason = f" ({getattr(error, 'strerror', None) or error})" if error is not None else ""
+    words = str(getattr(error, "strerror", None) or error).rpartition(": ")[2]  # asyncio names the address, too
+    reason = "" if error is None else f" ({words})"
     return f"{listening.host}:{listening.port} cannot be listened on{reason}. Choose another --host or --port."
 
 
