@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("serve", "json", "train", "qlora")
+EXTRAS = ("serve", "json", "train", "qlora", "eval")
 
 
 def oldest(requirement: str) -> str:

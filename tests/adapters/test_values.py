@@ -151,9 +151,10 @@ def doctor(*arguments: str) -> tuple[int, dict[str, str]]:
 
 
 @pytest.mark.parametrize("kind", ["one", "prefix", "qformer"])
-def test_doctor_checks_an_adapter(adapters: Any, kind: str, tmp_path: Path) -> None:
+def test_doctor_checks_an_adapter(adapters: Any, kind: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     code, checks = doctor("--adapter", str(adapters[kind]))
     assert code == 0 and "fits the model" in checks["adapter"]
+    assert not [str(one.message) for one in recwarn if "meta parameter" in str(one.message)]
     code, checks = doctor("--adapter", str(changed(adapters[kind], tmp_path / "bad", "", NAN)))
     assert code == 1 and "NaN or infinite" in checks["adapter"] and checks["numbers"].startswith("passed")
 

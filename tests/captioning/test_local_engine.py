@@ -20,6 +20,7 @@ import visualglm
 from visualglm.captioning.jsonl_results import JsonlResults
 from visualglm.captioning.local_engine import CaptionPlan, CaptionRun, check_sidecars
 from visualglm.captioning.sources import read_source
+from visualglm.cli.options import Flags
 from visualglm.errors import UsageError
 
 pytestmark = pytest.mark.slow
@@ -179,8 +180,29 @@ def test_kill_9_at_random_moments(
         process(str(folder), "-o", str(out)), env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, "an error row is left"
-    assert "1 rows" in done.stderr
+    assert "; 1 row with an error in " in done.stderr and "--retry-failed" in done.stderr
     assert rows(out) == rows(whole)
+
+
+def test_ctrl_c_says_where_the_rows_are_and_a_finished_run_opens_no_model(
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = str(tmp_path / "out.jsonl")
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionRun, "__call__", interrupted)
+        done = program(*captions(str(folder), "-o", out))
+    assert done.returncode not in (0, 2)
+    assert f"Stopped; finished rows are in {out}. Run the same command again to continue." in done.stderr
+    assert program(*captions(str(folder), "-o", out)).returncode == 1
+    monkeypatch.setattr(Flags, "open_model", interrupted)
+    assert f"answered 0 of {len(SAMPLES) + 1} images" in program(*captions(str(folder), "-o", out)).stderr
 
 
 def test_mistakes_cost_one_sentence(
@@ -192,6 +214,11 @@ def test_mistakes_cost_one_sentence(
         ((str(folder), "-o", str(folder)), "source itself"),
         ((str(folder), "-o", str(tmp_path)), "cannot be written"),
         ((str(folder), "-o", out, "--batch-size", "many"), "--batch-size"),
+        ((str(tmp_path / "nothing"), "-o", out), "nothing does not exist. Check the path."),
+        ((str(SAMPLES[0]), "-o", out), "is one image. Give its folder, or use `visualglm ask`."),
+        ((str(folder), "-o", str(tmp_path / "out.csv")), "Name it out.jsonl."),
+        ((str(folder), "other folder", "-o", out), "Put a name, glob or question with spaces or * in quotes."),
+        ((str(folder),), "Missing option '--output' / '-o'."),
     ]:
         done = program(*captions(*arguments))
         assert (done.returncode, done.stdout) == (2, "")

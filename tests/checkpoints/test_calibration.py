@@ -73,6 +73,6 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
 
     samples = str(MINI / "samples")
     assert "there are none" in said("--bits", "8", "--calibrate", samples)
-    assert "not a folder, glob" in said("--bits", "4", "--calibrate", str(tmp_path / "nothing"))
+    assert "does not exist. Check the path." in said("--bits", "4", "--calibrate", str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="needs ice_text"):
         importance(open_checkpoint(MINI), drawn(Split.TRAIN, 1), None)

@@ -270,7 +270,7 @@ def test_wrong_places(hf: Path, sat: Path, tmp_path: Path) -> None:
     refused(tmp_path, f"is not a VisualGLM checkpoint: did you mean {tmp_path}/hf")
     refused(tmp_path / "nowhere", "nowhere does not exist")
     refused("./nowhere", "does not exist")
-    refused("visualglm-6b", "does not exist. Give the model's folder, or a hub id like THUDM/visualglm-6b")
+    refused("visualglm-6b", "does not exist. Give the model's folder, or a hub id like zai-org/visualglm-6b")
     (empty / "notes.txt").write_text("x")
     refused(empty, "has neither config.json .* nor model_config.json")
     refused(empty / "notes.txt", "is a file. Give the folder")

@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 
 import visualglm
-from visualglm.cli.options import Flags
+from visualglm.cli.options import Flags, announce_opening
 from visualglm.preprocessing.prompt import Turn, describe_dropped_turns, language_of
 
 from ..conftest import REFERENCE
@@ -99,6 +99,33 @@ def test_mistakes_are_one_sentence_and_exit_2(
     assert done.returncode == 2, done.stderr
     assert names in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["ask", IMAGE, "what", "is", "this"], "(is this). Put a name, glob or question with spaces or * in quotes."),
+        (["quantize", "a", "b"], "Missing option '--quantize'."),
+        (["quantize", "a", "b", "--quantize", "3"], "Invalid value for '--quantize': "),
+    ],
+)
+def test_the_parsers_errors_say_what_to_do_and_hide_old_names(
+    program: Callable[..., subprocess.CompletedProcess[str]], arguments: list[str], said: str
+) -> None:
+    done = program(*arguments)
+    assert done.returncode == 2 and said in done.stderr
+    assert "--bits" not in done.stderr and "Value error" not in done.stderr
+
+
+def test_a_terminal_is_told_what_is_opened(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for terminal, language, said in (
+        (False, "en", ""),
+        (True, "en", "opening visualglm-mini ...\n"),
+        (True, "zh", "正在打开 6b ……\n"),
+    ):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
+        announce_opening(None if language == "en" else "6b", language)
+        assert capsys.readouterr().err == said
 
 
 EARLY_MISTAKES = [

@@ -79,6 +79,12 @@ def test_the_command_draws_and_prints_json(program: Program, tmp_path: Path) -> 
         assert written.format == "PNG" and written.width > 700
 
 
+def test_without_a_question_the_image_is_described_as_by_ask(program: Program) -> None:
+    done = program("explain", STAR, "--greedy", "--language", "en")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == program("ask", STAR, "--greedy", "--language", "en").stdout.strip()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

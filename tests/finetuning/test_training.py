@@ -58,22 +58,26 @@ def test_only_what_should_train_moves(
         assert not any("layers.2." in name for name in moved)
 
 
-@pytest.mark.parametrize("method", ["lora", "ptuning", "full"])
-def test_killed_and_resumed_equals_never_killed(recipe: Any, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+@pytest.mark.parametrize(
+    "method, number", [("lora", signal.SIGINT), ("ptuning", signal.SIGTERM), ("full", signal.SIGTERM)]
+)
+def test_killed_and_resumed_equals_never_killed(
+    recipe: Any, monkeypatch: pytest.MonkeyPatch, method: str, number: int
+) -> None:
     """Equal to the last bit: dropout, order of samples, optimizer and scheduler continue."""
     changes = ("lora.dropout=0.3", "epochs=3", "validation_share=0.25", "batch=2", "accumulate=2")
     whole, parts = recipe(method, *changes, output="whole"), recipe(method, *changes, output="parts")
     assert run.finetune(whole, silent, device="cpu")
 
-    begun = run.SigtermCallback.on_step_end
+    begun = run.InterruptCallback.on_step_end
 
     def killed(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         begun(self, args, state, control, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.SigtermCallback, "on_step_end", killed)
+        patch.setattr(run.InterruptCallback, "on_step_end", killed)
         assert not run.finetune(parts, silent, device="cpu")
     with pytest.raises(UsageError, match="--resume"):
         run.finetune(parts, silent, device="cpu")
@@ -210,18 +214,21 @@ def test_text_rows_mix_in(recipe: Any, tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_gives_the_process_back(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM ends the program again, and no thread still draws the bar."""
+    """SIGTERM and Ctrl-C end the program again, and no thread still draws the bar."""
 
     def failed(*_: Any, **__: Any) -> None:
         raise UsageError("no more")
 
-    before = signal.getsignal(signal.SIGTERM), set(threading.enumerate())
+    def handlers() -> list[Any]:
+        return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    before = handlers(), set(threading.enumerate())
     monkeypatch.setattr(DivergenceCallback, "on_log", failed)
     with pytest.raises(UsageError, match="no more"):
         run.finetune(recipe("lora"), silent, device="cpu")
     for thread in set(threading.enumerate()) - before[1]:
         thread.join(10)  # the bar's thread is told to end, and may need a moment
-    assert (signal.getsignal(signal.SIGTERM), set(threading.enumerate())) == before
+    assert (handlers(), set(threading.enumerate())) == before
 
 
 class State:

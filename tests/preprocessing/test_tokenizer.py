@@ -112,7 +112,7 @@ def test_escaped_text_has_the_ids_of_plain_text(text: str) -> None:
 
 def test_a_vocabulary_that_would_match_structure_is_spelled_out(tmp_path: Path) -> None:
     """SentencePiece never matches a CONTROL piece; it does match a USER_DEFINED `<sop>`, also in full-width letters."""
-    model_pb2 = pytest.importorskip("sentencepiece.sentencepiece_model_pb2")
+    model_pb2 = pytest.importorskip("sentencepiece.sentencepiece_model_pb2", exc_type=ImportError)
     model = model_pb2.ModelProto.FromString((REFERENCE / "hf" / "ice_text.model").read_bytes())
     for piece in model.pieces:
         if piece.piece in STRUCTURE:
@@ -191,7 +191,7 @@ def test_a_broken_vocabulary_is_one_sentence(tmp_path: Path, content: bytes, say
 
 
 def test_a_vocabulary_without_nfkc_rules_is_refused(tmp_path: Path) -> None:
-    model_pb2 = pytest.importorskip("sentencepiece.sentencepiece_model_pb2")
+    model_pb2 = pytest.importorskip("sentencepiece.sentencepiece_model_pb2", exc_type=ImportError)
     model = model_pb2.ModelProto.FromString((REFERENCE / "hf" / "ice_text.model").read_bytes())
     model.ClearField("normalizer_spec")
     (tmp_path / "ice_text.model").write_bytes(model.SerializeToString())

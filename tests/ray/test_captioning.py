@@ -65,7 +65,7 @@ def test_both_engines_give_the_same_rows(cluster: Any, tmp_path: Path) -> None:
     done = run(["caption", "images", "-o", "out", *flags, *where], tmp_path)
     assert done.returncode == 1, done.stderr[-3000:]
     count = len(SAMPLES) + 1
-    assert f"answered {count} of {count} images; 1 rows of out hold an error." in done.stderr
+    assert f"answered {count} of {count} images; 1 row with an error in out (" in done.stderr
     assert parts(tmp_path / "out") == local(folder, tmp_path / "out.jsonl", **sampling)
 
 

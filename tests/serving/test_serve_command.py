@@ -134,5 +134,6 @@ def test_a_taken_port_is_one_sentence() -> None:
         command = process("--port", str(taken.getsockname()[1]), "--no-web")
         done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 2
-    assert "cannot be listened on" in done.stderr
+    assert done.stderr.startswith("visualglm: Port ") and "is in use" in done.stderr
+    assert done.stderr.count("\n") == 1  # no model was loaded, and no address was announced
     assert "Traceback" not in done.stderr

@@ -336,7 +336,7 @@ def test_resume_exactly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     现在：`--resume` 与从未中断的训练逐位相同；`--adapter DIR@STEP` 选择某一步。
     """
     whole = train(folder, "lora", "runs/whole")
-    save = run.SigtermCallback.on_step_end
+    save = run.InterruptCallback.on_step_end
 
     def stopped(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
         if state.global_step == 2:
@@ -344,7 +344,7 @@ def test_resume_exactly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         save(self, args, state, control, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.SigtermCallback, "on_step_end", stopped)
+        patch.setattr(run.InterruptCallback, "on_step_end", stopped)
         with pytest.raises(AssertionError):
             train(folder, "lora", "runs/parts")
     parts = train(folder, "lora", "runs/parts", resume=True)

@@ -94,7 +94,7 @@ def test_dialogues_can_be_deleted(page: Page) -> None:
         expect(answers(page)).to_have_count(1)
     expect(page.locator("#dialogues li")).to_have_count(2)
     page.locator("#dialogues li").filter(has_text="你好 1").hover()
-    page.locator("#dialogues li").filter(has_text="你好 1").get_by_role("button", name="Delete this dialogue").click()
+    page.locator("#dialogues li").filter(has_text="你好 1").get_by_role("button", name="Delete this chat").click()
     expect(page.locator("#dialogues li")).to_have_count(1)
     page.locator("#clear").click()
     page.locator("#clear-confirmed").click()

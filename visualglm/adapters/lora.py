@@ -151,7 +151,9 @@ def load_lora_weights(model: Any, tensors: Mapping[str, Tensor], name: str) -> N
     if tensors.keys() != expected:
         missing, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
         raise ValueError(f"missing {missing[:2]}, too many {unknown[:2]}")
-    set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")  # `doctor` checks shapes only
+        set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
 
 
 def ranks_of(low_ranks: Mapping[str, LowRank]) -> dict[str, tuple[int, float]]:

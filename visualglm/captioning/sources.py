@@ -107,6 +107,10 @@ def read_source(source: str) -> list[CaptionItem]:
         found = _parquet(path, "")
     elif WILD.search(source) and not path.exists():
         found = _glob(source)
+    elif not path.exists():
+        raise UsageError(f"{source[:200]} does not exist. Check the path.")
+    elif _is_image(path.name):
+        raise UsageError(f"{source[:200]} is one image. Give its folder, or use `visualglm ask`.")
     else:
         raise UsageError(
             f"{source[:200]} is not a folder, glob, list ({', '.join(SUFFIXES)}), .parquet or uncompressed .tar file. "

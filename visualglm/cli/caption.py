@@ -99,25 +99,40 @@ def caption(
         waiting = _waiting_items(results, items, plan, _run_settings(source, question, flags), retry_failed)
         with _progress_bar() as progress:
             before = len(items) - len(waiting)
-            bar = progress.add_task("caption", total=len(items), completed=before, before=before)
-            engine_choice.answer(waiting, results, flags, plan, sampling, partial(progress.advance, bar))
+            bar = progress.add_task("caption", total=len(items), completed=before, before=before, start=False)
+            start, advance = partial(progress.start_task, bar), partial(progress.advance, bar)
+            try:
+                engine_choice.answer(waiting, results, flags, plan, sampling, start, advance)
+            except KeyboardInterrupt:
+                progress.stop()
+                typer.echo(f"Stopped; finished rows are in {out}. Run the same command again to continue.", err=True)
+                raise
         failed = results.failed
-    typer.echo(f"answered {len(waiting)} of {len(items)} images; {failed} rows of {out} hold an error.", err=True)
+    typer.echo(summary(len(waiting), len(items), failed, out), err=True)
     print_notice(flags)
     if failed:
         raise typer.Exit(1)
+
+
+def summary(answered: int, images: int, failed: int, out: Path) -> str:
+    """Say how many images were answered, how many rows of the file have an error, and how to retry those."""
+    errors = "1 row" if failed == 1 else f"{failed} rows"
+    advice = " (`error` says why); --retry-failed answers them again" if failed else ""
+    return f"answered {answered} of {images} images; {errors} with an error in {out}{advice}."
 
 
 def _read_items(source: str, out: Path, sidecar: bool) -> list[CaptionItem]:
     """List the images of the source.
 
     Raises:
-        UsageError: there are none, `out` is the source, or a sidecar file cannot be written.
+        UsageError: there are none, `out` is the source or named as a table, or a sidecar file cannot be written.
     """
     from ..captioning.sources import read_source
 
     if not out.name:
         raise UsageError(f"-o {out} has no file name. Give one, for example -o captions.jsonl.")
+    if out.suffix.lower() in (".csv", ".tsv"):
+        raise UsageError(f"-o {out} is named as a table, but would hold JSON lines. Name it {out.stem}.jsonl.")
     if out.exists() and Path(source).exists() and out.samefile(source):
         raise UsageError(f"-o {out} is the source itself. Choose another -o.")
     items = read_source(source)
@@ -185,19 +200,25 @@ class EngineChoice:
         flags: options.Flags,
         plan: CaptionPlan,
         sampling: dict[str, Any],
+        start: Callable[[], object],
         advance: Callable[[int], object],
     ) -> None:
-        """Answer the waiting items; `advance` is called with the number of new rows."""
+        """Answer the waiting items; `start` is called before the first, `advance` with the number of new rows."""
+        if not waiting:
+            return
         from ..captioning.jsonl_results import JsonlResults
         from ..captioning.local_engine import CaptionRun, open_answers
 
         if isinstance(results, JsonlResults):
-            CaptionRun(flags.open_model(), results, plan, sampling)(waiting, lambda item: advance(1))
-        elif waiting:
+            run = CaptionRun(flags.open_model(), results, plan, sampling)
+            start()
+            run(waiting, lambda item: advance(1))
+        else:
             from ..captioning.ray_engine import answer, connected, pool_of
 
             load_answerer = partial(open_answers, flags.with_absolute_paths().open_model, plan, sampling)
             with connected(self.address):
+                start()
                 for count in answer(waiting, results, load_answerer, pool_of(self.actors, flags.device)):
                     advance(count)
 

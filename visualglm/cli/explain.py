@@ -18,8 +18,11 @@ from .model_name import print_notice, served_name
 @options.with_flags
 def explain(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Path of the image; - reads it from stdin.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="Question in Chinese or English.")],
     flags: options.Flags,
+    question: Annotated[
+        str | None,
+        typer.Argument(metavar="QUESTION", help="Question in Chinese or English. Default: describe the image."),
+    ] = None,
     out: Annotated[
         Path | None, output_option("--output", "-o", metavar="FILE", help="Drawing to write, .png or .svg.")
     ] = None,
@@ -41,11 +44,13 @@ def explain(
     """
     from ..explanation.drawing import check_drawing, draw_explanation
     from ..explanation.explanation import describe_deletion
+    from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 
     sampling = flags.sampling()
     if out is not None:
         check_drawing(out)
     opened = open_image_argument(image, flags.upstream_images)
+    question = question if question is not None else DEFAULT_QUESTIONS[options.interface_language(flags.language)]
     explanation = flags.open_model().explain(
         opened, question, flags.language, word=word, method=method, thorough=thorough, **sampling
     )

@@ -63,6 +63,8 @@ def finetune(
     options.check_model(plan.model)
     for file in filter(None, (plan.data, plan.validation)):
         check_data_file(file)
+    if not check:
+        options.announce_opening(plan.model or None, "auto")
     from ..finetuning import run
     from ..finetuning.resume import is_first
 

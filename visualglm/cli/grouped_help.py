@@ -25,8 +25,21 @@ performance_option = partial(typer.Option, rich_help_panel="Performance")
 server_option = partial(typer.Option, rich_help_panel="Server")
 
 
+EXTRA_ARGUMENTS = "Got unexpected extra argument"
+"""Beginning of the parser's message; most often a shell split a text at its spaces, or expanded a glob."""
+QUOTES = "Put a name, glob or question with spaces or * in quotes."
+
+
 class GroupedCommand(TyperCommand):
-    """A verb whose help page has one section per group."""
+    """A verb whose help page has one section per group, and whose parser's messages say what to do."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; the messages of the parser's errors are completed."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            _complete_message(error)
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections that have entries."""
@@ -43,3 +56,15 @@ class GroupedCommand(TyperCommand):
             if entries:
                 with formatter.section(group):
                     formatter.write_dl(entries)
+
+
+def _complete_message(error: Any) -> None:
+    """Change click's exception in place; typer has a copy of click, so its class depends on the version."""
+    message = str(getattr(error, "message", ""))
+    if message.startswith(EXTRA_ARGUMENTS):
+        error.message = f"{message.removesuffix('.')}. {QUOTES}"
+    if message.startswith("Value error, "):  # pydantic's words
+        error.message = message.removeprefix("Value error, ")
+    names = getattr(getattr(error, "param", None), "opts", ())
+    if getattr(error, "param_hint", None) is None and any(name in OLD_NAMES for name in names):
+        error.param_hint = [name for name in names if name not in OLD_NAMES]

@@ -8,13 +8,14 @@ import logging
 import math
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from ..errors import UsageError
+from ..errors import UsageError, visible
 from ..hardware.threads import set_threads
 from .grouped_help import data_option, model_option, output_option, performance_option, sampling_option
 
@@ -198,7 +199,8 @@ class Flags(OptionGroup):
         return replace(self, **absolute)
 
     def open_model(self) -> VisualGLM:
-        """Load the model, without transformers' progress bars and warnings."""
+        """Load the model, without transformers' progress bars and warnings; a terminal is told what it waits for."""
+        announce_opening(self.model, self.language)
         from ..conversation import load
 
         set_threads(self.threads)
@@ -215,6 +217,14 @@ class Flags(OptionGroup):
             quantize_vocabulary=parse_bits(self.quantize_vocabulary),
             compile=self.compile,
         )
+
+
+def announce_opening(model: str | None, language: Language) -> None:
+    """Say on a terminal that the model is being opened: importing torch takes seconds, reading the 6B minutes."""
+    if sys.stderr.isatty():
+        name = model or "visualglm-mini"
+        text = f"正在打开 {name} ……" if interface_language(language) == "zh" else f"opening {name} ..."
+        print(visible(text), file=sys.stderr)
 
 
 def check_model(name: str | Path | None) -> None:

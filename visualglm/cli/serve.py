@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import shlex
 from codecs import BOM_UTF8
@@ -173,6 +174,7 @@ def serve_vllm(
     from ..vllm_plugin.supported_checkpoints import language_adapters, native_folder
 
     name, folder = served_name(flags.model), native_folder(flags.model or packed_model())
+    require_available(listening)
     print_notice(flags)
     serve(
         VLLMServer(
@@ -257,6 +259,7 @@ def run_server(
         request_limit=limits.requests,
         limits=EngineLimits(server_flags.max_queue, server_flags.max_batch, server_flags.time_limit),
     )
+    require_available(listening)  # before the model is loaded, which may take minutes
     model = flags.open_model()
     for name, folder in adapters.items():
         model.add_adapter(folder, name)
@@ -274,8 +277,7 @@ def run_server(
     except SystemExit as error:
         if server.started:
             raise
-        address = f"{listening.host}:{listening.port}"
-        raise UsageError(f"{address} cannot be listened on. Choose another --host or --port.") from error
+        raise UsageError(_not_available(listening)) from error
 
 
 def _url(listening: ServerAddress) -> str:
@@ -313,6 +315,34 @@ def require_key_beyond_loopback(listening: ServerAddress, insecure: bool) -> Non
             f"--host {listening.host} accepts connections from other machines. Give --api-key-file, or --insecure to "
             "allow everyone."
         )
+
+
+def require_available(listening: ServerAddress) -> None:
+    """Raise `UsageError` if this process cannot listen on the address, for instance because its port is in use."""
+    import asyncio
+
+    async def bind() -> None:
+        loop = asyncio.get_running_loop()
+        trial = await loop.create_server(asyncio.Protocol, listening.host, listening.port, start_serving=False)
+        trial.close()
+
+    try:
+        asyncio.run(bind())
+    except (OSError, UnicodeError) as error:
+        raise UsageError(_not_available(listening, error)) from error
+
+
+def _not_available(listening: ServerAddress, error: Exception | None = None) -> str:
+    """Say why the address cannot be listened on, and what to do."""
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        place = f"Port {listening.port} on {listening.host}"
+        return f"{place} is in use. Stop the program that uses it, or choose another --port."
+    if number == errno.EACCES:
+        return f"Port {listening.port} needs administrator rights. Choose a --port above 1023."
+    words = str(getattr(error, "strerror", None) or error).rpartition(": ")[2]  # asyncio names the address, too
+    reason = "" if error is None else f" ({words})"
+    return f"{listening.host}:{listening.port} cannot be listened on{reason}. Choose another --host or --port."
 
 
 def is_loopback(host: str) -> bool:

@@ -68,7 +68,7 @@ def wrong_download(head: bytes) -> str | None:
         return "is a git-lfs pointer, not the file itself. Run `git lfs pull` in its folder."
     # without the NUL, because a safetensors file with a header of 60 bytes also begins with "<"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" and b"\0" not in head:
-        return "is a web page, not the file itself. Download it from a link that works."
+        return "is a web page or XML, not the file itself. Download it from a link that works."
     return None
 
 

@@ -43,7 +43,7 @@ from .trainable_model import TrainableModel, check_finite, prepare_for_training
 from .trainer import (
     METRICS,
     FinetuneTrainer,
-    SigtermCallback,
+    InterruptCallback,
     arguments,
     callbacks,
     last_step,
@@ -71,7 +71,7 @@ def check(recipe: Finetuning, say: Say) -> int:
 
 
 def finetune(recipe: Finetuning, say: Say, resume: bool = False, device: str = "auto") -> bool:
-    """Run a fine-tuning. Returns False if SIGTERM stopped it early; then `resume` continues it.
+    """Run a fine-tuning. Returns False if Ctrl-C or SIGTERM stopped it early; then `resume` continues it.
 
     Raises:
         UsageError: the recipe, the data or the output folder cannot be used, or the loss shows no progress.
@@ -119,7 +119,7 @@ def run_main_process(job: TrainingJob, model: VisualGLM, say: Say, device: str) 
     output = Path(recipe.output)
     write_recipe(recipe, output)
     asked = held_out_questions(job.sides, recipe.answers)
-    before = _answer_before(output, ready, model, asked, job.checkpoint is not None)
+    before = _answer_before(output, ready, model, asked, job.checkpoint is not None, say)
     end = _train(ready, job.sides, job.plan, job.checkpoint)
     if not end.finished:
         say(f"Stopped at step {end.step} and saved. Run the same command with --resume to continue.")
@@ -194,7 +194,7 @@ def four_bit() -> Any:
 
 
 def _answer_before(
-    output: Path, ready: TrainableModel, model: VisualGLM, asked: list[EvalQuestion], resume: bool
+    output: Path, ready: TrainableModel, model: VisualGLM, asked: list[EvalQuestion], resume: bool, say: Say
 ) -> list[list[str]]:
     """Return the answers before training to held-out rows and probes; a resumed run reads them from a file.
 
@@ -207,6 +207,7 @@ def _answer_before(
     untrained = prefix is not None and not ready.recipe.adapter
     if untrained:  # a new prefix changes answers before it is trained; new LoRA does not
         ready.model.del_mixin(ADAPTER)
+    say(_asking("before", asked))
     said = _answer_all(model, asked, ready)
     if ready.recipe.forgetting:
         ask_scenes(model, ready, output / BEFORE)
@@ -216,6 +217,12 @@ def _answer_before(
     return said
 
 
+def _asking(when: str, asked: list[EvalQuestion]) -> str:
+    """Announce the answers to compare, which take the 6B minutes."""
+    held_out = f"{len(asked)} held-out questions and " if asked else ""
+    return f"answering {held_out}{len(probes())} questions outside the data, {when} training"
+
+
 def _answer_all(model: VisualGLM, asked: list[EvalQuestion], ready: TrainableModel) -> list[list[str]]:
     language: Any = ready.recipe.language
     return [answers(model, them, language, ready.recipe.max_new_tokens, ready.dtype) for them in (asked, probes())]
@@ -223,7 +230,7 @@ def _answer_all(model: VisualGLM, asked: list[EvalQuestion], ready: TrainableMod
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The step of the model's weights, False if SIGTERM stopped the run, and the trained weights of a sharded model."""
+    """The step of the model's weights, False if it was stopped early, and the trained weights of a sharded model."""
 
     step: int
     finished: bool
@@ -231,12 +238,12 @@ class TrainingResult:
 
 
 def _train(ready: TrainableModel, sides: DataSplits, plan: RunPlan, checkpoint: str | None) -> TrainingResult:
-    """Train to the end or until SIGTERM."""
+    """Train to the end, or until Ctrl-C or SIGTERM."""
     recipe, inside = ready.recipe, ready.model
     with scratch_folder(Path(recipe.output).parent, "features") as scratch:  # one per process
         features = _compute_features(ready, sides, scratch / "features.bin")
         used = sides.with_pixels(features is None)
-        interrupt = SigtermCallback()
+        interrupt = InterruptCallback()
         sharded = recipe.sharding == "fsdp" and world() > 1
         loop = (FsdpTrainer if sharded else FinetuneTrainer)(
             ready,
@@ -277,6 +284,7 @@ def evaluate_and_report(
     output: Path, ready: TrainableModel, model: VisualGLM, asked: list[EvalQuestion], before: list[list[str]], say: Say
 ) -> None:
     """Answer after training, and write `result.json` and `report.html`."""
+    say(_asking("after", asked))
     after = _answer_all(model, asked, ready)
     before_score, after_score = (score(asked, said[0]) for said in (before, after))
     kept = sum(a == b for a, b in zip(before[1], after[1], strict=True)) / max(1, len(before[1]))

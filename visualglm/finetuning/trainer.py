@@ -1,7 +1,7 @@
 """Training loop on transformers' Trainer.
 
-It saves only trained weights, stops on divergence or SIGTERM, and writes `metrics.jsonl`. `TrainableModel` defines what
-is saved and how it is loaded.
+It saves only trained weights, stops on divergence, Ctrl-C or SIGTERM, and writes `metrics.jsonl`. `TrainableModel`
+defines what is saved and how it is loaded.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import sys
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -87,18 +88,24 @@ class ResourceCallback(TrainerCallback):
         raise NotImplementedError
 
 
-class SigtermCallback(ResourceCallback):
-    """Save after the current step and stop on SIGTERM, which clusters send before they reclaim a machine."""
+class InterruptCallback(ResourceCallback):
+    """Save after the current step and stop: on Ctrl-C, and on SIGTERM, which clusters send before they take a machine.
+
+    A second Ctrl-C stops at once.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        self.before: Any = None
+        self.before: dict[int, Any] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.before = signal.signal(signal.SIGTERM, self._ask)
+        self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True
+        if number == signal.SIGINT:
+            signal.signal(number, self.before[number])
+            print("\nsaving after this step; Ctrl-C again stops at once", file=sys.stderr)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.asked = _any_process(self.asked, args.device)
@@ -106,9 +113,9 @@ class SigtermCallback(ResourceCallback):
             control.should_save = control.should_training_stop = True
 
     def release(self) -> None:
-        """Restore the previous signal handler."""
-        if self.before is not None:
-            signal.signal(signal.SIGTERM, self.before)
+        """Restore the previous signal handlers."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
 def _any_process(flag: bool, device: torch.device) -> bool:
@@ -285,7 +292,7 @@ def _compute(recipe: Finetuning, dtype: torch.dtype, device: torch.device) -> di
     }
 
 
-def callbacks(recipe: Finetuning, plan: RunPlan, interrupt: SigtermCallback) -> list[TrainerCallback]:
+def callbacks(recipe: Finetuning, plan: RunPlan, interrupt: InterruptCallback) -> list[TrainerCallback]:
     """Return our callbacks, and transformers' early stopping if the recipe asks for it."""
     chosen: list[TrainerCallback] = [interrupt, DivergenceCallback(), JsonlLogCallback(Path(recipe.output) / METRICS)]
     chosen.append(ProgressCallback(recipe.batch * recipe.accumulate * world()))

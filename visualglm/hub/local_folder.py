@@ -62,8 +62,8 @@ def find_local(name_or_dir: str | PathLike[str]) -> Path | None:
         return in_sat_home
     if _is_path(name):
         raise CheckpointError(
-            f"{name} does not exist. Give the model's folder, or a hub id like THUDM/visualglm-6b, or put a folder of "
-            f"that name into {_sat_home()} (SAT_HOME)."
+            f"{name} does not exist. Give the model's folder, or a hub id like zai-org/visualglm-6b, or put a folder "
+            f"of that name into {_sat_home()} (SAT_HOME)."
         )
     return None
 
@@ -99,7 +99,7 @@ def hub_errors(name: str, revision: str | None = None) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise CheckpointError(
             f"{name} is not a folder here, and no hub id can be spelled so. Give the model's folder, or a hub id like "
-            "THUDM/visualglm-6b."
+            "zai-org/visualglm-6b."
         ) from error
     except (OSError, on_the_way) as error:
         raise CheckpointError(_what_happened(name, error, revision)) from error

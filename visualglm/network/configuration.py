@@ -287,12 +287,12 @@ def _translate_upstream(upstream: dict[str, Any]) -> dict[str, Any]:
     if found:
         raise ConfigurationError(
             f"This is a ChatGLM2 or ChatGLM3 checkpoint (its configuration has {', '.join(found)}), another "
-            "architecture without an image encoder. Use THUDM/visualglm-6b's files."
+            "architecture without an image encoder. Use zai-org/visualglm-6b's files."
         )
     if not isinstance(upstream.get("eva_config"), dict) or not isinstance(upstream.get("qformer_config"), dict):
         raise ConfigurationError(
             "This is a text-only ChatGLM-6B checkpoint (its configuration has no eva_config and qformer_config). "
-            "VisualGLM needs an image encoder. Use THUDM/visualglm-6b's files."
+            "VisualGLM needs an image encoder. Use zai-org/visualglm-6b's files."
         )
     if not upstream.get("position_encoding_2d", True):
         raise ConfigurationError(

@@ -44,7 +44,7 @@ def open_vocabulary(path: str | Path | None) -> sentencepiece.SentencePieceProce
     Raises:
         TokenizerError: the file is missing, incomplete, or not ChatGLM-6B v1's.
     """
-    remedy = "use ice_text.model from THUDM/visualglm-6b."
+    remedy = "use ice_text.model from zai-org/visualglm-6b."
     if path is None or not Path(path).is_file():
         raise TokenizerError(f"The vocabulary file {path or VOCABULARY_FILE} is missing: {remedy}")
     try:

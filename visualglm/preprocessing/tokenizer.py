@@ -65,7 +65,7 @@ class ChatGLMTokenizer(ChatTokenizer):
         if num_image_tokens:
             raise TokenizerError(
                 f"num_image_tokens is {num_image_tokens}: this is the tokenizer of ChatGLM-6B's first release, whose "
-                "ids are shifted; use the tokenizer files of THUDM/visualglm-6b."
+                "ids are shifted; use the tokenizer files of zai-org/visualglm-6b."
             )
         self.do_lower_case = do_lower_case
         self.remove_space = remove_space
@@ -95,7 +95,7 @@ class ChatGLMTokenizer(ChatTokenizer):
             other = "tokenizer.model" if (folder / "tokenizer.model").is_file() else None
             hint = f"; its {other} is that of ChatGLM2 or 3, another vocabulary" if other else ""
             raise TokenizerError(
-                f"{folder} has no ice_text.model{hint}. Copy the tokenizer files of THUDM/visualglm-6b into it."
+                f"{folder} has no ice_text.model{hint}. Copy the tokenizer files of zai-org/visualglm-6b into it."
             )
         check_files(pretrained_model_name_or_path, FILES, kwargs.get("subfolder") or "")
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)

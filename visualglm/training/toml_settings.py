@@ -26,7 +26,7 @@ def read_table(path: str | Path | None, changes: tuple[str, ...] = ()) -> dict[s
     try:
         table = tomllib.loads(read_bytes(path, MAX_RECIPE_BYTES).decode("utf-8")) if path is not None else {}
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UsageError(f"There is no recipe {path}. Give the path of a TOML file, e.g. recipes/6b.toml.") from error
+        raise UsageError(f"There is no recipe {path}. Give the path of a TOML file; recipes/ has some.") from error
     except OSError as error:
         raise UsageError(f"The recipe {path} cannot be read ({error.strerror}). Give the path of a file.") from error
     except RecursionError as error:

@@ -70,7 +70,8 @@ def _by_model_type(folder: Path) -> Layout:
     if model_type == "chatglm":
         return "hf"
     raise CheckpointError(
-        f"{folder / CONFIG} says model_type {model_type!r}, VisualGLM's are 'chatglm' (upstream) and 'visualglm'."
+        f"{folder / CONFIG} says model_type {model_type!r}, and VisualGLM's are 'chatglm' (upstream) and 'visualglm'. "
+        "Give a VisualGLM checkpoint."
     )
 
 
@@ -88,4 +89,4 @@ def _what_it_may_be(folder: Path) -> str:
         return f"sat's {SAT_WEIGHTS} is missing."
     if _has_weights(folder):
         return f"it has weights but no {CONFIG}; download {CONFIG} from the same place."
-    return f"it has neither {CONFIG} (Hugging Face, ours) nor {SAT_CONFIG} (sat)."
+    return f"it has neither {CONFIG} (Hugging Face, ours) nor {SAT_CONFIG} (sat). Give the folder that has one."

@@ -45,8 +45,8 @@ def check_no_stem(folder: Path, config: VisualGLMConfig) -> None:
     """Raise `UsageError` if the model has a convolutional stem, of which upstream's code knows nothing."""
     if config.vision.stem is not None:
         raise UsageError(
-            f"{folder} has a convolutional stem, which upstream's layouts cannot hold: write --to native, or first "
-            "make a model without it with `visualglm convert MODEL NEW --without-stem`, whose answers differ."
+            f"{folder} has a convolutional stem, which upstream's layouts cannot hold. Write --to native, or leave it "
+            "out, which changes the answers: `visualglm convert MODEL NEW --to hf --without-stem`."
         )
 
 

@@ -2,12 +2,12 @@
 
 const TEXTS = {
   en: {
-    dialogues: "Dialogues", dialogue: "Dialogue", newDialogue: "New dialogue", noDialogues: "No dialogues yet.",
-    deleteAll: "Delete all dialogues", deleteAllTitle: "Delete all dialogues?",
-    deleteAllHelp: "All dialogues and images on this page are deleted from this browser. This cannot be undone.",
-    deleteOne: "Delete this dialogue", kept: "Dialogues are kept in this browser only.",
+    dialogues: "Chats", dialogue: "Chat", newDialogue: "New chat", noDialogues: "No chats yet.",
+    deleteAll: "Delete all chats", deleteAllTitle: "Delete all chats?",
+    deleteAllHelp: "All chats and images on this page are deleted from this browser. This cannot be undone.",
+    deleteOne: "Delete this chat", kept: "Chats are kept in this browser only.",
     language: "Language", theme: "Theme", themeAuto: "As the system", themeLight: "Light", themeDark: "Dark",
-    model: "Model", settings: "Settings", images: "Images of this dialogue", image: "Image", start: "Start",
+    model: "Model", settings: "Settings", images: "Images of this chat", image: "Image", start: "Start",
     greeting: "Ask about an image", about: "In English or Chinese. Add an image below, paste one, or drop it anywhere.",
     badge: "miniature",
     miniature: "This is the small model packed with VisualGLM, for trying it out. It knows emoji, icons, simple drawings and, less surely, single things in photographs. For photographs, start the server with --model and VisualGLM-6B.",
@@ -54,7 +54,7 @@ const TEXTS = {
       many: "was not added: a question may have 16 images.",
     },
     noCamera: "The camera cannot be used. Allow it in the browser, or add a file.",
-    notKept: "This browser does not let the page keep dialogues. They are lost when you close it.",
+    notKept: "This browser does not let the page keep chats. They are lost when you close it.",
     examples: { moon: "What is in the picture?", house: "Describe this picture.", star: "What is in the picture?", circles: "How many objects are there?" },
   },
   "zh-CN": {
