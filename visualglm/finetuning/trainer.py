@@ -10,6 +10,7 @@ import json
 import math
 import signal
 import sys
+import threading
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ class InterruptCallback(ResourceCallback):
         self.before: dict[int, Any] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        if threading.current_thread() is threading.main_thread():  # Python sets signal handlers only there
+            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True
