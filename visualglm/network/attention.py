@@ -34,15 +34,20 @@ def eager_attention(
 ) -> tuple[Tensor, Tensor]:
     """Compute attention step by step; also return the probabilities [batch, heads, queries, keys].
 
-    The query is scaled before the product, and the softmax runs in float32, so that float16 does not overflow.
+    The query is scaled before the product, and the softmax runs in float32, so that float16 does not overflow. On a CPU
+    all of it runs in float32: without instructions for them, products of many half-precision matrices take several
+    times as long.
     """
+    dtype = query.dtype
+    if query.device.type == "cpu":
+        query, key, value = query.float(), key.float(), value.float()
     scores = (query * scaling) @ key.transpose(-1, -2)
     if attention_mask is not None and attention_mask.dtype == torch.bool:  # a caller's mask in sdpa's form
         scores = scores.masked_fill(~attention_mask[..., : key.shape[-2]], torch.finfo(scores.dtype).min)
     elif attention_mask is not None:
         scores = scores + attention_mask[..., : key.shape[-2]]
-    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    return (probabilities @ value).transpose(1, 2).contiguous(), probabilities
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+    return (probabilities @ value).transpose(1, 2).to(dtype).contiguous(), probabilities.to(dtype)
 
 
 def attend(
