@@ -24,9 +24,9 @@ from transformers.generation import (
 
 from . import sampling
 from .cuda_graph_thread import in_one_thread
-from .glm import prefix_mask
+from .input_checks import check_one_example_per_row, structure_ids
 from .kv_cache import preallocate
-from .model_inputs import check_one_example_per_row, structure_ids
+from .prefix_mask import prefix_mask
 from .rotary import PrefixState, prefix_positions
 from .unsupported_generation import check_generation_methods
 

@@ -12,14 +12,11 @@ counts 1, 2, 3. Module names are upstream's tensor names. Source: upstream `mode
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.cache_utils import Cache
-from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import attend
@@ -161,37 +158,3 @@ class GLM(nn.Module):
             (*states, hidden_states) if output_hidden_states else None,
             tuple(attentions) if output_attentions else None,
         )
-
-
-@dataclass(frozen=True)
-class MaskConfig:
-    """The only field that transformers' `create_causal_mask` reads of a configuration."""
-
-    _attn_implementation: str
-
-
-def prefix_mask(
-    kernel: str,
-    inputs_embeds: Tensor,
-    attention_mask: Tensor | None,
-    past_key_values: Cache | None,
-    prefix_lengths: Tensor | None,
-) -> Tensor | None:
-    """Build the attention mask in the form of `kernel`: bidirectional below `prefix_lengths` [B], else causal.
-
-    With `prefix_lengths` None (decoding steps) the mask is causal. A 4-D `attention_mask` is returned as it is.
-    """
-    block_sequence_ids = None
-    if prefix_lengths is not None:
-        index = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
-        block_sequence_ids = torch.where(index < prefix_lengths[:, None].to(index.device), 0, -1)
-        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-        block_sequence_ids = F.pad(block_sequence_ids, (int(past_length), 0), value=-1)
-    return create_causal_mask(
-        config=MaskConfig(kernel),
-        inputs_embeds=inputs_embeds,
-        attention_mask=attention_mask,
-        past_key_values=past_key_values,
-        block_sequence_ids=block_sequence_ids,
-        allow_is_causal_skip=inputs_embeds.shape[1] == 1,  # our attention never relies on a kernel's own causal flag
-    )

@@ -22,10 +22,11 @@ from ..errors import PromptError
 from .attention import attention_implementation
 from .configuration import QFormerConfig, VisionConfig, VisualGLMConfig
 from .generation_mixin import VisualGLMGenerationMixin
-from .glm import GLM, prefix_mask
+from .glm import GLM
 from .hooks import HookableModel
+from .input_checks import check_one_example_per_row, resolve_ids
 from .kv_cache import is_empty, preallocate
-from .model_inputs import check_one_example_per_row, resolve_ids
+from .prefix_mask import prefix_mask
 from .prefix_tuning import PrefixMixin
 from .qformer import QFormer
 from .rotary import PrefixState, prefix_positions
