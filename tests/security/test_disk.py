@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import visualglm
+from visualglm.adapters import files as adapter_files
 from visualglm.captioning.jsonl_results import JsonlResults
 from visualglm.captioning.local_engine import check_sidecars, remove_torn_sidecars, write_missing_sidecars
 from visualglm.captioning.sources import CaptionItem
@@ -572,7 +573,8 @@ def test_a_save_that_fails_keeps_the_checkpoint_before(
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         real(*given, **named)
 
-    monkeypatch.setattr(trainable_model, "save_file", save)
+    for module in (trainable_model, adapter_files):
+        monkeypatch.setattr(module, "save_file", save)
     done = program(*arguments)
     assert done.returncode == 2 and "checkpoint-2 cannot be written (No space left on device)" in done.stderr
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-1"]

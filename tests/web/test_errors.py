@@ -94,7 +94,7 @@ def test_a_failure_in_the_server(
         raise RuntimeError("a mistake")
 
     with monkeypatch.context() as patch:
-        patch.setattr(server.app.state.engine, "_encode", fail)
+        patch.setattr(server.app.state.engine.memory, "encode", fail)
         ask(page, QUESTION, MOON)
         expect(page.locator(".error p")).to_contain_text("The server failed to answer")
     page.locator("#attached .quiet").click()
