@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ..errors import ImageError, visible
 from . import options
@@ -18,24 +16,19 @@ if TYPE_CHECKING:
 
 @options.with_flags
 def ask(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Path of the image; - reads it from stdin.")],
+    image: options.ImageArgument,
     flags: options.Flags,
-    question: Annotated[
-        str | None,
-        typer.Argument(metavar="QUESTION", help="Question in Chinese or English. Default: describe the image."),
-    ] = None,
+    question: options.OptionalQuestion = None,
     as_json: options.Json = False,
 ) -> None:
     """Answer a question about an image. / 就一张图片回答一个问题。
 
     Example: visualglm ask photo.jpg "What is in this image?"
     """
-    from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
-
     sampling = flags.sampling()
     opened = open_image_argument(image, flags.upstream_images)
     conversation = flags.open_model().conversation(opened, flags.language)
-    question = question if question is not None else DEFAULT_QUESTIONS[options.interface_language(flags.language)]
+    question = question if question is not None else flags.default_question()
     for piece in conversation.stream(question, **sampling):
         if not as_json:
             print(visible(piece, kept="\n\t") if sys.stdout.isatty() else piece, end="", flush=True)

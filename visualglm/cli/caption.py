@@ -87,11 +87,10 @@ def caption(
     engine_choice = EngineChoice(engine, actors, ray_address)
     sampling, size = flags.sampling(), parse_batch_size(batch_size)
     from ..captioning.sources import source_path
-    from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 
     source = source_path(source)
     items = _read_items(source, out, sidecar)
-    default_question = question or DEFAULT_QUESTIONS[options.interface_language(flags.language)]
+    default_question = question or flags.default_question()
     from ..captioning.local_engine import CaptionPlan
 
     plan = CaptionPlan(default_question, flags.language, size, workers, sidecar, served_name(flags.model))
@@ -125,7 +124,8 @@ def _read_items(source: str, out: Path, sidecar: bool) -> list[CaptionItem]:
     """List the images of the source.
 
     Raises:
-        UsageError: there are none, `out` is the source or named as a table, or a sidecar file cannot be written.
+        UsageError: the source has no images, `out` is the source or has a table's suffix, or a sidecar file cannot be
+            written.
     """
     from ..captioning.sources import read_source
 

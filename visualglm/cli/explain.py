@@ -17,12 +17,9 @@ from .model_name import print_notice, served_name
 
 @options.with_flags
 def explain(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Path of the image; - reads it from stdin.")],
+    image: options.ImageArgument,
     flags: options.Flags,
-    question: Annotated[
-        str | None,
-        typer.Argument(metavar="QUESTION", help="Question in Chinese or English. Default: describe the image."),
-    ] = None,
+    question: options.OptionalQuestion = None,
     out: Annotated[
         Path | None, output_option("--output", "-o", metavar="FILE", help="Drawing to write, .png or .svg.")
     ] = None,
@@ -44,13 +41,12 @@ def explain(
     """
     from ..explanation.drawing import check_drawing, draw_explanation
     from ..explanation.explanation import describe_deletion
-    from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
 
     sampling = flags.sampling()
     if out is not None:
         check_drawing(out)
     opened = open_image_argument(image, flags.upstream_images)
-    question = question if question is not None else DEFAULT_QUESTIONS[options.interface_language(flags.language)]
+    question = question if question is not None else flags.default_question()
     explanation = flags.open_model().explain(
         opened, question, flags.language, word=word, method=method, thorough=thorough, **sampling
     )

@@ -15,6 +15,8 @@ from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
+import typer
+
 from ..errors import UsageError, visible
 from ..hardware.threads import set_threads
 from .grouped_help import data_option, model_option, output_option, performance_option, sampling_option
@@ -120,6 +122,11 @@ UpstreamImages = Annotated[
     data_option("--upstream-images", help="Ignore EXIF orientation and drop transparency, as upstream did."),
 ]
 Json = Annotated[bool, output_option("--json", help="Print one JSON object.")]
+ImageArgument = Annotated[str, typer.Argument(metavar="IMAGE", help="Path of the image; - reads it from stdin.")]
+OptionalQuestion = Annotated[
+    str | None,
+    typer.Argument(metavar="QUESTION", help="Question in Chinese or English. Default: describe the image."),
+]
 
 
 class OptionGroup:
@@ -217,6 +224,12 @@ class Flags(OptionGroup):
             quantize_vocabulary=parse_bits(self.quantize_vocabulary),
             compile=self.compile,
         )
+
+    def default_question(self) -> str:
+        """Return the question that asks for a description, in the language of the program's own messages."""
+        from ..preprocessing.describe_questions import DEFAULT_QUESTIONS
+
+        return DEFAULT_QUESTIONS[interface_language(self.language)]
 
 
 def announce_opening(model: str | None, language: Language) -> None:

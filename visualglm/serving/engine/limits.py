@@ -1,4 +1,4 @@
-"""How much one server takes at once, and for how long. Imports nothing heavy, for `--help`."""
+"""Limits of a server's queue, batches, images and times. Imports nothing heavy, for `--help`."""
 
 from __future__ import annotations
 
