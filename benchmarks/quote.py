@@ -264,7 +264,10 @@ def _study_tasks(words: dict[str, Any], result: dict[str, Any]) -> list[Any]:
     rows = [(words["task"], *(f"`{name}`" for name in read), words["majority"]), ("---",) * (2 + len(read))]
     return [
         *rows,
-        *((f"`{task}`", *(_share(tasks[task]) for tasks in read.values()), f"{majority[task]:.2f}") for task in first),
+        *(
+            (f"`{task}`", *(f"{tasks[task]['share']:.2f}" for tasks in read.values()), f"{majority[task]:.2f}")
+            for task in first
+        ),
     ]
 
 

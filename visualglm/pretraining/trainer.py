@@ -72,9 +72,8 @@ class BaseTrainer(ABC, Generic[R]):
         self.model = build_initial_model(recipe, self.tokenizer)
         if self.device.type == "cpu":
             self.model.set_attn_implementation("eager")  # on a CPU, sdpa's backward pass is slower
+        self.prompts = PromptBuilder(VisualGLMProcessor.for_config(self.model.config, self.tokenizer))
         self.objective = self.build_objective()
-        config = self.model.config
-        self.prompts = PromptBuilder(VisualGLMProcessor.for_config(config, self.tokenizer))
         self.check()
         self.stage_index, self.step, self.seconds = 0, 0, 0.0
         if not self._resume():

@@ -17,7 +17,7 @@ from visualglm.pretraining import trainer as product_trainer
 from visualglm.pretraining.config import ModelSizes
 from visualglm_lab.token_study import __main__ as command
 from visualglm_lab.token_study import figures, study, trainer
-from visualglm_lab.token_study.config import Job, StudyConfig, read_study_config
+from visualglm_lab.token_study.config import STAGES, Job, StudyConfig, read_study_config
 from visualglm_lab.token_study.measurements import read_log
 from visualglm_lab.token_study.scene_batches import FIRST_SEED
 from visualglm_lab.token_study.trainer import StudyTrainer
@@ -34,15 +34,12 @@ TINY = ModelSizes(
     hidden=64,
     vocab_size=7430,
 )
-CONDITIONS = ["queries-4", "patches", "codes-16", "codes-64"]
+CONDITIONS = ["queries-4", "patches", "codes-16", "codes-64", "patch-codes"]
 
 
 def tiny_plan(folder: Path, **changes: object) -> StudyConfig:
     plan = read_study_config(RECIPE)
-    short = {
-        name: replace(getattr(plan, name), steps=2, images=2)
-        for name in ("language", "tokenizer", "reading", "drawing")
-    }
+    short = {name: replace(getattr(plan, name), steps=2, images=2) for name in STAGES}
     sizes = {"model": TINY, "codebook": 16, "channels": 8, "test_scenes": 1, "judged_scenes": 1, "processes": 1}
     paths = {"output": str(folder / "runs"), "results": str(folder / "results.json")}
     vocabulary = str(packed_model() / "ice_text.model")
@@ -56,7 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, dic
     plan = tiny_plan(tmp_path_factory.mktemp("study"))
     patch = pytest.MonkeyPatch()
     patch.setattr(product_trainer, "LOG_EVERY", 1)
-    patch.setattr(trainer, "WHITENING_IMAGES", 20)
+    patch.setattr(trainer, "CODEBOOK_BATCHES", 2)
     result = study.run_study(plan, lambda line: None)
     patch.undo()
     return plan, result
@@ -64,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, dic
 
 def test_every_condition_is_trained_and_measured(finished: tuple[StudyConfig, dict]) -> None:
     plan, result = finished
-    assert list(result["reading"]) == ["codes-64", "patches", "codes-16", "queries-4"]
+    assert list(result["reading"]) == ["codes-64", "patches", "codes-16", "patch-codes", "queries-4"]
     assert list(result["tokenizer"]) == list(result["drawing"]) == ["codes-16", "codes-64"]
     for stage in ("tokenizer", "reading", "drawing"):
         for seeds in result[stage].values():
@@ -117,10 +114,9 @@ def test_a_stopped_job_goes_on_from_its_last_save(
     folder = plan.folder(job)
     again = replace(plan, output=str(folder.parent.parent / "stopped"), save_minutes=0.0)
     again.folder(job).parent.mkdir()
-    language = Job("language").name
-    (Path(again.output) / language).symlink_to(Path(plan.output) / language)
+    for start in (Job("language"), Job("vision")):
+        again.folder(start).symlink_to(plan.folder(start))
     monkeypatch.setattr(product_trainer, "LOG_EVERY", 1)
-    monkeypatch.setattr(trainer, "WHITENING_IMAGES", 20)
     steps = []
 
     def step(run: StudyTrainer, *arguments: object) -> dict[str, float]:
@@ -172,10 +168,21 @@ def test_a_mistake_in_the_recipe_is_one_sentence(change: str, said: str, capsys:
 
 def test_the_recipe_has_equal_weights_with_and_without_a_qformer() -> None:
     plan = read_study_config(RECIPE)
-    sizes = [plan.sizes(condition) for condition in plan.parse_conditions() if condition.encoder != "codes"]
-    blocks = {12 * size.vision_layers + (16 * size.qformer_layers if size.queries != 65 else 0) for size in sizes}
-    assert len(blocks) == 1
-    assert all(size.vocab_size == 7413 + plan.codebook + 1 for size in sizes)
+    assert 12 * plan.patch_blocks == 16 * plan.model.qformer_layers
+
+
+def test_all_runs_share_a_vit_and_its_codes_and_train_neither(finished: tuple[StudyConfig, dict]) -> None:
+    plan, _ = finished
+    queries, patches, *_, codes = plan.parse_conditions()
+    runs = [StudyTrainer(plan, Job("reading", condition, 0), lambda line: None) for condition in (queries, patches)]
+    trained = [{name for name in run.objective.learning("reading") if ".vit." in name} for run in runs]
+    assert trained == [set(), set()]
+    weights = [run.frozen.state_dict() for run in runs]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    first, second = (StudyTrainer(plan, Job("reading", codes, seed), lambda line: None) for seed in (0, 1))
+    pixels = torch.randn(2, 3, 32, 32)
+    found = [run.model.image_encoder.encode(pixels) for run in (first, second)]
+    assert found[0].shape == (2, 16) and torch.equal(*found) and int(found[0].max()) < plan.codebook
 
 
 def test_no_two_seeds_share_a_scene() -> None:

@@ -19,8 +19,10 @@ from visualglm.training.toml_settings import fill_settings, nearest_word, read_t
 
 from ..training.config import SceneStage, SceneTrainingConfig
 
-STAGES = ("language", "tokenizer", "reading", "drawing")
-ENCODERS = ("queries", "patches", "codes")
+STARTS = ("language", "vision", "tokenizer")
+"""Stages that train what the runs of the other stages start from."""
+STAGES = (*STARTS, "reading", "drawing")
+ENCODERS = ("queries", "patches", "patch-codes", "codes")
 MODEL = Path("model")
 
 
@@ -33,12 +35,17 @@ class Condition:
 
     @property
     def name(self) -> str:
-        return self.encoder if self.encoder == "patches" else f"{self.encoder}-{self.tokens}"
+        return self.encoder if self.encoder.startswith("patch") else f"{self.encoder}-{self.tokens}"
+
+    @property
+    def with_vit(self) -> bool:
+        """True if the image passes the ViT, False if a VQ tokenizer encodes it."""
+        return self.encoder != "codes"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run with its measurement; `condition` is None for the language model that all runs start from."""
+    """One training run with its measurement; `condition` is None for the language model and the ViT of all runs."""
 
     stage: str
     condition: Condition | None = None
@@ -89,6 +96,7 @@ class StudyConfig:
     save_minutes: float = 3.0
     model: ModelSizes = field(default_factory=ModelSizes)
     language: Stage = field(kw_only=True)
+    vision: SceneStage = field(kw_only=True)
     tokenizer: Stage = field(kw_only=True)
     reading: Stage = field(kw_only=True)
     drawing: Stage = field(kw_only=True)
@@ -108,10 +116,10 @@ class StudyConfig:
 
     def _condition(self, name: str) -> Condition:
         encoder, _, tokens = name.partition("-")
-        if name == "patches":
-            return Condition(encoder, self.patches + 1)
+        if name in ("patches", "patch-codes"):
+            return Condition(name, self.patches + (name == "patches"))
         if encoder not in ENCODERS or not tokens.isdecimal() or not int(tokens):
-            raise UsageError(f"{name} is not a condition. Write queries-N, patches or codes-N.")
+            raise UsageError(f"{name} is not a condition. Write queries-N, patches, patch-codes or codes-N.")
         condition = Condition(encoder, int(tokens))
         side = math.isqrt(condition.tokens)
         stride = self.model.image_size // side
@@ -126,7 +134,7 @@ class StudyConfig:
     def jobs(self) -> Iterator[Job]:
         """Yield the jobs in an order in which each comes after those that it starts from."""
         codes = [condition for condition in self.parse_conditions() if condition.encoder == "codes"]
-        yield Job("language")
+        yield from (Job("language"), Job("vision"))
         yield from (Job("tokenizer", condition) for condition in codes)
         ordered = sorted(
             self.parse_conditions(), key=lambda condition: -condition.tokens
@@ -151,25 +159,28 @@ class StudyConfig:
             model=self.sizes(job.condition),
             stages=(stage,),
         )
-        start = str(self.folder(Job("language")) / MODEL) if job.stage in ("reading", "drawing") else ""
-        return replace(run, start=Checkpoints(language=start))
+        if job.stage in STARTS:
+            return run
+        vision = str(self.folder(Job("vision")) / MODEL) if job.condition and job.condition.with_vit else ""
+        return replace(run, start=Checkpoints(language=str(self.folder(Job("language")) / MODEL), vision=vision))
 
-    def language_config(self) -> SceneTrainingConfig:
-        """Build the settings of the run that trains the language model, on described scenes."""
-        run = self.run_config(Job("language"))
-        stage = SceneStage(**{**vars(self.language), "kind": "text"}, most=self.most)
-        return SceneTrainingConfig(**{**vars(run), "stages": (stage,)})
+    def scene_config(self, job: Job) -> SceneTrainingConfig:
+        """Build the settings of the run that trains the language model on described scenes, or the ViT on labels."""
+        text = SceneStage(**{**vars(self.language), "kind": "text"}, most=self.most)
+        stage = text if job.stage == "language" else self.vision
+        return SceneTrainingConfig(**{**vars(self.run_config(job)), "stages": (stage,)})
 
     def sizes(self, condition: Condition | None) -> ModelSizes:
-        """Return the sizes of a condition's networks.
+        """Return the sizes of a condition's networks."""
+        return replace(self.model, queries=condition.tokens) if condition else self.model
 
-        Without a Q-Former the ViT has more blocks: 4 of its blocks have as many weights as 3 layers of a Q-Former of
-        the same width (12 and 16 hidden**2 each).
+    @property
+    def patch_blocks(self) -> int:
+        """Number of ViT blocks that `patches` trains in place of the Q-Former.
+
+        4 of them have as many weights as 3 layers of a Q-Former of the same width (12 and 16 hidden**2 each).
         """
-        if condition is None:
-            return self.model
-        deeper = 4 * self.model.qformer_layers // 3 if condition.encoder == "patches" else 0
-        return replace(self.model, queries=condition.tokens, vision_layers=self.model.vision_layers + deeper)
+        return 4 * self.model.qformer_layers // 3
 
 
 def read_study_config(path: str | Path, changes: tuple[str, ...] = ()) -> StudyConfig:
@@ -181,9 +192,9 @@ def read_study_config(path: str | Path, changes: tuple[str, ...] = ()) -> StudyC
     table = read_table(path, changes)
     parts: dict[str, Any] = {"model": fill_settings(ModelSizes, table.get("model", {}), "model")}
     for name in STAGES:
-        given = table.get(name, {})
-        named = {"name": name, "kind": name, **given} if isinstance(given, dict) else given
-        parts[name] = fill_stage(Stage, named, (name,))
+        given, kind = table.get(name, {}), "patches" if name == "vision" else name
+        named = {"name": name, "kind": kind, **given} if isinstance(given, dict) else given
+        parts[name] = fill_stage(SceneStage if name == "vision" else Stage, named, (kind,))
     plan = fill_settings(StudyConfig, {**table, **parts}, "the recipe")
     _check_lists(plan)
     unknown = next((task for task in plan.tasks if task not in TASKS), None)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import visualglm
 from visualglm.conversation import VisualGLM
@@ -47,8 +47,10 @@ def test_scenes(plan: StudyConfig, count: int) -> list[Scene]:
 
 
 def ask_about(plan: StudyConfig, scenes: Sequence[Scene]) -> list[AskedQuestion]:
-    """Ask the study's tasks about every scene that allows them."""
-    return [asked for asked in questions(scenes, plan.tasks) if asked.exchange.language == LANGUAGE]
+    """Ask each of the study's tasks once about every scene that allows it."""
+    return [
+        asked for asked in questions(scenes, tuple(dict.fromkeys(plan.tasks))) if asked.exchange.language == LANGUAGE
+    ]
 
 
 @torch.no_grad()
@@ -75,12 +77,18 @@ def measure_reading(run: StudyTrainer) -> dict[str, Any]:
 
 
 def _parameters(run: StudyTrainer) -> dict[str, int]:
-    """Count the weights of the language model, of the image encoder, and of a frozen tokenizer's encoder."""
-    model = run.model
-    parts = {"language": model.transformer, "image": model.image_encoder}
-    if run.vq is not None:
-        parts["frozen"] = run.vq.encoder
-    return {name: sum(weight.numel() for weight in part.parameters()) for name, part in parts.items()}
+    """Count the weights of the language model, of what is trained in front of it, and of the frozen encoder."""
+    trained = [weight for weight in run.model.image_encoder.parameters() if weight.requires_grad]
+    return {
+        "language": count_weights(run.model.transformer),
+        "image": sum(weight.numel() for weight in trained),
+        "frozen": count_weights(run.frozen),
+    }
+
+
+def count_weights(module: nn.Module) -> int:
+    """Return the number of parameters of a module."""
+    return sum(weight.numel() for weight in module.parameters())
 
 
 def share_right(answered: Sequence[AskedQuestion]) -> dict[str, float | int]:
@@ -104,7 +112,7 @@ def measure_tokenizer(run: StudyTrainer) -> dict[str, Any]:
         "used_codes": len(codes.unique()),
         "original": judge(plan, scenes, originals),
         "right": judge(plan, scenes, reconstructed),
-        "parameters": sum(weight.numel() for weight in tokenizer.parameters()),
+        "parameters": count_weights(tokenizer),
     }
 
 

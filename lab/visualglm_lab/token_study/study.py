@@ -24,9 +24,9 @@ from visualglm.errors import UsageError
 from visualglm.files.atomic import write_file
 from visualglm.hardware.machine_report import machine, timed_alone, versions
 
-from .config import STAGES, Job, StudyConfig
+from .config import STAGES, STARTS, Job, StudyConfig
 from .measurements import measure_drawing, measure_reading, measure_tokenizer, packed, read_log
-from .trainer import DivergedError, LanguageTrainer, StudyTrainer
+from .trainer import DivergedError, StartTrainer, StudyTrainer
 
 RESULT = "result.json"
 FREE = ("output", "results", "conditions", "seeds", "drawing_seeds", "processes", "save_minutes")
@@ -40,11 +40,11 @@ MEASURE: dict[str, Callable[[StudyTrainer], dict[str, Any]]] = {
 
 
 def run_study(plan: StudyConfig, report: Callable[[str], None] = print) -> dict[str, Any]:
-    """Run what is not finished yet, stage by stage; return the results of all jobs and write them."""
+    """Run what is not finished yet, first what other runs start from; return the results of all jobs and write them."""
     check_same_recipe(plan)
     jobs = list(plan.jobs())
-    for stage in STAGES:
-        waiting = [job for job in jobs if job.stage == stage and not (plan.folder(job) / RESULT).exists()]
+    for stages in (STARTS, ("reading", "drawing")):
+        waiting = [job for job in jobs if job.stage in stages and not (plan.folder(job) / RESULT).exists()]
         if plan.processes > 1 and len(waiting) > 1:
             _run_side_by_side(plan, waiting, report)
         else:
@@ -96,11 +96,7 @@ def exit_with_parent() -> None:
 
 def run_job(plan: StudyConfig, job: Job) -> str:
     """Train and measure one job and write its result; return a line to report."""
-    run: LanguageTrainer | StudyTrainer
-    if job.condition is None:
-        run = LanguageTrainer(plan.language_config(), _ignore)
-    else:
-        run = StudyTrainer(plan, job, _ignore)
+    run = StartTrainer(plan.scene_config(job), _ignore) if job.condition is None else StudyTrainer(plan, job, _ignore)
     result: dict[str, Any] = {"steps": run.recipe.stages[0].steps, "failure": None}
     try:
         run.run()
@@ -126,7 +122,7 @@ def summarize(plan: StudyConfig, results: dict[Job, dict[str, Any]]) -> dict[str
     """Group results by stage, condition and seed, with the origin of the figures."""
     stages: dict[str, Any] = {stage: {} for stage in STAGES}
     for job, result in results.items():
-        name = job.condition.name if job.condition else "text"
+        name = job.condition.name if job.condition else job.stage
         stages[job.stage].setdefault(name, {})[str(job.seed)] = result
     tokens = {condition.name: condition.tokens for condition in plan.parse_conditions()}
     means = {name: mean_of(list(seeds.values())) for name, seeds in stages["reading"].items()}
@@ -166,7 +162,7 @@ def estimate(plan: StudyConfig) -> dict[Job, float]:
         run_study(trial, _ignore)
         found = {}
         for job in plan.jobs():
-            seed = 0 if job.stage in ("language", "tokenizer") else getattr(trial, _SEEDS[job.stage])[0]
+            seed = 0 if job.stage in STARTS else getattr(trial, _SEEDS[job.stage])[0]
             result = json.loads((trial.folder(replace(job, seed=seed)) / RESULT).read_text(encoding="utf-8"))
             scenes = plan.test_scenes if job.stage == "reading" else plan.judged_scenes
             training = getattr(plan, job.stage).steps * result["seconds_per_step"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +15,7 @@ from torch.utils.data import IterableDataset
 
 from visualglm.errors import UsageError
 from visualglm.hardware.machine_report import timed_alone
-from visualglm.network.vision import PatchEmbed
+from visualglm.network.vision import VisionTransformer
 from visualglm.pretraining.batches import Batch, BatchShare
 from visualglm.pretraining.config import RunConfig, Stage
 from visualglm.pretraining.losses import Objective, Report
@@ -21,14 +23,14 @@ from visualglm.pretraining.trainer import BaseTrainer, R
 
 from ..training.config import SceneTrainingConfig
 from ..training.trainer import SceneTrainer
-from ..training.weight_init import place, whiten
 from .config import Job, StudyConfig
-from .image_encoders import CodeEncoder, PatchEncoder
+from .image_encoders import CodeEncoder, PatchCodes, PatchEncoder
 from .scene_batches import StudyBatches
 from .vq_tokenizer import VQTokenizer
 
 TOKENIZER_FILE = "tokenizer.safetensors"
-WHITENING_IMAGES = 600
+CODEBOOK_BATCHES = 100
+"""Batches of images from which the codebook of the ViT's outputs is computed."""
 LONG = 256
 """Tokens of an image from which on sdpa trains faster on a CPU than eager attention."""
 
@@ -38,7 +40,10 @@ class StudyObjective(Objective):
 
     parts: Mapping[str, tuple[str, ...]] = {
         "tokenizer": ("heads.",),
-        "reading": ("model.",),
+        "reading": (
+            *("model.transformer.", "model.lm_head.", "model.image_encoder.qformer."),
+            *("model.image_encoder.blocks.", "model.image_encoder.glm_proj."),
+        ),
         "drawing": ("model.transformer.", "model.lm_head."),
     }
 
@@ -78,15 +83,15 @@ class TimedTrainer(BaseTrainer[R]):
             raise DivergedError(str(error)) from error
 
 
-class LanguageTrainer(TimedTrainer[SceneTrainingConfig], SceneTrainer):
-    """Trainer of the language model that all reading and drawing runs start from."""
-
-    def initialize(self) -> None:
-        """Leave the vision encoder as it is: no image is read, and no other run takes it over."""
+class StartTrainer(TimedTrainer[SceneTrainingConfig], SceneTrainer):
+    """Trainer of the language model that all reading and drawing runs start from, or of the ViT that they share."""
 
 
 class StudyTrainer(TimedTrainer[RunConfig]):
-    """Trainer of one tokenizer, one reading model or one drawing model."""
+    """Trainer of one tokenizer, one reading model or one drawing model.
+
+    `frozen` encodes images and is not trained: a ViT, or the encoder of the tokenizer `vq`.
+    """
 
     def __init__(self, plan: StudyConfig, job: Job, report: Callable[[str], None] = print) -> None:
         self.plan, self.job = plan, job
@@ -97,32 +102,41 @@ class StudyTrainer(TimedTrainer[RunConfig]):
         """Give the model the image encoder of the job's condition."""
         condition, model = self.job.condition, self.model
         assert condition is not None
+        vit: VisionTransformer = model.image_encoder.vit
+        self.frozen: nn.Module = vit
         if condition.tokens >= LONG:
             model.set_attn_implementation("sdpa")
         if condition.encoder == "patches":
-            model.image_encoder = PatchEncoder(model.image_encoder.vit, model.config)  # type: ignore[assignment]
+            model.image_encoder = PatchEncoder(vit, model.config, self.plan.patch_blocks)  # type: ignore[assignment]
+        if condition.encoder == "patch-codes":
+            self._read_codes(self._patch_codes(vit).encode)
         if condition.encoder == "codes":
             self.vq = build_tokenizer(self.plan, self.job)
-            words = model.transformer.word_embeddings
-            model.image_encoder = CodeEncoder(self.vq.encode, words.forward, len(self.tokenizer.sp_model))  # type: ignore[assignment]
+            self.frozen = self.vq.encoder
+            self._read_codes(self.vq.encode)
         return StudyObjective(model, self.vq if self.job.stage == "tokenizer" else None)
 
-    def initialize(self) -> None:
-        """Whiten the patches of a new ViT and give it sinusoidal positions; draw new embeddings of the codes.
+    def _read_codes(self, encode: Callable[[Tensor], Tensor]) -> None:
+        words = self.model.transformer.word_embeddings
+        self.model.image_encoder = CodeEncoder(encode, words.forward, len(self.tokenizer.sp_model))  # type: ignore[assignment]
 
-        In the language model's start they have been trained as words that never occur.
-        """
+    def _patch_codes(self, vit: VisionTransformer) -> PatchCodes:
+        """Build the codebook of the ViT's outputs, the same in all runs."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            codes = PatchCodes(vit, self.plan.codebook).eval()
+            unlabelled = replace(self.plan.tokenizer, steps=CODEBOOK_BATCHES)
+            for batch in islice(StudyBatches(self.plan, unlabelled, self.prompts, BatchShare(), 0), CODEBOOK_BATCHES):
+                assert batch.pixel_values is not None
+                codes.learn(batch.pixel_values)
+        return codes
+
+    def initialize(self) -> None:
+        """Draw new embeddings of the codes; the start has trained them as words that never occur."""
         encoder, first = self.model.image_encoder, len(self.tokenizer.sp_model)
         if isinstance(encoder, CodeEncoder):
             rows = self.model.transformer.word_embeddings.weight[first : first + self.plan.codebook]
             nn.init.normal_(rows, std=self.model.config.initializer_range)
-            return
-        count = -(-WHITENING_IMAGES // self.stage.images)
-        batches = self.batches(self.stage, 0)
-        seen = [batch.pixel_values for batch, _ in zip(batches, range(count), strict=False)]
-        projection = cast(PatchEmbed, encoder.vit.mixins["patch_embedding"]).proj
-        whiten(projection, torch.cat([pixels for pixels in seen if pixels is not None]))
-        place(encoder.vit.transformer.position_embeddings)
 
     @property
     def stage(self) -> Stage:

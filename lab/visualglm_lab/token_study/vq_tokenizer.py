@@ -40,11 +40,11 @@ class Residual(nn.Module):
 class Codebook(nn.Module):
     """Code vectors [size, C], moving averages of the encodings nearest to them."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, channels: int = CODE_CHANNELS) -> None:
         super().__init__()
-        self.register_buffer("vectors", torch.randn(size, CODE_CHANNELS))
+        self.register_buffer("vectors", torch.randn(size, channels))
         self.register_buffer("uses", torch.zeros(size))
-        self.register_buffer("sums", torch.zeros(size, CODE_CHANNELS))
+        self.register_buffer("sums", torch.zeros(size, channels))
         self.vectors: Tensor
         self.uses: Tensor
         self.sums: Tensor
