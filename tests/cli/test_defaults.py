@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -44,3 +46,15 @@ def test_too_little_memory_is_one_sentence(program: Program, monkeypatch: pytest
     monkeypatch.setattr(conversation, "load", load)
     done = program("ask", IMAGE, "x")
     assert done.returncode == 2 and done.stderr.startswith("visualglm: Out of memory. Add --quantize 8 or 4")
+
+
+def test_what_a_command_imports_is_never_searched_for_garbage() -> None:
+    code = """
+import gc
+from visualglm.cli.options import import_libraries
+import_libraries()
+print(gc.isenabled(), gc.get_freeze_count() > 100_000)
+import_libraries()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True", "True"]
