@@ -269,6 +269,8 @@ bench-6b: .venv/.all
 	$(BIN)/visualglm bench --model 6b --quantize $$bits --quantize-vocabulary 8 --json > benchmarks/results/.bench_6b && \
 	mv benchmarks/results/.bench_6b benchmarks/results/bench_6b_$$bits.json || { rm -f benchmarks/results/.bench_6b; exit 1; }; \
 	done
+	$(BIN)/python benchmarks/captioning.py --model 6b --images 16
+	$(BIN)/python benchmarks/quantized_folder.py
 
 # every form on a GPU; wants a CUDA build of torch in .venv (pip install torch) and 40 GB; ARGUMENTS="--peers PYTHON"
 bench-gpu: .venv/.all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -22,6 +23,8 @@ from visualglm.captioning.local_engine import CaptionPlan, CaptionRun, check_sid
 from visualglm.captioning.sources import read_source
 from visualglm.cli.options import Flags
 from visualglm.errors import UsageError
+from visualglm.inference.running_batch import RunningBatch
+from visualglm.inference.text_row import TextRow
 
 pytestmark = pytest.mark.slow
 
@@ -130,18 +133,51 @@ def test_too_little_memory_halves_the_batch(
 
     from visualglm.captioning import local_engine as module
 
-    real = module.generate_batch
+    class SmallBatch(RunningBatch[TextRow]):
+        def step(self) -> list[TextRow]:
+            if len(self.rows) > 2:
+                self.rows[0].accept(1)
+                raise torch.OutOfMemoryError
+            return super().step()
 
-    def small(model: Any, batch: Any) -> None:
-        if len(batch) > 2:
-            batch[0].accept(1)
-            raise torch.OutOfMemoryError
-        real(model, batch)
-
-    monkeypatch.setattr(module, "generate_batch", small)
+    monkeypatch.setattr(module, "start_batch", SmallBatch)
     caption(opened, folder, tmp_path / "out.jsonl", CaptionPlan(QUESTION, batch_size=4))
     for (image, question), row in rows(tmp_path / "out.jsonl").items():
         assert row.get("text") == (None if "error" in row else opened.ask(folder / image, question).text)
+
+
+def test_the_next_item_takes_the_place_of_an_answer_that_ended(
+    opened: visualglm.VisualGLM, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are written in the order of the items, and a long answer does not hold the batch."""
+    from visualglm.captioning import local_engine as module
+
+    for number in range(6):
+        shutil.copy(SAMPLES[number % len(SAMPLES)], folder / f"more-{number}.png")
+    sizes = []
+
+    class CountedBatch(RunningBatch[TextRow]):
+        def step(self) -> list[TextRow]:
+            sizes.append(len(self.rows))
+            return super().step()
+
+    monkeypatch.setattr(module, "start_batch", CountedBatch)
+    out = tmp_path / "out.jsonl"
+    lengths = itertools.chain((12,), itertools.repeat(3))
+    prepare = CaptionRun._prepare
+
+    def of_unequal_length(run: CaptionRun, item: Any, pixels: Any) -> Any:
+        item, row = prepare(run, item, pixels)
+        if isinstance(row, TextRow):
+            row.room = next(lengths)
+        return item, row
+
+    monkeypatch.setattr(CaptionRun, "_prepare", of_unequal_length)
+    items = [item.image for item in read_source(str(folder))]
+    caption(opened, folder, out, CaptionPlan(QUESTION, batch_size=2))
+    written = [json.loads(line)["image"] for line in out.read_text(encoding="utf-8").splitlines()]
+    assert written == items
+    assert sizes[:10] == [2] * 10
 
 
 def captions(*arguments: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Caption items with one model: workers decode images while the model answers batches.
+"""Caption items with one model: workers decode images while the model answers a running batch.
 
 Each answer equals that of `ask`. An image that cannot be opened becomes a row with its error, and the run continues.
 """
@@ -20,8 +20,8 @@ from torch import Tensor
 from ..conversation import VisualGLM
 from ..errors import ImageError, PromptError, UsageError
 from ..files.atomic import leftovers, remove, write_file
-from ..inference.batch_generation import generate_batch
 from ..inference.image_features import decode_pixels, encode_pixels
+from ..inference.running_batch import Batch, start_batch
 from ..inference.text_row import TextRow
 from ..preprocessing.image_pool import ImagePool
 from ..preprocessing.prompt import Language
@@ -32,6 +32,9 @@ AUTO_BATCH = {"cpu": 8}
 AUTO_BATCH_ELSEWHERE = 32
 DECODE_SECONDS = 60.0
 """Time limit for decoding one image, generous because the model may keep every core busy."""
+
+PENDING_BATCHES = 4
+"""Batches of items that may be begun and not written, where a long answer holds back the rows after it."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,10 @@ class RowWriter(Protocol):
 
 
 class CaptionRun:
-    """Answers items with a model and writes one row for each."""
+    """Answers items with a model and writes one row for each, in the order of the items.
+
+    The model answers `batch_size` of them at a time: where an answer ends, the next item takes its place.
+    """
 
     def __init__(self, model: VisualGLM, results: RowWriter, plan: CaptionPlan, sampling: dict[str, Any]) -> None:
         self.model = model
@@ -123,11 +129,10 @@ class CaptionRun:
             ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads,
             contextlib.closing(ImagePool(workers, DECODE_SECONDS)) as pool,
         ):
-            decoded = self._decode_ahead(threads, pool, items)
-            while batch := list(itertools.islice(decoded, self.batch_size)):
-                self._answer(batch)
-                for item, _ in batch:
-                    done(item)
+            prepared = (self._prepare(*decoded) for decoded in self._decode_ahead(threads, pool, items))
+            for item, row in self._answer(prepared):
+                self._write(item, row)
+                done(item)
 
     def _decode_ahead(
         self, threads: ThreadPoolExecutor, pool: ImagePool, items: Sequence[CaptionItem]
@@ -155,48 +160,63 @@ class CaptionRun:
         except MemoryError:
             return f"There is too little memory to read {item.image}. Free some, then run with --retry-failed."
 
-    def _answer(self, batch: Sequence[tuple[CaptionItem, Tensor | str]]) -> None:
-        rows: list[tuple[CaptionItem, TextRow]] = []
-        for item, pixels in batch:
-            row = pixels if isinstance(pixels, str) else self._prepare_row(item, pixels)
-            if isinstance(row, str):
-                self.results.write({"image": item.image, "question": item.asks(self.plan.question), "error": row})
-            else:
-                rows.append((item, row))
-        self._generate([row for _, row in rows])
-        for item, row in rows:
-            self._write(item, row)
-
-    def _prepare_row(self, item: CaptionItem, pixels: Tensor) -> TextRow | str:
+    def _prepare(self, item: CaptionItem, pixels: Tensor | str) -> tuple[CaptionItem, TextRow | str]:
+        """Encode the image and build the prompt; an error message stays or takes their place."""
+        if isinstance(pixels, str):
+            return item, pixels
         embeds = encode_pixels(self.model.model, pixels)
         try:
-            return self.model.row(embeds, item.asks(self.plan.question), self.plan.language, **self.sampling)
+            return item, self.model.row(embeds, item.asks(self.plan.question), self.plan.language, **self.sampling)
         except PromptError as error:
-            return str(error)
+            return item, str(error)
 
-    def _generate(self, rows: Sequence[TextRow]) -> None:
-        """Generate all rows in one batch, or in halves if the device runs out of memory."""
-        try:
-            generate_batch(self.model.model, rows)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-            self.batch_size = (len(rows) + 1) // 2
-            for row in rows:
-                row.restart()
-            self._generate(rows[: self.batch_size])
-            self._generate(rows[self.batch_size :])
+    def _answer(
+        self, prepared: Iterator[tuple[CaptionItem, TextRow | str]]
+    ) -> Iterator[tuple[CaptionItem, TextRow | str]]:
+        """Yield the items with their finished rows, in order; if the device runs out of memory, the batch is halved."""
+        batch: Batch[TextRow] = start_batch(self.model.model)
+        pending: collections.deque[tuple[CaptionItem, TextRow | str]] = collections.deque()
+        waiting: collections.deque[TextRow] = collections.deque()
+        while True:
+            while len(batch.rows) + len(waiting) < self.batch_size and len(pending) < PENDING_BATCHES * self.batch_size:
+                item, row = next(prepared, (None, ""))
+                if item is None:
+                    break
+                pending.append((item, row))
+                if isinstance(row, TextRow):
+                    waiting.append(row)
+            if not pending:
+                return
+            try:
+                while waiting and len(batch.rows) < self.batch_size:
+                    batch.add(waiting[0])
+                    waiting.popleft()
+                if batch.rows:
+                    batch.step()
+            except torch.OutOfMemoryError:
+                rows = [row for _, row in pending if isinstance(row, TextRow) and not row.ended]
+                if len(rows) <= 1:
+                    raise
+                self.batch_size = (min(len(rows), self.batch_size) + 1) // 2
+                for row in rows:
+                    row.restart()
+                batch, waiting = start_batch(self.model.model), collections.deque(rows)
+            while pending and (isinstance(pending[0][1], str) or pending[0][1].ended):
+                yield pending.popleft()
 
-    def _write(self, item: CaptionItem, row: TextRow) -> None:
+    def _write(self, item: CaptionItem, row: TextRow | str) -> None:
         """Write the `.txt` before the row: the row marks the item as finished."""
+        asked = {"image": item.image, "question": item.asks(self.plan.question)}
+        if isinstance(row, str):
+            self.results.write({**asked, "error": row})
+            return
         answer = self.model.row_answer(row)
         if self.plan.sidecar:
             _write_sidecar(item.file.with_suffix(".txt"), answer.text)
         named = {} if self.plan.model is None else {"model": self.plan.model}
         self.results.write(
             {
-                "image": item.image,
-                "question": item.asks(self.plan.question),
+                **asked,
                 "text": answer.text,
                 "finish_reason": answer.finish_reason,
                 "completion_tokens": answer.completion_tokens,
