@@ -7,6 +7,7 @@ JSON object and stores it in `benchmarks/results/first_answer.json`. Quality is 
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import statistics
@@ -64,9 +65,9 @@ def seconds(arguments: Sequence[str]) -> tuple[float, str]:
 def parts(sample: str) -> dict[str, float]:
     """Return the processor seconds of the parts of an answer, which sum to those of its process."""
     whole, output = seconds(["-c", PARTS, sample, QUESTION])
-    marks = [0.0, *json.loads(output), whole]
     names = ("start", "imports", "opening", "answer", "exit")
-    return {name: after - before for name, before, after in zip(names, marks, marks[1:], strict=True)}
+    marks = itertools.pairwise([0.0, *json.loads(output), whole])
+    return {name: after - before for name, (before, after) in zip(names, marks, strict=True)}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from visualglm.benchmarking.throughput import bytes_per_token, measure
 from visualglm.checkpoints import quantization_plan
 from visualglm.cli import app
 from visualglm.hardware.threads import allowed_processors
+from visualglm.kernels import cpu_backend
 from visualglm.network.configuration import VisualGLMConfig
 from visualglm.quantization import QuantizedLinear
 
@@ -48,6 +49,8 @@ def test_a_random_model_is_whole_and_measured(bits: int | None, vocabulary: int 
     found = measure(model, prompt_tokens=40, tokens=2)
     assert found["prompt_tokens"] == 40 and [row["rows"] for row in found["decode"]] == [1, 8]
     assert found["bytes_per_token"] == before > 0  # arranging changes nothing
+    with_peak = bits is not None and cpu_backend.path() == "avx512-vnni"
+    assert (0 < found["prompt_of_peak"] < 1) if with_peak else found["prompt_of_peak"] is None
     table = 500 * 64 * 2
     assert bits is not None or before == sum(p.nbytes for p in model.transformer.parameters()) - table + table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -110,17 +111,29 @@ def test_bfloat16_rows_have_the_same_bits_in_every_company(path: str) -> None:
 
 
 @built
-def test_a_row_has_the_same_bits_alone_in_a_batch_and_on_any_number_of_threads(path: str) -> None:
-    weight, scales, _ = int4_weight(300, 320, 32)
-    arranged, x, threads = cpu_backend.arrange_int4(weight, scales, 32), torch.randn(21, 320), torch.get_num_threads()
-    together = cpu_backend.linear_int4(x, arranged, 300, 32)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_row_has_the_same_bits_alone_in_a_batch_and_on_any_number_of_threads(path: str, bits: int) -> None:
+    """300 outputs are 19 blocks of 16: pairs of blocks, and one that is left over."""
+    if bits == 4:
+        weight, scales, _ = int4_weight(300, 320, 32)
+        multiply = partial(linear_int4, arranged=cpu_backend.arrange_int4(weight, scales, 32))
+    else:
+        weight, scales, _ = int8_weight(300, 320)
+        multiply = partial(cpu_backend.linear_int8, arranged=cpu_backend.arrange_int8(weight), weight_scale=scales)
+    x, threads = torch.randn(21, 320), torch.get_num_threads()
+    together = multiply(x)
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
-            assert torch.equal(cpu_backend.linear_int4(x, arranged, 300, 32), together)
-            assert torch.equal(cpu_backend.linear_int4(x[4:5], arranged, 300, 32), together[4:5])
+            assert torch.equal(multiply(x), together)
+            for rows in (slice(4, 5), slice(4, 6), slice(4, 7), slice(0, 8)):
+                assert torch.equal(multiply(x[rows]), together[rows])
     finally:
         torch.set_num_threads(threads)
+
+
+def linear_int4(x: torch.Tensor, arranged: torch.Tensor) -> torch.Tensor:
+    return cpu_backend.linear_int4(x, arranged, 300, 32)
 
 
 @built

@@ -1,7 +1,8 @@
 """Throughput of a model: image encoding, prefill and decoding, compared with memory bandwidth.
 
 Decoding a token reads every weight of the language model once, so memory bandwidth limits it. The bandwidth is measured
-between the tokens, because other processes change it. Figures are medians; with one thread they are CPU seconds.
+between the tokens, because other processes change it. A prompt of a quantized model is limited by int8 products
+(AVX512-VNNI), whose peak is measured between prompts. Figures are medians; with one thread they are CPU seconds.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..hardware.machine_report import BandwidthProbe, timed_alone
+from ..hardware.machine_report import BandwidthProbe, multiplication_peak, timed_alone
 from ..model import VisualGLMForConditionalGeneration
 from ..network.configuration import VisualGLMConfig
+from ..quantization import QuantizedLinear
 
 ROWS = (1, 8)
 """Batch sizes to decode with."""
@@ -33,12 +35,18 @@ def measure(model: VisualGLMForConditionalGeneration, prompt_tokens: int, tokens
     model(ids, image_embeds=image_embeds, logits_to_keep=1)
     probe = BandwidthProbe()
     encoding = [timed_alone(synchronized, model.encode_images, image)[1] for _ in range(3)]
-    prefill = [timed_alone(synchronized, model, ids, image_embeds=image_embeds, logits_to_keep=1)[1] for _ in range(3)]
+    prefill, peaks = [], []
+    for _ in range(3):
+        prefill.append(timed_alone(synchronized, model, ids, image_embeds=image_embeds, logits_to_keep=1)[1])
+        peaks.append(multiplication_peak() if model.device.type == "cpu" else None)
+    products = ids.shape[1] * quantized_products(model)
+    speed, peak = products / statistics.median(prefill), statistics.median(one or 0.0 for one in peaks)
     return {
         "prompt_tokens": ids.shape[1],
         "image_seconds": _round(statistics.median(encoding)),
         "prompt_seconds": _round(statistics.median(prefill)),
         "prompt_tokens_per_second": _round(ids.shape[1] / statistics.median(prefill)),
+        "prompt_of_peak": _round(speed / peak) if peak and products else None,
         "bytes_per_token": bytes_per_token(model),
         "decode": [measure_decoding(model, ids.expand(rows, -1), image_embeds, tokens, probe) for rows in ROWS],
     }
@@ -91,6 +99,12 @@ def bytes_per_token(model: nn.Module) -> int:
         for tensor in [*embeddings.parameters(), *embeddings.buffers()]:
             tensors.pop(id(tensor), None)
     return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def quantized_products(model: nn.Module) -> int:
+    """Return the int8 products of a token in the language model's quantized layers."""
+    layers = model.get_submodule("transformer.layers").modules()
+    return sum(layer.in_features * layer.out_features for layer in layers if isinstance(layer, QuantizedLinear))
 
 
 def synchronized(call: Any, *arguments: Any, **keywords: Any) -> Any:

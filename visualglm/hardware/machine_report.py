@@ -98,3 +98,12 @@ class BandwidthProbe:
         """Return bytes per second of one pass, by the compiled kernel or a nearly as fast sum in torch."""
         read = (lambda: cpu_backend.read(self.block)) if cpu_backend.available() else self.block.sum
         return PROBE_BYTES / timed_alone(read)[1]
+
+
+def multiplication_peak() -> float | None:
+    """Measure int8 products per second of the instruction that the kernel uses; None without AVX512-VNNI."""
+    if not cpu_backend.available():
+        return None
+    cpu_backend.multiply()  # raises the clock
+    products, seconds = timed_alone(cpu_backend.multiply)
+    return products / seconds if products else None

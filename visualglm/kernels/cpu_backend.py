@@ -185,6 +185,12 @@ def read(memory: Tensor) -> int:
     return total
 
 
+def multiply() -> int:
+    """Multiply int8 registers at full speed, to measure the peak; returns the number of products, 0 without VNNI."""
+    products: int = _opened().visualglm_multiply(torch.get_num_threads())
+    return products
+
+
 def attends(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
     """Return whether `attend` takes these dtypes, this head size and this mask."""
     known_mask = mask is None or (mask.dtype == torch.bool and mask.shape[1] == 1)

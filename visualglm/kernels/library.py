@@ -11,10 +11,10 @@ import functools
 import importlib.machinery
 import os
 import sys
-from ctypes import CDLL, c_float, c_int, c_size_t, c_uint64, c_void_p
+from ctypes import CDLL, c_float, c_int, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
-VERSION = 3
+VERSION = 4
 """Version of the interface, as in `machine.c`: a stale build in a newer checkout is not used."""
 PATHS = ("portable", "avx2", "avx512-vnni")
 """Instruction sets in the C code's order; the environment variable `VISUALGLM_KERNEL` takes one of them, or `none`."""
@@ -30,6 +30,7 @@ SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "visualglm_quantize_int4": (c_int, [c_void_p] * 4 + [c_int] * 5),
     "visualglm_quantize_int8": (c_int, [c_void_p] * 3 + [c_int] * 4),
     "visualglm_read": (c_uint64, [c_void_p, c_size_t, c_int]),
+    "visualglm_multiply": (c_int64, [c_int]),
     "visualglm_attend": (c_int, [c_void_p] * 6 + [c_int] * 5 + [c_float, c_int]),
     "visualglm_linear_bfloat16": (c_int, [c_void_p] * 4 + [c_int] * 4),
     "visualglm_linear_int4": (c_int, [c_void_p] * 3 + [c_int] * 6),

@@ -192,7 +192,7 @@ def resolve(preset: str | None = None, invalid_slices: list[slice] | None = None
 
 def _check_slices(slices: Any) -> None:
     if not isinstance(slices, list | tuple) or not all(isinstance(one, slice) for one in slices):
-        raise UsageError("invalid_slices holds anything but slices. Give for example [slice(63823, 130000)].")
+        raise UsageError("invalid_slices must be a list of slices. Give for example [slice(63823, 130000)].")
 
 
 def _apply_sat_rules(arguments: dict[str, Any], processors: LogitsProcessorList) -> None:

@@ -1,7 +1,8 @@
-/* avx512: blocks of 16 outputs with `vpdpbusd` (AVX512-VNNI), one accumulator per row of activations.
+/* avx512: blocks of 16 outputs with `vpdpbusd` (AVX512-VNNI), one accumulator per block and row of activations.
  *
- * `rows` and `group` are compile-time constants of each instance, so that the accumulators stay in registers. Every row's
- * sums run in the same order whatever the number of rows: a row has the same bits alone and in a batch.
+ * `rows` and `group` are compile-time constants of each instance, so that the accumulators stay in registers. A pair of
+ * int8 blocks shares the loads of activations, which else limit many rows; int4 gains nothing, its unpacking takes the time.
+ * Every row's sums run in the same order in all of them: a row has the same bits alone and in a batch.
  */
 #include "kernel.h"
 #if HAVE_X86
@@ -87,6 +88,37 @@ INLINE void int8_block(const uint8_t *block, const activations *x, int first, co
     for (int row = 0; row < rows; row++) _mm512_storeu_ps(result[row], sums[row]);
 }
 
+INLINE void int8_pair(const uint8_t *block, size_t next, const activations *x, int first, const int rows,
+                      float result[][LANES]) {
+    const int8_t *values = x->values + (size_t)first * x->inputs;
+    const float *scales = x->scales + (size_t)first * x->groups;
+    const int32_t *corrections = x->corrections + (size_t)first * x->groups;
+    for (int row = 0; row < PAIR; row++) _mm512_storeu_ps(result[row], _mm512_setzero_ps());
+    for (int g = 0; g < x->groups; g++, block += GROUP8 / 4 * LINE, values += GROUP8) {
+        __m512i sums[2][TILE];
+        for (int row = 0; row < rows; row++)
+            sums[0][row] = sums[1][row] = _mm512_set1_epi32(corrections[(size_t)row * x->groups + g]);
+#pragma GCC unroll 16
+        for (int i = 0; i < GROUP8 / 4; i++) {
+            __m512i weights[2];
+            for (int b = 0; b < 2; b++) {
+                _mm_prefetch((const char *)block + b * next + LINE * i + AHEAD, _MM_HINT_T0);
+                weights[b] = _mm512_loadu_si512(block + b * next + LINE * i);
+            }
+            for (int row = 0; row < rows; row++) {
+                __m512i four = broadcast(values + (size_t)row * x->inputs + 4 * i);
+                for (int b = 0; b < 2; b++) sums[b][row] = _mm512_dpbusd_epi32(sums[b][row], weights[b], four);
+            }
+        }
+        for (int b = 0; b < 2; b++)
+            for (int row = 0; row < rows; row++) {
+                float *sum = result[b * TILE + row];
+                __m512 scale = _mm512_set1_ps(scales[(size_t)row * x->groups + g]);
+                _mm512_storeu_ps(sum, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[b][row]), scale, _mm512_loadu_ps(sum)));
+            }
+    }
+}
+
 #define ROWS(call) \
     switch (rows) { \
         case 1: { const int n = 1; call; break; } \
@@ -107,5 +139,20 @@ TARGET void avx512_int4(const uint8_t *block, const activations *x, int first, i
 
 TARGET void avx512_int8(const uint8_t *block, const activations *x, int first, int rows, float result[][LANES]) {
     ROWS(int8_block(block, x, first, n, result))
+}
+
+TARGET void avx512_int8_pair(const uint8_t *block, size_t next, const activations *x, int first, int rows,
+                             float result[][LANES]) {
+    ROWS(int8_pair(block, next, x, first, n, result))
+}
+
+/* `rounds` times 12 independent instructions; the sum is returned so that no compiler leaves them out. */
+TARGET int32_t avx512_multiply(int rounds) {
+    __m512i sums[12], weights = _mm512_set1_epi8(3), values = _mm512_set1_epi32(rounds);
+    for (int i = 0; i < 12; i++) sums[i] = _mm512_set1_epi32(i);
+    for (int round = 0; round < rounds; round++)
+        for (int i = 0; i < 12; i++) sums[i] = _mm512_dpbusd_epi32(sums[i], weights, values);
+    for (int i = 1; i < 12; i++) sums[0] = _mm512_add_epi32(sums[0], sums[i]);
+    return _mm512_reduce_add_epi32(sums[0]);
 }
 #endif

@@ -18,6 +18,7 @@
 #define GROUP8 64  /* inputs that share an activation scale where the weights are int8 */
 #define LARGEST_GROUP 512 /* inputs of a group of int4 weights that the interface takes */
 #define TILE 8     /* rows of activations per pass over the weights */
+#define PAIR (2 * TILE)
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAVE_X86 1
@@ -38,6 +39,9 @@ typedef struct {
 
 /* One block of 16 outputs for `rows` <= TILE rows of activations beginning at `first` -> result[rows][16]. */
 typedef void (*block_kernel)(const uint8_t *block, const activations *x, int first, int rows, float result[][LANES]);
+/* The same for the block and the one `next` bytes behind it -> result[rows][16] and result[TILE + rows][16]. */
+typedef void (*pair_kernel)(const uint8_t *block, size_t next, const activations *x, int first, int rows,
+                            float result[][LANES]);
 
 int kernel_path(void);
 void portable_int4(const uint8_t *, const activations *, int, int, float[][LANES]);
@@ -47,7 +51,10 @@ void avx2_int4(const uint8_t *, const activations *, int, int, float[][LANES]);
 void avx2_int8(const uint8_t *, const activations *, int, int, float[][LANES]);
 void avx512_int4(const uint8_t *, const activations *, int, int, float[][LANES]);
 void avx512_int8(const uint8_t *, const activations *, int, int, float[][LANES]);
+void avx512_int8_pair(const uint8_t *, size_t, const activations *, int, int, float[][LANES]);
+int32_t avx512_multiply(int rounds);
 #endif
+#define PRODUCTS_OF_ROUND (12 * 64) /* of avx512_multiply: 12 instructions, which hide each other's latency */
 
 /* Runs `work(data)` on up to `threads` threads at once; the work shares itself out by `next_piece`. */
 void run_parallel(void (*work)(void *), void *data, int threads);

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #endif
 
-#define VERSION 3 /* of the interface; library.py refuses a library of another version */
+#define VERSION 4 /* of the interface; library.py refuses a library of another version */
 
 typedef void (*parallel_function)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
 

@@ -17,6 +17,7 @@ typedef struct {
     int inputs, outputs, dtype, offset, piece, next_row, next_block;
     size_t block_bytes;
     block_kernel kernel;
+    pair_kernel pair; /* NULL where blocks are faster alone */
     activations x;
 } job;
 
@@ -38,14 +39,20 @@ static void store_block(const job *j, int block, int first, int rows, float resu
 static void multiply_blocks(void *data) {
     job *j = data;
     int blocks = (j->outputs + LANES - 1) / LANES;
-    float result[TILE][LANES];
-    for (int piece; (piece = next_piece(&j->next_block)) * j->piece < blocks;)
-        for (int block = piece * j->piece; block < (piece + 1) * j->piece && block < blocks; block++)
+    float result[PAIR][LANES];
+    for (int from; (from = next_piece(&j->next_block) * j->piece) < blocks;) {
+        int to = from + j->piece < blocks ? from + j->piece : blocks;
+        for (int block = from, step; block < to; block += step) {
+            const uint8_t *weight = j->weight + block * j->block_bytes;
+            step = j->pair && block + 1 < to ? 2 : 1;
             for (int first = 0; first < j->x.rows; first += TILE) {
                 int rows = j->x.rows - first < TILE ? j->x.rows - first : TILE;
-                j->kernel(j->weight + block * j->block_bytes, &j->x, first, rows, result);
-                store_block(j, block, first, rows, result);
+                if (step == 2) j->pair(weight, j->block_bytes, &j->x, first, rows, result);
+                else j->kernel(weight, &j->x, first, rows, result);
+                for (int b = 0; b < step; b++) store_block(j, block + b, first, rows, result + b * TILE);
             }
+        }
+    }
 }
 
 static block_kernel choose(int bits) {
@@ -54,6 +61,13 @@ static block_kernel choose(int bits) {
     if (kernel_path() == PATH_AVX2) return bits == 4 ? avx2_int4 : avx2_int8;
 #endif
     return bits == 4 ? portable_int4 : portable_int8;
+}
+
+static pair_kernel choose_pair(int bits, int rows) {
+#if HAVE_X86
+    if (kernel_path() == PATH_AVX512 && bits == 8 && rows > 2) return avx512_int8_pair;
+#endif
+    return NULL;
 }
 
 static int padded(int number, int multiple) { return (number + multiple - 1) / multiple * multiple; }
@@ -69,6 +83,7 @@ static int linear(job *j, int bits, int rows, int group, int threads) {
     int signed_weights = bits == 8 && kernel_path() == PATH_AVX2;
     j->offset = bits == 4 ? 8 : signed_weights ? 0 : 128;
     j->kernel = choose(bits);
+    j->pair = choose_pair(bits, rows);
     int blocks = padded(j->outputs, LANES) / LANES;
     j->piece = blocks / (8 * threads) > 1 ? blocks / (8 * threads) : 1;
     run_parallel(quantize_rows, j, rows < TILE ? 1 : threads);

@@ -1,4 +1,4 @@
-/* bandwidth: reads memory as fast as the machine gives it, for the benchmarks' limit. */
+/* limits: reads memory and multiplies registers as fast as the machine can, for the benchmarks. */
 #include "kernel.h"
 
 #define PIECE (1 << 18)
@@ -42,4 +42,29 @@ uint64_t visualglm_read(const void *memory, size_t bytes, int threads) {
     reading r = {memory, bytes / sizeof(uint64_t), 0, 0};
     run_parallel(read_pieces, &r, threads);
     return r.sum;
+}
+
+#define ROUNDS (1 << 16)
+#define PIECES 256
+
+typedef struct {
+    int next;
+    int32_t sum;
+} multiplying;
+
+static void multiply_pieces(void *data) {
+    multiplying *m = data;
+    while (next_piece(&m->next) < PIECES) {
+#if HAVE_X86
+        __atomic_fetch_add(&m->sum, avx512_multiply(ROUNDS), __ATOMIC_RELAXED);
+#endif
+    }
+}
+
+/* Multiplies int8 registers with `vpdpbusd` alone; returns the number of products, or 0 where another path computes. */
+int64_t visualglm_multiply(int threads) {
+    if (kernel_path() != PATH_AVX512) return 0;
+    multiplying m = {0, 0};
+    run_parallel(multiply_pieces, &m, threads);
+    return (int64_t)PIECES * ROUNDS * PRODUCTS_OF_ROUND;
 }
