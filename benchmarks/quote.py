@@ -147,13 +147,14 @@ def linear(language: str) -> str:
 def bench_6b(language: str) -> str:
     """Build the table of `make bench-6b`: random weights of the full size."""
     words, found = WORDS[language], [stored(f"bench_6b_{bits}") for bits in (4, 8)]
-    rows = [tuple(head.format(found[0]["prompt_tokens"]) for head in words["bench_6b"]), ("---",) * 7]
+    rows = [tuple(head.format(found[0]["prompt_tokens"]) for head in words["bench_6b"]), ("---",) * 8]
     for report in found:
         one, eight = report["decode"]
         form, peak = words["bench_6b_form"].format(report["bits"]), f"{report['peak_anonymous_gb']} GB"
         seconds = [words["seconds"].format(round(report[f"{part}_seconds"], 2)) for part in ("image", "prompt")]
         speeds = [words["bench_6b_speed"].format(round(row["tokens_per_second"], 2)) for row in (one, eight)]
-        rows.append((form, peak, *seconds, speeds[0], f"{one['of_bandwidth']:.2f}", speeds[1]))
+        limits = [f"{share:.2f}" for share in (report["prompt_of_peak"], one["of_bandwidth"])]
+        rows.append((form, peak, *seconds, limits[0], speeds[0], limits[1], speeds[1]))
     return table(rows)
 
 
