@@ -329,6 +329,7 @@ study-tokens: .venv/.all
 
 study-tokens-full: .venv/.all
 	$(STUDY) $(ARGUMENTS)
+	$(STUDY) --set 'conditions=["patch-codes","codes-64"]' --set 'seeds=[0]' --set 'drawing_seeds=[]' --set reading.steps=6000 --set 'output="runs/token-study-long"' --set 'results="benchmarks/results/token_study_long.json"' $(ARGUMENTS)
 	$(BIN)/python -m visualglm_lab.token_study.figures benchmarks/results/token_study.json docs/images
 	$(BIN)/python benchmarks/quote.py
 
