@@ -38,15 +38,14 @@ def measure(model: VisualGLMForConditionalGeneration, prompt_tokens: int, tokens
     prefill, peaks = [], []
     for _ in range(3):
         prefill.append(timed_alone(synchronized, model, ids, image_embeds=image_embeds, logits_to_keep=1)[1])
-        peaks.append(multiplication_peak() if model.device.type == "cpu" else None)
-    products = ids.shape[1] * quantized_products(model)
-    speed, peak = products / statistics.median(prefill), statistics.median(one or 0.0 for one in peaks)
+        peaks.append(multiplication_peak() if model.device.type == "cpu" else 0.0)
+    speed, peak = ids.shape[1] * quantized_products(model) / statistics.median(prefill), statistics.median(peaks)
     return {
         "prompt_tokens": ids.shape[1],
         "image_seconds": _round(statistics.median(encoding)),
         "prompt_seconds": _round(statistics.median(prefill)),
         "prompt_tokens_per_second": _round(ids.shape[1] / statistics.median(prefill)),
-        "prompt_of_peak": _round(speed / peak) if peak and products else None,
+        "prompt_of_peak": _round(speed / peak) if speed and peak else None,
         "bytes_per_token": bytes_per_token(model),
         "decode": [measure_decoding(model, ids.expand(rows, -1), image_embeds, tokens, probe) for rows in ROWS],
     }

@@ -119,8 +119,8 @@ def _print(report: dict[str, Any]) -> None:
     peak = in_words(report["peak_anonymous_gb"] * 1e9)
     typer.echo(f"load      {report['load_seconds']:8.2f} s   peak {peak}")
     typer.echo(f"image     {report['image_seconds']:8.3f} s")
-    peak = f"   {report['prompt_of_peak']:.0%} of the int8 peak" if report["prompt_of_peak"] else ""
-    typer.echo(f"prefill   {report['prompt_seconds']:8.3f} s   {report['prompt_tokens_per_second']} tokens/s{peak}")
+    limit = f"   {report['prompt_of_peak']:.0%} of the int8 peak" if report["prompt_of_peak"] else ""
+    typer.echo(f"prefill   {report['prompt_seconds']:8.3f} s   {report['prompt_tokens_per_second']} tokens/s{limit}")
     for row in report["decode"]:
         limit = f"   {row['of_bandwidth']:.0%} of {row['bandwidth_gb_per_second']} GB/s" if row["of_bandwidth"] else ""
         speed = f"{row['tokens_per_second']} tokens/s{limit}"

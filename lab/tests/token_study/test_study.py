@@ -153,6 +153,7 @@ def test_a_run_that_diverges_is_a_result(
     [
         ('conditions=["words-4"]', "words-4 is not a condition"),
         ('conditions=["queries-0"]', "queries-0 is not a condition"),
+        ('conditions=["patches-4"]', "patches-4 is not a condition"),
         ('conditions=["codes-100"]', "codes-100 does not fit images of 128 pixels"),
         ("conditions=[]", "Give a list of texts"),
         ("seeds=[0.5]", "Give a list of whole numbers"),
@@ -169,6 +170,8 @@ def test_a_mistake_in_the_recipe_is_one_sentence(change: str, said: str, capsys:
 def test_the_recipe_has_equal_weights_with_and_without_a_qformer() -> None:
     plan = read_study_config(RECIPE)
     assert 12 * plan.patch_blocks == 16 * plan.model.qformer_layers
+    sizes = [plan.sizes(condition) for condition in plan.parse_conditions()]
+    assert all(size.vocab_size == 7413 + plan.codebook + 1 for size in sizes)
 
 
 def test_all_runs_share_a_vit_and_its_codes_and_train_neither(finished: tuple[StudyConfig, dict]) -> None:

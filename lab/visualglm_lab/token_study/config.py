@@ -22,7 +22,8 @@ from ..training.config import SceneStage, SceneTrainingConfig
 STARTS = ("language", "vision", "tokenizer")
 """Stages that train what the runs of the other stages start from."""
 STAGES = (*STARTS, "reading", "drawing")
-ENCODERS = ("queries", "patches", "patch-codes", "codes")
+COUNTED = ("queries", "codes")
+"""Encoders whose number of tokens is part of a condition's name."""
 MODEL = Path("model")
 
 
@@ -35,7 +36,7 @@ class Condition:
 
     @property
     def name(self) -> str:
-        return self.encoder if self.encoder.startswith("patch") else f"{self.encoder}-{self.tokens}"
+        return f"{self.encoder}-{self.tokens}" if self.encoder in COUNTED else self.encoder
 
     @property
     def with_vit(self) -> bool:
@@ -118,7 +119,7 @@ class StudyConfig:
         encoder, _, tokens = name.partition("-")
         if name in ("patches", "patch-codes"):
             return Condition(name, self.patches + (name == "patches"))
-        if encoder not in ENCODERS or not tokens.isdecimal() or not int(tokens):
+        if encoder not in COUNTED or not tokens.isdecimal() or not int(tokens):
             raise UsageError(f"{name} is not a condition. Write queries-N, patches, patch-codes or codes-N.")
         condition = Condition(encoder, int(tokens))
         side = math.isqrt(condition.tokens)
